@@ -1,0 +1,10 @@
+package bpf
+
+import "errors"
+
+// ErrNotSupported means that this kernel has no mechanism for what was asked; the wrapping text gives the reason and
+// what would work.
+var ErrNotSupported = errors.New("not supported by this kernel")
+
+// ErrFull means that a kernel map has no room for another rule.
+var ErrFull = errors.New("too many rules")

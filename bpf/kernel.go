@@ -1,0 +1,185 @@
+// Package bpf is the kernel side of faultd and the only door to it: programs, maps, the kill switch and the lease.
+package bpf
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/rlimit"
+)
+
+// Options say how the kernel side is opened.
+type Options struct {
+	// PinDir is where the kill switch is pinned.
+	PinDir string
+	// DisableMechanisms switches mechanisms off by name, so that tests reach the others.
+	DisableMechanisms []string
+}
+
+// Kernel holds the shared maps, the rules in them and the programs that the rules need. While there is no rule,
+// no program is loaded. It may be used by several goroutines.
+type Kernel struct {
+	maps     map[string]*ebpf.Map
+	disabled map[string]bool
+	pinDir   string
+	sw       *Switch
+	lease    page
+	stats    page
+
+	mu     sync.Mutex
+	serial uint32
+	slots  [maxRules]*Installed
+	next   int
+	hooks  map[Hook]*hookState
+	shared map[string]*attachment
+}
+
+// Open makes the maps and pins the kill switch, which stays as it was or, if it is new, is killed; Switch().Arm() arms it.
+// The caller closes the kernel.
+func Open(o Options) (*Kernel, error) {
+	// Before 5.11 maps count against RLIMIT_MEMLOCK.
+	if err := rlimit.RemoveMemlock(); err != nil {
+		return nil, fmt.Errorf("lift the memory lock limit: %w", err)
+	}
+	spec, err := loadShared()
+	if err != nil {
+		return nil, fmt.Errorf("read the shared maps: %w", err)
+	}
+	sw, err := createSwitch(o.PinDir)
+	if err != nil {
+		return nil, err
+	}
+	k := &Kernel{
+		maps:     map[string]*ebpf.Map{"faultd_kill": sw.kill},
+		disabled: map[string]bool{},
+		pinDir:   o.PinDir,
+		sw:       sw,
+		hooks:    map[Hook]*hookState{},
+		shared:   map[string]*attachment{},
+	}
+	for _, name := range o.DisableMechanisms {
+		k.disabled[name] = true
+	}
+	if err := k.makeMaps(spec); err != nil {
+		return nil, errors.Join(err, k.Close())
+	}
+	return k, nil
+}
+
+func (k *Kernel) makeMaps(spec *ebpf.CollectionSpec) error {
+	for name, m := range spec.Maps {
+		if k.maps[name] != nil || m.Type == ebpf.Array && name[0] == '.' {
+			continue
+		}
+		made, err := ebpf.NewMap(m)
+		if err != nil {
+			return fmt.Errorf("make map %s: %w", name, err)
+		}
+		k.maps[name] = made
+	}
+	var err error
+	if k.lease, err = mapPage(k.maps["faultd_lease"]); err != nil {
+		return err
+	}
+	k.stats, err = mapPage(k.maps["faultd_stats"])
+	return err
+}
+
+// Switch is the kill switch.
+func (k *Kernel) Switch() *Switch { return k.sw }
+
+// Map gives a shared map by its name in C, for the guard. It stays the kernel's.
+func (k *Kernel) Map(name string) *ebpf.Map { return k.maps[name] }
+
+// RenewLease lets rules do harm for so long; 0 or less ends the lease.
+func (k *Kernel) RenewLease(d time.Duration) {
+	var until uint64
+	if d > 0 {
+		until = uint64(Monotonic() + int64(d))
+	}
+	k.lease.word(0).Store(until)
+}
+
+// LeaseLapsed says whether the lease, once given, has run out.
+func (k *Kernel) LeaseLapsed() bool {
+	return uint64(Monotonic()) >= k.lease.word(0).Load()
+}
+
+// Close ends all rules and gives everything back; the pinned switch stays.
+func (k *Kernel) Close() error {
+	k.mu.Lock()
+	installed := k.slots
+	k.mu.Unlock()
+	var errs []error
+	for _, r := range installed {
+		if r != nil {
+			errs = append(errs, r.Close())
+		}
+	}
+	errs = append(errs, k.lease.close(), k.stats.close(), k.sw.Close())
+	for name, m := range k.maps {
+		if name != "faultd_kill" {
+			errs = append(errs, m.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// load loads an object's programs on the shared maps.
+func (k *Kernel) load(spec *ebpf.CollectionSpec) (*ebpf.Collection, error) {
+	replacements := map[string]*ebpf.Map{}
+	for name := range spec.Maps {
+		if m := k.maps[name]; m != nil {
+			replacements[name] = m
+		}
+	}
+	return ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: maps.Clone(replacements)})
+}
+
+// attachment is something in the kernel that several rules use; the last one to leave closes it.
+type attachment struct {
+	users  int
+	closer io.Closer
+}
+
+// acquire opens an attachment by key, or shares the open one. release must be called once. Call with k.mu held.
+func (k *Kernel) acquire(key string, open func() (io.Closer, error)) (release func() error, err error) {
+	a := k.shared[key]
+	if a == nil {
+		closer, err := open()
+		if err != nil {
+			return nil, err
+		}
+		a = &attachment{closer: closer}
+		k.shared[key] = a
+	}
+	a.users++
+	return func() error {
+		a.users--
+		if a.users > 0 {
+			return nil
+		}
+		delete(k.shared, key)
+		return a.closer.Close()
+	}, nil
+}
+
+// closers closes in reverse order.
+type closers []io.Closer
+
+func (c closers) Close() error {
+	var errs []error
+	for i := len(c) - 1; i >= 0; i-- {
+		errs = append(errs, c[i].Close())
+	}
+	return errors.Join(errs...)
+}
+
+type closerFunc func() error
+
+func (f closerFunc) Close() error { return f() }

@@ -1,0 +1,336 @@
+package bpf
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestMain runs as the target's process when it is started again with a command.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "dial" {
+		dialMany(os.Args[2], os.Args[3])
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// dialMany connects 1000 times and prints how many attempts had each result.
+func dialMany(network, address string) {
+	results := map[string]int{}
+	for range 1000 {
+		c, err := net.DialTimeout(network, address, time.Second)
+		var errno syscall.Errno
+		switch {
+		case err == nil:
+			results["ok"]++
+			c.Close()
+		case errors.As(err, &errno):
+			results[unix.ErrnoName(errno)]++
+		default:
+			results["timeout"]++
+		}
+	}
+	fmt.Print(results)
+}
+
+func requireRoot(t *testing.T) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("needs root")
+	}
+}
+
+func openKernel(t *testing.T) *Kernel {
+	t.Helper()
+	requireRoot(t)
+	dir := filepath.Join("/sys/fs/bpf", fmt.Sprintf("faultd-test-%d-%d", os.Getpid(), time.Now().UnixNano()))
+	k, err := Open(Options{PinDir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(k.Close(), RemoveSwitch(dir)); err != nil {
+			t.Error(err)
+		}
+	})
+	k.Switch().Arm()
+	k.RenewLease(time.Minute)
+	return k
+}
+
+// cgroupRoot is the v2 tree, at its own place on a hybrid machine.
+func cgroupRoot() string {
+	if _, err := os.Stat("/sys/fs/cgroup/unified/cgroup.procs"); err == nil {
+		return "/sys/fs/cgroup/unified"
+	}
+	return "/sys/fs/cgroup"
+}
+
+func newTarget(t *testing.T, parents ...Target) Target {
+	t.Helper()
+	parent := Target{Ancestors: []uint64{1}, Dir: cgroupRoot()}
+	if len(parents) > 0 {
+		parent = parents[0]
+	}
+	dir, err := os.MkdirTemp(parent.Dir, "faultd-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.Remove(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		t.Fatal(err)
+	}
+	return Target{Ancestors: append(parent.Ancestors[:len(parent.Ancestors):len(parent.Ancestors)], st.Ino), Dir: dir}
+}
+
+// runIn runs this test binary's command inside the target and gives what it printed.
+func runIn(t *testing.T, target Target, args ...string) string {
+	t.Helper()
+	dir, err := os.Open(target.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	cmd := exec.Command("/proc/self/exe", args...)
+	cmd.Stderr = os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd())}
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("run in the target: %v", err)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// listen accepts and closes; its connections are the target's peers.
+func listen(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			c.Close()
+		}
+	}()
+	return l.Addr().String()
+}
+
+func checkSum(t *testing.T, c Counters) {
+	t.Helper()
+	if c.Matched != c.Injected+c.NotApplied+c.Spared {
+		t.Errorf("matched is not the sum: %+v", c)
+	}
+}
+
+func refuse(percent float64) Rule {
+	return Rule{Action: ActionErrno, Errno: int(unix.ECONNREFUSED), Percent: percent, Until: time.Now().Add(time.Minute)}
+}
+
+func TestConnectHurtsOnlyItsTarget(t *testing.T) {
+	k, address := openKernel(t), listen(t)
+	target, sibling := newTarget(t), newTarget(t)
+	in, err := k.InstallConnect(target, refuse(100))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := runIn(t, target, "dial", "tcp4", address); got != "map[ECONNREFUSED:1000]" {
+		t.Errorf("the target saw %s", got)
+	}
+	if got := runIn(t, sibling, "dial", "tcp4", address); got != "map[ok:1000]" {
+		t.Errorf("the sibling saw %s", got)
+	}
+	if c := in.Counters(); c.Injected != 1000 || c.Evaluated != 1000 || c.First.IsZero() {
+		t.Errorf("counted %+v", c)
+	}
+	if err := in.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got := runIn(t, target, "dial", "tcp4", address); got != "map[ok:1000]" {
+		t.Errorf("after the fault the target saw %s", got)
+	}
+	if c := in.Counters(); c.Injected != 1000 {
+		t.Errorf("after the fault it counted %+v", c)
+	}
+	if len(k.shared) != 0 {
+		t.Errorf("still attached: %v", k.shared)
+	}
+}
+
+func TestConnectFilters(t *testing.T) {
+	k, address := openKernel(t), listen(t)
+	port := netip.MustParseAddrPort(address).Port()
+	for name, c := range map[string]struct {
+		change func(*Rule)
+		want   string
+	}{
+		"peer fits":            {func(r *Rule) { r.Peers = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")} }, "map[ECONNREFUSED:1000]"},
+		"peer does not fit":    {func(r *Rule) { r.Peers = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")} }, "map[ok:1000]"},
+		"IPv6 does not fit v4": {func(r *Rule) { r.Peers = []netip.Prefix{netip.MustParsePrefix("2001:db8::/32")} }, "map[ok:1000]"},
+		"port fits":            {func(r *Rule) { r.Ports = []Ports{{1, 2}, {port, port}} }, "map[ECONNREFUSED:1000]"},
+		"port does not fit":    {func(r *Rule) { r.Ports = []Ports{{1, 2}} }, "map[ok:1000]"},
+		"protocol":             {func(r *Rule) { r.Protocol = unix.IPPROTO_UDP }, "map[ok:1000]"},
+		"max hits":             {func(r *Rule) { r.MaxHits = 7 }, "map[ECONNREFUSED:7 ok:993]"},
+		"every 10th":           {func(r *Rule) { r.EveryNth = 10 }, "map[ECONNREFUSED:100 ok:900]"},
+		"skip first":           {func(r *Rule) { r.SkipFirst = 990 }, "map[ECONNREFUSED:10 ok:990]"},
+		"over":                 {func(r *Rule) { r.Until = time.Now().Add(-time.Second) }, "map[ok:1000]"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			target, rule := newTarget(t), refuse(100)
+			c.change(&rule)
+			in, err := k.InstallConnect(target, rule)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer in.Close()
+			if got := runIn(t, target, "dial", "tcp4", address); got != c.want {
+				t.Errorf("the target saw %s, want %s", got, c.want)
+			}
+			checkSum(t, in.Counters())
+		})
+	}
+}
+
+func TestSeedRepeats(t *testing.T) {
+	k, address := openKernel(t), listen(t)
+	seed := uint64(42)
+	var runs []uint64
+	for range 2 {
+		target, rule := newTarget(t), refuse(30)
+		rule.Seed = &seed
+		in, err := k.InstallConnect(target, rule)
+		if err != nil {
+			t.Fatal(err)
+		}
+		runIn(t, target, "dial", "tcp4", address)
+		c := in.Counters()
+		checkSum(t, c)
+		// 1000 throws at 0.3: 5 standard deviations are 72.
+		if c.Injected < 228 || c.Injected > 372 {
+			t.Errorf("30 %% of 1000 came to %d", c.Injected)
+		}
+		runs = append(runs, c.Injected)
+		in.Close()
+	}
+	if runs[0] != runs[1] {
+		t.Errorf("the same seed gave %d, then %d", runs[0], runs[1])
+	}
+}
+
+func TestNestedTargetsRollOnce(t *testing.T) {
+	k, address := openKernel(t), listen(t)
+	outer := newTarget(t)
+	inner := newTarget(t, outer)
+	old, err := k.InstallConnect(inner, Rule{Action: ActionErrno, Errno: int(unix.ETIMEDOUT), Percent: 100, MaxHits: 400, Until: time.Now().Add(time.Minute)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	young, err := k.InstallConnect(outer, refuse(100))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := runIn(t, inner, "dial", "tcp4", address); got != "map[ECONNREFUSED:600 ETIMEDOUT:400]" {
+		t.Errorf("the inner target saw %s", got)
+	}
+	if c := young.Counters(); c.Evaluated != 600 || c.Injected != 600 {
+		t.Errorf("the younger rule counted %+v", c)
+	}
+	if err := young.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got := runIn(t, inner, "dial", "tcp4", address); got != "map[ok:1000]" {
+		t.Errorf("with max hits used up, it saw %s", got)
+	}
+	if c := old.Counters(); c.Evaluated != 2000 || c.Injected != 400 {
+		t.Errorf("the older rule counted %+v", c)
+	}
+	old.Close()
+}
+
+func TestSwitchAndLease(t *testing.T) {
+	k, address := openKernel(t), listen(t)
+	target := newTarget(t)
+	in, err := k.InstallConnect(target, refuse(100))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	see := func(want string) {
+		t.Helper()
+		if got := runIn(t, target, "dial", "tcp4", address); got != want {
+			t.Errorf("the target saw %s, want %s", got, want)
+		}
+	}
+	see("map[ECONNREFUSED:1000]")
+	k.RenewLease(0)
+	see("map[ok:1000]")
+	k.RenewLease(time.Minute)
+	see("map[ECONNREFUSED:1000]")
+	outside, err := OpenSwitch(k.pinDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer outside.Close()
+	outside.Kill()
+	see("map[ok:1000]")
+	k.Switch().Arm()
+	see("map[ok:1000]")
+}
+
+func TestPacketLoss(t *testing.T) {
+	k, address := openKernel(t), listen(t)
+	ns, err := os.Open("/proc/self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(ns.Fd()), &st); err != nil {
+		t.Fatal(err)
+	}
+	target, sibling := newTarget(t), newTarget(t)
+	in, err := k.InstallPacket(target, Rule{Action: ActionLose, Percent: 100, MaxHits: 3, Egress: true, Opening: true, Until: time.Now().Add(time.Minute)},
+		PacketEnv{Namespaces: []NetNS{{Inode: st.Ino, File: ns}}, Journal: func(Filter) (func() error, error) {
+			return nil, errors.New("this test has no journal")
+		}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	runIn(t, sibling, "dial", "tcp4", address)
+	if c := in.Counters(); c.Matched != 0 {
+		t.Errorf("the sibling was hurt: %+v", c)
+	}
+	runIn(t, target, "dial", "tcp4", address)
+	c := in.Counters()
+	if c.Injected != 3 {
+		t.Errorf("counted %+v, want 3 lost", c)
+	}
+	checkSum(t, c)
+	if err := in.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if len(k.shared) != 0 {
+		t.Errorf("still attached: %v", k.shared)
+	}
+}

@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The shared maps. The loader makes each once and gives it to every object. */
+#ifndef FAULTD_MAPS_H
+#define FAULTD_MAPS_H
+
+#include "faultd.h"
+
+/* The kill switch. Frozen for ever: 0 is harmless, anything else is the armed generation. Pinned. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} faultd_kill SEC(".maps");
+
+/* Until when the daemon is believed alive, CLOCK_MONOTONIC ns. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} faultd_lease SEC(".maps");
+
+/* Bit n: some target is at cgroup level n, for [hook]. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 4);
+	__type(key, __u32);
+	__type(value, __u32);
+} faultd_levels SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC); /* an update replaces the value whole */
+	__uint(max_entries, MAX_TARGETS);
+	__type(key, struct target_key);
+	__type(value, struct rule_set);
+} faultd_targets SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MAX_RULES);
+	__type(key, __u32);
+	__type(value, struct rule);
+} faultd_rules SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, MAX_RULES);
+	__type(key, __u32);
+	__type(value, struct stat);
+} faultd_stats SEC(".maps");
+
+/* 1: the peer is hurt, 0: it is not; the longest prefix decides. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, struct peer_key);
+	__type(value, __u32);
+} faultd_peers SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, MAX_SLEEPERS);
+	__type(key, __u32);
+	__type(value, struct sleeper);
+} faultd_sleepers SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct sleep_config);
+} faultd_sleep SEC(".maps");
+
+#endif

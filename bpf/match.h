@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Who is hit, whether faultd is allowed to, and the dice. Every program goes through here before it does harm. */
+#ifndef FAULTD_MATCH_H
+#define FAULTD_MATCH_H
+
+#include "maps.h"
+
+#define atomic_inc(p) ((void)__sync_fetch_and_add((p), 1))
+#define READ_ONCE(x) (*(volatile typeof(x) *)&(x))
+
+/* A permit to do harm: the generation of the switch, and now; generation 0 is no permit. */
+struct permit {
+	__u64 generation;
+	__u64 now;
+};
+
+/* Switch and lease, read once per call. The deadline is checked for each rule. */
+static __always_inline struct permit permit_read(void)
+{
+	struct permit permit = {};
+	__u32 zero = 0;
+	__u64 *kill = bpf_map_lookup_elem(&faultd_kill, &zero);
+	__u64 *lease = bpf_map_lookup_elem(&faultd_lease, &zero);
+
+	if (!kill || !lease)
+		return permit;
+	permit.now = bpf_ktime_get_ns();
+	if (permit.now < READ_ONCE(*lease))
+		permit.generation = READ_ONCE(*kill);
+	return permit;
+}
+
+/* The rule set of the deepest target among the ancestors. ANCESTOR(level) gives the cgroup id at a level.
+ * A set holds the rules of the target's own ancestors too (user space merges them), so the first hit is enough. */
+#define find_rule_set(HOOK, ANCESTOR)                                                      \
+	({                                                                                 \
+		struct rule_set *found = 0;                                                \
+		__u32 hook_index = (HOOK);                                                 \
+		__u32 *mask = bpf_map_lookup_elem(&faultd_levels, &hook_index);            \
+		__u32 levels = mask ? READ_ONCE(*mask) : 0;                                \
+		for (int level = MAX_LEVEL; levels && level >= 0; level--) {               \
+			if (!(levels & (1u << level)))                                     \
+				continue;                                                  \
+			struct target_key key = {.cgroup = ANCESTOR(level), .hook = (HOOK)}; \
+			if (!key.cgroup)                                                   \
+				continue;                                                  \
+			found = bpf_map_lookup_elem(&faultd_targets, &key);                \
+			if (found)                                                         \
+				break;                                                     \
+		}                                                                          \
+		found;                                                                     \
+	})
+
+/* The i-th rule of a set, if it is alive and permitted; counts it as evaluated. */
+static __always_inline struct rule *rule_at(const struct rule_set *set, __u32 i, const struct permit *permit,
+					    __u32 *slot)
+{
+	if (i >= MAX_RULES_PER_SET || i >= set->count)
+		return 0;
+	struct rule_ref ref = set->refs[i];
+	struct rule *rule = bpf_map_lookup_elem(&faultd_rules, &ref.slot);
+
+	if (!rule || rule->serial != ref.serial)
+		return 0;
+	if (!permit->generation || rule->generation != permit->generation || permit->now >= READ_ONCE(rule->until_ns))
+		return 0;
+	*slot = ref.slot;
+	return rule;
+}
+
+static __always_inline struct stat *stat_of(__u32 slot)
+{
+	return bpf_map_lookup_elem(&faultd_stats, &slot);
+}
+
+/* splitmix64's finaliser (Steele, Lea, Flood 2014). */
+static __always_inline __u64 mix(__u64 x)
+{
+	x ^= x >> 30;
+	x *= 0xbf58476d1ce4e5b9ULL;
+	x ^= x >> 27;
+	x *= 0x94d049bb133111ebULL;
+	return x ^ (x >> 31);
+}
+
+/* A number in [0, 2^32) for match number n; flow is 0 unless the rule rolls per flow. */
+static __always_inline __u32 roll(const struct rule *rule, __u64 n, __u64 flow)
+{
+	if (rule->flags & RULE_PER_FLOW)
+		return (__u32)mix(rule->seed + flow);
+	if (rule->flags & RULE_SEEDED)
+		return (__u32)mix(rule->seed + n * 0x9e3779b97f4a7c15ULL);
+	return bpf_get_prandom_u32();
+}
+
+/* Counts a match and decides: true means harm is due, and the caller must count it injected or not_applied. */
+static __always_inline int harm_due(const struct rule *rule, struct stat *stat, __u64 flow)
+{
+	__u64 n = __sync_fetch_and_add(&stat->matched, 1);
+
+	if (n < rule->skip_first)
+		goto spared;
+	if (rule->every_nth > 1 && (n - rule->skip_first + 1) % rule->every_nth != 0)
+		goto spared;
+	if (roll(rule, n, flow) >= rule->threshold)
+		goto spared;
+	if (rule->max_hits) {
+		if (READ_ONCE(stat->hits) >= rule->max_hits)
+			goto spared;
+		if (__sync_fetch_and_add(&stat->hits, 1) >= rule->max_hits) {
+			__sync_fetch_and_add(&stat->hits, -1ULL);
+			goto spared;
+		}
+	}
+	return 1;
+spared:
+	atomic_inc(&stat->spared);
+	return 0;
+}
+
+static __always_inline void count_injected(struct stat *stat, __u64 now)
+{
+	if (!READ_ONCE(stat->first_ns))
+		stat->first_ns = now;
+	atomic_inc(&stat->injected);
+}
+
+/* Harm was due and could not be done: a max_hits ticket is given back. */
+static __always_inline void count_not_applied(const struct rule *rule, struct stat *stat)
+{
+	if (rule->max_hits)
+		__sync_fetch_and_add(&stat->hits, -1ULL);
+	atomic_inc(&stat->not_applied);
+}
+
+#endif

@@ -1,0 +1,214 @@
+package bpf
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"slices"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// Names of the packet mechanisms.
+const (
+	MechanismTCX    = "tcx"
+	MechanismClsact = "clsact"
+)
+
+// filterPriority and filterHandle mark our clsact filters.
+const (
+	filterPriority = 0xfa17
+	filterHandle   = 0xfa17d
+	filterName     = "faultd_egress"
+)
+
+var ingressHooks = map[string]ebpf.AttachType{"faultd_ingress": ebpf.AttachCGroupInetIngress}
+
+// Filter is a clsact filter of ours, for the journal: it outlives the process.
+type Filter struct {
+	NetNSInode uint64
+	Ifindex    int
+	Ifname     string
+	Parent     uint32
+	Handle     uint32
+	Priority   uint16
+	Name       string
+	OwnsQdisc  bool
+}
+
+// NetNS is a network namespace, held open by its file.
+type NetNS struct {
+	Inode uint64
+	File  *os.File
+}
+
+// PacketEnv is what a packet rule needs beside the kernel.
+type PacketEnv struct {
+	// Namespaces are those of the target's processes; used for egress, and only during the call.
+	Namespaces []NetNS
+	// Journal writes a filter down before it is made; the result strikes it out after it was removed.
+	Journal func(Filter) (done func() error, err error)
+}
+
+// InstallPacket makes packets of the target vanish. The caller closes the rule.
+func (k *Kernel) InstallPacket(t Target, r Rule, env PacketEnv) (*Installed, error) {
+	mechanism, err := k.PacketMechanism(r)
+	if err != nil {
+		return nil, err
+	}
+	return k.install(HookPacket, t, r, func() ([]func() error, error) {
+		// The ingress program sits on the target even for egress alone: both are one object and one set of rules,
+		// and a rule that does not mean ingress costs the target's own packets only.
+		releases, err := k.useCgroupPrograms(HookPacket, "packet", loadPacket, ingressHooks)
+		if err != nil || !r.Egress {
+			return releases, err
+		}
+		programs := k.shared["object/packet"].closer.(collection).Programs
+		for _, ns := range env.Namespaces {
+			more, err := k.attachNamespace(ns, programs, mechanism, env.Journal)
+			releases = append(releases, more...)
+			if err != nil {
+				return releases, err
+			}
+		}
+		return releases, nil
+	})
+}
+
+// PacketMechanism says how this kernel would lose the rule's packets.
+func (k *Kernel) PacketMechanism(r Rule) (string, error) {
+	if !r.Egress {
+		return "cgroup-skb", nil
+	}
+	if !k.disabled[MechanismTCX] && haveTCX() {
+		return MechanismTCX, nil
+	}
+	if !k.disabled[MechanismClsact] {
+		return MechanismClsact, nil
+	}
+	return "", fmt.Errorf("lose outgoing packets: %w: neither tcx (Linux 6.6) nor clsact is there; --direction ingress works", ErrNotSupported)
+}
+
+// haveTCX asks the kernel for a list of the tcx programs of a device that does not exist: a kernel with tcx says so
+// (ENODEV), one without does not know the attach type (EINVAL).
+func haveTCX() bool {
+	_, err := link.QueryPrograms(link.QueryOptions{Target: 1 << 30, Attach: ebpf.AttachTCXEgress})
+	return errors.Is(err, unix.ENODEV)
+}
+
+// attachNamespace puts the egress program on the devices of a network namespace.
+func (k *Kernel) attachNamespace(ns NetNS, programs map[string]*ebpf.Program, mechanism string, journal func(Filter) (func() error, error)) ([]func() error, error) {
+	handle, err := netlink.NewHandleAt(netns.NsHandle(ns.File.Fd()), unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("open netlink in network namespace %d: %w", ns.Inode, err)
+	}
+	defer handle.Close()
+	devices, err := handle.LinkList()
+	if err != nil {
+		return nil, fmt.Errorf("list the devices of network namespace %d: %w", ns.Inode, err)
+	}
+	var releases []func() error
+	for _, device := range devices {
+		attrs := device.Attrs()
+		// A packet that leaves through a bridge or bond was seen there; its port would roll the dice again.
+		if attrs.MasterIndex != 0 {
+			continue
+		}
+		program := programs["faultd_egress"]
+		if !slices.Contains([]string{"ether", "loopback"}, attrs.EncapType) {
+			program = programs["faultd_egress_l3"]
+		}
+		key := fmt.Sprintf("egress/%d/%d", ns.Inode, attrs.Index)
+		release, err := k.acquire(key, func() (io.Closer, error) {
+			if mechanism == MechanismTCX {
+				return attachTCX(ns, attrs.Index, program)
+			}
+			return attachClsact(ns, device, program, journal)
+		})
+		if err != nil {
+			return releases, fmt.Errorf("attach to device %s: %w", attrs.Name, err)
+		}
+		releases = append(releases, release)
+	}
+	return releases, nil
+}
+
+// attachTCX makes the link inside the namespace: the kernel looks the device up in the caller's.
+func attachTCX(ns NetNS, ifindex int, program *ebpf.Program) (io.Closer, error) {
+	var l link.Link
+	err := inNamespace(ns, func() (err error) {
+		l, err = link.AttachTCX(link.TCXOptions{Interface: ifindex, Program: program, Attach: ebpf.AttachTCXEgress})
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// inNamespace runs f on a thread of its own inside a network namespace. The thread ends with it.
+func inNamespace(ns NetNS, f func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the runtime then ends the thread instead of using it again
+		if err := unix.Setns(int(ns.File.Fd()), unix.CLONE_NEWNET); err != nil {
+			done <- fmt.Errorf("enter network namespace %d: %w", ns.Inode, err)
+			return
+		}
+		done <- f()
+	}()
+	return <-done
+}
+
+// attachClsact is for kernels before 6.6. Its filter outlives us, so it is journalled first; the program's own check of
+// switch, lease and deadline keeps it harmless until it is gone.
+func attachClsact(ns NetNS, device netlink.Link, program *ebpf.Program, journal func(Filter) (func() error, error)) (io.Closer, error) {
+	handle, err := netlink.NewHandleAt(netns.NsHandle(ns.File.Fd()), unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("open netlink: %w", err)
+	}
+	defer handle.Close()
+	attrs := device.Attrs()
+	had, err := hasClsact(handle, device)
+	if err != nil {
+		return nil, err
+	}
+	entry := Filter{NetNSInode: ns.Inode, Ifindex: attrs.Index, Ifname: attrs.Name, Parent: netlink.HANDLE_MIN_EGRESS,
+		Handle: filterHandle, Priority: filterPriority, Name: filterName, OwnsQdisc: !had}
+	done, err := journal(entry)
+	if err != nil {
+		return nil, err
+	}
+	qdisc := &netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{LinkIndex: attrs.Index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT}}
+	if !had {
+		if err := handle.QdiscAdd(qdisc); err != nil {
+			return nil, errors.Join(fmt.Errorf("add the clsact qdisc: %w", err), done())
+		}
+	}
+	filter := &netlink.BpfFilter{
+		FilterAttrs: netlink.FilterAttrs{LinkIndex: attrs.Index, Parent: entry.Parent, Handle: entry.Handle, Priority: entry.Priority, Protocol: unix.ETH_P_ALL},
+		Fd:          program.FD(), Name: entry.Name, DirectAction: true,
+	}
+	if err := handle.FilterAdd(filter); err != nil {
+		if !had {
+			err = errors.Join(err, handle.QdiscDel(qdisc))
+		}
+		return nil, errors.Join(fmt.Errorf("add the filter: %w", err), done())
+	}
+	// done does the undoing too: what removes the filter is the journalled action itself.
+	return closerFunc(done), nil
+}
+
+func hasClsact(handle *netlink.Handle, device netlink.Link) (bool, error) {
+	qdiscs, err := handle.QdiscList(device)
+	if err != nil {
+		return false, fmt.Errorf("list qdiscs: %w", err)
+	}
+	return slices.ContainsFunc(qdiscs, func(q netlink.Qdisc) bool { return q.Type() == "clsact" || q.Type() == "ingress" }), nil
+}

@@ -1,0 +1,17 @@
+//go:build ignore
+
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* No program: the shared maps and the ABI, from which Go's types are generated. */
+#include "maps.h"
+
+const volatile struct {
+	struct rule rule;
+	struct stat stat;
+	struct target_key target_key;
+	struct rule_set rule_set;
+	struct peer_key peer_key;
+	struct sleeper sleeper;
+	struct sleep_config sleep_config;
+} faultd_abi_types SEC(".rodata.abi");
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

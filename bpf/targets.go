@@ -1,0 +1,140 @@
+package bpf
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/cilium/ebpf"
+)
+
+// hookState is what one family of hooks has in the kernel.
+type hookState struct {
+	rules     []*Installed
+	published map[uint64]bool
+	attached  map[uint64]io.Closer
+}
+
+// join adds a rule to its hook; publish shows it to the kernel.
+func (k *Kernel) join(in *Installed) error {
+	h := k.hooks[in.hook]
+	if h == nil {
+		h = &hookState{published: map[uint64]bool{}, attached: map[uint64]io.Closer{}}
+		k.hooks[in.hook] = h
+	}
+	h.rules = append(h.rules, in)
+	for id, set := range h.sets() {
+		if len(set) > maxRulesPerSet {
+			return fmt.Errorf("%w: cgroup %d and its ancestors have %d of this kind, the limit is %d; stop one first", ErrFull, id, len(set), maxRulesPerSet)
+		}
+	}
+	return nil
+}
+
+func (k *Kernel) leave(in *Installed) {
+	if h := k.hooks[in.hook]; h != nil {
+		h.rules = slices.DeleteFunc(h.rules, func(other *Installed) bool { return other == in })
+	}
+}
+
+// sets gives for each target the rules of itself and of all its ancestors, oldest first: the kernel stops at the deepest
+// target it finds, so nested targets never roll the dice twice.
+func (h *hookState) sets() map[uint64][]*Installed {
+	own := map[uint64][]*Installed{}
+	targets := map[uint64]Target{}
+	for _, in := range h.rules {
+		own[in.target.id()] = append(own[in.target.id()], in)
+		targets[in.target.id()] = in.target
+	}
+	sets := map[uint64][]*Installed{}
+	for id, t := range targets {
+		for _, ancestor := range t.Ancestors {
+			sets[id] = append(sets[id], own[ancestor]...)
+		}
+		slices.SortFunc(sets[id], func(a, b *Installed) int { return cmp.Compare(a.age, b.age) })
+	}
+	return sets
+}
+
+// publish makes the kernel's sets and level mask those of the hook's rules.
+func (k *Kernel) publish(hook Hook) error {
+	h := k.hooks[hook]
+	if h == nil {
+		return nil
+	}
+	sets := h.sets()
+	var levels uint32
+	var errs []error
+	for id, rules := range sets {
+		set := sharedRuleSet{Count: uint32(min(len(rules), maxRulesPerSet))}
+		for i, in := range rules[:set.Count] {
+			set.Refs[i] = sharedRuleRef{Slot: uint32(in.slot), Serial: in.serial}
+			if in.target.id() == id {
+				levels |= 1 << (len(in.target.Ancestors) - 1)
+			}
+		}
+		if err := k.maps["faultd_targets"].Put(sharedTargetKey{Cgroup: id, Hook: uint32(hook)}, set); err != nil {
+			errs = append(errs, fmt.Errorf("write the rules of cgroup %d: %w", id, err))
+		}
+		h.published[id] = true
+	}
+	if err := k.maps["faultd_levels"].Put(uint32(hook), levels); err != nil {
+		errs = append(errs, fmt.Errorf("write the levels that have targets: %w", err))
+	}
+	for id := range h.published {
+		if sets[id] != nil {
+			continue
+		}
+		err := k.maps["faultd_targets"].Delete(sharedTargetKey{Cgroup: id, Hook: uint32(hook)})
+		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			errs = append(errs, fmt.Errorf("delete the rules of cgroup %d: %w", id, err))
+		}
+		delete(h.published, id)
+	}
+	return errors.Join(errs...)
+}
+
+// topmost gives the targets of the hook that have no other target above them. Programs sit on those only:
+// on a nested pair the kernel would run both.
+func (h *hookState) topmost() map[uint64]Target {
+	targets := map[uint64]Target{}
+	for _, in := range h.rules {
+		targets[in.target.id()] = in.target
+	}
+	top := map[uint64]Target{}
+	for id, t := range targets {
+		nested := slices.ContainsFunc(t.Ancestors[:len(t.Ancestors)-1], func(a uint64) bool { _, ok := targets[a]; return ok })
+		if !nested {
+			top[id] = t
+		}
+	}
+	return top
+}
+
+// reattach moves a hook's cgroup programs to its topmost targets. It detaches first: a moment without harm
+// is better than one with twice the harm.
+func (k *Kernel) reattach(hook Hook, attach func(dir string) (io.Closer, error)) error {
+	h := k.hooks[hook]
+	top := h.topmost()
+	var errs []error
+	for id, closer := range h.attached {
+		if _, ok := top[id]; !ok {
+			errs = append(errs, closer.Close())
+			delete(h.attached, id)
+		}
+	}
+	for id, t := range top {
+		if h.attached[id] != nil {
+			continue
+		}
+		closer, err := attach(t.Dir)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		h.attached[id] = closer
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,59 @@
+// Package faults is what hurts: one file per kind of fault, and the one table of kinds.
+package faults
+
+import (
+	"context"
+	"time"
+
+	"faultd/bpf"
+	"faultd/cgroup"
+	"faultd/undo"
+)
+
+// Fault is one way to hurt a target. Its exported fields are its parameters.
+type Fault interface {
+	// Validate names the first parameter that makes no sense, its value and what is allowed. It has no side effects.
+	Validate() error
+	// Mechanism names how this kernel would do it, or gives the reason why it cannot and what would work,
+	// as an error that wraps bpf.ErrNotSupported.
+	Mechanism(ctx context.Context, env Env) (string, error)
+	// Inject starts the fault on the target. If it fails it leaves nothing behind.
+	Inject(ctx context.Context, env Env, target cgroup.Target, common Common) (Handle, error)
+}
+
+// Handle is a running fault.
+type Handle interface {
+	// Update changes the dice, the deadline and what the kind lets change; counters go on.
+	Update(fault Fault, common Common) error
+	// Counters reads what the kernel counted; also after Close.
+	Counters() bpf.Counters
+	// Mechanism is how it is done here.
+	Mechanism() string
+	// Close undoes the fault. Twice is fine.
+	Close() error
+}
+
+// Env is what faults work with. The daemon owns all of it.
+type Env struct {
+	Kernel  *bpf.Kernel
+	Cgroups *cgroup.Hierarchy
+	Journal *undo.Journal
+}
+
+// Common is what all faults share.
+type Common struct {
+	// ID of the fault, for the journal.
+	ID string
+	// Percent is the chance of each match, in (0,100].
+	Percent float64
+	// EveryNth hurts only every n-th match; 0 or 1: every one.
+	EveryNth uint64
+	// SkipFirst spares the first matches.
+	SkipFirst uint64
+	// MaxHits ends the harm after so many injections; 0: no limit.
+	MaxHits uint64
+	// Seed makes the dice repeatable.
+	Seed *uint64
+	// Until is the end. There is no fault without one.
+	Until time.Time
+}
