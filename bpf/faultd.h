@@ -34,6 +34,14 @@ enum action {
 	ACTION_DELAY = 3, /* sleep rule.delay_ns */
 };
 
+/* How a system call is reached. Each object serves the rules of its own mechanism, so that two never serve one rule. */
+enum mechanism {
+	MECHANISM_LSM = 1,
+	MECHANISM_TASK_WORK = 2,
+	MECHANISM_CLONES = 3,
+	MECHANISM_SPIN = 4,
+};
+
 enum rule_flag {
 	RULE_PEERS = 1,    /* the peers trie decides; else every peer fits */
 	RULE_SEEDED = 2,   /* dice from (seed, match number) */
@@ -60,7 +68,7 @@ struct rule {
 	__s32 error; /* -4095..-1 */
 	__u16 protocol; /* IPPROTO_*, 0: any */
 	__u16 ports;    /* how many of port_lo/hi count; 0: any */
-	__u32 pad;
+	__u32 mechanism; /* of HOOK_SYSCALL: the one whose programs serve the rule (enum mechanism) */
 	__u16 port_lo[MAX_PORTS]; /* of the peer, host byte order */
 	__u16 port_hi[MAX_PORTS];
 	__u64 calls[MAX_SYSCALL / 64];

@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Which delay a system call is due: the delays of all rules that hit add up. Whoever asks must settle the answer.
+ * The includer defines MECHANISM. */
+#ifndef FAULTD_DELAY_H
+#define FAULTD_DELAY_H
+
+#include "match.h"
+
+#define MAX_DELAY_NS 5000000000ULL /* while a thread sleeps, the kernel frees no sleepable program */
+#define MAX_PARTS 4
+
+/* A delay and the rules that it is made of. */
+struct delay {
+	__u64 ns;
+	__u64 generation;
+	__u32 count;
+	__u32 taken; /* clones: somebody sleeps for it */
+	struct rule_ref parts[MAX_PARTS];
+};
+
+enum outcome {
+	NOT_APPLIED,
+	INJECTED,
+	CUT_SHORT, /* injected, but ended early */
+};
+
+#define ANCESTOR(level) bpf_get_current_ancestor_cgroup_id(level)
+
+static __always_inline int call_fits(const struct rule *rule, __u32 call)
+{
+	return call < MAX_SYSCALL && (rule->calls[(call / 64) % (MAX_SYSCALL / 64)] >> (call % 64)) & 1;
+}
+
+/* delay +- jitter, evenly. With a seed the jitter follows the match number, which is only exact in one thread. */
+static __always_inline __u64 roll_delay(const struct rule *rule, const struct stat *stat)
+{
+	__u64 delay = READ_ONCE(rule->delay_ns), jitter = READ_ONCE(rule->jitter_ns);
+
+	if (!jitter)
+		return delay;
+	if (jitter > MAX_DELAY_NS)
+		jitter = MAX_DELAY_NS;
+	__u64 dice = bpf_get_prandom_u32();
+
+	if (rule->flags & RULE_SEEDED)
+		dice = (__u32)mix(~rule->seed + READ_ONCE(stat->matched));
+	/* In steps of 1 us, so that the product fits. */
+	delay += ((2 * jitter) >> 10) * dice >> 22;
+	return delay > jitter ? delay - jitter : 0;
+}
+
+/* Counts what became of a delay, for each of its rules that is still the same. */
+static __always_inline void settle(const struct delay *delay, enum outcome outcome)
+{
+	__u64 now = bpf_ktime_get_ns();
+
+	for (__u32 i = 0; i < MAX_PARTS; i++) {
+		if (i >= delay->count)
+			break;
+		struct rule_ref ref = delay->parts[i];
+		struct rule *rule = bpf_map_lookup_elem(&faultd_rules, &ref.slot);
+		struct stat *stat = stat_of(ref.slot);
+
+		if (!rule || !stat || rule->serial != ref.serial)
+			continue;
+		if (outcome == NOT_APPLIED) {
+			count_not_applied(rule, stat);
+			continue;
+		}
+		count_injected(stat, now);
+		if (outcome == CUT_SHORT)
+			atomic_inc(&stat->cut_short);
+	}
+}
+
+/* The delay that a call of the current thread is due; count is 0 if none is. */
+static __always_inline void decide(__u32 call, struct delay *delay)
+{
+	struct rule_set *set = find_rule_set(HOOK_SYSCALL, ANCESTOR);
+
+	if (!set)
+		return;
+	struct permit permit = permit_read();
+
+	delay->generation = permit.generation;
+	for (__u32 i = 0; i < MAX_RULES_PER_SET; i++) {
+		__u32 slot;
+		struct rule *rule = rule_at(set, i, &permit, &slot);
+
+		if (!rule || rule->action != ACTION_DELAY || rule->mechanism != MECHANISM)
+			continue;
+		struct stat *stat = stat_of(slot);
+
+		if (!stat)
+			continue;
+		atomic_inc(&stat->evaluated);
+		if (!call_fits(rule, call) || !harm_due(rule, stat, 0))
+			continue;
+		__u32 n = delay->count;
+
+		if (n >= MAX_PARTS) {
+			count_not_applied(rule, stat);
+			continue;
+		}
+		delay->parts[n].slot = slot;
+		delay->parts[n].serial = rule->serial;
+		delay->count = n + 1;
+		delay->ns += roll_delay(rule, stat);
+	}
+	if (delay->ns > MAX_DELAY_NS)
+		delay->ns = MAX_DELAY_NS;
+}
+
+#endif

@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* lsm (6.2+, bpf among the active LSMs): sleeps inside a security hook. Only hooks are here that the kernel calls once
+ * per system call and without locks of an inode, a directory or an address space, so that nobody but the caller waits.
+ * A hook may run inside other calls too (execve opens files): hook_calls says which ones are its own. */
+#define MECHANISM MECHANISM_LSM
+#include "sleep.h"
+
+const volatile __u64 hook_calls[MAX_SYSCALL / 64];
+
+static __always_inline void delay_current(void)
+{
+	__u32 call = current_call();
+	struct delay delay = {};
+
+	if (call >= MAX_SYSCALL || !((hook_calls[(call / 64) % (MAX_SYSCALL / 64)] >> (call % 64)) & 1))
+		return;
+	decide(call, &delay);
+	if (delay.count)
+		sleep_for(&delay);
+}
+
+#define DELAY_HOOK(HOOK)            \
+	SEC("lsm.s/" #HOOK)         \
+	int faultd_##HOOK(void *ctx) \
+	{                           \
+		delay_current();    \
+		return 0;           \
+	}
+
+DELAY_HOOK(socket_create)
+DELAY_HOOK(socket_socketpair)
+DELAY_HOOK(socket_bind)
+DELAY_HOOK(socket_connect)
+DELAY_HOOK(socket_listen)
+DELAY_HOOK(socket_accept)
+DELAY_HOOK(socket_sendmsg)
+DELAY_HOOK(socket_recvmsg)
+DELAY_HOOK(socket_shutdown)
+DELAY_HOOK(bprm_creds_for_exec)
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct inode_operations {
+	int (*atomic_open)(void);
+};
+
+struct inode {
+	const struct inode_operations *i_op;
+};
+
+struct dentry {
+	struct dentry *d_parent;
+	struct inode *d_inode;
+};
+
+struct path {
+	struct dentry *dentry;
+};
+
+struct file {
+	struct path f_path;
+};
+
+#pragma clang attribute pop
+
+/* Network file systems look up and open in one step, under the directory's lock: others would wait too. */
+static __always_inline int holds_directory(struct file *file)
+{
+	struct dentry *parent = file->f_path.dentry->d_parent;
+	struct inode *inode = parent ? parent->d_inode : 0;
+
+	return !inode || inode->i_op->atomic_open;
+}
+
+SEC("lsm.s/file_open")
+int faultd_file_open(__u64 *ctx)
+{
+	if (!holds_directory((struct file *)ctx[0]))
+		delay_current();
+	return 0;
+}
+
+/* Attached, this tells whether LSM programs run at all: without bpf in lsm= they attach and never do. */
+const volatile __u32 canary_tgid;
+__u64 canary_fired;
+
+SEC("lsm/file_open")
+int faultd_canary(void *ctx)
+{
+	if (bpf_get_current_pid_tgid() >> 32 == canary_tgid)
+		atomic_inc(&canary_fired);
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,111 @@
+package faults
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	v1 "faultd/api/faultd/v1alpha1"
+	"faultd/bpf"
+	"faultd/cgroup"
+)
+
+// Connect fails new connections of the target, and its datagrams that are sent with an address.
+type Connect struct {
+	// Errno is the name of the error that the caller gets, at once and before anything is sent.
+	Errno string
+	// Blackhole loses the packets that open the connection (all, for protocols other than TCP), so that the caller times out.
+	Blackhole bool
+	// Peers are addresses or CIDRs; none: everybody.
+	Peers []string
+	// Ports of the peer: "6379", "8000-8100"; none: all.
+	Ports []string
+	// Protocol is "tcp", "udp" or empty for both.
+	Protocol string
+}
+
+func newConnect(spec *v1.FaultSpec) (Fault, error) {
+	if spec.GetConnect() == nil {
+		return nil, nil
+	}
+	c := spec.GetConnect()
+	return Connect{Errno: c.GetErrno(), Blackhole: c.GetBlackhole(), Peers: c.GetPeers(), Ports: c.GetPorts(), Protocol: c.GetProtocol()}, nil
+}
+
+func connectParameters() []Parameter {
+	return []Parameter{
+		{"errno", "name", "the error the caller gets, such as ECONNREFUSED; either this or blackhole"},
+		{"blackhole", "bool", "packets vanish and the caller times out"},
+		{"peers", "CIDRs", "peers that are hurt; none: all"},
+		{"ports", "ports", "ports of the peer, such as 6379 or 8000-8100; none: all"},
+		{"protocol", "tcp|udp", "empty: both"},
+	}
+}
+
+// Validate implements Fault.
+func (c Connect) Validate() error {
+	_, err := c.rule(Common{Percent: 100})
+	return err
+}
+
+func (c Connect) rule(common Common) (bpf.Rule, error) {
+	rule := common.rule()
+	var err error
+	switch {
+	case c.Blackhole && c.Errno != "":
+		return rule, fmt.Errorf("errno: %s was given together with blackhole; a connection either fails or times out", c.Errno)
+	case c.Blackhole:
+		rule.Action, rule.Egress, rule.Opening = bpf.ActionLose, true, true
+		// One connection is one throw of the dice: its repeated SYNs share it.
+		rule.PerFlow = common.Percent < 100
+	case c.Errno == "":
+		return rule, errors.New("errno: missing; give the name of an error, such as ECONNREFUSED, or blackhole")
+	default:
+		rule.Action = bpf.ActionErrno
+		if rule.Errno, err = parseErrno(c.Errno); err != nil {
+			return rule, err
+		}
+	}
+	if rule.Peers, err = parsePeers(c.Peers); err != nil {
+		return rule, err
+	}
+	if rule.Ports, err = parsePorts(c.Ports); err != nil {
+		return rule, err
+	}
+	rule.Protocol, err = parseProtocol(c.Protocol)
+	return rule, err
+}
+
+// Mechanism implements Fault.
+func (c Connect) Mechanism(_ context.Context, env Env) (string, error) {
+	if !c.Blackhole {
+		return "cgroup-connect", nil
+	}
+	rule, err := c.rule(Common{Percent: 100})
+	if err != nil {
+		return "", err
+	}
+	return env.Kernel.PacketMechanism(rule)
+}
+
+// Inject implements Fault.
+func (c Connect) Inject(ctx context.Context, env Env, target cgroup.Target, common Common) (Handle, error) {
+	mechanism, err := c.Mechanism(ctx, env)
+	if err != nil {
+		return nil, err
+	}
+	rule, err := c.rule(common)
+	if err != nil {
+		return nil, err
+	}
+	var installed *bpf.Installed
+	if c.Blackhole {
+		installed, err = installPacket(ctx, env, target, common.ID, rule)
+	} else {
+		installed, err = env.Kernel.InstallConnect(kernelTarget(env, target), rule)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &ruleHandle{installed, mechanism, func(f Fault, common Common) (bpf.Rule, error) { return f.(Connect).rule(common) }}, nil
+}

@@ -1,0 +1,52 @@
+package faults
+
+import (
+	"fmt"
+	"strings"
+
+	v1 "faultd/api/faultd/v1alpha1"
+)
+
+// Kind is a row of the table of faults.
+type Kind struct {
+	// Name as in the API and on the command line.
+	Name string
+	// Summary is one line for help texts and the docs.
+	Summary string
+	// Parameters of this kind alone.
+	Parameters []Parameter
+	// New makes the fault from what was asked for, not validated yet. Nil: the spec is of another kind.
+	New func(*v1.FaultSpec) (Fault, error)
+}
+
+// Parameter describes one field of a kind.
+type Parameter struct{ Name, Type, Help string }
+
+// Kinds lists every fault faultd knows. To add one, write its file and add its line.
+func Kinds() []Kind {
+	return []Kind{
+		{"connect", "fail new connections, and datagrams sent with an address", connectParameters(), newConnect},
+		{"packet", "lose packets, silently as a wire does", packetParameters(), newPacket},
+		{"syscall", "delay system calls; the caller really sleeps", syscallParameters(), newSyscall},
+	}
+}
+
+// New finds the kind of a spec and makes and validates the fault.
+func New(spec *v1.FaultSpec) (Kind, Fault, error) {
+	var names []string
+	for _, kind := range Kinds() {
+		names = append(names, kind.Name)
+		fault, err := kind.New(spec)
+		if err != nil {
+			return kind, nil, fmt.Errorf("%s.%w", kind.Name, err)
+		}
+		if fault == nil {
+			continue
+		}
+		if err := fault.Validate(); err != nil {
+			return kind, nil, fmt.Errorf("%s.%w", kind.Name, err)
+		}
+		return kind, fault, nil
+	}
+	return Kind{}, nil, fmt.Errorf("kind: none given; it must be one of %s", strings.Join(names, ", "))
+}

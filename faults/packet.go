@@ -1,0 +1,147 @@
+package faults
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	v1 "faultd/api/faultd/v1alpha1"
+	"faultd/bpf"
+	"faultd/cgroup"
+	"faultd/undo"
+)
+
+// Packet loses packets of the target, as a wire would: the sender is not told.
+type Packet struct {
+	// Loss is the chance of each packet, or with PerFlow of each flow, in (0,100].
+	Loss float64
+	// Direction is "egress", "ingress" or "both" (also when empty).
+	Direction string
+	// Peers, Ports (of the peer) and Protocol are as in Connect.
+	Peers    []string
+	Ports    []string
+	Protocol string
+	// PerFlow throws the dice once per flow.
+	PerFlow bool
+}
+
+func newPacket(spec *v1.FaultSpec) (Fault, error) {
+	if spec.GetPacket() == nil {
+		return nil, nil
+	}
+	if spec.Percent != nil {
+		return nil, fmt.Errorf("loss: it is the dice, and percent (%v) was given too; give loss alone", spec.GetPercent())
+	}
+	p := spec.GetPacket()
+	return Packet{Loss: p.GetLoss(), Direction: p.GetDirection(), Peers: p.GetPeers(), Ports: p.GetPorts(), Protocol: p.GetProtocol(), PerFlow: p.GetPerFlow()}, nil
+}
+
+func packetParameters() []Parameter {
+	return []Parameter{
+		{"loss", "percent", "chance of each packet (or flow) to be lost, in (0,100]"},
+		{"direction", "egress|ingress|both", "empty: both"},
+		{"peers", "CIDRs", "peers that are hurt; none: all"},
+		{"ports", "ports", "ports of the peer, such as 6379 or 8000-8100; none: all"},
+		{"protocol", "tcp|udp", "empty: every protocol"},
+		{"perFlow", "bool", "the dice is thrown once per flow"},
+	}
+}
+
+// Validate implements Fault.
+func (p Packet) Validate() error {
+	if !(p.Loss > 0 && p.Loss <= 100) {
+		return fmt.Errorf("loss: %v is out of range; it must be in (0,100]", p.Loss)
+	}
+	_, err := p.rule(Common{})
+	return err
+}
+
+func (p Packet) rule(common Common) (bpf.Rule, error) {
+	common.Percent = p.Loss
+	rule := common.rule()
+	rule.Action, rule.PerFlow = bpf.ActionLose, p.PerFlow
+	switch p.Direction {
+	case "", "both":
+		rule.Egress, rule.Ingress = true, true
+	case "egress":
+		rule.Egress = true
+	case "ingress":
+		rule.Ingress = true
+	default:
+		return rule, fmt.Errorf("direction: %q is unknown; it must be egress, ingress or both", p.Direction)
+	}
+	var err error
+	if rule.Peers, err = parsePeers(p.Peers); err != nil {
+		return rule, err
+	}
+	if rule.Ports, err = parsePorts(p.Ports); err != nil {
+		return rule, err
+	}
+	rule.Protocol, err = parseProtocol(p.Protocol)
+	return rule, err
+}
+
+// Mechanism implements Fault.
+func (p Packet) Mechanism(_ context.Context, env Env) (string, error) {
+	rule, err := p.rule(Common{})
+	if err != nil {
+		return "", err
+	}
+	return env.Kernel.PacketMechanism(rule)
+}
+
+// Inject implements Fault.
+func (p Packet) Inject(ctx context.Context, env Env, target cgroup.Target, common Common) (Handle, error) {
+	mechanism, err := p.Mechanism(ctx, env)
+	if err != nil {
+		return nil, err
+	}
+	rule, err := p.rule(common)
+	if err != nil {
+		return nil, err
+	}
+	installed, err := installPacket(ctx, env, target, common.ID, rule)
+	if err != nil {
+		return nil, err
+	}
+	return &ruleHandle{installed, mechanism, func(f Fault, common Common) (bpf.Rule, error) { return f.(Packet).rule(common) }}, nil
+}
+
+// installPacket puts a rule on the packets of the target, in the network namespaces its processes live in now.
+func installPacket(ctx context.Context, env Env, target cgroup.Target, id string, rule bpf.Rule) (*bpf.Installed, error) {
+	found, err := env.Cgroups.NetNamespaces(target)
+	if err != nil {
+		return nil, fmt.Errorf("find the network namespaces of the target: %w", err)
+	}
+	var namespaces []bpf.NetNS
+	for _, ns := range found {
+		defer ns.File.Close()
+		namespaces = append(namespaces, bpf.NetNS{Inode: ns.Inode, File: ns.File})
+	}
+	if rule.Egress && len(namespaces) == 0 {
+		return nil, errors.New("target: it has no process, so its network namespace is unknown; start it first, or use direction ingress")
+	}
+	return env.Kernel.InstallPacket(kernelTarget(env, target), rule, bpf.PacketEnv{
+		Namespaces: namespaces,
+		Journal:    func(f bpf.Filter) (func() error, error) { return journalFilter(ctx, env.Journal, id, f) },
+	})
+}
+
+// journalFilter writes a clsact filter down; the result removes it and strikes it out.
+func journalFilter(ctx context.Context, journal *undo.Journal, id string, f bpf.Filter) (func() error, error) {
+	action := undo.Action{Version: 1, RemoveFilter: &undo.RemoveFilter{
+		NetNSInode: f.NetNSInode, Ifindex: f.Ifindex, Ifname: f.Ifname, Parent: f.Parent,
+		Handle: f.Handle, Priority: f.Priority, Name: f.Name, OwnsQdisc: f.OwnsQdisc,
+	}}
+	entry, err := journal.Begin(id, action)
+	if err != nil {
+		return nil, fmt.Errorf("write the filter into the journal: %w", err)
+	}
+	return func() error {
+		// The fault's own context may be over; undoing is not.
+		if _, err := action.Undo(context.WithoutCancel(ctx)); err != nil {
+			return err
+		}
+		return journal.Done(entry)
+	}, nil
+}

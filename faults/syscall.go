@@ -1,0 +1,106 @@
+package faults
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	v1 "faultd/api/faultd/v1alpha1"
+	"faultd/bpf"
+	"faultd/cgroup"
+)
+
+// MaxDelay is the longest single delay: a sleeping thread holds back the kernel's freeing of programs.
+const MaxDelay = 5 * time.Second
+
+// Syscall delays system calls of the target.
+type Syscall struct {
+	// Calls are names such as "openat".
+	Calls []string
+	// Delay is how long each hurt call sleeps, at most MaxDelay with its jitter.
+	Delay time.Duration
+	// Jitter spreads the delay evenly over delay - jitter .. delay + jitter.
+	Jitter time.Duration
+}
+
+func newSyscall(spec *v1.FaultSpec) (Fault, error) {
+	s := spec.GetSyscall()
+	if s == nil {
+		return nil, nil
+	}
+	delay, err := ParseDuration("delay", s.GetDelay(), time.Microsecond, MaxDelay)
+	if err != nil {
+		return nil, err
+	}
+	var jitter time.Duration
+	if s.GetJitter() != "" {
+		if jitter, err = ParseDuration("jitter", s.GetJitter(), 0, MaxDelay); err != nil {
+			return nil, err
+		}
+	}
+	return Syscall{Calls: s.GetCalls(), Delay: delay, Jitter: jitter}, nil
+}
+
+func syscallParameters() []Parameter {
+	return []Parameter{
+		{"calls", "names", "the calls that are delayed, such as openat"},
+		{"delay", "duration", "how long each sleeps, at most 5s"},
+		{"jitter", "duration", "spreads the delay evenly over delay - jitter .. delay + jitter"},
+	}
+}
+
+// Validate implements Fault.
+func (s Syscall) Validate() error {
+	if s.Jitter > s.Delay {
+		return fmt.Errorf("jitter: %s is more than the delay of %s", s.Jitter, s.Delay)
+	}
+	if s.Delay+s.Jitter > MaxDelay {
+		return fmt.Errorf("delay: with jitter it is %s; at most %s are possible", s.Delay+s.Jitter, MaxDelay)
+	}
+	_, err := s.rule(Common{})
+	return err
+}
+
+func (s Syscall) rule(common Common) (bpf.Rule, error) {
+	rule := common.rule()
+	rule.Action, rule.Delay, rule.Jitter = bpf.ActionDelay, s.Delay, s.Jitter
+	if len(s.Calls) == 0 {
+		return rule, errors.New("calls: missing; give at least one, such as openat")
+	}
+	for _, name := range s.Calls {
+		if strings.HasPrefix(name, "exit") || name == "rt_sigreturn" {
+			return rule, fmt.Errorf("calls: %s never returns to its caller and cannot be delayed", name)
+		}
+		number, ok := bpf.SyscallNumber(name)
+		if !ok {
+			return rule, fmt.Errorf("calls: %q is no system call of this architecture; write a name as syscalls(2) lists them", name)
+		}
+		rule.Calls = append(rule.Calls, number)
+	}
+	return rule, nil
+}
+
+// Mechanism implements Fault.
+func (s Syscall) Mechanism(_ context.Context, env Env) (string, error) {
+	m, err := env.Kernel.SyscallMechanism(s.Calls, s.Delay+s.Jitter)
+	return string(m), err
+}
+
+// Inject implements Fault.
+func (s Syscall) Inject(_ context.Context, env Env, target cgroup.Target, common Common) (Handle, error) {
+	rule, err := s.rule(common)
+	if err != nil {
+		return nil, err
+	}
+	mechanism, err := env.Kernel.SyscallMechanism(s.Calls, s.Delay+s.Jitter)
+	if err != nil {
+		return nil, err
+	}
+	installed, err := env.Kernel.InstallSyscall(kernelTarget(env, target), rule, mechanism, s.Calls)
+	if err != nil {
+		return nil, err
+	}
+	return &ruleHandle{installed, string(mechanism), func(f Fault, common Common) (bpf.Rule, error) { return f.(Syscall).rule(common) }}, nil
+}
