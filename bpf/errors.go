@@ -8,3 +8,6 @@ var ErrNotSupported = errors.New("not supported by this kernel")
 
 // ErrFull means that a kernel map has no room for another rule.
 var ErrFull = errors.New("too many rules")
+
+// ErrKilled means that the kill switch is off.
+var ErrKilled = errors.New("the kill switch is off: `faultd arm --reason ...` allows faults again")

@@ -96,18 +96,28 @@ func (k *Kernel) Switch() *Switch { return k.sw }
 // Map gives a shared map by its name in C, for the guard. It stays the kernel's.
 func (k *Kernel) Map(name string) *ebpf.Map { return k.maps[name] }
 
-// RenewLease lets rules do harm for so long; 0 or less ends the lease.
+// RenewLease lets rules do harm for so long from now; 0 or less ends the lease.
 func (k *Kernel) RenewLease(d time.Duration) {
-	var until uint64
-	if d > 0 {
-		until = uint64(Monotonic() + int64(d))
-	}
-	k.lease.word(0).Store(until)
+	k.lease.word(0).Store(leaseUntil(Monotonic(), d))
 }
 
-// LeaseLapsed says whether the lease, once given, has run out.
-func (k *Kernel) LeaseLapsed() bool {
-	return uint64(Monotonic()) >= k.lease.word(0).Load()
+// KeepLease renews a lease that still runs, and says whether it had lapsed instead. A process that was stopped between
+// reading the clock and storing cannot bring a lapsed lease back: it stores a time that is over.
+func (k *Kernel) KeepLease(d time.Duration) (lapsed bool) {
+	now := Monotonic()
+	until := k.lease.word(0).Load()
+	if uint64(now) >= until {
+		return true
+	}
+	k.lease.word(0).CompareAndSwap(until, leaseUntil(now, d))
+	return false
+}
+
+func leaseUntil(now int64, d time.Duration) uint64 {
+	if d <= 0 {
+		return 0
+	}
+	return uint64(now + int64(d))
 }
 
 // Close ends all rules and gives everything back; the pinned switch stays.

@@ -88,6 +88,8 @@ type Rule struct {
 	Ingress   bool
 	Opening   bool // of TCP only the segments that open a connection
 	Calls     []int
+
+	mechanism uint32 // of HookSyscall: whose programs serve the rule
 }
 
 // Counters is what happened to a rule. Matched = Injected + NotApplied + Spared once no call is in flight.
@@ -128,6 +130,7 @@ func (r Rule) encode(generation uint64, serial uint32) (sharedRule, error) {
 		EveryNth: r.EveryNth, SkipFirst: r.SkipFirst, MaxHits: r.MaxHits,
 		DelayNs: uint64(r.Delay), JitterNs: uint64(r.Jitter), Serial: serial,
 		Action: uint32(r.Action), Error: int32(-r.Errno), Protocol: r.Protocol, Ports: uint16(len(r.Ports)),
+		Mechanism: r.mechanism,
 	}
 	e.Seed = rand.Uint64()
 	if r.Seed != nil {
@@ -180,6 +183,9 @@ func (k *Kernel) install(hook Hook, t Target, r Rule, attach func() ([]func() er
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if k.sw.Generation() == 0 {
+		return nil, ErrKilled
+	}
 	slot, err := k.freeSlot()
 	if err != nil {
 		return nil, err

@@ -37,7 +37,7 @@ type sharedRule struct {
 	Error      int32
 	Protocol   uint16
 	Ports      uint16
-	Pad        uint32
+	Mechanism  uint32
 	PortLo     [8]uint16
 	PortHi     [8]uint16
 	Calls      [8]uint64

@@ -23,6 +23,8 @@ const bpffsMagic = 0xcafe4a11
 type Switch struct {
 	kill *ebpf.Map
 	page page
+	// fresh: this call made the map, there was no pin.
+	fresh bool
 }
 
 // OpenSwitch opens the pinned switch of a running or dead daemon. Without one: an error that wraps os.ErrNotExist.
@@ -45,7 +47,7 @@ func newSwitch(kill *ebpf.Map) (*Switch, error) {
 		kill.Close()
 		return nil, err
 	}
-	return &Switch{kill, page}, nil
+	return &Switch{kill: kill, page: page}, nil
 }
 
 // createSwitch opens the pinned switch, or makes and pins one that is killed.
@@ -72,7 +74,11 @@ func createSwitch(pinDir string) (*Switch, error) {
 		kill.Close()
 		return nil, fmt.Errorf("pin the kill switch: %w", err)
 	}
-	return newSwitch(kill)
+	s, err = newSwitch(kill)
+	if err == nil {
+		s.fresh = true
+	}
+	return s, err
 }
 
 // ensureBPFFS mounts the BPF file system at its standard place if nobody has; it is the one mount that stays, as the
@@ -108,6 +114,16 @@ func (s *Switch) Arm() uint64 {
 	s.page.word(0).Store(generation)
 	return generation
 }
+
+// Renew moves to a new generation, so that rules of the old one never come back; a switch that was killed stays killed.
+func (s *Switch) Renew() {
+	if old := s.page.word(0).Load(); old != 0 {
+		s.page.word(0).CompareAndSwap(old, uint64(Monotonic()))
+	}
+}
+
+// Fresh says whether there was no pinned switch before, as after a boot.
+func (s *Switch) Fresh() bool { return s.fresh }
 
 // Close lets go of the map; the pin stays.
 func (s *Switch) Close() error { return errors.Join(s.page.close(), s.kill.Close()) }

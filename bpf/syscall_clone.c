@@ -1,3 +1,5 @@
+//go:build ignore
+
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* clones (error injection on, or kernels that let sleepable programs on system calls): a program that sleeps is skipped
  * for every other thread on its CPU. So a decider that never sleeps asks, several copies of a sleeper are attached, and

@@ -1,3 +1,5 @@
+//go:build ignore
+
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* lsm (6.2+, bpf among the active LSMs): sleeps inside a security hook. Only hooks are here that the kernel calls once
  * per system call and without locks of an inode, a directory or an address space, so that nobody but the caller waits.

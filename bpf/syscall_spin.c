@@ -1,3 +1,5 @@
+//go:build ignore
+
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* spin (5.17+): where nothing may sleep, a short delay is waited out on the CPU, capped so that it hurts nobody else. */
 #define MECHANISM MECHANISM_SPIN

@@ -1,3 +1,5 @@
+//go:build ignore
+
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* task-work (6.18+): a tracepoint, which may not sleep, decides; task work, which may, sleeps on the way back to user
  * mode. The call has had its effect by then; its caller learns the result late. */

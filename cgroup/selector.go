@@ -1,99 +1,100 @@
 package cgroup
 
 import (
+	"errors"
 	"fmt"
-	"io/fs"
-	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 )
 
-const maxSelector = 4096
+// maxPID is one more than the greatest process id on 64-bit machines (PID_MAX_LIMIT).
+const maxPID = 1 << 22
 
-// Selector says which cgroup is meant: "cgroup:PATH", "pid:N" (its cgroup) or "unit:NAME" (systemd).
+// Selector says which cgroup is meant; ParseSelector makes one. The zero Selector means none. Selectors compare with ==.
 type Selector struct{ scheme, value string }
 
-// ParseSelector reads a selector. Its error names the text and what is allowed.
+// ParseSelector reads a selector:
+//
+//	cgroup:/system.slice/redis.service  a path from the root of the tree, or below its mount point
+//	pid:4711                            the cgroup that this process is in when it is resolved
+//	unit:redis                          a systemd unit; without a known ending it is a .service
+//
+// It looks at the text only. The error names the text and what is allowed.
 func ParseSelector(s string) (Selector, error) {
-	scheme, value, ok := strings.Cut(s, ":")
-	if len(s) > maxSelector {
-		return Selector{}, fmt.Errorf("target: %d bytes long; at most %d are possible", len(s), maxSelector)
+	scheme, value, found := strings.Cut(s, ":")
+	if !found {
+		return Selector{}, fmt.Errorf("selector %.80q: write cgroup:PATH, pid:N or unit:NAME", s)
 	}
-	if !ok || value == "" {
-		return Selector{}, fmt.Errorf("target: %q is no selector; write cgroup:PATH, pid:N or unit:NAME", s)
-	}
-	if strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f || r == '\uFFFD' }) {
-		return Selector{}, fmt.Errorf("target: %q holds a control character", s)
-	}
+	var err error
 	switch scheme {
 	case "cgroup":
-		if slices.Contains(strings.Split(value, "/"), "..") {
-			return Selector{}, fmt.Errorf("target: %q: a path may not contain \"..\"", s)
-		}
-		value = filepath.Clean("/" + value)
+		value, err = cleanPath(value)
 	case "pid":
-		n, err := strconv.ParseInt(value, 10, 32)
-		if err != nil || n < 1 {
-			return Selector{}, fmt.Errorf("target: %q: a process id is a number from 1 on", s)
-		}
-		value = strconv.FormatInt(n, 10)
+		value, err = cleanPID(value)
 	case "unit":
-		if strings.ContainsRune(value, '/') {
-			return Selector{}, fmt.Errorf("target: %q: a unit name has no \"/\"", s)
-		}
-		if filepath.Ext(value) == "" {
-			value += ".service"
-		}
+		value, err = cleanUnit(value)
 	default:
-		return Selector{}, fmt.Errorf("target: %q: %s is unknown; write cgroup:PATH, pid:N or unit:NAME", s, scheme)
+		err = fmt.Errorf("%.20q is unknown; write cgroup:PATH, pid:N or unit:NAME", scheme)
+	}
+	if err != nil {
+		return Selector{}, fmt.Errorf("selector %.80q: %w", s, err)
 	}
 	return Selector{scheme, value}, nil
 }
 
-// String gives the selector in its one written form.
-func (s Selector) String() string { return s.scheme + ":" + s.value }
+func cleanPID(s string) (string, error) {
+	n, err := strconv.ParseUint(s, 10, 32)
+	if err != nil || n < 1 || n >= maxPID {
+		return "", fmt.Errorf("a process id is a number in 1..%d", maxPID-1)
+	}
+	return strconv.FormatUint(n, 10), nil
+}
 
-// Resolve finds the cgroup that a selector means now. Without one: an error that wraps ErrNotFound.
+// String gives the selector in its one written form, which ParseSelector reads again; "" for the zero Selector.
+func (s Selector) String() string {
+	if s == (Selector{}) {
+		return ""
+	}
+	return s.scheme + ":" + s.value
+}
+
+// Resolve finds the cgroup that a selector means now. The error wraps ErrNotFound if there is none, ErrAmbiguous if a
+// unit's name fits several, ErrTooDeep if it lies below MaxLevel. Whether it may be hurt, Check says.
 func (h *Hierarchy) Resolve(s Selector) (Target, error) {
+	t, err := h.resolve(s)
+	if err != nil {
+		return Target{}, fmt.Errorf("resolve %q: %w", s, err)
+	}
+	if err := t.checkLevel(); err != nil {
+		return Target{}, fmt.Errorf("resolve %q: %w", s, err)
+	}
+	return t, nil
+}
+
+func (h *Hierarchy) resolve(s Selector) (Target, error) {
 	switch s.scheme {
+	case "cgroup":
+		return h.Lookup(h.belowMount(s.value))
 	case "pid":
 		pid, err := strconv.Atoi(s.value)
 		if err != nil {
-			return Target{}, fmt.Errorf("read process id %q: %w", s.value, err)
+			return Target{}, err
 		}
 		return h.OfProcess(pid)
 	case "unit":
-		return h.ofUnit(s.value)
+		p, err := h.findUnit(s.value)
+		if err != nil {
+			return Target{}, err
+		}
+		return h.Lookup(p)
 	}
-	p := s.value
-	if rest, ok := strings.CutPrefix(p, h.mount+"/"); ok {
-		p = rest
-	}
-	return h.Lookup(p)
+	return Target{}, errors.New("empty selector; write cgroup:PATH, pid:N or unit:NAME")
 }
 
-// ofUnit finds a unit's directory: systemd names it after the unit (systemd.resource-control(5)).
-func (h *Hierarchy) ofUnit(name string) (Target, error) {
-	var found []string
-	err := filepath.WalkDir(h.mount, func(p string, d fs.DirEntry, err error) error {
-		if err != nil || !d.IsDir() {
-			return nil // directories come and go while we look
-		}
-		if d.Name() == name {
-			found = append(found, strings.TrimPrefix(p, h.mount))
-			return filepath.SkipDir
-		}
-		return nil
-	})
-	if err != nil {
-		return Target{}, fmt.Errorf("look for unit %s: %w", name, err)
+// belowMount turns a path below the mount point into one from the root of the tree.
+func (h *Hierarchy) belowMount(p string) string {
+	if !contains(h.mount, p) {
+		return p
 	}
-	switch len(found) {
-	case 0:
-		return Target{}, fmt.Errorf("unit %s: %w; is it running? `systemctl status %s` tells", name, ErrNotFound, name)
-	case 1:
-		return h.Lookup(found[0])
-	}
-	return Target{}, fmt.Errorf("unit %s is there more than once: write cgroup:PATH with one of %s", name, strings.Join(found, ", "))
+	return "/" + strings.TrimPrefix(p[len(h.mount):], "/")
 }

@@ -38,6 +38,8 @@ type Env struct {
 	Kernel  *bpf.Kernel
 	Cgroups *cgroup.Hierarchy
 	Journal *undo.Journal
+	// CanSleep says why delays that sleep cannot be applied now, or nil.
+	CanSleep func() error
 }
 
 // Common is what all faults share.

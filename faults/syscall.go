@@ -85,20 +85,23 @@ func (s Syscall) rule(common Common) (bpf.Rule, error) {
 // Mechanism implements Fault.
 func (s Syscall) Mechanism(_ context.Context, env Env) (string, error) {
 	m, err := env.Kernel.SyscallMechanism(s.Calls, s.Delay+s.Jitter)
+	if err == nil && m != bpf.MechanismSpin {
+		err = env.CanSleep()
+	}
 	return string(m), err
 }
 
 // Inject implements Fault.
-func (s Syscall) Inject(_ context.Context, env Env, target cgroup.Target, common Common) (Handle, error) {
+func (s Syscall) Inject(ctx context.Context, env Env, target cgroup.Target, common Common) (Handle, error) {
 	rule, err := s.rule(common)
 	if err != nil {
 		return nil, err
 	}
-	mechanism, err := env.Kernel.SyscallMechanism(s.Calls, s.Delay+s.Jitter)
-	if err != nil {
+	// A guard may have lost its holder since the check.
+	if _, err := s.Mechanism(ctx, env); err != nil {
 		return nil, err
 	}
-	installed, err := env.Kernel.InstallSyscall(kernelTarget(env, target), rule, mechanism, s.Calls)
+	installed, mechanism, err := env.Kernel.InstallDelay(kernelTarget(env, target), s.Calls, rule)
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,65 @@
+# faultd: `make demo` shows what it does, `make test` proves it. Both install what they need (Debian, as root).
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+export GOFLAGS ?= -buildvcs=false
+export FAULTD_REQUIRE_ROOT ?= 1
+GOBIN := $(CURDIR)/bin
+BUF := v1.75.0
+PROTOC_GEN_GO := v1.36.12
+PROTOC_GEN_CONNECT := v1.21.1
+GOLANGCI := v2.15.0
+# The packages whose tests need a kernel of their own, and so run in virtual machines too.
+VM_PACKAGES := bpf cgroup undo guard daemon
+VM_KERNELS := 6.1 6.12 7.3 6.12-ei
+KERNEL ?=
+RUN ?=
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "%-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+deps: ## install what building and testing need
+	@test/deps.sh
+
+build: ## build bin/faultd, a static binary
+	CGO_ENABLED=0 go build -trimpath -o bin/faultd ./cmd/faultd
+
+demo: deps build ## show the faults on a real Redis, then take everything away
+	@test/demo.sh
+
+generate: deps ## rebuild the BPF objects, with clang-19, and the API's code
+	GOBIN=$(GOBIN) go install github.com/bufbuild/buf/cmd/buf@$(BUF)
+	GOBIN=$(GOBIN) go install google.golang.org/protobuf/cmd/protoc-gen-go@$(PROTOC_GEN_GO)
+	GOBIN=$(GOBIN) go install connectrpc.com/connect/cmd/protoc-gen-connect-go@$(PROTOC_GEN_CONNECT)
+	PATH=$(GOBIN):$$PATH go generate ./api ./bpf
+
+check-generated: ## fail if the committed generated files are not what the sources give
+	@before=$$(find api bpf -type f | sort | xargs sha256sum); $(MAKE) generate; \
+	after=$$(find api bpf -type f | sort | xargs sha256sum); \
+	diff <(echo "$$before") <(echo "$$after") || { echo "generated files differ from their sources: run make generate and commit"; exit 1; }
+
+lint: ## gofmt, go vet, golangci-lint
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo "run gofmt"; exit 1; }
+	go vet ./...
+	GOBIN=$(GOBIN) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI)
+	$(GOBIN)/golangci-lint run ./...
+
+test: deps check-generated test-unit test-vm ## everything: this kernel, then the virtual machines
+
+test-unit: build ## unit and effect tests on this kernel, with the race detector; arm64 must build
+	GOARCH=arm64 CGO_ENABLED=0 go build -o /dev/null ./...
+	go test -race -count=1 -p 1 ./...
+
+test-vm: ## effect tests in virtual machines: make test-vm KERNEL=6.12 RUN=TestX
+	@test/vm.sh "$(or $(KERNEL),$(VM_KERNELS))" "$(RUN)" $(VM_PACKAGES)
+
+bench: deps build ## what faultd costs, as ratios against the bare machine in the same run
+	go test -run '^$$' -bench . -benchtime 200000x -count 5 ./bpf ./guard
+
+image: ## build the container image with buildah
+	buildah bud -t faultd:dev .
+
+clean: ## remove what was built
+	rm -rf bin
+
+.PHONY: help deps build demo generate check-generated lint test test-unit test-vm bench image clean

@@ -1,0 +1,11 @@
+package api
+
+// The generated code is committed. To generate it again, install the tools with
+//
+//	go install github.com/bufbuild/buf/cmd/buf@v1.75.0
+//	go install google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.12
+//	go install connectrpc.com/connect/cmd/protoc-gen-connect-go@v1.21.1
+//
+// and run go generate. Nothing else is fetched: third_party holds validate.proto of protovalidate v1.2.2.
+
+//go:generate buf generate

@@ -1,0 +1,104 @@
+package bpf
+
+import (
+	"fmt"
+	"runtime"
+	"slices"
+)
+
+// SyscallNumber is the number of a system call on this machine, by its name in the manual's tables (newfstatat, not stat64).
+func SyscallNumber(name string) (int, bool) {
+	n, ok := syscallNumbers()[name]
+	return n, ok && n < maxSyscall
+}
+
+// neverDelayed says why a call is never touched, or "".
+func neverDelayed(name string) string {
+	switch name {
+	case "exit", "exit_group":
+		return "it does not return"
+	case "rt_sigreturn":
+		return "it does not return to its caller, and its result is a register of the interrupted program"
+	case "restart_syscall":
+		return "the kernel calls it in place of another call"
+	}
+	return ""
+}
+
+// callNumbers translates names and refuses the unknown and the untouchable.
+func callNumbers(calls []string) ([]int, error) {
+	numbers := make([]int, 0, len(calls))
+	for _, name := range calls {
+		n, ok := SyscallNumber(name)
+		if !ok {
+			return nil, fmt.Errorf("system call %q: there is none of this name on %s", name, runtime.GOARCH)
+		}
+		if why := neverDelayed(name); why != "" {
+			return nil, fmt.Errorf("system call %q: cannot be delayed: %s", name, why)
+		}
+		numbers = append(numbers, n)
+	}
+	if len(numbers) == 0 {
+		return nil, fmt.Errorf("calls: none named")
+	}
+	return numbers, nil
+}
+
+// callBits is a set of calls as the kernel side has it.
+func callBits(names []string) (bits [maxSyscall / 64]uint64) {
+	for _, name := range names {
+		if n, ok := SyscallNumber(name); ok {
+			bits[n/64] |= 1 << (n % 64)
+		}
+	}
+	return bits
+}
+
+// kernelName is what the kernel calls a call in its tracepoints and functions, where that is not the name of the table.
+func kernelName(call string) string {
+	switch call {
+	case "stat", "lstat", "fstat", "uname":
+		return "new" + call
+	case "sendfile":
+		return "sendfile64"
+	case "umount2":
+		return "umount"
+	}
+	return call
+}
+
+// entryPoint is the kernel function of a call.
+func entryPoint(call string) string {
+	prefix := "__x64_sys_"
+	if runtime.GOARCH == "arm64" {
+		prefix = "__arm64_sys_"
+	}
+	return prefix + kernelName(call)
+}
+
+// lsmHook is the security hook that runs once in a call, without locks, or "".
+func lsmHook(call string) string {
+	for hook, calls := range lsmHooks() {
+		if slices.Contains(calls, call) {
+			return hook
+		}
+	}
+	return ""
+}
+
+// lsmHooks are the audited hooks (syscall_lsm.c) with their own calls. sendmmsg and recvmmsg run a hook per message.
+func lsmHooks() map[string][]string {
+	return map[string][]string{
+		"file_open":           {"open", "openat", "openat2", "creat"},
+		"socket_create":       {"socket"},
+		"socket_socketpair":   {"socketpair"},
+		"socket_bind":         {"bind"},
+		"socket_connect":      {"connect"},
+		"socket_listen":       {"listen"},
+		"socket_accept":       {"accept", "accept4"},
+		"socket_sendmsg":      {"sendto", "sendmsg"},
+		"socket_recvmsg":      {"recvfrom", "recvmsg"},
+		"socket_shutdown":     {"shutdown"},
+		"bprm_creds_for_exec": {"execve", "execveat"},
+	}
+}

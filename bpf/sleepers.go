@@ -1,0 +1,140 @@
+package bpf
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync/atomic"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Sizes of the ABI (faultd.h).
+const (
+	// MaxSleepers is how many threads can be asleep at once; sleeper n is page n of the guard's file.
+	MaxSleepers = 1024
+	// SleepPage is the size of such a page.
+	SleepPage = 4096
+
+	sleeperSize = int(unsafe.Sizeof(sharedSleeper{}))
+)
+
+// initialPIDNamespace is the inode of the first one, PROC_PID_INIT_INO of the kernel.
+const initialPIDNamespace = 0xEFFFFFFC
+
+// SleepFiles are what a guard needs of the kernel side, in the order that OpenSleepers takes them. They are copies: the
+// caller closes them.
+func (k *Kernel) SleepFiles() ([]*os.File, error) {
+	var files []*os.File
+	for _, name := range []string{"faultd_kill", "faultd_lease", "faultd_sleepers", "faultd_sleep"} {
+		fd, err := unix.FcntlInt(uintptr(k.maps[name].FD()), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			for _, f := range files {
+				f.Close()
+			}
+			return nil, fmt.Errorf("copy the descriptor of %s: %w", name, err)
+		}
+		files = append(files, os.NewFile(uintptr(fd), name))
+	}
+	return files, nil
+}
+
+// SleepReady says whether a guard holds sleepers now; without one, delays are counted as not applied.
+func (k *Kernel) SleepReady() error {
+	var config sharedSleepConfig
+	if err := k.maps["faultd_sleep"].Lookup(uint32(0), &config); err != nil {
+		return fmt.Errorf("read the sleep configuration: %w", err)
+	}
+	if config.Holder == 0 {
+		return errors.New("no guard holds sleepers at the moment")
+	}
+	return nil
+}
+
+// CanSleep says whether threads can be put to sleep from where we run.
+func CanSleep() error {
+	if size := os.Getpagesize(); size != SleepPage {
+		return fmt.Errorf("%w: delays need pages of %d bytes, here they have %d", ErrNotSupported, SleepPage, size)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat("/proc/self/ns/pid", &st); err != nil {
+		return fmt.Errorf("look at our PID namespace: %w", err)
+	}
+	if st.Ino != initialPIDNamespace {
+		return fmt.Errorf("%w: delays need the host's PID namespace (hostPID: true)", ErrNotSupported)
+	}
+	if err := unix.Access("/dev/fuse", unix.R_OK|unix.W_OK); err != nil {
+		return fmt.Errorf("%w: delays need /dev/fuse (%v): load the fuse module, and give the device to a container", ErrNotSupported, err)
+	}
+	return nil
+}
+
+// Sleepers is the guard's view of switch, lease and sleeping threads: memory shared with the kernel.
+type Sleepers struct{ kill, lease, sleepers, config page }
+
+// OpenSleepers maps what SleepFiles gave, by descriptor. The caller closes it; the descriptors stay the caller's.
+func OpenSleepers(kill, lease, sleepers, config int) (*Sleepers, error) {
+	s := &Sleepers{}
+	for _, m := range []struct {
+		to       *page
+		fd, size int
+		name     string
+	}{
+		{&s.kill, kill, 8, "the kill switch"}, {&s.lease, lease, 8, "the lease"},
+		{&s.sleepers, sleepers, MaxSleepers * sleeperSize, "the sleepers"},
+		{&s.config, config, int(unsafe.Sizeof(sharedSleepConfig{})), "the sleep configuration"},
+	} {
+		size := (m.size + os.Getpagesize() - 1) / os.Getpagesize() * os.Getpagesize()
+		bytes, err := unix.Mmap(m.fd, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("map the memory of %s: %w", m.name, err), s.Close())
+		}
+		m.to.bytes = bytes
+	}
+	return s, nil
+}
+
+// Close unmaps.
+func (s *Sleepers) Close() error {
+	return errors.Join(s.kill.close(), s.lease.close(), s.sleepers.close(), s.config.close())
+}
+
+// Generation is the armed generation, or 0 after a kill.
+func (s *Sleepers) Generation() uint64 { return s.kill.word(0).Load() }
+
+// LeaseUntil is until when the daemon is believed alive, on the clock of Monotonic.
+func (s *Sleepers) LeaseUntil() uint64 { return s.lease.word(0).Load() }
+
+// SetHolder names the process and the address whose pages put threads to sleep.
+func (s *Sleepers) SetHolder(pid int, address uint64) {
+	s.config.word(0).Store(address)
+	s.config.word(8).Store(uint64(uint32(pid)))
+}
+
+// ClearHolder stops new sleeps.
+func (s *Sleepers) ClearHolder() { s.config.word(8).Store(0) }
+
+// Sleeper is one thread's place.
+type Sleeper struct{ words *[sleeperSize / 8]atomic.Uint64 }
+
+// At is sleeper n, which must be below MaxSleepers.
+func (s *Sleepers) At(n int) Sleeper {
+	return Sleeper{(*[sleeperSize / 8]atomic.Uint64)(unsafe.Pointer(&s.sleepers.bytes[n*sleeperSize]))}
+}
+
+func (s Sleeper) half(i int) *atomic.Uint32 {
+	return (*atomic.Uint32)(unsafe.Add(unsafe.Pointer(s.words), i*4))
+}
+
+// Taken says whether a thread uses this place.
+func (s Sleeper) Taken() bool { return s.half(0).Load() != 0 }
+
+// Hold tells the thread that it was held.
+func (s Sleeper) Hold() { s.half(1).Store(1) }
+
+// Until is when its delay ends, on the clock of Monotonic.
+func (s Sleeper) Until() uint64 { return s.words[1].Load() }
+
+// Generation is the switch's generation when it went to sleep.
+func (s Sleeper) Generation() uint64 { return s.words[2].Load() }

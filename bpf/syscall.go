@@ -1,0 +1,245 @@
+package bpf
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+)
+
+// sleeperClones is how many threads can sleep per CPU and call with MechanismClones. A function takes 38 programs.
+const sleeperClones = 16
+
+// InstallDelay makes calls of the target late. The caller closes the rule. A delay needs a guard (package guard), unless
+// the mechanism is MechanismSpin; r.Calls and r.Action are set here.
+func (k *Kernel) InstallDelay(t Target, calls []string, r Rule) (*Installed, SyscallMechanism, error) {
+	m, err := k.SyscallMechanism(calls, r.Delay+r.Jitter)
+	if err != nil {
+		return nil, "", err
+	}
+	if r.Calls, err = callNumbers(calls); err != nil {
+		return nil, "", err
+	}
+	r.Action, r.mechanism = ActionDelay, m.number()
+	var missed func() uint64
+	in, err := k.install(HookSyscall, t, r, func() ([]func() error, error) {
+		attached, err := k.attachSyscall(m, calls)
+		if err != nil {
+			return nil, err
+		}
+		missed = k.missesSince(m, calls)
+		return []func() error{func() error {
+			missed() // for the last time
+			return attached.Close()
+		}}, nil
+	})
+	if err != nil {
+		return nil, "", err
+	}
+	k.mu.Lock()
+	in.missed = missed
+	k.mu.Unlock()
+	return in, m, nil
+}
+
+// syscallPrograms is what is attached for one call, or for one security hook.
+type syscallPrograms struct {
+	links    closers
+	programs []*ebpf.Program
+	owned    []*ebpf.Collection
+}
+
+func (s *syscallPrograms) Close() error {
+	err := s.links.Close()
+	for _, c := range s.owned {
+		c.Close()
+	}
+	return err
+}
+
+// missed is how often the kernel skipped the programs because their CPU was in one already.
+func (s *syscallPrograms) missed() (sum uint64) {
+	for _, p := range s.programs {
+		if stats, err := p.Stats(); err == nil {
+			sum += stats.RecursionMisses
+		}
+	}
+	return sum
+}
+
+// missesSince counts the misses of the calls' programs from now on; those of all threads, as the kernel knows no target.
+func (k *Kernel) missesSince(m SyscallMechanism, calls []string) func() uint64 {
+	var used []*syscallPrograms
+	for _, key := range attachKeys(m, calls) {
+		if a := k.shared[key]; a != nil {
+			used = append(used, a.closer.(*syscallPrograms))
+		}
+	}
+	sum := func() (n uint64) {
+		for _, s := range used {
+			n += s.missed()
+		}
+		return n
+	}
+	before, last := sum(), uint64(0)
+	return func() uint64 {
+		// Once the programs are closed the last number stands.
+		if now := sum(); now >= before+last {
+			last = now - before
+		}
+		return last
+	}
+}
+
+// attachKeys are the shared attachments that the calls need, each once.
+func attachKeys(m SyscallMechanism, calls []string) (keys []string) {
+	seen := map[string]bool{}
+	for _, call := range calls {
+		point := call
+		if m == MechanismLSM {
+			point = lsmHook(call)
+		}
+		if key := "syscall/" + string(m) + "/" + point; !seen[key] {
+			seen[key] = true
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+// attachSyscall attaches a mechanism's programs to the calls, or shares those that are attached. Call with k.mu held;
+// so must be the Close of the result.
+func (k *Kernel) attachSyscall(m SyscallMechanism, calls []string) (io.Closer, error) {
+	var releases closers
+	prefix := len("syscall/" + string(m) + "/")
+	for _, key := range attachKeys(m, calls) {
+		point := key[prefix:]
+		release, err := k.acquire(key, func() (io.Closer, error) {
+			s := &syscallPrograms{}
+			if err := k.openMechanism(m, point, s); err != nil {
+				return nil, errors.Join(err, s.Close())
+			}
+			return s, nil
+		})
+		if err != nil {
+			return nil, errors.Join(err, releases.Close())
+		}
+		releases = append(releases, closerFunc(release))
+	}
+	return releases, nil
+}
+
+func (k *Kernel) openMechanism(m SyscallMechanism, point string, s *syscallPrograms) error {
+	switch m {
+	case MechanismLSM:
+		return k.openLSM(point, s)
+	case MechanismTaskWork:
+		return k.openTracepoint(loadSyscallTask, point, s)
+	case MechanismClones:
+		return k.openClones(point, s)
+	case MechanismSpin:
+		return k.openTracepoint(loadSyscallSpin, point, s)
+	}
+	return fmt.Errorf("mechanism %q: there is none of this name", m)
+}
+
+// own loads a spec for these programs alone.
+func (k *Kernel) own(spec *ebpf.CollectionSpec, s *syscallPrograms) (*ebpf.Collection, error) {
+	c, err := k.load(spec)
+	if err != nil {
+		return nil, fmt.Errorf("load the programs: %w", err)
+	}
+	s.owned = append(s.owned, c)
+	for _, p := range c.Programs {
+		s.programs = append(s.programs, p)
+	}
+	return c, nil
+}
+
+func (k *Kernel) openTracepoint(load func() (*ebpf.CollectionSpec, error), call string, s *syscallPrograms) error {
+	spec, err := load()
+	if err != nil {
+		return fmt.Errorf("read the object: %w", err)
+	}
+	// In the new thread these return 0.
+	if err := spec.Variables["returns_twice"].Set(callBits([]string{"clone", "clone3", "fork", "vfork"})); err != nil {
+		return fmt.Errorf("set up the program: %w", err)
+	}
+	c, err := k.own(spec, s)
+	if err != nil {
+		return err
+	}
+	l, err := attachTracepoint("syscalls", "sys_exit_"+kernelName(call), c.Programs["faultd_return"])
+	if err != nil {
+		return err
+	}
+	s.links = append(s.links, l)
+	return nil
+}
+
+func (k *Kernel) openLSM(hook string, s *syscallPrograms) error {
+	spec, err := loadSyscallLsm()
+	if err != nil {
+		return fmt.Errorf("read the object: %w", err)
+	}
+	if err := spec.Variables["hook_calls"].Set(callBits(lsmHooks()[hook])); err != nil {
+		return fmt.Errorf("set up the program: %w", err)
+	}
+	name := "faultd_" + hook
+	keepProgram(spec, name)
+	c, err := k.own(spec, s)
+	if err != nil {
+		return err
+	}
+	l, err := link.AttachLSM(link.LSMOptions{Program: c.Programs[name]})
+	if err != nil {
+		return fmt.Errorf("attach to security hook %s: %w", hook, err)
+	}
+	s.links = append(s.links, l)
+	return nil
+}
+
+// openClones attaches the decider first and the sleepers after it; programs run in the order of attaching.
+func (k *Kernel) openClones(call string, s *syscallPrograms) error {
+	spec, err := loadSyscallClone()
+	if err != nil {
+		return fmt.Errorf("read the object: %w", err)
+	}
+	number, _ := SyscallNumber(call)
+	if err := spec.Variables["call_number"].Set(uint32(number)); err != nil {
+		return fmt.Errorf("set up the programs: %w", err)
+	}
+	order := []string{"faultd_decide"}
+	for i := range sleeperClones {
+		name := fmt.Sprintf("faultd_sleep_%d", i)
+		spec.Programs[name] = spec.Programs["faultd_sleep_once"].Copy()
+		spec.Programs[name].Name = name
+		order = append(order, name)
+	}
+	delete(spec.Programs, "faultd_sleep_once")
+	for _, p := range spec.Programs {
+		p.AttachTo = entryPoint(call)
+	}
+	c, err := k.own(spec, s)
+	if err != nil {
+		return err
+	}
+	for _, name := range append(order, "faultd_close") {
+		l, err := link.AttachTracing(link.TracingOptions{Program: c.Programs[name]})
+		if err != nil {
+			return fmt.Errorf("attach to %s: %w", entryPoint(call), err)
+		}
+		s.links = append(s.links, l)
+	}
+	return nil
+}
+
+func keepProgram(spec *ebpf.CollectionSpec, keep string) {
+	for name := range spec.Programs {
+		if name != keep {
+			delete(spec.Programs, name)
+		}
+	}
+}

@@ -1,0 +1,107 @@
+package main
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+)
+
+// flagsFirst moves flags to where cli looks for them, so that people may write them anywhere: each behind the
+// innermost command of the line that has it. What stands after "--" is left alone.
+func flagsFirst(app *cli.App, args []string) []string {
+	words, flags := splitArgs(app, args[1:])
+	path, rest := commandPath(app, words)
+
+	// level[i] holds the flags of path[i-1]; level 0 those of the app.
+	level := make([][]string, len(path)+1)
+	for _, flag := range flags {
+		i := len(path)
+		for i > 0 && !hasFlag(path[i-1].Flags, flag[0]) {
+			i--
+		}
+		if i == 0 && !hasFlag(app.Flags, flag[0]) {
+			i = len(path) // nobody's: let the innermost command complain
+		}
+		level[i] = append(level[i], flag...)
+	}
+	sorted := append([]string{args[0]}, level[0]...)
+	for i, command := range path {
+		sorted = append(append(sorted, command.Name), level[i+1]...)
+	}
+	return append(sorted, rest...)
+}
+
+// splitArgs tells words from flags. A flag is one or two strings: "--percent=5" or "--percent", "5".
+func splitArgs(app *cli.App, args []string) (words []string, flags [][]string) {
+	known := allFlags(app.Flags, app.Commands)
+	for i := 0; i < len(args); i++ {
+		arg := args[i]
+		switch {
+		case arg == "--":
+			return append(words, args[i:]...), flags
+		case len(arg) < 2 || arg[0] != '-':
+			words = append(words, arg)
+		case !strings.Contains(arg, "=") && takesValue(known, arg) && i+1 < len(args):
+			flags = append(flags, []string{arg, args[i+1]})
+			i++
+		default:
+			flags = append(flags, []string{arg})
+		}
+	}
+	return words, flags
+}
+
+// commandPath follows the words down the commands as far as they go.
+func commandPath(app *cli.App, words []string) (path []*cli.Command, rest []string) {
+	commands := app.Commands
+	for i, word := range words {
+		at := slices.IndexFunc(commands, func(c *cli.Command) bool { return c.HasName(word) })
+		if at < 0 {
+			return path, words[i:]
+		}
+		path = append(path, commands[at])
+		commands = commands[at].Subcommands
+	}
+	return path, nil
+}
+
+func allFlags(flags []cli.Flag, commands []*cli.Command) []cli.Flag {
+	all := slices.Clone(flags)
+	for _, command := range commands {
+		all = append(all, allFlags(command.Flags, command.Subcommands)...)
+	}
+	return all
+}
+
+func takesValue(flags []cli.Flag, arg string) bool {
+	for _, flag := range flags {
+		if documented, ok := flag.(cli.DocGenerationFlag); ok && slices.Contains(flag.Names(), flagName(arg)) {
+			return documented.TakesValue()
+		}
+	}
+	return false
+}
+
+// hasFlag says whether arg is one of the flags, or asks for help, which all commands have.
+func hasFlag(flags []cli.Flag, arg string) bool {
+	name := flagName(arg)
+	return name == "help" || name == "h" ||
+		slices.ContainsFunc(flags, func(f cli.Flag) bool { return slices.Contains(f.Names(), name) })
+}
+
+// flagName is "percent" for "--percent=5", "-percent" and "--percent".
+func flagName(arg string) string {
+	name, _, _ := strings.Cut(strings.TrimLeft(arg, "-"), "=")
+	return name
+}
+
+// commandName gives the words that an error starts with: "faultd inject".
+func commandName(app *cli.App, args []string) string {
+	words, _ := splitArgs(app, args[1:])
+	path, _ := commandPath(app, words)
+	if len(path) == 0 {
+		return app.Name
+	}
+	return app.Name + " " + path[0].Name
+}

@@ -1,0 +1,160 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"faultd/bpf"
+	"faultd/daemon"
+	"fmt"
+
+	"github.com/urfave/cli/v2"
+
+	v1 "faultd/api/faultd/v1alpha1"
+)
+
+func stopCommand() *cli.Command {
+	return &cli.Command{
+		Name: "stop", Usage: "end a fault and undo it; exit 5 if it did no harm", ArgsUsage: "ID",
+		Flags:  []cli.Flag{&cli.BoolFlag{Name: "all", Usage: "end all faults; new ones may start"}},
+		Action: stop,
+	}
+}
+
+func stop(c *cli.Context) error {
+	if c.Bool("all") {
+		return stopAll(c)
+	}
+	id, err := oneWord(c, "ID")
+	if err != nil {
+		return err
+	}
+	response, err := ask(c, client(c).Stop, &v1.StopRequest{Id: id})
+	if err != nil {
+		return err
+	}
+	return printEnded(c, response.GetFault())
+}
+
+func stopAll(c *cli.Context) error {
+	if err := noWords(c); err != nil {
+		return err
+	}
+	response, err := ask(c, client(c).StopAll, &v1.StopAllRequest{})
+	if err != nil {
+		return err
+	}
+	if isJSON(c) {
+		return printJSON(c.App.Writer, newFaultsJSON(response.GetFaults()))
+	}
+	return printFaults(c.App.Writer, response.GetFaults())
+}
+
+func reasonFlag() cli.Flag {
+	return &cli.StringFlag{Name: "reason", Usage: "why, for the audit log"}
+}
+
+func pinDirFlag() cli.Flag {
+	return &cli.StringFlag{Name: "pin-dir", Usage: "`DIR` with the pinned maps", Value: bpf.DefaultPinDir}
+}
+
+func stateDirFlag() cli.Flag {
+	return &cli.StringFlag{Name: "state-dir", Usage: "`DIR` with the journal and the latch", Value: daemon.DefaultStateDir}
+}
+
+func killCommand(n node) *cli.Command {
+	return &cli.Command{
+		Name: "kill", Usage: "end all faults at once, even when the daemon hangs; none can start until arm",
+		Flags:  []cli.Flag{reasonFlag(), pinDirFlag()},
+		Action: func(c *cli.Context) error { return kill(c, n) },
+	}
+}
+
+// kill throws the switch in the kernel itself, and only then tells the daemon: a hung daemon cannot stop it.
+func kill(c *cli.Context, n node) error {
+	reason, err := reasonOf(c)
+	if err != nil {
+		return err
+	}
+	// Once begun, a kill is not interrupted.
+	ctx := context.WithoutCancel(c.Context)
+	stored := n.kill(c.String("pin-dir"), reason)
+	response, told := call(ctx, c, killTimeout, client(c).Kill, &v1.KillRequest{Reason: reason})
+	switch {
+	case stored != nil && told != nil:
+		return bothFailed(stored, told)
+	case stored != nil:
+		note(c, "the daemon threw the switch, but storing it from here did not work: "+oneLine(stored))
+	case told != nil:
+		note(c, "the switch is thrown, but the daemon was not told: "+oneLine(told))
+	}
+	return printKilled(c, told == nil, response.GetEnded())
+}
+
+// bothFailed reports that no way to the switch worked. A refused request decides the exit code: it is the
+// caller's mistake; otherwise "not permitted" goes before "no daemon".
+func bothFailed(stored, told error) error {
+	code := exitCode(told)
+	if code != exitUsage && exitCode(stored) != exitFailed {
+		code = exitCode(stored)
+	}
+	return exitError{code, fmt.Errorf("throw the switch: %s; tell the daemon: %s", oneLine(stored), oneLine(told))}
+}
+
+func printKilled(c *cli.Context, told bool, ended uint32) error {
+	if isJSON(c) {
+		return printJSON(c.App.Writer, killJSON{Killed: true, DaemonTold: told, Ended: ended})
+	}
+	text := "killed"
+	if told {
+		text = fmt.Sprintf("killed; faults ended: %d", ended)
+	}
+	_, err := fmt.Fprintln(c.App.Writer, text)
+	return err
+}
+
+func armCommand(n node) *cli.Command {
+	return &cli.Command{
+		Name: "arm", Usage: "allow faults again after a kill",
+		Flags:  []cli.Flag{reasonFlag(), pinDirFlag(), stateDirFlag()},
+		Action: func(c *cli.Context) error { return arm(c, n) },
+	}
+}
+
+// arm asks the daemon; only when there is none it does the work itself.
+func arm(c *cli.Context, n node) error {
+	reason, err := reasonOf(c)
+	if err != nil {
+		return err
+	}
+	_, err = ask(c, client(c).Arm, &v1.ArmRequest{Reason: reason})
+	if isNoDaemon(err) {
+		if armErr := n.arm(c.String("pin-dir"), c.String("state-dir"), reason); armErr != nil {
+			return exitError{exitCode(armErr), fmt.Errorf("%w; and %s", armErr, oneLine(err))}
+		}
+		err = nil
+		note(c, "armed without a daemon: none answers")
+	}
+	if err != nil {
+		return err
+	}
+	if isJSON(c) {
+		return printJSON(c.App.Writer, armJSON{Armed: true})
+	}
+	_, err = fmt.Fprintln(c.App.Writer, "armed")
+	return err
+}
+
+// reasonOf reads --reason, which must be there, of a command without arguments.
+func reasonOf(c *cli.Context) (string, error) {
+	if err := noWords(c); err != nil {
+		return "", err
+	}
+	return needed(c, "reason")
+}
+
+// note tells people something beside the result.
+func note(c *cli.Context, text string) {
+	fmt.Fprintf(c.App.ErrWriter, "faultd %s: note: %s\n", c.Command.Name, text)
+}
+
+func isTimeout(err error) bool { return errors.Is(err, context.DeadlineExceeded) }

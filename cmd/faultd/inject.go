@@ -1,0 +1,162 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	v1 "faultd/api/faultd/v1alpha1"
+)
+
+func injectCommand() *cli.Command {
+	return &cli.Command{
+		Name:        "inject",
+		Usage:       "start a fault and print its id",
+		ArgsUsage:   "KIND",
+		Description: "Flags may stand before or after KIND. With --wait and -o json only the ended fault is printed.",
+		Action:      noCommand,
+		Subcommands: []*cli.Command{
+			kindCommand("connect", "fail new connections, and datagrams sent with an address", connectFlags(), connectKind),
+			kindCommand("packet", "lose packets, silently as a wire does", packetFlags(), packetKind),
+			kindCommand("syscall", "delay system calls; the caller really sleeps", syscallFlags(), syscallKind),
+		},
+	}
+}
+
+// kindCommand makes "inject KIND"; fill reads the flags of the kind into the spec.
+func kindCommand(name, usage string, flags []cli.Flag, fill func(*cli.Context, *v1.FaultSpec) error) *cli.Command {
+	return &cli.Command{
+		Name: name, Usage: usage, Flags: append(commonFlags(), flags...),
+		Action: func(c *cli.Context) error { return inject(c, fill) },
+	}
+}
+
+func commonFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "target", Usage: "who is hurt, a `SELECTOR`: cgroup:PATH, pid:N or unit:NAME"},
+		&cli.StringFlag{Name: "duration", Usage: "how long the fault lasts, such as 30s or 5m"},
+		&cli.Float64Flag{Name: "percent", Usage: "chance of each match in (0,100]", DefaultText: "100"},
+		&cli.Uint64Flag{Name: "every-nth", Usage: "hurt only every `N`-th match"},
+		&cli.Uint64Flag{Name: "skip-first", Usage: "spare the first `N` matches"},
+		&cli.Uint64Flag{Name: "max-hits", Usage: "do nothing more after `N` injections"},
+		&cli.Uint64Flag{Name: "seed", Usage: "make the dice repeatable", DefaultText: "random"},
+		&cli.BoolFlag{Name: "dry-run", Usage: "say what would happen, and do nothing"},
+		&cli.StringFlag{Name: "key", Usage: "idempotency `KEY`: the same key again gives the same fault"},
+		&cli.BoolFlag{Name: "wait", Usage: "wait for the end and print the counters; exit 5 if the fault did no harm; Ctrl-C stops the fault"},
+	}
+}
+
+func inject(c *cli.Context, fill func(*cli.Context, *v1.FaultSpec) error) error {
+	request, err := injectRequest(c, fill)
+	if err != nil {
+		return err
+	}
+	// Not the context of the command: when it is interrupted now, the id is needed to stop the fault.
+	response, err := call(context.WithoutCancel(c.Context), c, callTimeout, client(c).Inject, request)
+	if isTimeout(err) {
+		return fmt.Errorf("%w; the fault may run, see faultd list", err)
+	}
+	if err != nil {
+		return err
+	}
+	fault := response.GetFault()
+	switch {
+	case request.GetDryRun():
+		return printDryRun(c, fault)
+	case c.Context.Err() != nil:
+		return stopInterrupted(c, fault.GetId())
+	case c.Bool("wait"):
+		return waitInjected(c, fault.GetId())
+	case isJSON(c):
+		return printJSON(c.App.Writer, newFaultJSON(fault))
+	default:
+		return printID(c, fault.GetId())
+	}
+}
+
+func injectRequest(c *cli.Context, fill func(*cli.Context, *v1.FaultSpec) error) (*v1.InjectRequest, error) {
+	if err := noWords(c); err != nil {
+		return nil, err
+	}
+	target, err := needed(c, "target")
+	if err != nil {
+		return nil, err
+	}
+	duration, err := needed(c, "duration")
+	if err != nil {
+		return nil, err
+	}
+	if c.Bool("wait") && c.Bool("dry-run") {
+		return nil, usageErrorf("--wait: with --dry-run there is nothing to wait for")
+	}
+	spec := &v1.FaultSpec{
+		Target: target, Duration: duration,
+		Percent:  given(c, "percent", c.Float64),
+		EveryNth: c.Uint64("every-nth"), SkipFirst: c.Uint64("skip-first"), MaxHits: c.Uint64("max-hits"),
+		Seed: given(c, "seed", c.Uint64),
+	}
+	if err := fill(c, spec); err != nil {
+		return nil, err
+	}
+	return &v1.InjectRequest{Spec: spec, DryRun: c.Bool("dry-run"), IdempotencyKey: c.String("key")}, nil
+}
+
+// waitInjected waits for the end of a fault that this command started. Whoever interrupts it stops the fault.
+func waitInjected(c *cli.Context, id string) error {
+	if !isJSON(c) {
+		if err := printID(c, id); err != nil {
+			return err
+		}
+	}
+	fault, err := waitEnded(c, id)
+	if c.Context.Err() != nil {
+		return stopInterrupted(c, id)
+	}
+	if err != nil {
+		return err
+	}
+	return printEnded(c, fault)
+}
+
+// stopInterrupted stops a fault after the command was interrupted.
+func stopInterrupted(c *cli.Context, id string) error {
+	response, err := call(context.WithoutCancel(c.Context), c, callTimeout, client(c).Stop, &v1.StopRequest{Id: id})
+	if err != nil {
+		return exitError{exitInterrupted, fmt.Errorf("interrupted; stop %s: %w", id, err)}
+	}
+	if err := printFault(c, response.GetFault()); err != nil {
+		return err
+	}
+	return exitError{exitInterrupted, fmt.Errorf("interrupted; %s is stopped", id)}
+}
+
+func printID(c *cli.Context, id string) error {
+	_, err := fmt.Fprintln(c.App.Writer, plain(id))
+	return err
+}
+
+// pollInterval is how often waiting asks for the state.
+const pollInterval = 200 * time.Millisecond
+
+// waitEnded waits until a fault has ended or is stuck, or the command is interrupted.
+func waitEnded(c *cli.Context, id string) (*v1.Fault, error) {
+	ticker := time.NewTicker(pollInterval)
+	defer ticker.Stop()
+	for {
+		response, err := ask(c, client(c).Get, &v1.GetRequest{Id: id})
+		if err != nil {
+			return nil, err
+		}
+		switch response.GetFault().GetState() {
+		case "ended", "stuck":
+			return response.GetFault(), nil
+		}
+		select {
+		case <-c.Context.Done():
+			return nil, c.Context.Err()
+		case <-ticker.C:
+		}
+	}
+}

@@ -1,0 +1,64 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"faultd/bpf"
+	"faultd/daemon"
+)
+
+// node is what the client does on this node itself, without the daemon.
+type node struct {
+	kill    func(pinDir, reason string) error
+	arm     func(pinDir, stateDir, reason string) error
+	residue func(pinDir, stateDir string) ([]string, error)
+	config  func(path string) error
+}
+
+func thisNode() node {
+	return node{killWithoutDaemon, armWithoutDaemon, residueWithoutDaemon, checkConfig}
+}
+
+// killWithoutDaemon stores into the pinned switch: that alone ends all harm. The daemon, or the next one, writes it down.
+func killWithoutDaemon(pinDir, _ string) error {
+	s, err := bpf.OpenSwitch(pinDir)
+	if err != nil {
+		return err
+	}
+	s.Kill()
+	return s.Close()
+}
+
+// armWithoutDaemon takes the note of a kill away and arms the pinned switch, if there is one.
+func armWithoutDaemon(pinDir, stateDir, _ string) error {
+	if err := daemon.Unlatch(stateDir); err != nil {
+		return err
+	}
+	s, err := bpf.OpenSwitch(pinDir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if s.Generation() == 0 {
+		s.Arm()
+	}
+	return s.Close()
+}
+
+// residueWithoutDaemon lists what faultd left on this node. Call it only when no daemon answers: a living one's maps would be listed.
+func residueWithoutDaemon(pinDir, stateDir string) ([]string, error) {
+	return daemon.Residue(pinDir, stateDir, false)
+}
+
+// checkConfig says what is wrong with a configuration file.
+func checkConfig(path string) error {
+	if path == "" {
+		return fmt.Errorf("check the configuration: no file is named")
+	}
+	_, err := daemon.ReadConfig(path)
+	return err
+}

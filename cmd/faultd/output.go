@@ -1,0 +1,155 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"unicode"
+
+	"github.com/urfave/cli/v2"
+
+	v1 "faultd/api/faultd/v1alpha1"
+)
+
+func isJSON(c *cli.Context) bool { return c.String("output") == "json" }
+
+func printJSON(w io.Writer, value any) error {
+	encoder := json.NewEncoder(w)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(value)
+}
+
+func printJSONLine(w io.Writer, value any) error {
+	encoder := json.NewEncoder(w)
+	encoder.SetEscapeHTML(false)
+	return encoder.Encode(value)
+}
+
+// printTable aligns columns. Cells may hold anything: what a terminal would obey is replaced.
+func printTable(w io.Writer, rows [][]string) error {
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, row := range rows {
+		cells := make([]string, len(row))
+		for i, cell := range row {
+			cells[i] = plain(cell)
+		}
+		fmt.Fprintln(table, strings.Join(cells, "\t"))
+	}
+	return table.Flush()
+}
+
+// printFault shows one fault with all that is known.
+func printFault(c *cli.Context, fault *v1.Fault) error {
+	if isJSON(c) {
+		return printJSON(c.App.Writer, newFaultJSON(fault))
+	}
+	n := fault.GetCounters()
+	rows := [][]string{
+		{"id", orDash(fault.GetId())},
+		{"kind", orDash(fault.GetKind())},
+		{"target", orDash(targetOf(fault))},
+		{"state", orDash(fault.GetState())},
+		{"verdict", orDash(fault.GetVerdict())},
+		{"mechanism", orDash(fault.GetMechanism())},
+		{"evaluated", fmt.Sprint(n.GetEvaluated())},
+		{"matched", fmt.Sprint(n.GetMatched())},
+		{"injected", fmt.Sprint(n.GetInjected())},
+		{"not applied", fmt.Sprint(n.GetNotApplied())},
+		{"spared", fmt.Sprint(n.GetSpared())},
+		{"cut short", fmt.Sprint(n.GetCutShort())},
+		{"missed", fmt.Sprint(n.GetMissed())},
+		{"started", orDash(fault.GetStarted())},
+		{"deadline", orDash(fault.GetDeadline())},
+		{"ended", orDash(fault.GetEnded())},
+		{"reason", orDash(fault.GetReason())},
+		{"owner", orDash(fault.GetOwner())},
+	}
+	for _, text := range fault.GetNotes() {
+		rows = append(rows, []string{"note", text})
+	}
+	return printTable(c.App.Writer, rows)
+}
+
+// printEnded is printFault for commands that judge: a fault that ended inert is an error without words.
+func printEnded(c *cli.Context, fault *v1.Fault) error {
+	if err := printFault(c, fault); err != nil {
+		return err
+	}
+	if fault.GetVerdict() == "inert" {
+		return exitError{exitInert, fmt.Errorf("%s was inert: it did no harm", fault.GetId())}
+	}
+	return nil
+}
+
+// printDryRun shows what a fault would be.
+func printDryRun(c *cli.Context, fault *v1.Fault) error {
+	if isJSON(c) {
+		return printJSON(c.App.Writer, newFaultJSON(fault))
+	}
+	rows := [][]string{
+		{"kind", orDash(fault.GetKind())},
+		{"target", orDash(targetOf(fault))},
+		{"mechanism", orDash(fault.GetMechanism())},
+		{"duration", orDash(fault.GetSpec().GetDuration())},
+	}
+	for _, text := range fault.GetNotes() {
+		rows = append(rows, []string{"note", text})
+	}
+	return printTable(c.App.Writer, rows)
+}
+
+// printFaults shows one fault a line.
+func printFaults(w io.Writer, faults []*v1.Fault) error {
+	if len(faults) == 0 {
+		_, err := fmt.Fprintln(w, "no faults")
+		return err
+	}
+	rows := [][]string{{"ID", "KIND", "TARGET", "STATE", "VERDICT", "MECHANISM", "MATCHED", "INJECTED", "DEADLINE"}}
+	for _, fault := range faults {
+		rows = append(rows, []string{
+			orDash(fault.GetId()), orDash(fault.GetKind()), orDash(targetOf(fault)), orDash(fault.GetState()),
+			orDash(fault.GetVerdict()), orDash(fault.GetMechanism()),
+			fmt.Sprint(fault.GetCounters().GetMatched()), fmt.Sprint(fault.GetCounters().GetInjected()), orDash(fault.GetDeadline()),
+		})
+	}
+	return printTable(w, rows)
+}
+
+func printCapabilities(w io.Writer, check *v1.CheckResponse) error {
+	fmt.Fprintf(w, "kernel %s\n", orDash(check.GetKernel()))
+	rows := [][]string{{"KIND", "MECHANISM", "STATUS", "COVERS", "REASON"}}
+	for _, row := range check.GetCapabilities() {
+		rows = append(rows, []string{
+			orDash(row.GetKind()), orDash(row.GetMechanism()), orDash(row.GetStatus()), orDash(row.GetCovers()), orDash(row.GetReason()),
+		})
+	}
+	return printTable(w, rows)
+}
+
+// targetOf is the cgroup of a fault, or what was asked for when it is not known.
+func targetOf(fault *v1.Fault) string {
+	if path := fault.GetTarget().GetPath(); path != "" {
+		return path
+	}
+	return fault.GetSpec().GetTarget()
+}
+
+func orDash(text string) string {
+	if text == "" {
+		return "-"
+	}
+	return plain(text)
+}
+
+// plain replaces what a terminal or a table would obey: names of cgroups and processes are chosen by anybody.
+func plain(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r == ' ' || unicode.IsPrint(r) {
+			return r
+		}
+		return '?'
+	}, text)
+}

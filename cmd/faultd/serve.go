@@ -1,0 +1,87 @@
+package main
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"os"
+	"time"
+
+	systemd "github.com/coreos/go-systemd/v22/daemon"
+	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
+
+	"faultd/bpf"
+	"faultd/daemon"
+	"faultd/guard"
+)
+
+func serveCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "serve",
+		Usage: "run the daemon, until SIGTERM or SIGINT",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "state-dir", Usage: "`DIR` of the journal and of the note of a kill", Value: daemon.DefaultStateDir},
+			&cli.StringFlag{Name: "pin-dir", Usage: "`DIR` of the kill switch, on a BPF file system", Value: bpf.DefaultPinDir},
+			&cli.StringFlag{Name: "config", Usage: "configuration `FILE`"},
+			&cli.DurationFlag{Name: "lease", Usage: "how long faults outlive a daemon that is stopped or hangs", Value: 3 * time.Second},
+			&cli.StringFlag{Name: "metrics-listen", Usage: "TCP `ADDR` for /metrics; none: only on the socket"},
+		},
+		Action: serve,
+	}
+}
+
+func serve(c *cli.Context) error {
+	config, err := daemon.ReadConfig(c.String("config"))
+	if err != nil {
+		return exitError{exitUsage, err}
+	}
+	d, err := daemon.New(daemon.Options{
+		Socket: c.String("socket"), StateDir: c.String("state-dir"), PinDir: c.String("pin-dir"),
+		MetricsListen: c.String("metrics-listen"), Lease: c.Duration("lease"), Config: config,
+		Log:        newLog(c.App.ErrWriter),
+		Ready:      func() { notify(systemd.SdNotifyReady) },
+		Alive:      watchdog(),
+		StartGuard: startGuard,
+	})
+	if err != nil {
+		return err
+	}
+	err = d.Run(c.Context)
+	notify(systemd.SdNotifyStopping)
+	return err
+}
+
+func startGuard(ctx context.Context, k *bpf.Kernel, stateDir, cgroupDir string) (daemon.Guard, error) {
+	return guard.Start(ctx, guard.Options{Kernel: k, StateDir: stateDir, CgroupDir: cgroupDir})
+}
+
+// newLog writes text on a terminal and JSON elsewhere.
+func newLog(w io.Writer) *slog.Logger {
+	if f, ok := w.(*os.File); ok {
+		if _, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS); err == nil {
+			return slog.New(slog.NewTextHandler(w, nil))
+		}
+	}
+	return slog.New(slog.NewJSONHandler(w, nil))
+}
+
+// notify tells systemd, where it is there (sd_notify(3)); without it, nothing happens.
+func notify(state string) {
+	_, _ = systemd.SdNotify(false, state)
+}
+
+// watchdog gives what the main loop calls: it tells systemd's watchdog at half its interval.
+func watchdog() func() {
+	interval, err := systemd.SdWatchdogEnabled(false)
+	if err != nil || interval == 0 {
+		return nil
+	}
+	var last time.Time
+	return func() {
+		if now := time.Now(); now.Sub(last) >= interval/2 {
+			notify(systemd.SdNotifyWatchdog)
+			last = now
+		}
+	}
+}

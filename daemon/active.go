@@ -1,0 +1,326 @@
+package daemon
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	v1 "faultd/api/faultd/v1alpha1"
+	"faultd/bpf"
+	"faultd/cgroup"
+	"faultd/faults"
+)
+
+// States of a fault.
+const (
+	stateActive   = "active"
+	stateStopping = "stopping"
+	stateEnded    = "ended"
+	stateStuck    = "stuck"
+)
+
+// remembered is how many ended faults List still shows.
+const remembered = 1000
+
+// errNotFound, errDenied and errBadInput are turned into codes by the server.
+var (
+	errNotFound = errors.New("not found")
+	errBadInput = errors.New("bad input")
+)
+
+// fault is one in the active set, or an ended one that is remembered.
+type fault struct {
+	id      string
+	order   uint64
+	key     string
+	spec    *v1.FaultSpec
+	kind    string
+	target  cgroup.Target
+	common  faults.Common
+	handle  faults.Handle
+	gone    <-chan struct{}
+	unwatch context.CancelFunc
+	started time.Time
+	ended   time.Time
+	state   string
+	verdict string
+	reason  string
+	notes   []string
+	owner   string
+	harmed  bool
+}
+
+func badInput(format string, args ...any) error {
+	return fmt.Errorf("%w: "+format, append([]any{errBadInput}, args...)...)
+}
+
+// prepared is a fault that could be injected.
+type prepared struct {
+	kind      faults.Kind
+	fault     faults.Fault
+	target    cgroup.Target
+	common    faults.Common
+	mechanism string
+}
+
+// prepare checks everything that can be checked without changing anything.
+func (d *Daemon) prepare(ctx context.Context, spec *v1.FaultSpec, caller int) (prepared, error) {
+	var p prepared
+	var err error
+	if p.kind, p.fault, err = faults.New(spec); err != nil {
+		return p, fmt.Errorf("%w: %w", errBadInput, err)
+	}
+	duration, err := faults.ParseDuration("duration", spec.GetDuration(), time.Millisecond, d.config.Limits.MaxDuration)
+	if err != nil {
+		return p, fmt.Errorf("%w: %w", errBadInput, err)
+	}
+	selector, err := cgroup.ParseSelector(spec.GetTarget())
+	if err != nil {
+		return p, fmt.Errorf("%w: %w", errBadInput, err)
+	}
+	if p.target, err = d.env.Cgroups.Resolve(selector); err != nil {
+		return p, badInput("target: %w", err)
+	}
+	if err := d.env.Cgroups.Check(p.target, d.config.protection(caller)); err != nil {
+		return p, fmt.Errorf("%w: %w", errBadInput, err)
+	}
+	if p.mechanism, err = p.fault.Mechanism(ctx, d.env); err != nil {
+		return p, err
+	}
+	p.common = faults.Common{
+		Percent: 100, EveryNth: spec.GetEveryNth(), SkipFirst: spec.GetSkipFirst(), MaxHits: spec.GetMaxHits(),
+		Seed: spec.Seed, Until: time.Now().Add(duration),
+	}
+	if spec.Percent != nil {
+		p.common.Percent = spec.GetPercent()
+	}
+	return p, nil
+}
+
+// inject starts a fault. The same key gives the same fault.
+func (d *Daemon) inject(ctx context.Context, spec *v1.FaultSpec, key, owner string, caller int) (*v1.Fault, error) {
+	d.injecting.Lock()
+	defer d.injecting.Unlock()
+	if known, err := d.admit(spec, key); known != nil || err != nil {
+		return known, err
+	}
+	generation := d.env.Kernel.Switch().Generation()
+	if generation == 0 {
+		return nil, bpf.ErrKilled
+	}
+	p, err := d.prepare(ctx, spec, caller)
+	if err != nil {
+		return nil, err
+	}
+	f := &fault{id: newID(), key: key, spec: spec, kind: p.kind.Name, target: p.target, common: p.common, started: time.Now(), state: stateActive, owner: owner}
+	f.common.ID = f.id
+	// The watch lives as long as the fault, not as long as the call.
+	watching, unwatch := context.WithCancel(context.WithoutCancel(ctx))
+	f.unwatch = unwatch
+	if f.gone, err = d.env.Cgroups.Watch(watching, p.target); err != nil {
+		unwatch()
+		return nil, err
+	}
+	if f.handle, err = p.fault.Inject(ctx, d.env, p.target, f.common); err != nil {
+		unwatch()
+		return nil, err
+	}
+	return d.register(f, generation), nil
+}
+
+// admit gives the fault of a key that was used before, and refuses more faults than the limit.
+func (d *Daemon) admit(spec *v1.FaultSpec, key string) (*v1.Fault, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, f := range d.faults {
+		if key == "" || f.key != key {
+			continue
+		}
+		if !proto.Equal(f.spec, spec) {
+			return nil, badInput("idempotency_key: %q was used for another fault (%s); use a new one", key, f.id)
+		}
+		return f.message(), nil
+	}
+	if n := d.running(); n >= d.config.Limits.MaxFaults {
+		return nil, fmt.Errorf("%w: %d faults are active, limits.maxFaults is %d; stop one first", bpf.ErrFull, n, d.config.Limits.MaxFaults)
+	}
+	return nil, nil
+}
+
+// register puts a fault that is in the kernel into the active set. Was there a kill or a lapse meanwhile, its rule is
+// harmless already, and it ends here.
+func (d *Daemon) register(f *fault, generation uint64) *v1.Fault {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.order++
+	f.order = d.order
+	d.faults[f.id] = f
+	d.log.Info("fault started", "fault", f.id, "kind", f.kind, "target", f.target.Path, "mechanism", f.handle.Mechanism(), "until", f.common.Until, "owner", f.owner)
+	d.events.send("started", f.message(), "")
+	switch d.env.Kernel.Switch().Generation() {
+	case generation:
+	case 0:
+		d.end(f, "killed")
+	default:
+		d.end(f, "lease lapsed")
+	}
+	d.wake()
+	return f.message()
+}
+
+func newID() string { return strings.ToLower(rand.Text()[:10]) }
+
+func (d *Daemon) running() int {
+	n := 0
+	for _, f := range d.faults {
+		if f.state != stateEnded {
+			n++
+		}
+	}
+	return n
+}
+
+// end undoes a fault. What cannot be undone is stuck, and is tried again by the main loop. Call with d.mu held.
+func (d *Daemon) end(f *fault, reason string) {
+	if f.state == stateEnded {
+		return
+	}
+	if f.reason == "" {
+		f.reason = reason
+	}
+	f.state = stateStopping
+	f.unwatch()
+	if err := f.handle.Close(); err != nil {
+		if f.state != stateStuck {
+			f.notes = append(f.notes, "undo: "+err.Error())
+		}
+		f.state = stateStuck
+		d.log.Error("fault is stuck", "fault", f.id, "error", err)
+	} else {
+		f.state = stateEnded
+	}
+	f.ended = time.Now()
+	f.verdict = verdict(f.handle.Counters())
+	d.log.Info("fault ended", "fault", f.id, "kind", f.kind, "reason", f.reason, "verdict", f.verdict, "injected", f.handle.Counters().Injected)
+	d.events.send("ended", f.message(), f.reason)
+	d.forget()
+}
+
+// verdict says what a fault came to. One that hurt nobody is inert, whatever the reason.
+func verdict(c bpf.Counters) string {
+	switch {
+	case c.Injected == 0:
+		return "inert"
+	case c.NotApplied > 0 || c.Missed > 0:
+		return "partial"
+	}
+	return "injected"
+}
+
+// forget drops the oldest of the ended faults.
+func (d *Daemon) forget() {
+	ended := slices.DeleteFunc(d.ordered(), func(f *fault) bool { return f.state != stateEnded })
+	for _, f := range ended[:max(0, len(ended)-remembered)] {
+		delete(d.faults, f.id)
+	}
+}
+
+// ordered gives the faults, oldest first.
+func (d *Daemon) ordered() []*fault {
+	return slices.SortedFunc(maps.Values(d.faults), func(a, b *fault) int { return int(a.order) - int(b.order) })
+}
+
+func (d *Daemon) endAll(reason string) []*fault {
+	var ended []*fault
+	for _, f := range d.ordered() {
+		if f.state != stateEnded {
+			d.end(f, reason)
+			ended = append(ended, f)
+		}
+	}
+	return ended
+}
+
+// update changes a running fault.
+func (d *Daemon) update(req *v1.UpdateRequest) (*v1.Fault, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f := d.faults[req.GetId()]
+	if f == nil {
+		return nil, fmt.Errorf("fault %q: %w; `faultd list` shows what there is", req.GetId(), errNotFound)
+	}
+	if f.state != stateActive {
+		return nil, badInput("id: fault %s has ended (%s)", f.id, f.reason)
+	}
+	spec := proto.CloneOf(f.spec)
+	if err := change(spec, req); err != nil {
+		return nil, err
+	}
+	_, changed, err := faults.New(spec)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errBadInput, err)
+	}
+	common := f.common
+	if req.Percent != nil {
+		common.Percent = req.GetPercent()
+	}
+	if req.GetDuration() != "" {
+		duration, err := faults.ParseDuration("duration", req.GetDuration(), time.Millisecond, d.config.Limits.MaxDuration)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", errBadInput, err)
+		}
+		common.Until = time.Now().Add(duration)
+	}
+	if err := f.handle.Update(changed, common); err != nil {
+		return nil, err
+	}
+	f.spec, f.common = spec, common
+	d.log.Info("fault updated", "fault", f.id)
+	d.events.send("updated", f.message(), "")
+	d.wake()
+	return f.message(), nil
+}
+
+// change puts what an update asks for into a spec, and refuses what its kind does not have.
+func change(spec *v1.FaultSpec, req *v1.UpdateRequest) error {
+	if req.Percent != nil {
+		spec.Percent = req.Percent
+	}
+	if req.Loss != nil {
+		if spec.GetPacket() == nil {
+			return badInput("loss: only a packet fault has it")
+		}
+		spec.GetPacket().Loss = req.GetLoss()
+	}
+	if req.GetDelay() != "" || req.GetJitter() != "" {
+		if spec.GetSyscall() == nil {
+			return badInput("delay: only a syscall fault has it")
+		}
+		if req.GetDelay() != "" {
+			spec.GetSyscall().Delay = req.GetDelay()
+		}
+		if req.GetJitter() != "" {
+			spec.GetSyscall().Jitter = req.GetJitter()
+		}
+	}
+	return nil
+}
+
+// message is the fault on the wire.
+func (f *fault) message() *v1.Fault {
+	c := f.handle.Counters()
+	return &v1.Fault{
+		Id: f.id, Spec: f.spec, Kind: f.kind, State: f.state, Verdict: f.verdict, Mechanism: f.handle.Mechanism(),
+		Target:  &v1.Target{Path: f.target.Path, CgroupId: f.target.ID},
+		Started: stamp(f.started), Deadline: stamp(f.common.Until), Ended: stamp(f.ended), Reason: f.reason, Notes: f.notes, Owner: f.owner,
+		Counters: &v1.Counters{Evaluated: c.Evaluated, Matched: c.Matched, Injected: c.Injected, NotApplied: c.NotApplied,
+			Spared: c.Spared, CutShort: c.CutShort, Missed: c.Missed},
+	}
+}

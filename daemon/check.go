@@ -1,0 +1,169 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	v1 "faultd/api/faultd/v1alpha1"
+	"faultd/bpf"
+	"faultd/faults"
+)
+
+// CanaryCommand is the argument with which faultd runs itself to be hurt once.
+const CanaryCommand = "canary"
+
+// trial is a fault that is tried on a canary.
+type trial struct {
+	kind   string
+	fault  faults.Fault
+	action string
+	covers string
+}
+
+func trials() []trial {
+	return []trial{
+		{"connect", faults.Connect{Errno: "EHOSTDOWN", Protocol: "udp"}, "udp", "errno: connect and unconnected sends, IPv4 and IPv6"},
+		{"connect", faults.Connect{Blackhole: true, Protocol: "udp"}, "udp", "blackhole"},
+		{"packet", faults.Packet{Loss: 100, Direction: "egress"}, "udp", "loss, egress"},
+		{"packet", faults.Packet{Loss: 100, Direction: "ingress"}, "udp", "loss, ingress"},
+		{"syscall", faults.Syscall{Calls: []string{"getppid"}, Delay: time.Millisecond}, "getppid", "delay of any call"},
+		{"syscall", faults.Syscall{Calls: []string{"openat"}, Delay: time.Millisecond}, "openat", "delay of openat and other calls with a hook"},
+	}
+}
+
+// checkAll tries each mechanism on a process of our own in a cgroup of its own. Call with d.injecting held.
+func (d *Daemon) checkAll(ctx context.Context) []*v1.Capability {
+	var all []*v1.Capability
+	for _, t := range trials() {
+		c := &v1.Capability{Kind: t.kind, Covers: t.covers, Status: "works"}
+		var err error
+		if c.Mechanism, err = d.try(ctx, t); err != nil {
+			c.Status, c.Reason = "unknown", err.Error()
+			if errors.Is(err, bpf.ErrNotSupported) {
+				c.Status = "refused"
+			}
+		}
+		all = append(all, c)
+	}
+	return all
+}
+
+// try injects, lets the canary do its one thing, and asks the kernel's counters whether it was hurt.
+func (d *Daemon) try(ctx context.Context, t trial) (mechanism string, err error) {
+	if mechanism, err = t.fault.Mechanism(ctx, d.env); err != nil {
+		return "", err
+	}
+	dir, err := os.MkdirTemp(d.env.Cgroups.Mount(), "faultd-canary-")
+	if err != nil {
+		return mechanism, fmt.Errorf("make the canary's cgroup: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.Remove(dir)) }()
+	target, err := d.env.Cgroups.Lookup(filepath.Base(dir))
+	if err != nil {
+		return mechanism, err
+	}
+	bird, err := startCanary(dir, t.action)
+	if err != nil {
+		return mechanism, err
+	}
+	common := faults.Common{ID: "check", Percent: 100, Until: time.Now().Add(10 * time.Second)}
+	handle, err := t.fault.Inject(ctx, d.env, target, common)
+	if err != nil {
+		return mechanism, errors.Join(err, bird.finish())
+	}
+	err = bird.finish()
+	injected := handle.Counters().Injected
+	if err := errors.Join(err, handle.Close()); err != nil {
+		return mechanism, err
+	}
+	if injected == 0 {
+		return mechanism, fmt.Errorf("it attached and did nothing (%+v): %w", handle.Counters(), bpf.ErrNotSupported)
+	}
+	return mechanism, nil
+}
+
+// canary is a process that waits for its pipe to close, does one thing, and ends.
+type canary struct {
+	process *os.Process
+	start   *os.File
+}
+
+// startCanary sets no PR_SET_PDEATHSIG: that is sent when the starting thread ends, and threads that were in another network namespace do.
+// If we die, the pipe closes, and the canary ends by itself.
+func startCanary(dir, action string) (*canary, error) {
+	cgroupDir, err := os.Open(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open the canary's cgroup: %w", err)
+	}
+	defer cgroupDir.Close()
+	read, write, err := os.Pipe()
+	if err != nil {
+		return nil, fmt.Errorf("make a pipe: %w", err)
+	}
+	defer read.Close()
+	process, err := os.StartProcess("/proc/self/exe", []string{"faultd", CanaryCommand, action}, &os.ProcAttr{
+		Files: []*os.File{read, nil, os.Stderr},
+		Sys:   &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(cgroupDir.Fd())},
+	})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("start the canary: %w", err), write.Close())
+	}
+	return &canary{process, write}, nil
+}
+
+// finish lets it act and waits for its end.
+func (c *canary) finish() error {
+	if err := c.start.Close(); err != nil {
+		return fmt.Errorf("release the canary: %w", err)
+	}
+	if _, err := c.process.Wait(); err != nil {
+		return fmt.Errorf("wait for the canary: %w", err)
+	}
+	return nil
+}
+
+// Canary is what the canary process does: wait for the end of its standard input, then act once. Loopback only.
+func Canary(action string) error {
+	if _, err := os.Stdin.Read(make([]byte, 1)); err == nil {
+		return errors.New("wait for the start: got input instead of its end")
+	}
+	switch action {
+	case "udp":
+		return sendToSelf()
+	case "getppid":
+		unix.Getppid()
+	case "openat":
+		f, err := os.Open(os.DevNull)
+		if err != nil {
+			return fmt.Errorf("open: %w", err)
+		}
+		return f.Close()
+	default:
+		return fmt.Errorf("action %q: unknown", action)
+	}
+	return nil
+}
+
+// sendToSelf sends a datagram to a socket of this very process; it may fail or be lost, which is the point.
+func sendToSelf() error {
+	l, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	defer l.Close()
+	c, err := net.Dial("udp4", l.LocalAddr().String())
+	if err != nil {
+		return nil
+	}
+	defer c.Close()
+	_, _ = c.Write([]byte("canary"))
+	return nil
+}

@@ -1,0 +1,329 @@
+// Package daemon keeps faults alive for as long as they may be, and tells people about them.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"faultd/bpf"
+	"faultd/cgroup"
+	"faultd/faults"
+	"faultd/undo"
+)
+
+// DefaultStateDir is where journal and latch are.
+const DefaultStateDir = "/var/lib/faultd"
+
+// Options say how the daemon is run.
+type Options struct {
+	Socket        string
+	StateDir      string
+	PinDir        string
+	MetricsListen string
+	Lease         time.Duration
+	Config        Config
+	Log           *slog.Logger
+	// StartGuard starts the process beside the daemon that holds sleepers and undoes; nil: there is none.
+	StartGuard func(ctx context.Context, kernel *bpf.Kernel, stateDir, cgroupDir string) (Guard, error)
+	// DisableMechanisms is for tests.
+	DisableMechanisms []string
+	// Ready is called once everything is bound.
+	Ready func()
+	// Alive is called by the main loop, for a watchdog.
+	Alive func()
+}
+
+// Guard is what the daemon needs of the guard.
+type Guard interface {
+	// CanSleep says why delays that sleep cannot be applied, or nil.
+	CanSleep() error
+	// Watch replaces a guard that is gone or stopped, until ctx ends.
+	Watch(ctx context.Context)
+	Close() error
+}
+
+// Daemon owns the active set.
+type Daemon struct {
+	options Options
+	config  Config
+	log     *slog.Logger
+	env     faults.Env
+	events  hub
+	woken   chan struct{}
+	lock    *os.File
+	guard   Guard
+	unwatch context.CancelFunc
+	watched sync.WaitGroup
+
+	// injecting is held while a fault is being prepared and put into the kernel, which may take long. It is taken before mu.
+	injecting sync.Mutex
+
+	// mu guards the active set; the main loop needs it to renew the lease, so nobody may hold it for long.
+	mu     sync.Mutex
+	faults map[string]*fault
+	order  uint64
+	lapses uint64
+	reason string
+}
+
+// beat is how often the main loop looks at everything; deadlines and kills take effect in the kernel, not here.
+const beat = 100 * time.Millisecond
+
+// New takes the state directory, undoes what an earlier run left, and opens the kernel side. Without a fault nothing of ours runs in
+// the kernel. The caller calls Run or Close.
+func New(o Options) (*Daemon, error) {
+	if o.Lease < 500*time.Millisecond || o.Lease > time.Minute {
+		return nil, fmt.Errorf("lease: %s is out of range; it must be in 500ms..1m", o.Lease)
+	}
+	d := &Daemon{options: o, config: o.Config, log: o.Log, woken: make(chan struct{}, 1), faults: map[string]*fault{}, events: hub{readers: map[*reader]bool{}}}
+	var err error
+	if d.lock, err = lockState(o.StateDir); err != nil {
+		return nil, err
+	}
+	if err := d.open(); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	return d, nil
+}
+
+func (d *Daemon) open() error {
+	var err error
+	if d.env.Journal, err = undo.Open(d.options.StateDir); err != nil {
+		return err
+	}
+	d.recover()
+	if d.env.Cgroups, err = cgroup.Find(); err != nil {
+		return err
+	}
+	if d.env.Kernel, err = bpf.Open(bpf.Options{PinDir: d.options.PinDir, DisableMechanisms: d.options.DisableMechanisms}); err != nil {
+		return err
+	}
+	if err := d.setSwitch(); err != nil {
+		return err
+	}
+	return d.startGuard()
+}
+
+func (d *Daemon) startGuard() error {
+	d.env.CanSleep = func() error {
+		return fmt.Errorf("hold sleepers: %w: this daemon runs without a guard", bpf.ErrNotSupported)
+	}
+	if d.options.StartGuard == nil {
+		return nil
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	d.unwatch = cancel
+	var err error
+	if d.guard, err = d.options.StartGuard(ctx, d.env.Kernel, d.options.StateDir, d.guardCgroup()); err != nil {
+		return err
+	}
+	d.env.CanSleep = d.guard.CanSleep
+	d.watched.Go(func() { d.guard.Watch(ctx) })
+	return nil
+}
+
+// guardCgroup is the guard's own, so that what ends the daemon's whole cgroup does not end the guard. It is named after the state:
+// the next daemon finds what this one had.
+func (d *Daemon) guardCgroup() string {
+	hash := fnv.New32a()
+	hash.Write([]byte(d.options.StateDir))
+	return filepath.Join(d.env.Cgroups.Mount(), fmt.Sprintf("faultd-guard-%08x", hash.Sum32()))
+}
+
+// recover undoes what an earlier run left behind.
+func (d *Daemon) recover() {
+	results, err := undo.Replay(context.Background(), d.options.StateDir, "")
+	if err != nil {
+		d.log.Error("the journal is damaged; undid what could be read", "error", err)
+	}
+	for _, r := range results {
+		d.log.Warn("undid what an earlier run left", "fault", r.Entry.Fault, "outcome", r.Outcome, "error", r.Err)
+	}
+	if err := d.env.Journal.Compact(); err != nil {
+		d.log.Error("journal was not compacted", "error", err)
+	}
+}
+
+// setSwitch keeps a kill across restarts and reboots. Otherwise it arms, by a new generation: rules of an earlier run, should any program still
+// hold them, stay harmless.
+func (d *Daemon) setSwitch() error {
+	sw := d.env.Kernel.Switch()
+	killed, reason := latched(d.options.StateDir)
+	if !killed && !sw.Fresh() && sw.Generation() == 0 {
+		killed, reason = true, "killed while no daemon ran"
+		if err := Latch(d.options.StateDir, reason, "unknown"); err != nil {
+			return err
+		}
+	}
+	d.reason = reason
+	if killed {
+		sw.Kill()
+		d.log.Warn("the kill switch is off", "reason", reason)
+		return nil
+	}
+	sw.Arm()
+	return nil
+}
+
+// lockState refuses a second daemon on the same state. The lock goes with the process.
+func lockState(dir string) (*os.File, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the state directory: %w", err)
+	}
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open the lock: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("lock %s: another faultd uses it; stop that one, or give --state-dir, --pin-dir and --socket of its own", dir)
+	}
+	return f, nil
+}
+
+// Run serves until ctx is over, then ends every fault.
+func (d *Daemon) Run(ctx context.Context) error {
+	servers, err := d.listen()
+	if err != nil {
+		return errors.Join(err, d.Close())
+	}
+	failed := servers.serve()
+	d.env.Kernel.RenewLease(d.options.Lease)
+	if d.options.Ready != nil {
+		d.options.Ready()
+	}
+	d.log.Info("ready", "socket", d.options.Socket, "kernel", kernelRelease())
+	err = d.loop(ctx, failed)
+	d.mu.Lock()
+	d.endAll("daemon stopped")
+	d.mu.Unlock()
+	return errors.Join(err, servers.close(), d.Close())
+}
+
+// loop is the daemon's heart: whoever holds the active set for too long stops it, and with it the lease.
+func (d *Daemon) loop(ctx context.Context, failed <-chan error) error {
+	timer := time.NewTicker(beat)
+	defer timer.Stop()
+	for {
+		d.tend()
+		if d.options.Alive != nil {
+			d.options.Alive()
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-failed:
+			return err
+		case <-timer.C:
+		case <-d.woken:
+		}
+	}
+}
+
+func (d *Daemon) wake() {
+	select {
+	case d.woken <- struct{}{}:
+	default:
+	}
+}
+
+// tend looks at everything once: lease, switch, deadlines, targets, first harm.
+func (d *Daemon) tend() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	kernel := d.env.Kernel
+	if kernel.KeepLease(d.options.Lease) {
+		d.lapses++
+		kernel.Switch().Renew()
+		d.endAll("lease lapsed")
+		kernel.RenewLease(d.options.Lease)
+		d.log.Error("the lease had lapsed: the daemon was stopped or starved; its faults are over")
+		d.events.send("lapsed", nil, "the daemon was stopped or starved; its faults are over")
+	}
+	if kernel.Switch().Generation() == 0 && d.reason == "" {
+		d.killed("killed from outside", "unknown")
+	}
+	now := time.Now()
+	for _, f := range d.ordered() {
+		d.tendFault(f, now)
+	}
+}
+
+func (d *Daemon) tendFault(f *fault, now time.Time) {
+	if f.state == stateEnded {
+		return
+	}
+	if !f.harmed && !f.handle.Counters().First.IsZero() {
+		f.harmed = true
+		d.events.send("first-harm", f.message(), "")
+	}
+	select {
+	case <-f.gone:
+		d.end(f, "target gone")
+		return
+	default:
+	}
+	if f.state == stateStuck || !now.Before(f.common.Until) {
+		d.end(f, "expired")
+	}
+}
+
+// killed ends everything after the switch was flipped, and writes it down. Call with d.mu held.
+func (d *Daemon) killed(reason, by string) int {
+	if err := Latch(d.options.StateDir, reason, by); err != nil {
+		d.log.Error("the kill is not written down and will not outlast a reboot", "error", err)
+	}
+	_, d.reason = latched(d.options.StateDir)
+	ended := d.endAll("killed")
+	d.log.Warn("killed", "reason", reason, "by", by, "ended", len(ended))
+	d.events.send("killed", nil, reason)
+	return len(ended)
+}
+
+func (d *Daemon) arm(reason, by string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := Unlatch(d.options.StateDir); err != nil {
+		return err
+	}
+	d.reason = ""
+	if d.env.Kernel.Switch().Generation() == 0 {
+		d.env.Kernel.Switch().Arm()
+	}
+	d.log.Warn("armed", "reason", reason, "by", by)
+	d.events.send("armed", nil, reason)
+	return nil
+}
+
+// Close gives everything back.
+func (d *Daemon) Close() error {
+	var errs []error
+	if d.unwatch != nil {
+		d.unwatch()
+		d.watched.Wait()
+	}
+	if d.guard != nil {
+		errs = append(errs, d.guard.Close())
+	}
+	if d.env.Kernel != nil {
+		errs = append(errs, d.env.Kernel.Close())
+	}
+	return errors.Join(append(errs, d.lock.Close())...)
+}
+
+func kernelRelease() string {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return "unknown"
+	}
+	return unix.ByteSliceToString(u.Release[:])
+}

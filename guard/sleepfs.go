@@ -1,0 +1,178 @@
+package guard
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+
+	"faultd/bpf"
+
+	"golang.org/x/sys/unix"
+)
+
+// fileName is the one file of the file system.
+const fileName = "sleep"
+
+// sleepfs is a file system of one file, whose page n answers, with an error, when sleeper n may go on. So nothing is
+// ever cached, and a page serves again.
+type sleepfs struct {
+	conn     connection
+	sleepers *bpf.Sleepers
+	// reads are the unanswered requests by sleeper; 0: none. held is how many there are.
+	reads [bpf.MaxSleepers]uint64
+	held  int
+}
+
+// mountSleepfs makes the file system and gives a descriptor of its mount, which is attached nowhere; the caller closes both.
+func mountSleepfs(sleepers *bpf.Sleepers) (*sleepfs, int, error) {
+	dev, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, -1, fmt.Errorf("open /dev/fuse: %w", err)
+	}
+	mount, err := mountFuse(dev)
+	if err != nil {
+		return nil, -1, errors.Join(err, unix.Close(dev))
+	}
+	return &sleepfs{conn: connection{fd: dev, buf: make([]byte, readBuffer)}, sleepers: sleepers}, mount, nil
+}
+
+func mountFuse(dev int) (int, error) {
+	fs, err := unix.Fsopen("fuse", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return -1, fmt.Errorf("open the fuse file system: %w", err)
+	}
+	defer unix.Close(fs)
+	for _, option := range [][2]string{
+		{"source", "faultd"}, {"fd", strconv.Itoa(dev)}, {"rootmode", "40000"}, {"user_id", "0"}, {"group_id", "0"}, {"max_read", "4096"},
+	} {
+		if err := unix.FsconfigSetString(fs, option[0], option[1]); err != nil {
+			return -1, fmt.Errorf("set %s of the fuse file system: %w", option[0], err)
+		}
+	}
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return -1, fmt.Errorf("create the fuse file system: %w", err)
+	}
+	mount, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC|unix.MOUNT_ATTR_RDONLY)
+	if err != nil {
+		return -1, fmt.Errorf("mount the fuse file system detached: %w", err)
+	}
+	return mount, nil
+}
+
+// close lets every sleeper go: the kernel aborts the connection.
+func (s *sleepfs) close() error { return unix.Close(s.conn.fd) }
+
+// serve answers all waiting requests but the reads that shall wait.
+func (s *sleepfs) serve() error {
+	for {
+		r, err := s.conn.next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := s.handle(r); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *sleepfs) handle(r request) error {
+	const size = bpf.MaxSleepers * bpf.SleepPage
+	switch r.opcode {
+	case fuseInit:
+		return s.conn.answer(r.unique, 0, initReply())
+	case fuseLookup:
+		if r.node != rootNode || string(r.body) != fileName+"\x00" {
+			return s.conn.answer(r.unique, unix.ENOENT, nil)
+		}
+		return s.conn.answer(r.unique, 0, lookupReply(size))
+	case fuseGetattr:
+		return s.conn.answer(r.unique, 0, getattrReply(r.node, size))
+	case fuseOpen, fuseOpendir:
+		return s.conn.answer(r.unique, 0, make([]byte, 16)) // struct fuse_open_out
+	case fuseRead:
+		return s.read(r)
+	case fuseInterrupt:
+		return s.interrupt(r)
+	case fuseStatfs:
+		return s.conn.answer(r.unique, 0, make([]byte, 80)) // struct fuse_statfs_out
+	case fuseRelease, fuseReleasedir, fuseFlush, fuseDestroy:
+		return s.conn.answer(r.unique, 0, nil)
+	case fuseForget, fuseBatchForget:
+		return nil // the kernel waits for no answer
+	}
+	return s.conn.answer(r.unique, unix.ENOSYS, nil)
+}
+
+// read holds the sleeper whose page is read, if it may sleep; everything else fails at once.
+func (s *sleepfs) read(r request) error {
+	if len(r.body) < 16 || r.node != fileNode {
+		return s.conn.answer(r.unique, unix.EIO, nil)
+	}
+	page := binary.NativeEndian.Uint64(r.body[8:]) / bpf.SleepPage
+	if page >= bpf.MaxSleepers || s.reads[page] != 0 || !s.mayHold(int(page)) {
+		return s.conn.answer(r.unique, unix.EIO, nil)
+	}
+	sleeper := s.sleepers.At(int(page))
+	sleeper.Hold()
+	if uint64(bpf.Monotonic()) >= sleeper.Until() {
+		return s.conn.answer(r.unique, unix.EIO, nil)
+	}
+	s.reads[page] = r.unique
+	s.held++
+	return nil
+}
+
+// mayHold says whether switch and lease let a sleeper sleep.
+func (s *sleepfs) mayHold(page int) bool {
+	sleeper := s.sleepers.At(page)
+	generation := s.sleepers.Generation()
+	return sleeper.Taken() && generation != 0 && sleeper.Generation() == generation &&
+		uint64(bpf.Monotonic()) < s.sleepers.LeaseUntil()
+}
+
+// interrupt lets a thread go that got a signal. Without it, not even SIGKILL would end the sleep.
+func (s *sleepfs) interrupt(r request) error {
+	if len(r.body) < 8 {
+		return nil
+	}
+	unique := binary.NativeEndian.Uint64(r.body)
+	for page, held := range s.reads {
+		if held == unique {
+			return s.free(page, unix.EINTR)
+		}
+	}
+	return nil
+}
+
+func (s *sleepfs) free(page int, errno unix.Errno) error {
+	unique := s.reads[page]
+	s.reads[page] = 0
+	s.held--
+	return s.conn.answer(unique, errno, nil)
+}
+
+// release lets everybody go who need not wait any longer, or with all set, everybody. It gives the time of the next
+// deadline, or 0 if nobody is held.
+func (s *sleepfs) release(all bool) (next uint64, err error) {
+	if s.held == 0 {
+		return 0, nil
+	}
+	now := uint64(bpf.Monotonic())
+	for page, unique := range s.reads {
+		if unique == 0 {
+			continue
+		}
+		until := s.sleepers.At(page).Until()
+		if all || now >= until || !s.mayHold(page) {
+			err = errors.Join(err, s.free(page, unix.EIO))
+		} else if next == 0 || until < next {
+			next = until
+		}
+	}
+	return next, err
+}

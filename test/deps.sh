@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Installs what building, the tests and the demo need, on Debian 12 as root. What is there already is left alone.
+set -euo pipefail
+
+if [ "$(id -u)" != 0 ]; then
+	echo "deps: not root, so nothing is installed; the effect tests need root" >&2
+	exit 0
+fi
+
+missing=()
+need() { # need COMMAND PACKAGE
+	command -v "$1" >/dev/null || missing+=("$2")
+}
+need clang-19 clang-19
+need llvm-strip-19 llvm-19
+need redis-server redis-server
+need redis-cli redis-tools
+need ip iproute2
+need jq jq
+need git git
+need busybox busybox-static
+need gcc gcc # for the race detector
+[ -e /usr/include/bpf/bpf_helpers.h ] || missing+=(libbpf-dev)
+[ -e /usr/include/linux/bpf.h ] || missing+=(linux-libc-dev)
+[ -e /usr/include/gnu/libc-version.h ] || missing+=(libc6-dev)
+
+backports=()
+qemu_version() { qemu-system-x86_64 --version 2>/dev/null | sed -n 's/.*version \([0-9]*\).*/\1/p'; }
+# QEMU 7.2 crashes guests with two CPUs when the kernel patches its own text.
+[ "$(qemu_version || true)" -ge 10 ] 2>/dev/null || backports+=(qemu-system-x86)
+# Any Go from 1.21 on fetches the version that go.mod asks for.
+command -v go >/dev/null || backports+=(golang-go)
+
+[ ${#missing[@]} -gt 0 ] || [ ${#backports[@]} -gt 0 ] || exit 0
+export DEBIAN_FRONTEND=noninteractive
+if [ ${#backports[@]} -gt 0 ] && ! grep -rqs 'bookworm-backports' /etc/apt/sources.list /etc/apt/sources.list.d; then
+	echo 'deb http://deb.debian.org/debian bookworm-backports main' >/etc/apt/sources.list.d/faultd-backports.list
+fi
+apt-get update -q
+# A server of Redis must not start by itself: the tests start their own.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+	printf '#!/bin/sh\nexit 101\n' >"$policy"
+	chmod +x "$policy"
+	trap 'rm -f "$policy"' EXIT
+fi
+[ ${#missing[@]} -eq 0 ] || apt-get install -qy --no-install-recommends "${missing[@]}"
+[ ${#backports[@]} -eq 0 ] || apt-get install -qy --no-install-recommends -t bookworm-backports "${backports[@]}"

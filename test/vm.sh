@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Runs the tests of packages in virtual machines: vm.sh "KERNELS" "RUN" PACKAGE...
+set -euo pipefail
+cd "$(dirname "$0")/.."
+kernels=$1 run=$2
+shift 2
+
+mkdir -p bin/vm
+CGO_ENABLED=0 go build -o bin/vm/vm ./test/vm
+debian=$(tr ' ' '\n' <<<"$kernels" | grep -v -- -ei || true)
+[ -z "$debian" ] || bin/vm/vm fetch $debian
+for package in "$@"; do
+	CGO_ENABLED=0 go test -c -o "bin/vm/$package.test" "./$package"
+done
+
+failed=()
+for kernel in $kernels; do
+	if ! bin/vm/vm list | grep -q "^$kernel .*available"; then
+		bin/vm/vm list | grep "^$kernel " || true
+		[ "$kernel" = 6.12-ei ] && { echo "SKIP $kernel: the image with error injection is not here"; continue; }
+		failed+=("$kernel")
+		continue
+	fi
+	for package in "$@"; do
+		echo "=== $kernel $package"
+		(cd "$package" && ../bin/vm/vm run -kernel "$kernel" -- "../bin/vm/$package.test" -test.v -test.run "${run:-.}" -test.timeout 10m) ||
+			failed+=("$kernel/$package")
+	done
+done
+if [ ${#failed[@]} -gt 0 ]; then
+	echo "FAILED in virtual machines: ${failed[*]}"
+	exit 1
+fi

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+const qemuProgram = "qemu-system-x86_64"
+
+// minQEMU is the first major version known to survive a guest kernel that patches its own text on
+// two emulated processors; 7.2 crashes it (see TestTextPatchingCanary).
+const minQEMU = 10
+
+const installQEMU = "apt-get install -t bookworm-backports qemu-system-x86"
+
+var qemuVersion = regexp.MustCompile(`version (\d+)\.(\d+)`)
+
+// checkQEMU finds QEMU and makes sure that it is new enough.
+func checkQEMU(ctx context.Context) error {
+	text, err := output(ctx, "/", qemuProgram, "--version")
+	if err != nil {
+		return fmt.Errorf("find QEMU (%s): %w", installQEMU, err)
+	}
+	return checkVersion(text)
+}
+
+// checkVersion judges the output of `qemu --version`.
+func checkVersion(text string) error {
+	m := qemuVersion.FindStringSubmatch(text)
+	if m == nil {
+		return fmt.Errorf("check QEMU's version: cannot read %q", text)
+	}
+	if major, _ := strconv.Atoi(m[1]); major < minQEMU {
+		return fmt.Errorf("check QEMU's version: %s.%s is too old, need %d: it crashes guests that patch their own text (%s)", m[1], m[2], minQEMU, installQEMU)
+	}
+	return nil
+}
+
+// Names of QEMU's connections to us, in the order of their file descriptors in QEMU from 3 on.
+var portNames = []string{"console", "output", "qmp"}
+
+// qemuArgs is QEMU's command line.
+func qemuArgs(k kernel, initramfs string, o options) []string {
+	// loglevel=5 shows warnings, which `quiet` hides. An oops ends the run at once, with its text
+	// complete; a mere warning is found on the console and lets the tests go on. The watchdogs wait
+	// longer than usual: the host's processors are shared and emulation is slow.
+	cmdline := "console=ttyS0 loglevel=5 panic=-1 oops=panic printk.devkmsg=on watchdog_thresh=30 rcupdate.rcu_cpu_stall_timeout=90"
+	if o.append != "" {
+		cmdline += " " + o.append
+	}
+	args := []string{
+		"-M", "q35", "-accel", "tcg", "-cpu", "max", "-smp", strconv.Itoa(o.smp), "-m", o.mem,
+		// Not -nographic: that makes the BIOS chat on the console.
+		"-nodefaults", "-display", "none", "-no-reboot",
+		"-kernel", k.image, "-initrd", initramfs, "-append", cmdline,
+	}
+	for i, name := range portNames {
+		args = append(args, "-chardev", fmt.Sprintf("socket,id=%s,fd=%d", name, 3+i))
+	}
+	args = append(args, "-serial", "chardev:console", "-serial", "chardev:output", "-mon", "chardev=qmp,mode=control")
+	if o.persist != "" {
+		args = append(args, "-drive", "if=none,id=persist,format=raw,file="+o.persist, "-device", k.disk+",drive=persist,serial=persist")
+	}
+	return args
+}
+
+// A machine is a running QEMU.
+type machine struct {
+	console, output, qmp *os.File
+	stop                 context.CancelFunc
+	exited               chan struct{} // closed when QEMU is gone
+	cmd                  *exec.Cmd
+	errs                 bytes.Buffer // QEMU's own messages; read after exited
+}
+
+// startMachine boots a machine. It dies with ctx, and with this process, whose calling goroutine
+// must be locked to its thread.
+func startMachine(ctx context.Context, args []string) (*machine, error) {
+	ctx, stop := context.WithCancel(ctx)
+	m := &machine{stop: stop, exited: make(chan struct{}), cmd: exec.CommandContext(ctx, qemuProgram, args...)}
+	m.cmd.Stderr = &m.errs
+	m.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	for i, ours := range []**os.File{&m.console, &m.output, &m.qmp} {
+		here, there, err := socketPair(portNames[i])
+		if err != nil {
+			stop()
+			return nil, fmt.Errorf("start QEMU: %w", err)
+		}
+		defer there.Close()
+		*ours = here
+		m.cmd.ExtraFiles = append(m.cmd.ExtraFiles, there)
+	}
+	if err := m.cmd.Start(); err != nil {
+		stop()
+		return nil, fmt.Errorf("start QEMU: %w", err)
+	}
+	go func() {
+		m.cmd.Wait() // how QEMU ends tells nothing: the guest's frames do
+		close(m.exited)
+	}()
+	return m, nil
+}
+
+// close ends a machine that may still run and what connects us to it.
+func (m *machine) close() {
+	m.stop()
+	<-m.exited
+	for _, port := range []*os.File{m.console, m.output, m.qmp} {
+		port.Close()
+	}
+}
+
+// socketPair makes a connection between us and QEMU.
+func socketPair(name string) (here, there *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("connect %s: %w", name, err)
+	}
+	return os.NewFile(uintptr(fds[0]), name), os.NewFile(uintptr(fds[1]), name), nil
+}
