@@ -22,9 +22,10 @@ deps: ## install what building and testing need
 	@test/deps.sh
 
 build: ## build bin/faultd, a static binary
-	CGO_ENABLED=0 go build -trimpath -o bin/faultd ./cmd/faultd
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o bin/faultd ./cmd/faultd
 
 demo: deps build ## show the faults on a real Redis, then take everything away
+	CGO_ENABLED=0 go build -o bin/democlient ./test/democlient
 	@test/demo.sh
 
 generate: deps ## rebuild the BPF objects, with clang-19, and the API's code

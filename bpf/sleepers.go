@@ -138,3 +138,6 @@ func (s Sleeper) Until() uint64 { return s.words[1].Load() }
 
 // Generation is the switch's generation when it went to sleep.
 func (s Sleeper) Generation() uint64 { return s.words[2].Load() }
+
+// TID is the thread, in the initial PID namespace.
+func (s Sleeper) TID() int { return int(s.half(7).Load()) }

@@ -201,7 +201,7 @@ func (k *Kernel) openLSM(hook string, s *syscallPrograms) error {
 	return nil
 }
 
-// openClones attaches the decider first and the sleepers after it; programs run in the order of attaching.
+// openClones attaches the decider last: the kernel puts each new program before the others.
 func (k *Kernel) openClones(call string, s *syscallPrograms) error {
 	spec, err := loadSyscallClone()
 	if err != nil {
@@ -211,7 +211,7 @@ func (k *Kernel) openClones(call string, s *syscallPrograms) error {
 	if err := spec.Variables["call_number"].Set(uint32(number)); err != nil {
 		return fmt.Errorf("set up the programs: %w", err)
 	}
-	order := []string{"faultd_decide"}
+	order := []string{"faultd_close"}
 	for i := range sleeperClones {
 		name := fmt.Sprintf("faultd_sleep_%d", i)
 		spec.Programs[name] = spec.Programs["faultd_sleep_once"].Copy()
@@ -226,7 +226,7 @@ func (k *Kernel) openClones(call string, s *syscallPrograms) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range append(order, "faultd_close") {
+	for _, name := range append(order, "faultd_decide") {
 		l, err := link.AttachTracing(link.TracingOptions{Program: c.Programs[name]})
 		if err != nil {
 			return fmt.Errorf("attach to %s: %w", entryPoint(call), err)

@@ -23,6 +23,8 @@ type sleepfs struct {
 	// reads are the unanswered requests by sleeper; 0: none. held is how many there are.
 	reads [bpf.MaxSleepers]uint64
 	held  int
+	// signalled are those that got a signal, which may be one that ends them.
+	signalled [bpf.MaxSleepers]bool
 }
 
 // mountSleepfs makes the file system and gives a descriptor of its mount, which is attached nowhere; the caller closes both.
@@ -135,7 +137,8 @@ func (s *sleepfs) mayHold(page int) bool {
 		uint64(bpf.Monotonic()) < s.sleepers.LeaseUntil()
 }
 
-// interrupt lets a thread go that got a signal. Without it, not even SIGKILL would end the sleep.
+// interrupt notes that a thread got a signal. The kernel tells it once, and then waits for the answer even when SIGKILL
+// comes: release must look whether the thread has to die.
 func (s *sleepfs) interrupt(r request) error {
 	if len(r.body) < 8 {
 		return nil
@@ -143,17 +146,17 @@ func (s *sleepfs) interrupt(r request) error {
 	unique := binary.NativeEndian.Uint64(r.body)
 	for page, held := range s.reads {
 		if held == unique {
-			return s.free(page, unix.EINTR)
+			s.signalled[page] = true
 		}
 	}
 	return nil
 }
 
-func (s *sleepfs) free(page int, errno unix.Errno) error {
+func (s *sleepfs) free(page int) error {
 	unique := s.reads[page]
-	s.reads[page] = 0
+	s.reads[page], s.signalled[page] = 0, false
 	s.held--
-	return s.conn.answer(unique, errno, nil)
+	return s.conn.answer(unique, unix.EIO, nil)
 }
 
 // release lets everybody go who need not wait any longer, or with all set, everybody. It gives the time of the next
@@ -168,8 +171,8 @@ func (s *sleepfs) release(all bool) (next uint64, err error) {
 			continue
 		}
 		until := s.sleepers.At(page).Until()
-		if all || now >= until || !s.mayHold(page) {
-			err = errors.Join(err, s.free(page, unix.EIO))
+		if all || now >= until || !s.mayHold(page) || s.signalled[page] && mustWake(s.sleepers.At(page).TID()) {
+			err = errors.Join(err, s.free(page))
 		} else if next == 0 || until < next {
 			next = until
 		}

@@ -22,7 +22,7 @@ need busybox busybox-static
 need gcc gcc # for the race detector
 [ -e /usr/include/bpf/bpf_helpers.h ] || missing+=(libbpf-dev)
 [ -e /usr/include/linux/bpf.h ] || missing+=(linux-libc-dev)
-[ -e /usr/include/gnu/libc-version.h ] || missing+=(libc6-dev)
+[ -e /usr/include/stdio.h ] || missing+=(libc6-dev)
 
 backports=()
 qemu_version() { qemu-system-x86_64 --version 2>/dev/null | sed -n 's/.*version \([0-9]*\).*/\1/p'; }

@@ -65,7 +65,7 @@ func inject(c *cli.Context, fill func(*cli.Context, *v1.FaultSpec) error) error 
 	switch {
 	case request.GetDryRun():
 		return printDryRun(c, fault)
-	case c.Context.Err() != nil:
+	case c.Err() != nil:
 		return stopInterrupted(c, fault.GetId())
 	case c.Bool("wait"):
 		return waitInjected(c, fault.GetId())
@@ -111,7 +111,7 @@ func waitInjected(c *cli.Context, id string) error {
 		}
 	}
 	fault, err := waitEnded(c, id)
-	if c.Context.Err() != nil {
+	if c.Err() != nil {
 		return stopInterrupted(c, id)
 	}
 	if err != nil {
@@ -154,8 +154,8 @@ func waitEnded(c *cli.Context, id string) (*v1.Fault, error) {
 			return response.GetFault(), nil
 		}
 		select {
-		case <-c.Context.Done():
-			return nil, c.Context.Err()
+		case <-c.Done():
+			return nil, c.Err()
 		case <-ticker.C:
 		}
 	}

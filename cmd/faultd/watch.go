@@ -48,7 +48,7 @@ func watchError(ctx context.Context, c *cli.Context, err error) error {
 	switch {
 	case errors.Is(context.Cause(ctx), context.DeadlineExceeded):
 		return fmt.Errorf("no event from the daemon on %s within %s: %w", c.String("socket"), callTimeout, context.DeadlineExceeded)
-	case c.Context.Err() != nil:
+	case c.Err() != nil:
 		return exitError{exitInterrupted, nil}
 	case err == nil:
 		return exitError{exitNoDaemon, errors.New("the daemon ended the stream")}

@@ -57,7 +57,7 @@ func qemuArgs(k kernel, initramfs string, o options) []string {
 		cmdline += " " + o.append
 	}
 	args := []string{
-		"-M", "q35", "-accel", "tcg", "-cpu", "max", "-smp", strconv.Itoa(o.smp), "-m", o.mem,
+		"-M", "q35", "-accel", o.accel, "-cpu", "max", "-smp", strconv.Itoa(o.smp), "-m", o.mem,
 		// Not -nographic: that makes the BIOS chat on the console.
 		"-nodefaults", "-display", "none", "-no-reboot",
 		"-kernel", k.image, "-initrd", initramfs, "-append", cmdline,

@@ -52,13 +52,16 @@ func (c *qmpClient) do(command string, args map[string]string) error {
 }
 
 // hardReset does what the reset button does. The machine is run with -no-reboot, so that a panic
-// ends it; for this one reset that is off.
+// ends it; that is off from here on, because the BIOS may reset once more on its way up, and comes
+// back with forbidReboot.
 func (c *qmpClient) hardReset() error {
 	if err := c.do("set-action", map[string]string{"reboot": "reset"}); err != nil {
 		return err
 	}
-	if err := c.do("system_reset", nil); err != nil {
-		return err
-	}
+	return c.do("system_reset", nil)
+}
+
+// forbidReboot turns all resets from here on into the machine's end.
+func (c *qmpClient) forbidReboot() error {
 	return c.do("set-action", map[string]string{"reboot": "shutdown"})
 }

@@ -26,6 +26,7 @@ type options struct {
 	modules    []string // to be there, on top of defaultModules
 	append     string   // for the kernel's command line
 	mem        string
+	accel      string
 	smp        int
 	timeout    time.Duration // for the machine, boot included
 	persist    string        // disk image for guest.PersistDir
@@ -150,7 +151,7 @@ func (s *session) watch(ctx context.Context, args []string, nonce string, out io
 		return fmt.Errorf("%w: %s", err, m.errs.String())
 	}
 	split := &splitter{prefix: []byte(guest.FramePrefix(nonce)), out: s.outputWriter(out, control)}
-	split.frame = func(text string) { s.frame(m, text) }
+	split.frame = func(text string) { s.frame(m, control, text) }
 	var readers sync.WaitGroup
 	readers.Go(func() { io.Copy(s.console, m.console) })
 	readers.Go(func() { io.Copy(split, m.output) })
@@ -175,12 +176,18 @@ func (s *session) outputWriter(out io.Writer, control *qmpClient) io.Writer {
 	}}
 }
 
-func (s *session) frame(m *machine, text string) {
+func (s *session) frame(m *machine, control *qmpClient, text string) {
+	boot := s.result.boot
 	if err := s.result.frame(text); err != nil {
 		fmt.Fprintln(s.diag, "vm:", err)
 	}
-	if s.result.boot == 1 && s.booted.IsZero() {
+	if s.booted.IsZero() {
 		s.booted = time.Now()
+	}
+	if boot > 0 && s.result.boot > boot {
+		if err := control.forbidReboot(); err != nil {
+			fmt.Fprintln(s.diag, "vm:", err)
+		}
 	}
 	if s.result.done {
 		go s.awaitPowerOff(m)

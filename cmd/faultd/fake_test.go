@@ -1,0 +1,218 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"faultd/api"
+	v1 "faultd/api/faultd/v1alpha1"
+	"faultd/api/faultd/v1alpha1/faultdv1alpha1connect"
+)
+
+// fake is a FaultService that only remembers. Targets choose how it behaves: see Inject.
+type fake struct {
+	faultdv1alpha1connect.UnimplementedFaultServiceHandler
+
+	mu     sync.Mutex
+	faults []*v1.Fault
+	killed string
+}
+
+// serveFake runs a fake in dir; the result is its socket.
+func serveFake(t testing.TB, dir string, f faultdv1alpha1connect.FaultServiceHandler) string {
+	t.Helper()
+	interceptor, err := api.ValidateInterceptor()
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket := filepath.Join(dir, "faultd.sock")
+	listener, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle(faultdv1alpha1connect.NewFaultServiceHandler(f, append(api.StrictCodecs(), connect.WithInterceptors(interceptor))...))
+	server := &http.Server{Handler: mux}
+	go server.Serve(listener)
+	t.Cleanup(func() { server.Close() })
+	return socket
+}
+
+// Inject fails as targets named after errors say. "cgroup:/inert" ends by itself, having done nothing;
+// "cgroup:/short" ends by itself, having done harm.
+func (f *fake) Inject(_ context.Context, r *connect.Request[v1.InjectRequest]) (*connect.Response[v1.InjectResponse], error) {
+	spec := r.Msg.GetSpec()
+	codes := map[string]connect.Code{
+		"cgroup:/denied":  connect.CodePermissionDenied,
+		"cgroup:/kernel":  connect.CodeUnimplemented,
+		"cgroup:/killed":  connect.CodeFailedPrecondition,
+		"cgroup:/bad":     connect.CodeInvalidArgument,
+		"cgroup:/aborted": connect.CodeAborted,
+		"cgroup:/busy":    connect.CodeUnavailable,
+	}
+	if code, ok := codes[spec.GetTarget()]; ok {
+		return nil, connect.NewError(code, fmt.Errorf("target: %s is not wanted\nhere", spec.GetTarget()))
+	}
+	fault := &v1.Fault{
+		Spec: spec, Kind: kindOf(spec), State: "active", Mechanism: "pretence", Target: &v1.Target{Path: "/sys/fs/cgroup/a\x1b[31m", CgroupId: 7},
+		Counters: &v1.Counters{Evaluated: 1 << 60, Matched: 5, Injected: 3, NotApplied: 1, Spared: 1, CutShort: 2, Missed: 4},
+		Started:  "2026-01-02T03:04:05.000000006Z", Deadline: "2026-01-02T03:05:05Z", Owner: "uid=0 pid=1 test",
+	}
+	if r.Msg.GetDryRun() {
+		fault.State, fault.Notes = "", []string{"this is a rehearsal"}
+		return connect.NewResponse(&v1.InjectResponse{Fault: fault}), nil
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	fault.Id = fmt.Sprintf("f%d", len(f.faults)+1)
+	switch spec.GetTarget() {
+	case "cgroup:/inert":
+		fault.Counters = &v1.Counters{}
+		end(fault, "expired")
+	case "cgroup:/short":
+		end(fault, "expired")
+	}
+	f.faults = append(f.faults, fault)
+	return connect.NewResponse(&v1.InjectResponse{Fault: fault}), nil
+}
+
+func kindOf(spec *v1.FaultSpec) string {
+	switch spec.GetKind().(type) {
+	case *v1.FaultSpec_Connect:
+		return "connect"
+	case *v1.FaultSpec_Packet:
+		return "packet"
+	default:
+		return "syscall"
+	}
+}
+
+func end(fault *v1.Fault, reason string) {
+	fault.State, fault.Verdict, fault.Reason = "ended", "injected", reason
+	if fault.GetCounters().GetInjected() == 0 {
+		fault.Verdict = "inert"
+	}
+}
+
+func (f *fake) find(id string) (*v1.Fault, error) {
+	for _, fault := range f.faults {
+		if fault.GetId() == id {
+			return fault, nil
+		}
+	}
+	return nil, connect.NewError(connect.CodeNotFound, fmt.Errorf("id: no fault %s", id))
+}
+
+func (f *fake) Update(_ context.Context, r *connect.Request[v1.UpdateRequest]) (*connect.Response[v1.UpdateResponse], error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	fault, err := f.find(r.Msg.GetId())
+	if err != nil {
+		return nil, err
+	}
+	fault.Notes = append(fault.Notes, fmt.Sprintf("updated %v %v %q %q %q", r.Msg.GetPercent(), r.Msg.GetLoss(), r.Msg.GetDuration(), r.Msg.GetDelay(), r.Msg.GetJitter()))
+	return connect.NewResponse(&v1.UpdateResponse{Fault: fault}), nil
+}
+
+func (f *fake) List(context.Context, *connect.Request[v1.ListRequest]) (*connect.Response[v1.ListResponse], error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return connect.NewResponse(&v1.ListResponse{Faults: f.faults, Armed: f.killed == "", Reason: f.killed}), nil
+}
+
+func (f *fake) Get(_ context.Context, r *connect.Request[v1.GetRequest]) (*connect.Response[v1.GetResponse], error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	fault, err := f.find(r.Msg.GetId())
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&v1.GetResponse{Fault: fault}), nil
+}
+
+func (f *fake) Stop(_ context.Context, r *connect.Request[v1.StopRequest]) (*connect.Response[v1.StopResponse], error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	fault, err := f.find(r.Msg.GetId())
+	if err != nil {
+		return nil, err
+	}
+	if fault.GetState() != "ended" {
+		end(fault, "stopped")
+	}
+	return connect.NewResponse(&v1.StopResponse{Fault: fault}), nil
+}
+
+func (f *fake) StopAll(context.Context, *connect.Request[v1.StopAllRequest]) (*connect.Response[v1.StopAllResponse], error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, fault := range f.faults {
+		end(fault, "stopped")
+	}
+	return connect.NewResponse(&v1.StopAllResponse{Faults: f.faults}), nil
+}
+
+func (f *fake) Kill(_ context.Context, r *connect.Request[v1.KillRequest]) (*connect.Response[v1.KillResponse], error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.killed = r.Msg.GetReason()
+	return connect.NewResponse(&v1.KillResponse{Ended: uint32(len(f.faults))}), nil
+}
+
+func (f *fake) Arm(context.Context, *connect.Request[v1.ArmRequest]) (*connect.Response[v1.ArmResponse], error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.killed = ""
+	return connect.NewResponse(&v1.ArmResponse{}), nil
+}
+
+func (f *fake) Watch(_ context.Context, _ *connect.Request[v1.WatchRequest], stream *connect.ServerStream[v1.WatchResponse]) error {
+	fault := &v1.Fault{Id: "f1", Kind: "connect", Target: &v1.Target{Path: "/a"}}
+	return errors.Join(
+		stream.Send(&v1.WatchResponse{Time: "T1", Type: "hello"}),
+		stream.Send(&v1.WatchResponse{Time: "T2", Type: "started", Fault: fault, Message: "it begins"}),
+		stream.Send(&v1.WatchResponse{Time: "T3", Type: "lost", Lost: 9}),
+	)
+}
+
+func (f *fake) Kinds(context.Context, *connect.Request[v1.KindsRequest]) (*connect.Response[v1.KindsResponse], error) {
+	return connect.NewResponse(&v1.KindsResponse{Kinds: []*v1.Kind{
+		{Name: "packet", Summary: "lose packets", Parameters: []*v1.Parameter{{Name: "loss", Type: "percent", Help: "chance"}}},
+	}}), nil
+}
+
+func (f *fake) Check(_ context.Context, r *connect.Request[v1.CheckRequest]) (*connect.Response[v1.CheckResponse], error) {
+	if r.Msg.GetResidue() {
+		return connect.NewResponse(&v1.CheckResponse{}), nil
+	}
+	return connect.NewResponse(&v1.CheckResponse{Kernel: "6.12.0", Capabilities: []*v1.Capability{
+		{Kind: "packet", Mechanism: "tcx", Status: "works", Covers: "all"},
+		{Kind: "syscall", Mechanism: "task-work", Status: "refused", Reason: "no BTF"},
+	}}), nil
+}
+
+func (f *fake) Who(_ context.Context, r *connect.Request[v1.WhoRequest]) (*connect.Response[v1.WhoResponse], error) {
+	return connect.NewResponse(&v1.WhoResponse{Target: &v1.Target{Path: "/proc-of-" + fmt.Sprint(r.Msg.GetPid()), CgroupId: 42}}), nil
+}
+
+// hung is a daemon that never answers.
+type hung struct {
+	faultdv1alpha1connect.UnimplementedFaultServiceHandler
+}
+
+func (hung) Kill(ctx context.Context, _ *connect.Request[v1.KillRequest]) (*connect.Response[v1.KillResponse], error) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(time.Minute):
+	}
+	return nil, ctx.Err()
+}

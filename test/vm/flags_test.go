@@ -1,0 +1,62 @@
+package main
+
+import (
+	"io"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestParseRun(t *testing.T) {
+	o, err := parseRun(strings.Fields("-kernel 6.12 -file x -env A=b=c -module veth -- ./x.test -test.v -test.timeout=2m0s"), io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := o.programs[0]
+	if len(o.programs) != 1 || p.Path != "./x.test" || !slices.Equal(p.Args, []string{"-test.v", "-test.timeout=2m0s"}) {
+		t.Errorf("programs %+v", o.programs)
+	}
+	if o.timeout != 2*time.Minute+bootAllowance || o.workDir == "" || !strings.HasPrefix(o.files[0], "/") {
+		t.Errorf("options %+v", o)
+	}
+
+	o, err = parseRun(strings.Fields("-kernel 6.12 -timeout 5s -binaries a.test,b.test -- -test.v"), io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(o.programs) != 2 || o.programs[1].Path != "b.test" || o.programs[1].Args[0] != "-test.v" || o.timeout != 5*time.Second {
+		t.Errorf("options %+v", o)
+	}
+}
+
+func TestParseRunRefuses(t *testing.T) {
+	for line, want := range map[string]string{
+		"-- x":                             "-kernel is missing",
+		"-kernel 6.12":                     "no program",
+		"-kernel 6.12 -env A -- x":         "KEY=VALUE",
+		"-kernel 6.12 -nonsense -- x":      "nonsense",
+		"-kernel 6.12 -reset-after M -- x": "needs -persist",
+	} {
+		if _, err := parseRun(strings.Fields(line), io.Discard); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: got %v, want %q", line, err, want)
+		}
+	}
+}
+
+func TestTimeoutFor(t *testing.T) {
+	for _, tt := range []struct {
+		args string
+		n    int
+		want time.Duration
+	}{
+		{"-test.v", 1, defaultTimeout},
+		{"-test.timeout=0", 1, defaultTimeout},
+		{"-test.timeout=30s", 1, 30*time.Second + bootAllowance},
+		{"-test.timeout=30s", 3, 90*time.Second + bootAllowance},
+	} {
+		if got := timeoutFor(strings.Fields(tt.args), tt.n); got != tt.want {
+			t.Errorf("%q for %d: got %s, want %s", tt.args, tt.n, got, tt.want)
+		}
+	}
+}
