@@ -23,10 +23,11 @@ cleanup() {
 }
 trap cleanup EXIT
 
-in_group() { # in_group GROUP COMMAND...: runs it in a cgroup from its first instruction on
+in_group() { # in_group GROUP COMMAND...: becomes the command, in a cgroup; call it in a subshell
 	local group=$1
 	shift
-	(echo "$BASHPID" >"$tree/$name/$group/cgroup.procs" && exec "$@")
+	echo "$BASHPID" >"$tree/$name/$group/cgroup.procs"
+	exec "$@"
 }
 field() { "$faultd" -o json get "$1" | jq -r ".$2"; }
 
@@ -45,7 +46,7 @@ echo "faultd demo: Redis on 127.0.0.1:$port; its client lives in cgroup /$name/c
 echo
 step() { # step NAME [FAULT-ID]
 	local counters=""
-	in_group client "$PWD/bin/democlient" --address 127.0.0.1:$port --for 3s >"$dir/saw"
+	(in_group client "$PWD/bin/democlient" --address 127.0.0.1:$port --for 3s) >"$dir/saw"
 	[ -z "${2:-}" ] || counters="$("$faultd" -o json get "$2" | jq -r '"\(.mechanism): evaluated \(.evaluated), matched \(.matched), injected \(.injected), not applied \(.notApplied)"')"
 	printf '%-20s %s\n' "$1" "$(cat "$dir/saw")"
 	[ -z "$counters" ] || printf '%-20s %s\n' "" "$counters"
