@@ -23,7 +23,7 @@ func Residue(pinDir string, daemonLives bool) ([]string, error) {
 		return nil, err
 	}
 	if !daemonLives {
-		maps, err := residueMaps(pinDir)
+		maps, err := residueMaps()
 		if err != nil {
 			return nil, err
 		}
@@ -62,14 +62,8 @@ func residuePrograms() ([]string, error) {
 	}
 }
 
-func residueMaps(pinDir string) ([]string, error) {
-	var kill ebpf.MapID
-	if s, err := OpenSwitch(pinDir); err == nil {
-		if info, err := s.kill.Info(); err == nil {
-			kill, _ = info.ID()
-		}
-		s.Close()
-	}
+// residueMaps leaves switches out: one that is neither pinned nor held by a process cannot be.
+func residueMaps() ([]string, error) {
 	var found []string
 	for id := ebpf.MapID(0); ; {
 		var err error
@@ -82,7 +76,7 @@ func residueMaps(pinDir string) ([]string, error) {
 		if err != nil {
 			continue
 		}
-		if info, err := m.Info(); err == nil && id != kill && strings.HasPrefix(info.Name, namePrefix) {
+		if info, err := m.Info(); err == nil && info.Name != namePrefix+killPin && strings.HasPrefix(info.Name, namePrefix) {
 			found = append(found, fmt.Sprintf("map %s (id %d)", info.Name, id))
 		}
 		m.Close()

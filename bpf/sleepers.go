@@ -116,7 +116,9 @@ func (s *Sleepers) SetHolder(pid int, address uint64) {
 func (s *Sleepers) ClearHolder() { s.config.word(8).Store(0) }
 
 // Sleeper is one thread's place.
-type Sleeper struct{ words *[sleeperSize / 8]atomic.Uint64 }
+type Sleeper struct {
+	words *[sleeperSize / 8]atomic.Uint64
+}
 
 // At is sleeper n, which must be below MaxSleepers.
 func (s *Sleepers) At(n int) Sleeper {

@@ -34,7 +34,7 @@ func parseRun(args []string, diag io.Writer) (options, error) {
 	f.Func("module", "kernel module that must be there; may be repeated", func(s string) error { o.modules = append(o.modules, s); return nil })
 	f.StringVar(&o.append, "append", "", "addition to the kernel's command line")
 	f.StringVar(&o.mem, "mem", "1G", "memory of the guest")
-	f.StringVar(&o.accel, "accel", "tcg", "QEMU's accelerator with its options")
+	f.StringVar(&o.accel, "accel", defaultAccel, "QEMU's accelerator with its options")
 	f.IntVar(&o.smp, "smp", 2, "processors of the guest")
 	f.DurationVar(&o.timeout, "timeout", 0, fmt.Sprintf("limit for the machine (default -test.timeout + %s, or %s)", bootAllowance, defaultTimeout))
 	f.StringVar(&o.persist, "persist", "", "ext4 disk image to mount at "+guest.PersistDir+"; made if it is not there")
