@@ -6,9 +6,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+
+	"golang.org/x/sys/unix"
 )
 
-// Version of the actions' form. A journal with a newer one is refused.
+// Version is the form of actions and records. It grows whenever an older build could not undo what a newer one wrote.
 const Version = 1
 
 // Action is one reversible change, as data that needs nothing of the fault that made it. Exactly one pointer is set.
@@ -32,18 +35,20 @@ const (
 	AlreadyGone Outcome = "already gone"
 	// Changed: somebody else has changed it since; it was left alone.
 	Changed Outcome = "changed by somebody else"
+	// Rebooted: it was gone with a reboot; nothing was looked at. Only Replay gives it.
+	Rebooted Outcome = "gone with the reboot"
 )
 
 type undoer interface {
+	validate() error
 	undo(ctx context.Context) (Outcome, error)
 	// durable: the change survives a reboot.
 	durable() bool
-	validate() error
 }
 
 func (a Action) only() (undoer, error) {
 	if a.Version != Version {
-		return nil, fmt.Errorf("version %d of an action: this build knows version %d; undo it with the build that wrote it", a.Version, Version)
+		return nil, fmt.Errorf("read an action: it has version %d, this build knows version %d; undo it with the build that wrote it", a.Version, Version)
 	}
 	var set []undoer
 	if a.WriteFile != nil {
@@ -62,27 +67,31 @@ func (a Action) only() (undoer, error) {
 		set = append(set, a.RemoveFilter)
 	}
 	if len(set) != 1 {
-		return nil, fmt.Errorf("an action must be exactly one thing, this is %d", len(set))
+		return nil, fmt.Errorf("read an action: it must be exactly one thing, it is %d", len(set))
 	}
-	return set[0], nil
+	return set[0], set[0].validate()
 }
 
-// Validate says whether the action is whole.
+// Validate names the first field that makes no sense. It looks at nothing but the action.
 func (a Action) Validate() error {
-	u, err := a.only()
-	if err != nil {
-		return err
-	}
-	return u.validate()
+	_, err := a.only()
+	return err
 }
 
-// Undo takes the change back. Twice is fine. What somebody else changed since is left alone.
+// Undo takes the change back. Twice is fine. What somebody else changed since is left alone: Changed. An error means that
+// the change may still be there, and that trying again makes sense.
 func (a Action) Undo(ctx context.Context) (Outcome, error) {
 	u, err := a.only()
 	if err != nil {
 		return "", err
 	}
+	if err := ctx.Err(); err != nil {
+		return "", err
+	}
 	return u.undo(ctx)
 }
 
-var errIncomplete = errors.New("a field is missing")
+// gone: the errors of a path that leads nowhere. ENODEV is an open file of a removed cgroup (kernfs).
+func gone(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ENODEV)
+}

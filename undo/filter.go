@@ -4,41 +4,54 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
-// RemoveFilter removes a tc filter of ours, and the clsact qdisc under it if we made that and nobody else uses it.
+// RemoveFilter removes a tc BPF filter of ours from a device, and the clsact qdisc under it if we made that and nobody else
+// uses it. Another filter in our place (handle and priority, but not the name) is left alone: Changed.
 type RemoveFilter struct {
+	// NetNSInode names the network namespace.
 	NetNSInode uint64 `json:"netnsInode"`
 	Ifindex    int    `json:"ifindex"`
-	Ifname     string `json:"ifname"`
-	Parent     uint32 `json:"parent"`
-	Handle     uint32 `json:"handle"`
-	Priority   uint16 `json:"priority"`
-	Name       string `json:"name"`
-	OwnsQdisc  bool   `json:"ownsQdisc"`
+	// Ifname is for people; devices can be renamed.
+	Ifname string `json:"ifname"`
+	// Parent is netlink.HANDLE_MIN_EGRESS or netlink.HANDLE_MIN_INGRESS.
+	Parent   uint32 `json:"parent"`
+	Handle   uint32 `json:"handle"`
+	Priority uint16 `json:"priority"`
+	// Name is that of the BPF filter.
+	Name string `json:"name"`
+	// OwnsQdisc: the device had no clsact qdisc before us.
+	OwnsQdisc bool `json:"ownsQdisc"`
 }
 
 func (r *RemoveFilter) durable() bool { return false }
 
 func (r *RemoveFilter) validate() error {
-	if r.NetNSInode == 0 || r.Ifindex == 0 || r.Handle == 0 || r.Name == "" {
-		return fmt.Errorf("remove a filter: %w", errIncomplete)
+	switch {
+	case r.NetNSInode == 0 || r.Ifindex <= 0:
+		return fmt.Errorf("remove a filter: network namespace %d and device %d make no sense", r.NetNSInode, r.Ifindex)
+	case r.Parent != netlink.HANDLE_MIN_EGRESS && r.Parent != netlink.HANDLE_MIN_INGRESS:
+		return fmt.Errorf("remove a filter of %s: parent %#x is neither egress nor ingress of clsact", r.Ifname, r.Parent)
+	case r.Handle == 0 || r.Priority == 0 || r.Name == "":
+		return fmt.Errorf("remove a filter of %s: handle %d, priority %d and name %q must all be there", r.Ifname, r.Handle, r.Priority, r.Name)
 	}
 	return nil
 }
 
 func (r *RemoveFilter) undo(context.Context) (Outcome, error) {
 	ns, err := openNetNS(r.NetNSInode)
-	if err != nil || ns < 0 {
-		return AlreadyGone, err
+	if err != nil {
+		return "", err
 	}
-	defer unix.Close(ns)
-	handle, err := netlink.NewHandleAt(netns.NsHandle(ns), unix.NETLINK_ROUTE)
+	if ns == nil {
+		return AlreadyGone, nil
+	}
+	defer ns.Close()
+	handle, err := netlink.NewHandleAt(netns.NsHandle(ns.Fd()), unix.NETLINK_ROUTE)
 	if err != nil {
 		return "", fmt.Errorf("open netlink in network namespace %d: %w", r.NetNSInode, err)
 	}
@@ -50,35 +63,48 @@ func (r *RemoveFilter) undo(context.Context) (Outcome, error) {
 	if err != nil {
 		return "", fmt.Errorf("look at device %s: %w", r.Ifname, err)
 	}
-	outcome, err := r.removeFrom(handle, device)
+	return r.undoOn(handle, device)
+}
+
+func (r *RemoveFilter) undoOn(handle *netlink.Handle, device netlink.Link) (Outcome, error) {
+	outcome, err := r.removeFilter(handle, device)
 	if err != nil || !r.OwnsQdisc {
 		return outcome, err
 	}
-	return outcome, removeIdleClsact(handle, device)
+	removed, err := removeIdleClsact(handle, device)
+	if err != nil {
+		return "", err
+	}
+	if removed {
+		return Undone, nil
+	}
+	return outcome, nil
 }
 
-func (r *RemoveFilter) removeFrom(handle *netlink.Handle, device netlink.Link) (Outcome, error) {
+func (r *RemoveFilter) removeFilter(handle *netlink.Handle, device netlink.Link) (Outcome, error) {
 	filters, err := listFilters(handle, device, r.Parent)
 	if err != nil {
 		return "", err
 	}
+	outcome := AlreadyGone
 	for _, f := range filters {
-		ours, isBPF := f.(*netlink.BpfFilter)
-		if !isBPF || ours.Handle != r.Handle || ours.Priority != r.Priority {
+		attrs := f.Attrs()
+		if attrs.Handle != r.Handle || attrs.Priority != r.Priority {
 			continue
 		}
-		if ours.Name != r.Name {
-			return Changed, nil
+		if ours, ok := f.(*netlink.BpfFilter); !ok || ours.Name != r.Name {
+			outcome = Changed
+			continue
 		}
-		if err := handle.FilterDel(ours); err != nil && !errors.Is(err, unix.ENOENT) {
-			return "", fmt.Errorf("remove the filter of %s: %w", r.Ifname, err)
+		if err := handle.FilterDel(f); err != nil && !errors.Is(err, unix.ENOENT) {
+			return "", fmt.Errorf("remove the filter of %s: %w", device.Attrs().Name, err)
 		}
 		return Undone, nil
 	}
-	return AlreadyGone, nil
+	return outcome, nil
 }
 
-// listFilters of a device without clsact are none.
+// listFilters gives none for a device without clsact (the kernel says so with an empty list, or with EINVAL or ENOENT).
 func listFilters(handle *netlink.Handle, device netlink.Link, parent uint32) ([]netlink.Filter, error) {
 	filters, err := handle.FilterList(device, parent)
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
@@ -90,46 +116,31 @@ func listFilters(handle *netlink.Handle, device netlink.Link, parent uint32) ([]
 	return filters, nil
 }
 
-func removeIdleClsact(handle *netlink.Handle, device netlink.Link) error {
+// removeIdleClsact removes the clsact qdisc unless somebody's filter hangs on it. The kernel cannot do the two in one
+// step, so a filter that is added in between is lost with it.
+func removeIdleClsact(handle *netlink.Handle, device netlink.Link) (removed bool, err error) {
 	for _, parent := range []uint32{netlink.HANDLE_MIN_EGRESS, netlink.HANDLE_MIN_INGRESS} {
 		filters, err := listFilters(handle, device, parent)
 		if err != nil || len(filters) > 0 {
-			return err
+			return false, err
 		}
 	}
 	qdiscs, err := handle.QdiscList(device)
 	if err != nil {
-		return fmt.Errorf("list the qdiscs of %s: %w", device.Attrs().Name, err)
+		return false, fmt.Errorf("list the qdiscs of %s: %w", device.Attrs().Name, err)
 	}
 	for _, q := range qdiscs {
 		if q.Type() != "clsact" {
 			continue
 		}
-		if err := handle.QdiscDel(q); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EINVAL) {
-			return fmt.Errorf("remove the clsact qdisc of %s: %w", device.Attrs().Name, err)
+		err := handle.QdiscDel(q)
+		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EINVAL) {
+			return false, nil // by another replay
 		}
-	}
-	return nil
-}
-
-// openNetNS finds a network namespace by its inode among those of processes and the named ones; -1: it is gone.
-func openNetNS(inode uint64) (int, error) {
-	for _, pattern := range []string{"/proc/self/ns/net", "/run/netns/*", "/run/docker/netns/*", "/proc/[0-9]*/ns/net"} {
-		paths, err := filepath.Glob(pattern)
 		if err != nil {
-			return -1, fmt.Errorf("look for network namespace %d: %w", inode, err)
+			return false, fmt.Errorf("remove the clsact qdisc of %s: %w", device.Attrs().Name, err)
 		}
-		for _, p := range paths {
-			var st unix.Stat_t
-			if unix.Stat(p, &st) != nil || st.Ino != inode {
-				continue
-			}
-			fd, err := unix.Open(p, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-			if err != nil {
-				continue // its process ended; another may hold it
-			}
-			return fd, nil
-		}
+		return true, nil
 	}
-	return -1, nil
+	return false, nil
 }

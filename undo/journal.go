@@ -4,14 +4,26 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
-const journalName = "journal"
+// The journal is one file, and a second one while it is being compacted.
+const (
+	journalName = "journal"
+	freshName   = "journal.new"
+)
+
+// ErrBusy says that another process is compacting the journal, so that nothing was written. Trying again helps. It is
+// given rather than waited for, as that process may have been stopped.
+var ErrBusy = errors.New("the journal is being compacted")
 
 // Entry is one action that must be undone.
 type Entry struct {
@@ -19,42 +31,72 @@ type Entry struct {
 	Fault  string    `json:"fault"`
 	BootID string    `json:"bootId"`
 	Time   time.Time `json:"time"`
-	Action Action    `json:"action"`
+	// PID and StartTime are the process that wrote it, which may not have made the change yet (see Replay).
+	PID       int    `json:"pid"`
+	StartTime uint64 `json:"startTime"`
+	Action    Action `json:"action"`
 }
 
-// Journal is the write-ahead log of what must be undone. Daemon and guard may both append: each record is one write to a
-// file that is only appended to. Nobody ever waits for a lock, so a stopped process holds nobody up.
+// Journal is the write-ahead log of what must be undone. Several processes may write it at once, and several goroutines.
+//
+// How they keep out of each other's way. A record is one write to a file opened with O_APPEND, which local file systems
+// do as a whole, so writers need no turns. Only Compact would hurt: it puts another file in the journal's place, and
+// what is written into the old one after Compact has read it would be lost. So a writer holds a shared flock(2) while it
+// writes and has seen, under the lock, that its file is still the one with the name; Compact holds the exclusive lock of both files.
+// All locks are asked for without waiting: a process that was stopped keeps its locks, and must not hold up the
+// guard. A writer then gets ErrBusy (the change is not made, or an undone entry is undone once more), Compact does
+// nothing, and Read takes no lock at all: the name always means a whole journal.
 type Journal struct {
 	dir string
-	mu  sync.Mutex
+	// mu is read-held to write and held to compact, so that this process is never busy for itself.
+	mu     sync.RWMutex
+	closed bool
 }
 
-// Open makes the directory and the journal if they are missing.
+// Open makes the directory (0700) and the journal in it if they are missing, and refuses a journal that a newer build
+// wrote (*VersionError) or that others may write. A damaged journal opens; Read and Replay tell of the damage.
+// The caller closes it.
 func Open(dir string) (*Journal, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make the state directory: %w", err)
+	if err := makeDir(dir); err != nil {
+		return nil, fmt.Errorf("make the journal's directory: %w", err)
 	}
-	j := &Journal{dir: dir}
-	f, err := j.open()
+	f, err := os.OpenFile(filepath.Join(dir, journalName), os.O_WRONLY|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("open the journal: %w", err)
 	}
 	if err := errors.Join(f.Close(), syncDir(dir)); err != nil {
 		return nil, fmt.Errorf("open the journal: %w", err)
 	}
-	return j, nil
-}
-
-// open opens by name each time: after a compaction the name means another file.
-func (j *Journal) open() (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(j.dir, journalName), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("open the journal: %w", err)
+	if _, err := Read(dir); err != nil && !onlyCorrupt(err) {
+		return nil, err
 	}
-	return f, nil
+	return &Journal{dir: dir}, nil
 }
 
-// Begin writes an action down, for good, before it returns; only then may the change be made.
+// makeDir makes a directory and those above it, each of them for good.
+func makeDir(dir string) error {
+	err := os.Mkdir(dir, 0o700)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := makeDir(filepath.Dir(dir)); err != nil {
+			return err
+		}
+		err = os.Mkdir(dir, 0o700)
+	}
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(dir))
+}
+
+// onlyCorrupt: the journal is damaged, and nothing else is wrong.
+func onlyCorrupt(err error) bool {
+	return errors.As(err, new(*CorruptError)) && !errors.As(err, new(*VersionError))
+}
+
+// Begin writes an action down, on the disk, before it returns; only then may the change be made, and not if Begin fails.
 func (j *Journal) Begin(fault string, a Action) (Entry, error) {
 	if err := a.Validate(); err != nil {
 		return Entry{}, fmt.Errorf("write into the journal: %w", err)
@@ -63,73 +105,174 @@ func (j *Journal) Begin(fault string, a Action) (Entry, error) {
 	if err != nil {
 		return Entry{}, err
 	}
-	e := Entry{ID: rand.Text(), Fault: fault, BootID: boot, Time: time.Now(), Action: a}
-	return e, j.append(record{Begin: &e})
+	start, err := StartTime(os.Getpid())
+	if err != nil {
+		return Entry{}, err
+	}
+	e := Entry{ID: rand.Text(), Fault: fault, BootID: boot, Time: time.Now().Round(0).UTC(), PID: os.Getpid(), StartTime: start, Action: a}
+	if err := j.append(true, record{Begin: &e}); err != nil {
+		return Entry{}, fmt.Errorf("write into the journal: %w", err)
+	}
+	return e, nil
 }
 
-// Done strikes an entry out after it was undone.
-func (j *Journal) Done(e Entry) error { return j.append(record{Done: e.ID}) }
-
-func (j *Journal) append(r record) error {
-	b, err := r.encode()
-	if err != nil {
-		return err
-	}
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	f, err := j.open()
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("write into the journal: %w", err)
+// Done strikes an entry out after it was undone. Twice is fine. It does not wait for the disk, which may be the one that is
+// being hurt: if a power cut takes the record back, the entry is replayed once more and nothing is found.
+func (j *Journal) Done(e Entry) error {
+	if err := j.append(false, record{Done: e.ID}); err != nil {
+		return fmt.Errorf("strike an entry out of the journal: %w", err)
 	}
 	return nil
 }
 
-// Pending gives what must still be undone, in the order of writing.
+// Pending gives what must still be undone, in the order of writing, as Read does.
 func (j *Journal) Pending() ([]Entry, error) { return Read(j.dir) }
 
-// Compact starts a fresh journal if nothing is pending and nothing is torn. Only the daemon does this, and only while it has no fault
-// and no guard that could be writing.
-func (j *Journal) Compact() error {
+// Close waits for writes that have begun and lets no other begin: they give fs.ErrClosed. What is pending stays so.
+func (j *Journal) Close() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	pending, err := Read(j.dir)
-	if err != nil || len(pending) > 0 {
+	j.closed = true
+	return nil
+}
+
+// append writes records with one write.
+func (j *Journal) append(durable bool, records ...record) (err error) {
+	var b []byte
+	for _, r := range records {
+		one, err := r.encode()
+		if err != nil {
+			return err
+		}
+		b = append(b, one...)
+	}
+	j.mu.RLock()
+	defer j.mu.RUnlock()
+	if j.closed {
+		return fs.ErrClosed
+	}
+	f, err := j.lock(unix.LOCK_SH)
+	if err != nil {
 		return err
 	}
-	if err := os.Truncate(filepath.Join(j.dir, journalName), 0); err != nil {
-		return fmt.Errorf("compact the journal: %w", err)
+	defer f.Close()
+	if err := writeOnce(f, b); err != nil || !durable {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		// It may have reached the disk, or not. The change will not be made, so strike it out, as well as that goes.
+		if strike, encodeErr := (record{Done: records[0].Begin.ID}).encode(); encodeErr == nil {
+			err = errors.Join(err, writeOnce(f, strike))
+		}
+		return err
 	}
 	return nil
 }
 
-// Read gives the pending entries of a journal that somebody may be writing, or that ends in half a record. It never waits
-// and never writes. With a *CorruptError it gives what could be read as well.
+// lock opens the journal and takes its lock, shared or exclusive, without waiting. Closing the file lets go of the lock.
+func (j *Journal) lock(how int) (*os.File, error) {
+	path := filepath.Join(j.dir, journalName)
+	for {
+		f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|unix.O_NOFOLLOW, 0)
+		if err != nil {
+			return nil, err
+		}
+		current, err := lockCurrent(f, path, how)
+		if err == nil && current {
+			return f, nil
+		}
+		f.Close()
+		if err != nil {
+			return nil, err
+		}
+		// It was compacted between the two; each turn of this loop is another compaction.
+	}
+}
+
+// lockCurrent locks a file and says whether it still is the one at path.
+func lockCurrent(f *os.File, path string, how int) (bool, error) {
+	if err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
+		return false, ErrBusy
+	} else if err != nil {
+		return false, fmt.Errorf("lock the journal: %w", err)
+	}
+	ours, err := f.Stat()
+	if err != nil {
+		return false, err
+	}
+	named, err := os.Lstat(path)
+	if err != nil {
+		return false, err
+	}
+	return os.SameFile(ours, named), nil
+}
+
+// writeOnce is one write(2). os.File.Write would go on after a short one, behind what another process wrote meanwhile. A
+// short write is left where it is: the reader knows it for a record cut short.
+func writeOnce(f *os.File, b []byte) error {
+	for {
+		n, err := unix.Write(int(f.Fd()), b)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return os.NewSyscallError("write", err)
+		case n < len(b):
+			return fmt.Errorf("%w: %d of %d bytes; the disk may be full", io.ErrShortWrite, n, len(b))
+		default:
+			return nil
+		}
+	}
+}
+
+// Read gives the pending entries of a journal that another process may be writing, or that ends in half a record. It
+// never waits and never writes. No journal is an empty one. Beside a *CorruptError or *VersionError (joined; use errors.As) it gives
+// all that could be read.
 func Read(dir string) ([]Entry, error) {
-	b, err := os.ReadFile(filepath.Join(dir, journalName))
-	if errors.Is(err, os.ErrNotExist) {
+	f, err := os.OpenFile(filepath.Join(dir, journalName), os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read the journal: %w", err)
 	}
+	defer f.Close()
+	if err := checkOwner(f); err != nil {
+		return nil, err
+	}
+	b, err := io.ReadAll(f)
+	if err != nil {
+		return nil, fmt.Errorf("read the journal: %w", err)
+	}
 	records, err := decode(b)
+	return pending(records), err
+}
+
+// checkOwner refuses a journal that others may write: what it says is done with our rights.
+func checkOwner(f *os.File) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return fmt.Errorf("look at the journal: %w", err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Uid != 0 && int(st.Uid) != os.Geteuid() || st.Mode&0o022 != 0 {
+		return fmt.Errorf("read %s: others than its owner %d may have written it (mode %#o)", f.Name(), st.Uid, st.Mode)
+	}
+	return nil
+}
+
+func pending(records []record) []Entry {
 	done := map[string]bool{}
 	for _, r := range records {
-		if r.Done != "" {
+		if r.Begin == nil {
 			done[r.Done] = true
 		}
 	}
-	var pending []Entry
+	var entries []Entry
 	for _, r := range records {
 		if r.Begin != nil && !done[r.Begin.ID] {
-			pending = append(pending, *r.Begin)
+			entries = append(entries, *r.Begin)
 		}
 	}
-	return pending, err
+	return entries
 }
 
 func bootID() (string, error) {
@@ -138,12 +281,4 @@ func bootID() (string, error) {
 		return "", fmt.Errorf("read the boot id: %w", err)
 	}
 	return strings.TrimSpace(string(b)), nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

@@ -9,10 +9,11 @@ import (
 	"faultd/test/vm/guest"
 )
 
-// canaryKernel is the one on which QEMU 7.2 failed every time.
+// canaryKernel is one on which QEMU 7.2 with parallel processors failed every time.
 const canaryKernel = "6.12"
 
-// toggles are enough for QEMU 10.0.2 with parallel processors to fail in most runs.
+// toggles are many times what QEMU 7.2 with parallel processors needs to fail; 10.0.2 so run takes
+// some thousands, too many for every run of the tests.
 const toggles = 1000
 
 // TestTextPatchingCanary makes sure that QEMU, run the way we do, survives a guest kernel that
