@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"strings"
 	"time"
-
-	"github.com/cilium/ebpf/btf"
 )
 
 // SyscallMechanism is a way in which system calls are delayed.
@@ -110,28 +108,10 @@ func (k *Kernel) precheck(m SyscallMechanism, calls []string, delay time.Duratio
 			}
 		}
 		return k.lsmRuns()
-	case MechanismTaskWork:
-		return haveTaskWork()
 	case MechanismSpin:
 		if delay > maxSpin {
 			return fmt.Errorf("%v is too long to wait on the CPU, the limit is %v", delay, maxSpin)
 		}
 	}
 	return nil
-}
-
-// haveTaskWork looks for the kernel function under both its names: the program asks at run time which there is, and loads
-// without either.
-func haveTaskWork() error {
-	kernel, err := btf.LoadKernelSpec()
-	if err != nil {
-		return fmt.Errorf("read the kernel's types: %w", err)
-	}
-	for _, name := range []string{"bpf_task_work_schedule_resume", "bpf_task_work_schedule_resume_impl"} {
-		var f *btf.Func
-		if kernel.TypeByName(name, &f) == nil {
-			return nil
-		}
-	}
-	return errors.New("the kernel has no bpf_task_work_schedule_resume (6.18)")
 }

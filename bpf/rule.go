@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -111,7 +112,10 @@ type Installed struct {
 	peers    []sharedPeerKey
 	releases []func() error
 	missed   func() uint64
-	final    *Counters
+
+	// mu guards final alone: counters are read while the kernel side is busy loading programs.
+	mu    sync.Mutex
+	final *Counters
 }
 
 // encode checks the numbers that the kernel must be able to trust, and writes the rule in the kernel's form.
@@ -261,8 +265,8 @@ func (in *Installed) Update(r Rule) error {
 
 // Counters reads what happened so far; after Close what had happened by then.
 func (in *Installed) Counters() Counters {
-	in.kernel.mu.Lock()
-	defer in.kernel.mu.Unlock()
+	in.mu.Lock()
+	defer in.mu.Unlock()
 	if in.final != nil {
 		return *in.final
 	}
@@ -304,8 +308,10 @@ func (in *Installed) remove() error {
 	for _, key := range in.peers {
 		errs = append(errs, k.maps["faultd_peers"].Delete(key))
 	}
+	in.mu.Lock()
 	final := in.read()
 	in.final = &final
+	in.mu.Unlock()
 	k.slots[in.slot] = nil
 	return errors.Join(errs...)
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 )
 
@@ -136,11 +137,15 @@ func (k *Kernel) openMechanism(m SyscallMechanism, point string, s *syscallProgr
 	case MechanismLSM:
 		return k.openLSM(point, s)
 	case MechanismTaskWork:
-		return k.openTracepoint(loadSyscallTask, point, s)
+		program, err := taskWorkProgram()
+		if err != nil {
+			return err
+		}
+		return k.openTracepoint(loadSyscallTask, program, point, s)
 	case MechanismClones:
 		return k.openClones(point, s)
 	case MechanismSpin:
-		return k.openTracepoint(loadSyscallSpin, point, s)
+		return k.openTracepoint(loadSyscallSpin, "faultd_return", point, s)
 	}
 	return fmt.Errorf("mechanism %q: there is none of this name", m)
 }
@@ -158,11 +163,28 @@ func (k *Kernel) own(spec *ebpf.CollectionSpec, s *syscallPrograms) (*ebpf.Colle
 	return c, nil
 }
 
-func (k *Kernel) openTracepoint(load func() (*ebpf.CollectionSpec, error), call string, s *syscallPrograms) error {
+// taskWorkProgram is the program for the name that this kernel's function has; the wrong one would not load.
+func taskWorkProgram() (string, error) {
+	kernel, err := btf.LoadKernelSpec()
+	if err != nil {
+		return "", fmt.Errorf("read the kernel's types: %w", err)
+	}
+	var f *btf.Func
+	if kernel.TypeByName("bpf_task_work_schedule_resume", &f) == nil {
+		return "faultd_return", nil
+	}
+	if kernel.TypeByName("bpf_task_work_schedule_resume_impl", &f) == nil {
+		return "faultd_return_impl", nil
+	}
+	return "", errors.New("the kernel has no bpf_task_work_schedule_resume (Linux 6.18)")
+}
+
+func (k *Kernel) openTracepoint(load func() (*ebpf.CollectionSpec, error), program, call string, s *syscallPrograms) error {
 	spec, err := load()
 	if err != nil {
 		return fmt.Errorf("read the object: %w", err)
 	}
+	keepProgram(spec, program)
 	// In the new thread these return 0.
 	if err := spec.Variables["returns_twice"].Set(callBits([]string{"clone", "clone3", "fork", "vfork"})); err != nil {
 		return fmt.Errorf("set up the program: %w", err)
@@ -171,7 +193,7 @@ func (k *Kernel) openTracepoint(load func() (*ebpf.CollectionSpec, error), call 
 	if err != nil {
 		return err
 	}
-	l, err := attachTracepoint("syscalls", "sys_exit_"+kernelName(call), c.Programs["faultd_return"])
+	l, err := attachTracepoint("syscalls", "sys_exit_"+kernelName(call), c.Programs[program])
 	if err != nil {
 		return err
 	}

@@ -14,11 +14,11 @@ struct bpf_task_work {
 
 typedef int (*bpf_task_work_callback_t)(struct bpf_map *map, void *key, void *value);
 
-/* 6.18 to 6.19 want the last argument, later kernels fill it in themselves and have the other name. */
+/* 6.18 and 6.19 have the first and want its last argument; later kernels have the other, and fill that in themselves. */
 extern int bpf_task_work_schedule_resume_impl(struct task_struct *task, struct bpf_task_work *tw, void *map__map,
-					      bpf_task_work_callback_t callback, void *aux__prog) __ksym __weak;
+					      bpf_task_work_callback_t callback, void *aux__prog) __ksym;
 extern int bpf_task_work_schedule_resume(struct task_struct *task, struct bpf_task_work *tw, void *map__map,
-					 bpf_task_work_callback_t callback) __ksym __weak;
+					 bpf_task_work_callback_t callback) __ksym;
 
 struct pending {
 	struct bpf_task_work work;
@@ -44,21 +44,9 @@ static int wake_late(struct bpf_map *map, void *key, void *value)
 	return 0;
 }
 
-static __always_inline int schedule(struct pending *pending)
+/* This thread's entry with the delay that it is due, or 0. */
+static __always_inline struct pending *prepare(const struct sys_exit *ctx, __u32 tid)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
-
-	if (bpf_task_work_schedule_resume)
-		return bpf_task_work_schedule_resume(task, &pending->work, &faultd_pending, wake_late);
-	if (bpf_task_work_schedule_resume_impl)
-		return bpf_task_work_schedule_resume_impl(task, &pending->work, &faultd_pending, wake_late, 0);
-	return -1;
-}
-
-SEC("tracepoint/syscalls")
-int faultd_return(struct sys_exit *ctx)
-{
-	__u32 tid = bpf_get_current_pid_tgid();
 	struct pending new = {};
 
 	if (!is_return(ctx))
@@ -70,12 +58,36 @@ int faultd_return(struct sys_exit *ctx)
 		settle(&new.delay, NOT_APPLIED);
 		return 0;
 	}
-	struct pending *pending = bpf_map_lookup_elem(&faultd_pending, &tid);
+	return bpf_map_lookup_elem(&faultd_pending, &tid);
+}
 
-	if (pending && schedule(pending)) {
-		bpf_map_delete_elem(&faultd_pending, &tid);
-		settle(&new.delay, NOT_APPLIED);
-	}
+static __always_inline void give_up(struct pending *pending, __u32 tid)
+{
+	settle(&pending->delay, NOT_APPLIED);
+	bpf_map_delete_elem(&faultd_pending, &tid);
+}
+
+/* The loader keeps the one whose function the kernel has. */
+SEC("tracepoint/syscalls")
+int faultd_return(struct sys_exit *ctx)
+{
+	__u32 tid = bpf_get_current_pid_tgid();
+	struct pending *pending = prepare(ctx, tid);
+
+	if (pending && bpf_task_work_schedule_resume(bpf_get_current_task_btf(), &pending->work, &faultd_pending, wake_late))
+		give_up(pending, tid);
+	return 0;
+}
+
+SEC("tracepoint/syscalls")
+int faultd_return_impl(struct sys_exit *ctx)
+{
+	__u32 tid = bpf_get_current_pid_tgid();
+	struct pending *pending = prepare(ctx, tid);
+
+	if (pending && bpf_task_work_schedule_resume_impl(bpf_get_current_task_btf(), &pending->work, &faultd_pending,
+							  wake_late, 0))
+		give_up(pending, tid);
 	return 0;
 }
 

@@ -16,18 +16,19 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	syscallTaskMapFaultdKill     = "faultd_kill"
-	syscallTaskMapFaultdLease    = "faultd_lease"
-	syscallTaskMapFaultdLevels   = "faultd_levels"
-	syscallTaskMapFaultdPeers    = "faultd_peers"
-	syscallTaskMapFaultdPending  = "faultd_pending"
-	syscallTaskMapFaultdRules    = "faultd_rules"
-	syscallTaskMapFaultdSleep    = "faultd_sleep"
-	syscallTaskMapFaultdSleepers = "faultd_sleepers"
-	syscallTaskMapFaultdStats    = "faultd_stats"
-	syscallTaskMapFaultdTargets  = "faultd_targets"
-	syscallTaskProgFaultdReturn  = "faultd_return"
-	syscallTaskVarReturnsTwice   = "returns_twice"
+	syscallTaskMapFaultdKill        = "faultd_kill"
+	syscallTaskMapFaultdLease       = "faultd_lease"
+	syscallTaskMapFaultdLevels      = "faultd_levels"
+	syscallTaskMapFaultdPeers       = "faultd_peers"
+	syscallTaskMapFaultdPending     = "faultd_pending"
+	syscallTaskMapFaultdRules       = "faultd_rules"
+	syscallTaskMapFaultdSleep       = "faultd_sleep"
+	syscallTaskMapFaultdSleepers    = "faultd_sleepers"
+	syscallTaskMapFaultdStats       = "faultd_stats"
+	syscallTaskMapFaultdTargets     = "faultd_targets"
+	syscallTaskProgFaultdReturn     = "faultd_return"
+	syscallTaskProgFaultdReturnImpl = "faultd_return_impl"
+	syscallTaskVarReturnsTwice      = "returns_twice"
 )
 
 // loadSyscallTask returns the embedded CollectionSpec for syscallTask.
@@ -72,7 +73,8 @@ type syscallTaskSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type syscallTaskProgramSpecs struct {
-	FaultdReturn *ebpf.ProgramSpec `ebpf:"faultd_return"`
+	FaultdReturn     *ebpf.ProgramSpec `ebpf:"faultd_return"`
+	FaultdReturnImpl *ebpf.ProgramSpec `ebpf:"faultd_return_impl"`
 }
 
 // syscallTaskMapSpecs contains maps before they are loaded into the kernel.
@@ -156,12 +158,14 @@ type syscallTaskVariables struct {
 //
 // It can be passed to loadSyscallTaskObjects or ebpf.CollectionSpec.LoadAndAssign.
 type syscallTaskPrograms struct {
-	FaultdReturn *ebpf.Program `ebpf:"faultd_return"`
+	FaultdReturn     *ebpf.Program `ebpf:"faultd_return"`
+	FaultdReturnImpl *ebpf.Program `ebpf:"faultd_return_impl"`
 }
 
 func (p *syscallTaskPrograms) Close() error {
 	return _SyscallTaskClose(
 		p.FaultdReturn,
+		p.FaultdReturnImpl,
 	)
 }
 
