@@ -6,6 +6,10 @@
 #include "match.h"
 #include "peer.h"
 
+/* The helper, taking 64 bits: passed as an int the compiler may zero-extend the errno, and newer verifiers (seen on 7.3)
+ * want the whole register in -4095..0. */
+static long (*const set_retval)(__s64 error) = (void *)BPF_FUNC_set_retval;
+
 #define ANCESTOR(level) bpf_get_current_ancestor_cgroup_id(level)
 
 /* 0: the call goes on; else the errno (negative) it shall fail with. */
@@ -42,11 +46,12 @@ static __always_inline int connect_error(struct bpf_sock_addr *ctx, const struct
 
 static __always_inline int fail_if_due(struct bpf_sock_addr *ctx, const struct peer *peer)
 {
-	int error = connect_error(ctx, peer);
+	__s64 error = connect_error(ctx, peer);
 
-	if (!error)
+	barrier_var(error); /* the verifier must see this check, on this register */
+	if (error >= 0 || error < -4095)
 		return 1;
-	bpf_set_retval(error);
+	set_retval(error);
 	return 0;
 }
 
