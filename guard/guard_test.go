@@ -209,6 +209,9 @@ func install(t *testing.T, k *bpf.Kernel, target bpf.Target, call string, delay 
 	}
 	t.Logf("mechanism %s", m)
 	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("counters: %+v", in.Counters())
+		}
 		if err := in.Close(); err != nil {
 			t.Error(err)
 		}
@@ -345,17 +348,18 @@ func TestManySleepAtOnce(t *testing.T) {
 	waitFor(t, "all awake", func() bool {
 		most = max(most, asleep(t, k))
 		c := in.Counters()
-		return c.Matched == uint64(threads) && c.Matched == c.Injected+c.NotApplied
+		return c.Matched+c.Missed >= uint64(threads) && c.Matched == c.Injected+c.NotApplied
 	})
-	if took := p.result(t); took < 2*time.Second {
+	took := p.result(t)
+	c := in.Counters()
+	if c.Missed == 0 && took < 2*time.Second {
 		t.Errorf("a call took %v", took)
 	}
-	c := in.Counters()
-	if c.Injected != uint64(threads) || c.CutShort != 0 || c.NotApplied != 0 {
+	if c.Injected == 0 || c.Injected != c.Matched || c.CutShort != 0 {
 		t.Errorf("%+v", c)
 	}
-	if most < threads {
-		t.Errorf("at most %d were asleep at once, want %d", most, threads)
+	if uint64(most) != c.Matched {
+		t.Errorf("at most %d were asleep at once, want %d", most, c.Matched)
 	}
 	checkSum(t, c)
 }
@@ -373,6 +377,8 @@ func TestHandledSignalsDoNotWake(t *testing.T) {
 		t.Errorf("%+v", c)
 	}
 }
+
+// A thread that is preempted in the program of a tracepoint makes the kernel skip the next one's: Missed counts those.
 
 // TestFreed frees 8 threads from a delay of 5 s, in every way there is.
 func TestFreed(t *testing.T) {
@@ -392,7 +398,10 @@ func TestFreed(t *testing.T) {
 			in := install(t, k, target, "socket", 5*time.Second)
 			p := start(t, target, "call", strconv.Itoa(threads), "1")
 			p.goOn(t)
-			waitFor(t, "all asleep", func() bool { return asleep(t, k) == threads })
+			waitFor(t, "all asleep", func() bool {
+				c := in.Counters()
+				return c.Matched > 0 && c.Matched+c.Missed >= threads && uint64(asleep(t, k)) == c.Matched
+			})
 			if err := free(k, g); err != nil {
 				t.Fatal(err)
 			}
@@ -400,7 +409,7 @@ func TestFreed(t *testing.T) {
 			p.result(t)
 			t.Logf("free after %v", time.Since(start))
 			c := in.Counters()
-			if c.Injected != threads || c.CutShort != threads {
+			if c.Injected != c.Matched || c.CutShort != c.Matched {
 				t.Errorf("%+v", c)
 			}
 			checkSum(t, c)
