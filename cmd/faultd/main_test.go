@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -77,6 +78,10 @@ func TestScripts(t *testing.T) {
 	})
 }
 
+// oneRun lets one script at a time run faultd in this process: urfave/cli keeps its help and completion flags in
+// variables of the package, and writes to them. The program itself runs once per process.
+var oneRun sync.Mutex
+
 func runScript(ts *testscript.TestScript, neg bool, args []string) {
 	want, err := strconv.Atoi(args[0])
 	if neg || err != nil {
@@ -88,7 +93,9 @@ func runScript(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	}
 	words := append([]string{"faultd", "--socket", ts.Getenv("FAULTD_SOCKET")}, args[1:]...)
+	oneRun.Lock()
 	got := runWith(context.Background(), testNode(), words, strings.NewReader(""), ts.Stdout(), ts.Stderr())
+	oneRun.Unlock()
 	if got != want {
 		ts.Fatalf("exit code %d, want %d", got, want)
 	}
