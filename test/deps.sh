@@ -19,6 +19,7 @@ need ip iproute2
 need jq jq
 need git git
 need busybox busybox-static
+need buildah buildah
 need gcc gcc # for the race detector
 [ -e /usr/include/bpf/bpf_helpers.h ] || missing+=(libbpf-dev)
 [ -e /usr/include/linux/bpf.h ] || missing+=(linux-libc-dev)
