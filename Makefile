@@ -9,6 +9,7 @@ BUF := v1.75.0
 PROTOC_GEN_GO := v1.36.12
 PROTOC_GEN_CONNECT := v1.21.1
 GOLANGCI := v2.15.0
+TOXIPROXY := v2.12.0
 # The packages whose tests run in virtual machines too: on every kernel, and the daemon's, which take minutes there, on 6.12.
 VM_PACKAGES := bpf cgroup undo
 VM_DAEMON_KERNELS := 6.12
@@ -56,10 +57,15 @@ test-vm: ## effect tests in virtual machines: make test-vm KERNEL=6.12 RUN=TestX
 	@test/vm.sh "$(or $(KERNEL),$(VM_KERNELS))" "$(RUN)" $(VM_PACKAGES)
 	@test/vm.sh "$(or $(KERNEL),$(VM_DAEMON_KERNELS))" "$(RUN)" daemon
 
+bench: deps build ## measure speed beside bare runs: a table, and the raw numbers in bin/bench.json
+	GOBIN=$(GOBIN)/toxiproxy CGO_ENABLED=0 go install github.com/Shopify/toxiproxy/v2/cmd/server@$(TOXIPROXY)
+	CGO_ENABLED=0 go build -o bin/bench ./test/bench
+	@bin/bench
+
 image: ## build the container image with buildah
 	buildah bud -t faultd:dev .
 
 clean: ## remove what was built
 	rm -rf bin
 
-.PHONY: help deps build demo generate check-generated lint test test-unit test-vm image clean
+.PHONY: help deps build demo generate check-generated lint test test-unit test-vm bench image clean

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what building, the tests and the demo need, on Debian 12 as root. What is there already is left alone.
+# Installs what building, the tests, the demo and the benchmark need, on Debian 12 as root. What is there already is left alone.
 set -euo pipefail
 
 if [ "$(id -u)" != 0 ]; then
@@ -15,6 +15,7 @@ need clang-19 clang-19
 need llvm-strip-19 llvm-19
 need redis-server redis-server
 need redis-cli redis-tools
+need strace strace # for comparison in the benchmark
 need ip iproute2
 need jq jq
 need git git

@@ -1,0 +1,64 @@
+package main
+
+import (
+	"math"
+	"slices"
+)
+
+// Other programs share the machine, and whatever they do makes a run slower, never faster. So bare and other runs take
+// turns, and of each kind the one that was disturbed least counts.
+
+// best chooses that run: slices.Min for times, slices.Max for rates.
+type best func([]float64) float64
+
+var (
+	lowest  best = slices.Min[[]float64]
+	highest best = slices.Max[[]float64]
+)
+
+// pairs are runs that took turns: With[i] came right after Bare[i].
+type pairs struct {
+	Bare []float64 `json:"bare"`
+	With []float64 `json:"with"`
+}
+
+func (p *pairs) add(bare, with float64) {
+	p.Bare, p.With = append(p.Bare, bare), append(p.With, with)
+}
+
+func (p pairs) difference(of best) float64 { return of(p.With) - of(p.Bare) }
+
+func (p pairs) ratio(of best) float64 { return of(p.With) / of(p.Bare) }
+
+// noise is by what share two halves of the bare runs, which also took turns, differ.
+func (p pairs) noise(of best) float64 {
+	var halves [2][]float64
+	for i, v := range p.Bare {
+		halves[i%2] = append(halves[i%2], v)
+	}
+	if len(halves[1]) == 0 {
+		return math.Inf(1)
+	}
+	return math.Abs(of(halves[0])/of(halves[1]) - 1)
+}
+
+// indistinct says whether bare and other runs differ by no more than bare runs differ among themselves, or by a small share.
+func (p pairs) indistinct(of best, share float64) bool {
+	return math.Abs(p.ratio(of)-1) <= max(p.noise(of), share)
+}
+
+func mean(values []float64) float64 {
+	sum := 0.0
+	for _, v := range values {
+		sum += v
+	}
+	return sum / float64(len(values))
+}
+
+// quantile is the value below which a share q of the values lies.
+func quantile(values []float64, q float64) float64 {
+	if len(values) == 0 {
+		return math.NaN()
+	}
+	return slices.Sorted(slices.Values(values))[int(q*float64(len(values)-1))]
+}
