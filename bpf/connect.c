@@ -13,15 +13,16 @@ static long (*const set_retval)(__s64 error) = (void *)BPF_FUNC_set_retval;
 #define ANCESTOR(level) bpf_get_current_ancestor_cgroup_id(level)
 
 /* 0: the call goes on; else the errno (negative) it shall fail with. */
-static __always_inline int connect_error(struct bpf_sock_addr *ctx, const struct peer *peer)
+static __always_inline __s64 connect_error(struct bpf_sock_addr *ctx, const struct peer *peer)
 {
 	struct rule_set *set = find_rule_set(HOOK_CONNECT, ANCESTOR);
 
 	if (!set)
 		return 0;
 	struct permit permit = permit_read();
+	__s64 error = 0;
 
-	for (__u32 i = 0; i < MAX_RULES_PER_SET; i++) {
+	for (__u32 i = 0; i < MAX_RULES_PER_SET && i < set->count; i++) {
 		__u32 slot;
 		struct rule *rule = rule_at(set, i, &permit, &slot);
 
@@ -32,16 +33,16 @@ static __always_inline int connect_error(struct bpf_sock_addr *ctx, const struct
 		if (!stat)
 			continue;
 		atomic_inc(&stat->evaluated);
-		if (rule->action != ACTION_ERRNO || !peer_fits(rule, slot, peer) || !harm_due(rule, stat, 0))
+		if (error || rule->action != ACTION_ERRNO || !peer_fits(rule, slot, peer) || !harm_due(rule, stat, 0))
 			continue;
 		if (rule->error >= 0 || rule->error < -4095) {
 			count_not_applied(rule, stat);
 			continue;
 		}
 		count_injected(stat, permit.now);
-		return rule->error;
+		error = rule->error;
 	}
-	return 0;
+	return error;
 }
 
 static __always_inline int fail_if_due(struct bpf_sock_addr *ctx, const struct peer *peer)

@@ -29,6 +29,7 @@ const (
 	connectProgFaultdConnect6 = "faultd_connect6"
 	connectProgFaultdSendmsg4 = "faultd_sendmsg4"
 	connectProgFaultdSendmsg6 = "faultd_sendmsg6"
+	connectVarFaultdAbi       = "faultd_abi"
 )
 
 // loadConnect returns the embedded CollectionSpec for connect.
@@ -98,6 +99,7 @@ type connectMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type connectVariableSpecs struct {
+	FaultdAbi *ebpf.VariableSpec `ebpf:"faultd_abi"`
 }
 
 // connectObjects contains all objects after they have been loaded into the kernel.
@@ -149,6 +151,7 @@ func (m *connectMaps) Close() error {
 //
 // It can be passed to loadConnectObjects or ebpf.CollectionSpec.LoadAndAssign.
 type connectVariables struct {
+	FaultdAbi *ebpf.Variable `ebpf:"faultd_abi"`
 }
 
 // connectPrograms contains all programs after they have been loaded into the kernel.

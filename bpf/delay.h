@@ -7,7 +7,6 @@
 #include "match.h"
 
 #define MAX_DELAY_NS 5000000000ULL /* while a thread sleeps, the kernel frees no sleepable program */
-#define MAX_PARTS 4
 
 /* A delay and the rules that it is made of. */
 struct delay {
@@ -31,8 +30,8 @@ static __always_inline int call_fits(const struct rule *rule, __u32 call)
 	return call < MAX_SYSCALL && (rule->calls[(call / 64) % (MAX_SYSCALL / 64)] >> (call % 64)) & 1;
 }
 
-/* delay +- jitter, evenly. With a seed the jitter follows the match number, which is only exact in one thread. */
-static __always_inline __u64 roll_delay(const struct rule *rule, const struct stat *stat)
+/* delay +- jitter, evenly, for match number n; with a seed the same each time. */
+static __always_inline __u64 roll_delay(const struct rule *rule, __u64 n)
 {
 	__u64 delay = READ_ONCE(rule->delay_ns), jitter = READ_ONCE(rule->jitter_ns);
 
@@ -43,7 +42,7 @@ static __always_inline __u64 roll_delay(const struct rule *rule, const struct st
 	__u64 dice = bpf_get_prandom_u32();
 
 	if (rule->flags & RULE_SEEDED)
-		dice = (__u32)mix(~rule->seed + READ_ONCE(stat->matched));
+		dice = (__u32)mix(~rule->seed + n * 0x9e3779b97f4a7c15ULL);
 	/* In steps of 1 us, so that the product fits. */
 	delay += ((2 * jitter) >> 10) * dice >> 22;
 	return delay > jitter ? delay - jitter : 0;
@@ -83,7 +82,7 @@ static __always_inline void decide(__u32 call, struct delay *delay)
 	struct permit permit = permit_read();
 
 	delay->generation = permit.generation;
-	for (__u32 i = 0; i < MAX_RULES_PER_SET; i++) {
+	for (__u32 i = 0; i < MAX_RULES_PER_SET && i < set->count; i++) {
 		__u32 slot;
 		struct rule *rule = rule_at(set, i, &permit, &slot);
 
@@ -94,18 +93,22 @@ static __always_inline void decide(__u32 call, struct delay *delay)
 		if (!stat)
 			continue;
 		atomic_inc(&stat->evaluated);
-		if (!call_fits(rule, call) || !harm_due(rule, stat, 0))
+		if (!call_fits(rule, call))
 			continue;
-		__u32 n = delay->count;
+		__u64 number = harm_due(rule, stat, 0);
 
-		if (n >= MAX_PARTS) {
+		if (!number)
+			continue;
+		__u32 part = delay->count;
+
+		if (part >= MAX_PARTS) {
 			count_not_applied(rule, stat);
 			continue;
 		}
-		delay->parts[n].slot = slot;
-		delay->parts[n].serial = rule->serial;
-		delay->count = n + 1;
-		delay->ns += roll_delay(rule, stat);
+		delay->parts[part].slot = slot;
+		delay->parts[part].serial = rule->serial;
+		delay->count = part + 1;
+		delay->ns += roll_delay(rule, number);
 	}
 	if (delay->ns > MAX_DELAY_NS)
 		delay->ns = MAX_DELAY_NS;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * The ABI between the kernel side and Go: every struct and map that both touch. bpf2go generates the Go side from it.
- * Change anything here and raise FAULTD_ABI; the loader refuses objects of another version.
+ * Change anything here and raise FAULTD_ABI, and abiVersion in kernel.go: the loader refuses objects of another version.
  */
 #ifndef FAULTD_H
 #define FAULTD_H
@@ -19,6 +19,7 @@
 #define MAX_PORTS 8
 #define MAX_SYSCALL 512
 #define MAX_SLEEPERS 1024
+#define MAX_PARTS 4 /* rules that one delay is made of */
 #define SLEEP_PAGE 4096
 
 /* Families of hooks; a rule belongs to one. */
@@ -54,7 +55,7 @@ enum rule_flag {
 /* One fault as the kernel sees it. A slot of the rules array; serial tells its users apart. */
 struct rule {
 	__u64 generation; /* of the kill switch; any other value and the rule is inert */
-	__u64 until_ns;   /* CLOCK_MONOTONIC; 0: the slot is free */
+	__u64 until_ns;   /* CLOCK_MONOTONIC; 0: the slot is free, or the rule has ended */
 	__u64 threshold;  /* chance in 1/2^32: 2^32 is always */
 	__u64 seed;
 	__u64 every_nth; /* 0 or 1: every match */
@@ -74,7 +75,8 @@ struct rule {
 	__u64 calls[MAX_SYSCALL / 64];
 };
 
-/* What happened to a rule, by slot. matched = injected + not_applied + spared + those asleep now. */
+/* What happened to a rule, by slot. matched = injected + not_applied + spared + those asleep now. A rule that was not
+ * reached, because an older one had done its harm, counts as evaluated. */
 struct stat {
 	__u64 evaluated;
 	__u64 matched;
@@ -117,9 +119,10 @@ struct sleeper {
 	__u32 held;  /* set by the guard when it holds the thread */
 	__u64 until_ns;
 	__u64 generation;
-	__u32 rule_slot;
 	__u32 tid;
-	__u64 pad[4];
+	__u32 rules; /* how many of rule_slots count */
+	__u32 rule_slots[MAX_PARTS];
+	__u64 pad[2];
 };
 
 /* How threads are put to sleep: a process whose page they touch. Written by the daemon for each guard. */

@@ -30,6 +30,7 @@ type Kernel struct {
 	sw       *Switch
 	lease    page
 	stats    page
+	sleepers page
 
 	mu     sync.Mutex
 	serial uint32
@@ -37,7 +38,12 @@ type Kernel struct {
 	next   int
 	hooks  map[Hook]*hookState
 	shared map[string]*attachment
+	// works are the mechanisms that were tried with success, by what they were attached to.
+	works map[string]bool
 }
+
+// abiVersion is FAULTD_ABI of faultd.h, which the types and sizes here follow.
+const abiVersion = 1
 
 // Open makes the maps and pins the kill switch, which stays as it was or, if it is new, is killed; Switch().Arm() arms it.
 // The caller closes the kernel.
@@ -61,6 +67,7 @@ func Open(o Options) (*Kernel, error) {
 		sw:       sw,
 		hooks:    map[Hook]*hookState{},
 		shared:   map[string]*attachment{},
+		works:    map[string]bool{},
 	}
 	for _, name := range o.DisableMechanisms {
 		k.disabled[name] = true
@@ -86,7 +93,10 @@ func (k *Kernel) makeMaps(spec *ebpf.CollectionSpec) error {
 	if k.lease, err = mapPage(k.maps["faultd_lease"]); err != nil {
 		return err
 	}
-	k.stats, err = mapPage(k.maps["faultd_stats"])
+	if k.stats, err = mapPage(k.maps["faultd_stats"]); err != nil {
+		return err
+	}
+	k.sleepers, err = mapPage(k.maps["faultd_sleepers"])
 	return err
 }
 
@@ -131,7 +141,7 @@ func (k *Kernel) Close() error {
 			errs = append(errs, r.Close())
 		}
 	}
-	errs = append(errs, k.lease.close(), k.stats.close(), k.sw.Close())
+	errs = append(errs, k.lease.close(), k.stats.close(), k.sleepers.close(), k.sw.Close())
 	for name, m := range k.maps {
 		if name != "faultd_kill" {
 			errs = append(errs, m.Close())
@@ -142,6 +152,9 @@ func (k *Kernel) Close() error {
 
 // load loads an object's programs on the shared maps.
 func (k *Kernel) load(spec *ebpf.CollectionSpec) (*ebpf.Collection, error) {
+	if err := checkABI(spec); err != nil {
+		return nil, err
+	}
 	replacements := map[string]*ebpf.Map{}
 	for name := range spec.Maps {
 		if m := k.maps[name]; m != nil {
@@ -151,13 +164,30 @@ func (k *Kernel) load(spec *ebpf.CollectionSpec) (*ebpf.Collection, error) {
 	return ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: maps.Clone(replacements)})
 }
 
+// checkABI refuses an object that was built for other structs than the ones here.
+func checkABI(spec *ebpf.CollectionSpec) error {
+	v := spec.Variables["faultd_abi"]
+	if v == nil {
+		return errors.New("read the object: it has no version; run make generate")
+	}
+	var version uint32
+	if err := v.Get(&version); err != nil {
+		return fmt.Errorf("read the object's version: %w", err)
+	}
+	if version != abiVersion {
+		return fmt.Errorf("read the object: it has version %d of the ABI, this build has %d; run make generate", version, abiVersion)
+	}
+	return nil
+}
+
 // attachment is something in the kernel that several rules use; the last one to leave closes it.
 type attachment struct {
 	users  int
 	closer io.Closer
 }
 
-// acquire opens an attachment by key, or shares the open one. release must be called once. Call with k.mu held.
+// acquire opens an attachment by key, or shares the open one. release must be called, and again if it failed. Call both
+// with k.mu held.
 func (k *Kernel) acquire(key string, open func() (io.Closer, error)) (release func() error, err error) {
 	a := k.shared[key]
 	if a == nil {
@@ -169,23 +199,36 @@ func (k *Kernel) acquire(key string, open func() (io.Closer, error)) (release fu
 		k.shared[key] = a
 	}
 	a.users++
+	left := false
 	return func() error {
-		a.users--
+		if !left {
+			left = true
+			a.users--
+		}
 		if a.users > 0 {
 			return nil
 		}
-		delete(k.shared, key)
+		if k.shared[key] == a {
+			delete(k.shared, key)
+		}
 		return a.closer.Close()
 	}, nil
 }
 
-// closers closes in reverse order.
+// closers closes in reverse order. Closed again, it closes those that failed.
 type closers []io.Closer
 
 func (c closers) Close() error {
 	var errs []error
 	for i := len(c) - 1; i >= 0; i-- {
-		errs = append(errs, c[i].Close())
+		if c[i] == nil {
+			continue
+		}
+		err := c[i].Close()
+		if err == nil {
+			c[i] = nil
+		}
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }

@@ -5,6 +5,9 @@
 
 #include "faultd.h"
 
+/* In every object, for the loader. */
+const volatile __u32 faultd_abi __attribute__((used)) = FAULTD_ABI;
+
 /* The kill switch. Frozen for ever: 0 is harmless, anything else is the armed generation. Pinned. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

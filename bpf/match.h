@@ -93,8 +93,9 @@ static __always_inline __u32 roll(const struct rule *rule, __u64 n, __u64 flow)
 	return bpf_get_prandom_u32();
 }
 
-/* Counts a match and decides: true means harm is due, and the caller must count it injected or not_applied. */
-static __always_inline int harm_due(const struct rule *rule, struct stat *stat, __u64 flow)
+/* Counts a match and decides. If harm is due: the number of the match, from 1, and the caller must count it injected or
+ * not_applied. 0: it is spared. */
+static __always_inline __u64 harm_due(const struct rule *rule, struct stat *stat, __u64 flow)
 {
 	__u64 n = __sync_fetch_and_add(&stat->matched, 1);
 
@@ -112,7 +113,7 @@ static __always_inline int harm_due(const struct rule *rule, struct stat *stat, 
 			goto spared;
 		}
 	}
-	return 1;
+	return n + 1;
 spared:
 	atomic_inc(&stat->spared);
 	return 0;

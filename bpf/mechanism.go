@@ -84,34 +84,37 @@ func nearest(calls []string) string {
 	return advice
 }
 
-// tryMechanism attaches everything once, while the calls of no target are delayed yet, and lets go.
+// tryMechanism attaches everything once, while the calls of no target are delayed yet, and lets go. What worked once is
+// not tried again.
 func (k *Kernel) tryMechanism(m SyscallMechanism, calls []string, delay time.Duration) error {
-	if err := k.precheck(m, calls, delay); err != nil {
-		return err
+	if m == MechanismSpin && delay > maxSpin {
+		return fmt.Errorf("%v is too long to wait on the CPU, the limit is %v", delay, maxSpin)
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	tried := strings.Join(attachKeys(m, calls), " ")
+	if k.works[tried] {
+		return nil
+	}
+	if m == MechanismLSM {
+		if err := k.precheckLSM(calls); err != nil {
+			return err
+		}
+	}
 	attached, err := k.attachSyscall(m, calls)
 	if err != nil {
 		return err
 	}
+	k.works[tried] = true
 	return attached.Close()
 }
 
-// precheck finds what attaching would not.
-func (k *Kernel) precheck(m SyscallMechanism, calls []string, delay time.Duration) error {
-	switch m {
-	case MechanismLSM:
-		for _, call := range calls {
-			if lsmHook(call) == "" {
-				return fmt.Errorf("%s has no security hook that may sleep", call)
-			}
-		}
-		return k.lsmRuns()
-	case MechanismSpin:
-		if delay > maxSpin {
-			return fmt.Errorf("%v is too long to wait on the CPU, the limit is %v", delay, maxSpin)
+// precheckLSM finds what attaching would not.
+func (k *Kernel) precheckLSM(calls []string) error {
+	for _, call := range calls {
+		if lsmHook(call) == "" {
+			return fmt.Errorf("%s has no security hook that may sleep", call)
 		}
 	}
-	return nil
+	return k.lsmRuns()
 }

@@ -113,8 +113,9 @@ static __always_inline int lose(struct __sk_buff *skb, __u32 offset, int egress)
 	if (!set || !read_packet(skb, offset, egress, &packet))
 		return 0;
 	struct permit permit = permit_read();
+	int lost = 0;
 
-	for (__u32 i = 0; i < MAX_RULES_PER_SET; i++) {
+	for (__u32 i = 0; i < MAX_RULES_PER_SET && i < set->count; i++) {
 		__u32 slot;
 		struct rule *rule = rule_at(set, i, &permit, &slot);
 
@@ -125,16 +126,16 @@ static __always_inline int lose(struct __sk_buff *skb, __u32 offset, int egress)
 		if (!stat)
 			continue;
 		atomic_inc(&stat->evaluated);
-		if (!(rule->flags & (egress ? RULE_EGRESS : RULE_INGRESS)) || !peer_fits(rule, slot, &packet.peer))
+		if (lost || !(rule->flags & (egress ? RULE_EGRESS : RULE_INGRESS)) || !peer_fits(rule, slot, &packet.peer))
 			continue;
 		if ((rule->flags & RULE_OPENING) && packet.peer.protocol == IPPROTO_TCP && !packet.syn)
 			continue;
 		if (!harm_due(rule, stat, rule->flags & RULE_PER_FLOW ? flow_of(&packet) : 0))
 			continue;
 		count_injected(stat, permit.now);
-		return 1;
+		lost = 1;
 	}
-	return 0;
+	return lost;
 }
 
 /* Devices with and without a link-layer header need their own offset; the loader picks the program by device. */

@@ -28,6 +28,7 @@ const (
 	packetProgFaultdEgress   = "faultd_egress"
 	packetProgFaultdEgressL3 = "faultd_egress_l3"
 	packetProgFaultdIngress  = "faultd_ingress"
+	packetVarFaultdAbi       = "faultd_abi"
 )
 
 // loadPacket returns the embedded CollectionSpec for packet.
@@ -96,6 +97,7 @@ type packetMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type packetVariableSpecs struct {
+	FaultdAbi *ebpf.VariableSpec `ebpf:"faultd_abi"`
 }
 
 // packetObjects contains all objects after they have been loaded into the kernel.
@@ -147,6 +149,7 @@ func (m *packetMaps) Close() error {
 //
 // It can be passed to loadPacketObjects or ebpf.CollectionSpec.LoadAndAssign.
 type packetVariables struct {
+	FaultdAbi *ebpf.Variable `ebpf:"faultd_abi"`
 }
 
 // packetPrograms contains all programs after they have been loaded into the kernel.

@@ -108,14 +108,17 @@ type Installed struct {
 	slot     int
 	serial   uint32
 	age      uint32
-	encoded  sharedRule
 	peers    []sharedPeerKey
 	releases []func() error
-	missed   func() uint64
+	missed   *misses // of HookSyscall
+	closed   bool
 
-	// mu guards final alone: counters are read while the kernel side is busy loading programs.
-	mu    sync.Mutex
-	final *Counters
+	// mu guards what follows, and is never held for long: a rule is read and disarmed while the kernel side is busy
+	// loading programs.
+	mu       sync.Mutex
+	encoded  sharedRule
+	disarmed bool
+	final    *Counters
 }
 
 // encode checks the numbers that the kernel must be able to trust, and writes the rule in the kernel's form.
@@ -244,9 +247,9 @@ func (k *Kernel) freeSlot() (int, error) {
 
 // Update changes dice, delay and deadline; counters, peers, ports and calls stay.
 func (in *Installed) Update(r Rule) error {
-	in.kernel.mu.Lock()
-	defer in.kernel.mu.Unlock()
-	if in.final != nil {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.disarmed {
 		return errors.New("update the rule: it has ended")
 	}
 	e, err := r.encode(in.encoded.Generation, in.serial)
@@ -256,6 +259,7 @@ func (in *Installed) Update(r Rule) error {
 	if r.Seed == nil {
 		e.Seed = in.encoded.Seed
 	}
+	e.Mechanism = in.encoded.Mechanism
 	if err := in.kernel.maps["faultd_rules"].Update(uint32(in.slot), e, ebpf.UpdateExist); err != nil {
 		return fmt.Errorf("update the rule: %w", err)
 	}
@@ -280,38 +284,104 @@ func (in *Installed) read() Counters {
 		c.First = time.Now().Add(time.Duration(int64(ns) - Monotonic()))
 	}
 	if in.missed != nil {
-		c.Missed = in.missed()
+		c.Missed = in.missed.count()
 	}
 	return c
 }
 
-// Close makes the rule inert at once, then detaches what only it needed. Twice is fine.
-func (in *Installed) Close() error {
-	in.kernel.mu.Lock()
-	defer in.kernel.mu.Unlock()
-	if in.final != nil {
+// Disarm makes the rule harmless at once and frees the threads that sleep for it. It waits for nobody, not even for
+// programs that are being loaded. Twice is fine; Close does the rest.
+func (in *Installed) Disarm() error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.disarmed {
 		return nil
 	}
-	return in.remove()
+	e := in.encoded
+	e.UntilNs = 0
+	if err := in.kernel.maps["faultd_rules"].Put(uint32(in.slot), e); err != nil {
+		return fmt.Errorf("disarm the rule: %w", err)
+	}
+	in.encoded, in.disarmed = e, true
+	in.kernel.wakeSleepers(in.slot)
+	return nil
 }
 
+// wakeSleepers frees the threads that sleep for a rule that was disarmed before (publish_sleeper in sleep.h).
+func (k *Kernel) wakeSleepers(slot int) {
+	for n := range MaxSleepers {
+		if s := sleeperAt(k.sleepers, n); s.Taken() && s.serves(slot) {
+			s.free()
+		}
+	}
+}
+
+// settleTime is how long Close waits for calls in flight to be counted.
+const settleTime = time.Second
+
+// awaitSettled waits until all that matched was counted: the sleepers that were just freed are still on their way.
+func (in *Installed) awaitSettled() {
+	for deadline := time.Now().Add(settleTime); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		if c := in.Counters(); c.Matched == c.Injected+c.NotApplied+c.Spared {
+			return
+		}
+	}
+}
+
+// Close disarms the rule and takes away what only it needed. If that fails, Close again goes on with the rest; when it has
+// succeeded, twice is fine.
+func (in *Installed) Close() error {
+	err := in.Disarm()
+	in.awaitSettled()
+	in.kernel.mu.Lock()
+	defer in.kernel.mu.Unlock()
+	if in.closed {
+		return nil
+	}
+	return errors.Join(err, in.remove())
+}
+
+// remove is Close with the lock held; what fails stays to be tried again.
 func (in *Installed) remove() error {
 	k := in.kernel
-	var errs []error
-	in.encoded.UntilNs = 0
-	errs = append(errs, k.maps["faultd_rules"].Put(uint32(in.slot), in.encoded))
+	errs := []error{in.Disarm()}
 	k.leave(in)
-	errs = append(errs, k.publish(in.hook))
-	for _, release := range slices.Backward(in.releases) {
-		errs = append(errs, release())
-	}
-	for _, key := range in.peers {
-		errs = append(errs, k.maps["faultd_peers"].Delete(key))
-	}
+	errs = append(errs, k.publish(in.hook), in.release(), in.deletePeers())
 	in.mu.Lock()
-	final := in.read()
-	in.final = &final
+	if in.final == nil {
+		final := in.read()
+		in.final = &final
+	}
 	in.mu.Unlock()
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	in.closed = true
 	k.slots[in.slot] = nil
+	return nil
+}
+
+// release lets go of programs and attachments, last first, and keeps those that failed.
+func (in *Installed) release() error {
+	var errs []error
+	var kept []func() error
+	for _, release := range slices.Backward(in.releases) {
+		if err := release(); err != nil {
+			errs = append(errs, err)
+			kept = append(kept, release)
+		}
+	}
+	slices.Reverse(kept)
+	in.releases = kept
+	return errors.Join(errs...)
+}
+
+func (in *Installed) deletePeers() error {
+	var errs []error
+	for _, key := range in.peers {
+		if err := in.kernel.maps["faultd_peers"].Delete(key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			errs = append(errs, fmt.Errorf("delete a peer of the rule: %w", err))
+		}
+	}
 	return errors.Join(errs...)
 }

@@ -69,9 +69,10 @@ type sharedSleeper struct {
 	Held       uint32
 	UntilNs    uint64
 	Generation uint64
-	RuleSlot   uint32
 	Tid        uint32
-	Pad        [4]uint64
+	Rules      uint32
+	RuleSlots  [4]uint32
+	Pad        [2]uint64
 }
 
 type sharedStat struct {
@@ -106,6 +107,7 @@ const (
 	sharedMapFaultdSleepers = "faultd_sleepers"
 	sharedMapFaultdStats    = "faultd_stats"
 	sharedMapFaultdTargets  = "faultd_targets"
+	sharedVarFaultdAbi      = "faultd_abi"
 	sharedVarFaultdAbiTypes = "faultd_abi_types"
 )
 
@@ -172,6 +174,7 @@ type sharedMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type sharedVariableSpecs struct {
+	FaultdAbi      *ebpf.VariableSpec `ebpf:"faultd_abi"`
 	FaultdAbiTypes *ebpf.VariableSpec `ebpf:"faultd_abi_types"`
 }
 
@@ -224,6 +227,7 @@ func (m *sharedMaps) Close() error {
 //
 // It can be passed to loadSharedObjects or ebpf.CollectionSpec.LoadAndAssign.
 type sharedVariables struct {
+	FaultdAbi      *ebpf.Variable `ebpf:"faultd_abi"`
 	FaultdAbiTypes *ebpf.Variable `ebpf:"faultd_abi_types"`
 }
 

@@ -29,23 +29,22 @@ static __always_inline struct sleeper *take_sleeper(__u32 tid, __u32 *page)
 }
 
 /* Touches the page; returns when the guard has answered, or at once when nobody holds it. */
-static __always_inline int touch(__u32 page)
+static __always_inline void touch(__u32 page)
 {
 	__u32 zero = 0;
 	char byte;
 	struct sleep_config *config = bpf_map_lookup_elem(&faultd_sleep, &zero);
 
 	if (!config || !READ_ONCE(config->holder))
-		return -1;
+		return;
 	struct task_struct *holder = bpf_task_from_pid(READ_ONCE(config->holder));
 
 	if (!holder)
-		return -1;
+		return;
 	void *address = (void *)(READ_ONCE(config->address) + (__u64)page * SLEEP_PAGE);
 
 	bpf_copy_from_user_task(&byte, sizeof(byte), address, holder, 0);
 	bpf_task_release(holder);
-	return 0;
 }
 
 /* Early by more than the clocks explain: by 2 % and 20 us. */
@@ -56,28 +55,59 @@ static __always_inline int ended_early(const struct delay *delay, __u64 until)
 	return now + 20000 < until && now + delay->ns / 50 < until;
 }
 
+/* Until when a thread may sleep: no longer than any of its rules lives. 0: one has ended already. */
+static __always_inline __u64 rules_end(const struct delay *delay, __u64 until)
+{
+	for (__u32 i = 0; i < MAX_PARTS && i < delay->count; i++) {
+		struct rule_ref ref = delay->parts[i];
+		struct rule *rule = bpf_map_lookup_elem(&faultd_rules, &ref.slot);
+		__u64 rule_until = rule && rule->serial == ref.serial ? READ_ONCE(rule->until_ns) : 0;
+
+		if (rule_until < until)
+			until = rule_until;
+	}
+	return until;
+}
+
+/* Makes the sleeper known; 0 if one of its rules has ended. Whoever ends a rule marks it first and then looks for its
+ * sleepers (Installed.Disarm); here the rules are looked at again after the sleeper can be seen. So one finds the other. */
+static __always_inline int publish_sleeper(struct sleeper *sleeper, const struct delay *delay, __u32 tid, __u64 until)
+{
+	sleeper->generation = delay->generation;
+	sleeper->tid = tid;
+	for (__u32 i = 0; i < MAX_PARTS; i++)
+		sleeper->rule_slots[i] = delay->parts[i].slot;
+	sleeper->until_ns = rules_end(delay, until);
+	__sync_val_compare_and_swap(&sleeper->rules, 0, delay->count); /* a full barrier */
+	return rules_end(delay, until) != 0;
+}
+
+/* Sleeps, and says what came of it. */
+static __always_inline enum outcome sleep_in(struct sleeper *sleeper, __u32 page, const struct delay *delay, __u32 tid)
+{
+	__u64 until = bpf_ktime_get_ns() + delay->ns;
+
+	if (publish_sleeper(sleeper, delay, tid, until))
+		touch(page);
+	if (!READ_ONCE(sleeper->held))
+		return NOT_APPLIED;
+	return ended_early(delay, until) ? CUT_SHORT : INJECTED;
+}
+
 /* Sleeps and settles. */
 static __always_inline void sleep_for(const struct delay *delay)
 {
 	__u32 tid = bpf_get_current_pid_tgid(), page = 0;
 	struct sleeper *sleeper = take_sleeper(tid, &page);
+	enum outcome outcome = NOT_APPLIED;
 
-	if (!sleeper) {
-		settle(delay, NOT_APPLIED);
-		return;
+	if (sleeper) {
+		outcome = sleep_in(sleeper, page, delay, tid);
+		sleeper->held = 0;
+		sleeper->rules = 0;
+		__sync_val_compare_and_swap(&sleeper->taken, 1, 0); /* a full barrier: held is cleared before */
 	}
-	__u64 until = bpf_ktime_get_ns() + delay->ns;
-
-	sleeper->until_ns = until;
-	sleeper->generation = delay->generation;
-	sleeper->rule_slot = delay->parts[0].slot;
-	sleeper->tid = tid;
-	touch(page);
-	__u32 held = READ_ONCE(sleeper->held);
-
-	sleeper->held = 0;
-	__sync_val_compare_and_swap(&sleeper->taken, 1, 0); /* a full barrier: held is cleared before */
-	settle(delay, !held ? NOT_APPLIED : ended_early(delay, until) ? CUT_SHORT : INJECTED);
+	settle(delay, outcome);
 }
 
 #endif

@@ -16,6 +16,8 @@ const (
 	MaxSleepers = 1024
 	// SleepPage is the size of such a page.
 	SleepPage = 4096
+	// maxParts is how many rules one sleep may be for.
+	maxParts = 4
 
 	sleeperSize = int(unsafe.Sizeof(sharedSleeper{}))
 )
@@ -121,8 +123,10 @@ type Sleeper struct {
 }
 
 // At is sleeper n, which must be below MaxSleepers.
-func (s *Sleepers) At(n int) Sleeper {
-	return Sleeper{(*[sleeperSize / 8]atomic.Uint64)(unsafe.Pointer(&s.sleepers.bytes[n*sleeperSize]))}
+func (s *Sleepers) At(n int) Sleeper { return sleeperAt(s.sleepers, n) }
+
+func sleeperAt(sleepers page, n int) Sleeper {
+	return Sleeper{(*[sleeperSize / 8]atomic.Uint64)(unsafe.Pointer(&sleepers.bytes[n*sleeperSize]))}
 }
 
 func (s Sleeper) half(i int) *atomic.Uint32 {
@@ -142,4 +146,18 @@ func (s Sleeper) Until() uint64 { return s.words[1].Load() }
 func (s Sleeper) Generation() uint64 { return s.words[2].Load() }
 
 // TID is the thread, in the initial PID namespace.
-func (s Sleeper) TID() int { return int(s.half(7).Load()) }
+func (s Sleeper) TID() int { return int(s.half(6).Load()) }
+
+// serves says whether a rule is among those that the thread sleeps for.
+func (s Sleeper) serves(slot int) bool {
+	const firstSlot = 8 // rule_slots, in halves
+	for i := range min(int(s.half(7).Load()), maxParts) {
+		if s.half(firstSlot+i).Load() == uint32(slot) {
+			return true
+		}
+	}
+	return false
+}
+
+// free ends the sleep: the guard sees that its time is over.
+func (s Sleeper) free() { s.words[1].Store(0) }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
@@ -24,7 +25,7 @@ func (k *Kernel) InstallDelay(t Target, calls []string, r Rule) (*Installed, Sys
 		return nil, "", err
 	}
 	r.Action, r.mechanism = ActionDelay, m.number()
-	var missed func() uint64
+	var missed *misses
 	in, err := k.install(HookSyscall, t, r, func() ([]func() error, error) {
 		attached, err := k.attachSyscall(m, calls)
 		if err != nil {
@@ -32,16 +33,14 @@ func (k *Kernel) InstallDelay(t Target, calls []string, r Rule) (*Installed, Sys
 		}
 		missed = k.missesSince(m, calls)
 		return []func() error{func() error {
-			missed() // for the last time
+			missed.count() // for the last time
 			return attached.Close()
 		}}, nil
 	})
 	if err != nil {
 		return nil, "", err
 	}
-	k.mu.Lock()
 	in.missed = missed
-	k.mu.Unlock()
 	return in, m, nil
 }
 
@@ -70,28 +69,40 @@ func (s *syscallPrograms) missed() (sum uint64) {
 	return sum
 }
 
-// missesSince counts the misses of the calls' programs from now on; those of all threads, as the kernel knows no target.
-func (k *Kernel) missesSince(m SyscallMechanism, calls []string) func() uint64 {
-	var used []*syscallPrograms
+// misses counts how often the kernel skipped programs since a rule began; for any thread, as the kernel knows no target.
+type misses struct {
+	mu     sync.Mutex
+	used   []*syscallPrograms
+	before uint64
+	last   uint64
+}
+
+func (k *Kernel) missesSince(m SyscallMechanism, calls []string) *misses {
+	var n misses
 	for _, key := range attachKeys(m, calls) {
 		if a := k.shared[key]; a != nil {
-			used = append(used, a.closer.(*syscallPrograms))
+			n.used = append(n.used, a.closer.(*syscallPrograms))
 		}
 	}
-	sum := func() (n uint64) {
-		for _, s := range used {
-			n += s.missed()
-		}
-		return n
+	n.before = n.sum()
+	return &n
+}
+
+func (n *misses) sum() (sum uint64) {
+	for _, s := range n.used {
+		sum += s.missed()
 	}
-	before, last := sum(), uint64(0)
-	return func() uint64 {
-		// Once the programs are closed the last number stands.
-		if now := sum(); now >= before+last {
-			last = now - before
-		}
-		return last
+	return sum
+}
+
+// count is how many there were; once the programs are closed the last number stands.
+func (n *misses) count() uint64 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if now := n.sum(); now >= n.before+n.last {
+		n.last = now - n.before
 	}
+	return n.last
 }
 
 // attachKeys are the shared attachments that the calls need, each once.

@@ -30,6 +30,7 @@ const (
 	syscallCloneProgFaultdDecide    = "faultd_decide"
 	syscallCloneProgFaultdSleepOnce = "faultd_sleep_once"
 	syscallCloneVarCallNumber       = "call_number"
+	syscallCloneVarFaultdAbi        = "faultd_abi"
 )
 
 // loadSyscallClone returns the embedded CollectionSpec for syscallClone.
@@ -100,6 +101,7 @@ type syscallCloneMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type syscallCloneVariableSpecs struct {
 	CallNumber *ebpf.VariableSpec `ebpf:"call_number"`
+	FaultdAbi  *ebpf.VariableSpec `ebpf:"faultd_abi"`
 }
 
 // syscallCloneObjects contains all objects after they have been loaded into the kernel.
@@ -154,6 +156,7 @@ func (m *syscallCloneMaps) Close() error {
 // It can be passed to loadSyscallCloneObjects or ebpf.CollectionSpec.LoadAndAssign.
 type syscallCloneVariables struct {
 	CallNumber *ebpf.Variable `ebpf:"call_number"`
+	FaultdAbi  *ebpf.Variable `ebpf:"faultd_abi"`
 }
 
 // syscallClonePrograms contains all programs after they have been loaded into the kernel.

@@ -39,6 +39,7 @@ const (
 	syscallLsmProgFaultdSocketSocketpair = "faultd_socket_socketpair"
 	syscallLsmVarCanaryFired             = "canary_fired"
 	syscallLsmVarCanaryTgid              = "canary_tgid"
+	syscallLsmVarFaultdAbi               = "faultd_abi"
 	syscallLsmVarHookCalls               = "hook_calls"
 )
 
@@ -119,6 +120,7 @@ type syscallLsmMapSpecs struct {
 type syscallLsmVariableSpecs struct {
 	CanaryFired *ebpf.VariableSpec `ebpf:"canary_fired"`
 	CanaryTgid  *ebpf.VariableSpec `ebpf:"canary_tgid"`
+	FaultdAbi   *ebpf.VariableSpec `ebpf:"faultd_abi"`
 	HookCalls   *ebpf.VariableSpec `ebpf:"hook_calls"`
 }
 
@@ -173,6 +175,7 @@ func (m *syscallLsmMaps) Close() error {
 type syscallLsmVariables struct {
 	CanaryFired *ebpf.Variable `ebpf:"canary_fired"`
 	CanaryTgid  *ebpf.Variable `ebpf:"canary_tgid"`
+	FaultdAbi   *ebpf.Variable `ebpf:"faultd_abi"`
 	HookCalls   *ebpf.Variable `ebpf:"hook_calls"`
 }
 

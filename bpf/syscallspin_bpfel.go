@@ -26,6 +26,7 @@ const (
 	syscallSpinMapFaultdStats    = "faultd_stats"
 	syscallSpinMapFaultdTargets  = "faultd_targets"
 	syscallSpinProgFaultdReturn  = "faultd_return"
+	syscallSpinVarFaultdAbi      = "faultd_abi"
 	syscallSpinVarReturnsTwice   = "returns_twice"
 )
 
@@ -93,6 +94,7 @@ type syscallSpinMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type syscallSpinVariableSpecs struct {
+	FaultdAbi    *ebpf.VariableSpec `ebpf:"faultd_abi"`
 	ReturnsTwice *ebpf.VariableSpec `ebpf:"returns_twice"`
 }
 
@@ -145,6 +147,7 @@ func (m *syscallSpinMaps) Close() error {
 //
 // It can be passed to loadSyscallSpinObjects or ebpf.CollectionSpec.LoadAndAssign.
 type syscallSpinVariables struct {
+	FaultdAbi    *ebpf.Variable `ebpf:"faultd_abi"`
 	ReturnsTwice *ebpf.Variable `ebpf:"returns_twice"`
 }
 

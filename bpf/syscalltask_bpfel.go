@@ -28,6 +28,7 @@ const (
 	syscallTaskMapFaultdTargets     = "faultd_targets"
 	syscallTaskProgFaultdReturn     = "faultd_return"
 	syscallTaskProgFaultdReturnImpl = "faultd_return_impl"
+	syscallTaskVarFaultdAbi         = "faultd_abi"
 	syscallTaskVarReturnsTwice      = "returns_twice"
 )
 
@@ -97,6 +98,7 @@ type syscallTaskMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type syscallTaskVariableSpecs struct {
+	FaultdAbi    *ebpf.VariableSpec `ebpf:"faultd_abi"`
 	ReturnsTwice *ebpf.VariableSpec `ebpf:"returns_twice"`
 }
 
@@ -151,6 +153,7 @@ func (m *syscallTaskMaps) Close() error {
 //
 // It can be passed to loadSyscallTaskObjects or ebpf.CollectionSpec.LoadAndAssign.
 type syscallTaskVariables struct {
+	FaultdAbi    *ebpf.Variable `ebpf:"faultd_abi"`
 	ReturnsTwice *ebpf.Variable `ebpf:"returns_twice"`
 }
 

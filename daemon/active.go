@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -55,6 +56,19 @@ type fault struct {
 	notes   []string
 	owner   string
 	harmed  bool
+	// over is closed when the fault has ended, or is stuck for the first time.
+	over     chan struct{}
+	overOnce sync.Once
+}
+
+// wait returns when the fault is over, or with the caller's patience.
+func (f *fault) wait(ctx context.Context) error {
+	select {
+	case <-f.over:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("wait for the end of fault %s, which is harmless already: %w", f.id, ctx.Err())
+	}
 }
 
 func badInput(format string, args ...any) error {
@@ -119,7 +133,7 @@ func (d *Daemon) inject(ctx context.Context, spec *v1.FaultSpec, key, owner stri
 	if err != nil {
 		return nil, err
 	}
-	f := &fault{id: newID(), key: key, spec: spec, kind: p.kind.Name, target: p.target, common: p.common, started: time.Now(), state: stateActive, owner: owner}
+	f := &fault{id: newID(), key: key, spec: spec, kind: p.kind.Name, target: p.target, common: p.common, started: time.Now(), state: stateActive, owner: owner, over: make(chan struct{})}
 	f.common.ID = f.id
 	// The watch lives as long as the fault, not as long as the call.
 	watching, unwatch := context.WithCancel(context.WithoutCancel(ctx))
@@ -131,6 +145,11 @@ func (d *Daemon) inject(ctx context.Context, spec *v1.FaultSpec, key, owner stri
 	if f.handle, err = p.fault.Inject(ctx, d.env, p.target, f.common); err != nil {
 		unwatch()
 		return nil, err
+	}
+	if key == "" && ctx.Err() != nil {
+		// Nobody knows its id, nor can ask for it again by its key.
+		unwatch()
+		return nil, errors.Join(fmt.Errorf("inject: the caller is gone: %w", ctx.Err()), f.handle.Close())
 	}
 	return d.register(f, generation), nil
 }
@@ -187,27 +206,42 @@ func (d *Daemon) running() int {
 	return n
 }
 
-// end undoes a fault. What cannot be undone is stuck, and is tried again by the main loop. Call with d.mu held.
+// end makes a fault harmless at once, and has it undone beside: that may wait for programs that are being loaded, and
+// nobody may hold d.mu for so long. Call with d.mu held.
 func (d *Daemon) end(f *fault, reason string) {
-	if f.state == stateEnded {
+	if f.state == stateEnded || f.state == stateStopping {
 		return
 	}
 	if f.reason == "" {
 		f.reason = reason
 	}
+	if err := f.handle.Disarm(); err != nil {
+		d.log.Error("fault was not disarmed, undoing it", "fault", f.id, "error", err)
+	}
+	first := f.state == stateActive
 	f.state = stateStopping
 	f.unwatch()
-	if err := f.handle.Close(); err != nil {
-		if f.state != stateStuck {
-			f.notes = append(f.notes, "undo: "+err.Error())
-		}
-		f.state = stateStuck
-		d.log.Error("fault is stuck", "fault", f.id, "error", err)
-	} else {
-		f.state = stateEnded
-	}
+	d.closing.Go(func() { d.undo(f, first) })
+}
+
+// undo takes a fault away. What cannot be undone is stuck, and is tried again by the main loop.
+func (d *Daemon) undo(f *fault, first bool) {
+	err := f.handle.Close()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	defer f.overOnce.Do(func() { close(f.over) })
 	f.ended = time.Now()
 	f.verdict = verdict(f.handle.Counters())
+	if err != nil {
+		f.state = stateStuck
+		if first {
+			f.notes = append(f.notes, "undo: "+err.Error())
+			d.log.Error("fault is stuck; it is harmless, and undoing is tried again", "fault", f.id, "error", err)
+			d.events.send("stuck", f.message(), err.Error())
+		}
+		return
+	}
+	f.state = stateEnded
 	d.log.Info("fault ended", "fault", f.id, "kind", f.kind, "reason", f.reason, "verdict", f.verdict, "injected", f.handle.Counters().Injected)
 	d.events.send("ended", f.message(), f.reason)
 	d.forget()

@@ -13,7 +13,10 @@ import (
 	"faultd/cgroup"
 )
 
-// Config is the file /etc/faultd/faultd.yaml. Unknown keys are errors; what is left out has the default.
+// DefaultConfigFile is read if it is there and no other is named.
+const DefaultConfigFile = "/etc/faultd/faultd.yaml"
+
+// Config is a configuration file. Unknown keys are errors; what is left out has the default.
 type Config struct {
 	// Environment is a name shown with events and metrics, such as "staging".
 	Environment string `yaml:"environment"`

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	v1 "faultd/api/faultd/v1alpha1"
 	"faultd/bpf"
 	"faultd/cgroup"
 	"faultd/faults"
@@ -63,6 +64,8 @@ type Daemon struct {
 	guard   Guard
 	unwatch context.CancelFunc
 	watched sync.WaitGroup
+	// closing are the faults that are being undone.
+	closing sync.WaitGroup
 
 	// injecting is held while a fault is being prepared and put into the kernel, which may take long. It is taken before mu.
 	injecting sync.Mutex
@@ -73,10 +76,15 @@ type Daemon struct {
 	order  uint64
 	lapses uint64
 	reason string
+	// capabilities are what the last check found.
+	capabilities []*v1.Capability
 }
 
 // beat is how often the main loop looks at everything; deadlines and kills take effect in the kernel, not here.
 const beat = 100 * time.Millisecond
+
+// retryUndo is how long a stuck fault rests before it is tried again.
+const retryUndo = time.Second
 
 // New takes the state directory, undoes what an earlier run left, and opens the kernel side. Without a fault nothing of ours runs in
 // the kernel. The caller calls Run or Close.
@@ -136,7 +144,7 @@ func (d *Daemon) startGuard() error {
 func (d *Daemon) guardCgroup() string {
 	hash := fnv.New32a()
 	hash.Write([]byte(d.options.StateDir))
-	return filepath.Join(d.env.Cgroups.Mount(), fmt.Sprintf("faultd-guard-%08x", hash.Sum32()))
+	return filepath.Join(d.env.Cgroups.Mount(), fmt.Sprintf("%s%08x", guardCgroupPrefix, hash.Sum32()))
 }
 
 // recover undoes what an earlier run left behind.
@@ -206,6 +214,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	d.mu.Lock()
 	d.endAll("daemon stopped")
 	d.mu.Unlock()
+	d.closing.Wait()
 	return errors.Join(err, servers.close(), d.Close())
 }
 
@@ -259,7 +268,7 @@ func (d *Daemon) tend() {
 }
 
 func (d *Daemon) tendFault(f *fault, now time.Time) {
-	if f.state == stateEnded {
+	if f.state == stateEnded || f.state == stateStopping {
 		return
 	}
 	if !f.harmed && !f.handle.Counters().First.IsZero() {
@@ -272,13 +281,13 @@ func (d *Daemon) tendFault(f *fault, now time.Time) {
 		return
 	default:
 	}
-	if f.state == stateStuck || !now.Before(f.common.Until) {
+	if f.state == stateStuck && now.Sub(f.ended) > retryUndo || f.state == stateActive && !now.Before(f.common.Until) {
 		d.end(f, "expired")
 	}
 }
 
 // killed ends everything after the switch was flipped, and writes it down. Call with d.mu held.
-func (d *Daemon) killed(reason, by string) int {
+func (d *Daemon) killed(reason, by string) []*fault {
 	if err := Latch(d.options.StateDir, reason, by); err != nil {
 		d.log.Error("the kill is not written down and will not outlast a reboot", "error", err)
 	}
@@ -286,7 +295,7 @@ func (d *Daemon) killed(reason, by string) int {
 	ended := d.endAll("killed")
 	d.log.Warn("killed", "reason", reason, "by", by, "ended", len(ended))
 	d.events.send("killed", nil, reason)
-	return len(ended)
+	return ended
 }
 
 func (d *Daemon) arm(reason, by string) error {

@@ -32,10 +32,19 @@ func Latch(stateDir, reason, by string) error {
 		return fmt.Errorf("write the kill down: %w", err)
 	}
 	_, err = f.Write(b)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+	if err := errors.Join(err, f.Sync(), f.Close(), syncDir(stateDir)); err != nil {
 		return fmt.Errorf("write the kill down: %w", err)
 	}
 	return nil
+}
+
+// syncDir makes the name of a new file durable (fsync(2)).
+func syncDir(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
 }
 
 // Unlatch takes the note of a kill away.

@@ -14,6 +14,7 @@ type collector struct {
 	armed    *prometheus.Desc
 	active   *prometheus.Desc
 	lapses   *prometheus.Desc
+	works    *prometheus.Desc
 }
 
 type counter struct {
@@ -37,6 +38,8 @@ func newCollector(d *Daemon) *collector {
 		armed:  prometheus.NewDesc("faultd_armed", "1 if faults may start, 0 after a kill.", nil, nil),
 		active: prometheus.NewDesc("faultd_faults_active", "Faults that have not ended.", nil, nil),
 		lapses: prometheus.NewDesc("faultd_lease_lapses_total", "Times the daemon lost its lease.", nil, nil),
+		works: prometheus.NewDesc("faultd_capability", "1 if this node can do it, 0 if not, as the last check found it; absent before the first one.",
+			[]string{"kind", "covers", "mechanism"}, nil),
 	}
 }
 
@@ -48,6 +51,7 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- c.armed
 	ch <- c.active
 	ch <- c.lapses
+	ch <- c.works
 }
 
 // Collect implements prometheus.Collector.
@@ -62,13 +66,19 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 			ch <- prometheus.MustNewConstMetric(counter.desc, prometheus.CounterValue, float64(counter.read(f)), f.id, f.kind, f.target.Path)
 		}
 	}
-	armed := 0.0
-	if c.d.env.Kernel.Switch().Generation() != 0 {
-		armed = 1
+	for _, can := range c.d.capabilities {
+		ch <- prometheus.MustNewConstMetric(c.works, prometheus.GaugeValue, gauge(can.GetStatus() == "works"), can.GetKind(), can.GetCovers(), can.GetMechanism())
 	}
-	ch <- prometheus.MustNewConstMetric(c.armed, prometheus.GaugeValue, armed)
+	ch <- prometheus.MustNewConstMetric(c.armed, prometheus.GaugeValue, gauge(c.d.env.Kernel.Switch().Generation() != 0))
 	ch <- prometheus.MustNewConstMetric(c.active, prometheus.GaugeValue, float64(c.d.running()))
 	ch <- prometheus.MustNewConstMetric(c.lapses, prometheus.CounterValue, float64(c.d.lapses))
+}
+
+func gauge(on bool) float64 {
+	if on {
+		return 1
+	}
+	return 0
 }
 
 func (d *Daemon) metricsHandler() http.Handler {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"time"
 
 	"connectrpc.com/connect"
 	"connectrpc.com/grpchealth"
@@ -21,6 +22,9 @@ import (
 
 // maxRequest bounds what a client may send.
 const maxRequest = 256 << 10
+
+// killPatience is how long a kill waits until faults are undone.
+const killPatience = time.Second
 
 // server answers the API's calls.
 type server struct{ d *Daemon }
@@ -160,19 +164,25 @@ func (s server) Get(_ context.Context, req *connect.Request[v1.GetRequest]) (*co
 	return connect.NewResponse(&v1.GetResponse{Fault: f.message()}), nil
 }
 
-// Stop implements the service.
+// Stop implements the service. The fault is harmless before anything that could wait; the answer comes when it is undone.
 func (s server) Stop(ctx context.Context, req *connect.Request[v1.StopRequest]) (*connect.Response[v1.StopResponse], error) {
 	if err := s.d.mayInject(ctx); err != nil {
 		return nil, err
 	}
 	s.d.mu.Lock()
-	defer s.d.mu.Unlock()
 	f, err := s.find(req.Msg.GetId())
+	if err == nil {
+		s.d.end(f, "stopped")
+	}
+	s.d.mu.Unlock()
 	if err != nil {
 		return nil, err
 	}
-	s.d.end(f, "stopped")
-	return connect.NewResponse(&v1.StopResponse{Fault: f.message()}), nil
+	messages, err := s.over(ctx, []*fault{f})
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&v1.StopResponse{Fault: messages[0]}), nil
 }
 
 // StopAll implements the service.
@@ -181,12 +191,29 @@ func (s server) StopAll(ctx context.Context, _ *connect.Request[v1.StopAllReques
 		return nil, err
 	}
 	s.d.mu.Lock()
-	defer s.d.mu.Unlock()
-	response := &v1.StopAllResponse{}
-	for _, f := range s.d.endAll("stopped") {
-		response.Faults = append(response.Faults, f.message())
+	ended := s.d.endAll("stopped")
+	s.d.mu.Unlock()
+	messages, err := s.over(ctx, ended)
+	if err != nil {
+		return nil, err
 	}
-	return connect.NewResponse(response), nil
+	return connect.NewResponse(&v1.StopAllResponse{Faults: messages}), nil
+}
+
+// over waits until faults that were told to end are over.
+func (s server) over(ctx context.Context, ended []*fault) ([]*v1.Fault, error) {
+	for _, f := range ended {
+		if err := f.wait(ctx); err != nil {
+			return nil, connect.NewError(connect.CodeDeadlineExceeded, err)
+		}
+	}
+	s.d.mu.Lock()
+	defer s.d.mu.Unlock()
+	var messages []*v1.Fault
+	for _, f := range ended {
+		messages = append(messages, f.message())
+	}
+	return messages, nil
 }
 
 // Kill implements the service. The switch is flipped before anything that could wait.
@@ -196,8 +223,15 @@ func (s server) Kill(ctx context.Context, req *connect.Request[v1.KillRequest]) 
 	}
 	s.d.env.Kernel.Switch().Kill()
 	s.d.mu.Lock()
-	defer s.d.mu.Unlock()
-	return connect.NewResponse(&v1.KillResponse{Ended: uint32(s.d.killed(req.Msg.GetReason(), peerOf(ctx).String()))}), nil
+	ended := s.d.killed(req.Msg.GetReason(), peerOf(ctx).String())
+	s.d.mu.Unlock()
+	// All harm is over. Most is undone in no time; what is not shows in List.
+	patience, cancel := context.WithTimeout(ctx, killPatience)
+	defer cancel()
+	for _, f := range ended {
+		_ = f.wait(patience)
+	}
+	return connect.NewResponse(&v1.KillResponse{Ended: uint32(len(ended))}), nil
 }
 
 // Arm implements the service.
@@ -251,11 +285,15 @@ func (s server) Check(ctx context.Context, req *connect.Request[v1.CheckRequest]
 	response := &v1.CheckResponse{Kernel: kernelRelease()}
 	if !req.Msg.GetResidue() {
 		response.Capabilities = s.d.checkAll(ctx)
+		s.d.mu.Lock()
+		s.d.capabilities = response.Capabilities
+		s.d.mu.Unlock()
 		return connect.NewResponse(response), nil
 	}
 	s.d.mu.Lock()
-	defer s.d.mu.Unlock()
-	if n := s.d.running(); n > 0 {
+	n := s.d.running()
+	s.d.mu.Unlock()
+	if n > 0 {
 		return nil, connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("%d faults are active, so programs of faultd are loaded; stop them first: faultd stop --all", n))
 	}
 	var err error

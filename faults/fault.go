@@ -29,7 +29,9 @@ type Handle interface {
 	Counters() bpf.Counters
 	// Mechanism is how it is done here.
 	Mechanism() string
-	// Close undoes the fault. Twice is fine.
+	// Disarm makes the fault harmless at once, as far as that needs no undoing. It waits for nobody. Twice is fine.
+	Disarm() error
+	// Close disarms and undoes the fault; that may take a while. If it fails it may be called again. Twice is fine.
 	Close() error
 }
 

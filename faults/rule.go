@@ -32,4 +32,5 @@ func (h *ruleHandle) Update(fault Fault, common Common) error {
 
 func (h *ruleHandle) Counters() bpf.Counters { return h.installed.Counters() }
 func (h *ruleHandle) Mechanism() string      { return h.mechanism }
+func (h *ruleHandle) Disarm() error          { return h.installed.Disarm() }
 func (h *ruleHandle) Close() error           { return h.installed.Close() }

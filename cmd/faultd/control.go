@@ -64,7 +64,7 @@ func stateDirFlag() cli.Flag {
 func killCommand(n node) *cli.Command {
 	return &cli.Command{
 		Name: "kill", Usage: "end all faults at once, even when the daemon hangs; none can start until arm",
-		Flags:  []cli.Flag{reasonFlag(), pinDirFlag()},
+		Flags:  []cli.Flag{reasonFlag(), pinDirFlag(), stateDirFlag()},
 		Action: func(c *cli.Context) error { return kill(c, n) },
 	}
 }
@@ -77,7 +77,7 @@ func kill(c *cli.Context, n node) error {
 	}
 	// Once begun, a kill is not interrupted.
 	ctx := context.WithoutCancel(c.Context)
-	stored := n.kill(c.String("pin-dir"), reason)
+	stored := n.kill(c.String("pin-dir"))
 	response, told := call(ctx, c, killTimeout, client(c).Kill, &v1.KillRequest{Reason: reason})
 	switch {
 	case stored != nil && told != nil:
@@ -86,6 +86,9 @@ func kill(c *cli.Context, n node) error {
 		note(c, "the daemon threw the switch, but storing it from here did not work: "+oneLine(stored))
 	case told != nil:
 		note(c, "the switch is thrown, but the daemon was not told: "+oneLine(told))
+		if err := n.latch(c.String("state-dir"), reason); err != nil {
+			note(c, "the kill is not written down, so it will not outlast a reboot: "+oneLine(err))
+		}
 	}
 	return printKilled(c, told == nil, response.GetEnded())
 }

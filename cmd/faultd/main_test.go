@@ -37,8 +37,9 @@ func testNode() node {
 		return nil
 	}
 	return node{
-		kill: func(pinDir, _ string) error { return fail(pinDir) },
-		arm:  func(pinDir, _, _ string) error { return fail(pinDir) },
+		kill:  func(pinDir string) error { return fail(pinDir) },
+		latch: func(stateDir, _ string) error { return fail(stateDir) },
+		arm:   func(pinDir, _, _ string) error { return fail(pinDir) },
 		residue: func(pinDir, _ string) ([]string, error) {
 			if pinDir == "dirty" {
 				return []string{"filter on eth0", "map /sys/fs/bpf/x"}, nil
@@ -148,7 +149,7 @@ func TestHungDaemonDoesNotStopAKill(t *testing.T) {
 	socket := serveFake(t, shortDir(t), hung{})
 	stored := false
 	n := testNode()
-	n.kill = func(string, string) error { stored = true; return nil }
+	n.kill = func(string) error { stored = true; return nil }
 	var out, errOut bytes.Buffer
 	start := time.Now()
 	code := runWith(t.Context(), n, []string{"faultd", "--socket", socket, "kill", "--reason", "test"}, nil, &out, &errOut)

@@ -11,24 +11,30 @@ import (
 
 // node is what the client does on this node itself, without the daemon.
 type node struct {
-	kill    func(pinDir, reason string) error
+	kill    func(pinDir string) error
+	latch   func(stateDir, reason string) error
 	arm     func(pinDir, stateDir, reason string) error
 	residue func(pinDir, stateDir string) ([]string, error)
 	config  func(path string) error
 }
 
 func thisNode() node {
-	return node{killWithoutDaemon, armWithoutDaemon, residueWithoutDaemon, checkConfig}
+	return node{killWithoutDaemon, latchWithoutDaemon, armWithoutDaemon, residueWithoutDaemon, checkConfig}
 }
 
-// killWithoutDaemon stores into the pinned switch: that alone ends all harm. The daemon, or the next one, writes it down.
-func killWithoutDaemon(pinDir, _ string) error {
+// killWithoutDaemon stores into the pinned switch: that alone ends all harm.
+func killWithoutDaemon(pinDir string) error {
 	s, err := bpf.OpenSwitch(pinDir)
 	if err != nil {
 		return err
 	}
 	s.Kill()
 	return s.Close()
+}
+
+// latchWithoutDaemon writes a kill down where the next daemon, also after a reboot, finds it.
+func latchWithoutDaemon(stateDir, reason string) error {
+	return daemon.Latch(stateDir, reason, fmt.Sprintf("uid=%d pid=%d, without the daemon", os.Getuid(), os.Getpid()))
 }
 
 // armWithoutDaemon takes the note of a kill away and arms the pinned switch, if there is one.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"os"
@@ -23,7 +24,7 @@ func serveCommand() *cli.Command {
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "state-dir", Usage: "`DIR` of the journal and of the note of a kill", Value: daemon.DefaultStateDir},
 			&cli.StringFlag{Name: "pin-dir", Usage: "`DIR` of the kill switch, on a BPF file system", Value: bpf.DefaultPinDir},
-			&cli.StringFlag{Name: "config", Usage: "configuration `FILE`"},
+			&cli.StringFlag{Name: "config", Usage: "configuration `FILE`", DefaultText: daemon.DefaultConfigFile + ", if it is there"},
 			&cli.DurationFlag{Name: "lease", Usage: "how long faults outlive a daemon that is stopped or hangs", Value: 3 * time.Second},
 			&cli.StringFlag{Name: "metrics-listen", Usage: "TCP `ADDR` for /metrics; none: only on the socket"},
 		},
@@ -32,7 +33,7 @@ func serveCommand() *cli.Command {
 }
 
 func serve(c *cli.Context) error {
-	config, err := daemon.ReadConfig(c.String("config"))
+	config, err := daemon.ReadConfig(configFile(c))
 	if err != nil {
 		return exitError{exitUsage, err}
 	}
@@ -50,6 +51,17 @@ func serve(c *cli.Context) error {
 	err = d.Run(c.Context)
 	notify(systemd.SdNotifyStopping)
 	return err
+}
+
+// configFile is the one that was named, or the default one if it is there, or "".
+func configFile(c *cli.Context) string {
+	if c.IsSet("config") {
+		return c.String("config")
+	}
+	if _, err := os.Stat(daemon.DefaultConfigFile); errors.Is(err, os.ErrNotExist) {
+		return ""
+	}
+	return daemon.DefaultConfigFile
 }
 
 func startGuard(ctx context.Context, k *bpf.Kernel, stateDir, cgroupDir string) (daemon.Guard, error) {

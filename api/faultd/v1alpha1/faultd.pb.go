@@ -431,9 +431,11 @@ type Fault struct {
 	Spec  *FaultSpec             `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
 	// The kind's name: "connect", "packet", "syscall".
 	Kind string `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
-	// "pending", "active", "stopping", "ended" or "stuck".
+	// "pending" (kept for faults that take time to begin), "active", "stopping" (harmless, being undone), "ended" or
+	// "stuck" (harmless, but not undone yet).
 	State string `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`
-	// "" while it runs, then "injected", "inert", "partial" or "refused".
+	// "" while it runs, then "injected", "inert", "partial" (some calls were due and not hurt), or "refused" (kept for
+	// parts of an experiment; a fault that is refused is an error and is not listed).
 	Verdict string `protobuf:"bytes,5,opt,name=verdict,proto3" json:"verdict,omitempty"`
 	// How it is done on this kernel, such as "cgroup-connect", "tcx", "task-work".
 	Mechanism string `protobuf:"bytes,6,opt,name=mechanism,proto3" json:"mechanism,omitempty"`
@@ -1534,7 +1536,7 @@ type WatchResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// RFC 3339 with nanoseconds.
 	Time string `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
-	// "hello", "started", "first-harm", "updated", "ended", "killed", "armed", "lapsed", "lost".
+	// "hello", "started", "first-harm", "updated", "ended", "stuck", "killed", "armed", "lapsed", "lost".
 	Type string `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
 	// The fault, for events about one.
 	Fault   *Fault `protobuf:"bytes,3,opt,name=fault,proto3" json:"fault,omitempty"`
