@@ -1,6 +1,7 @@
 package bpf
 
 import (
+	"errors"
 	"fmt"
 	"runtime"
 	"slices"
@@ -25,21 +26,21 @@ func neverDelayed(name string) string {
 	return ""
 }
 
-// callNumbers translates names and refuses the unknown and the untouchable.
-func callNumbers(calls []string) ([]int, error) {
+// CallNumbers translates the names of system calls. It refuses none at all, the unknown, and those that must never be touched.
+func CallNumbers(calls []string) ([]int, error) {
+	if len(calls) == 0 {
+		return nil, errors.New("missing; give at least one, such as openat")
+	}
 	numbers := make([]int, 0, len(calls))
 	for _, name := range calls {
 		n, ok := SyscallNumber(name)
 		if !ok {
-			return nil, fmt.Errorf("system call %q: there is none of this name on %s", name, runtime.GOARCH)
+			return nil, fmt.Errorf("%q is no system call of %s; write a name as syscalls(2) lists them", name, runtime.GOARCH)
 		}
 		if why := neverDelayed(name); why != "" {
-			return nil, fmt.Errorf("system call %q: cannot be delayed: %s", name, why)
+			return nil, fmt.Errorf("%s cannot be delayed: %s", name, why)
 		}
 		numbers = append(numbers, n)
-	}
-	if len(numbers) == 0 {
-		return nil, fmt.Errorf("calls: none named")
 	}
 	return numbers, nil
 }

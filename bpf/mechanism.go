@@ -21,7 +21,7 @@ const (
 // maxSpin is the longest delay that is waited out on the CPU.
 const maxSpin = 100 * time.Microsecond
 
-// MaxDelay is the longest delay of one call.
+// MaxDelay is the longest delay of one call: while a thread sleeps, the kernel frees no sleepable program.
 const MaxDelay = 5 * time.Second
 
 // number is the mechanism's in the ABI (enum mechanism).
@@ -42,8 +42,8 @@ func (m SyscallMechanism) number() uint32 {
 // SyscallMechanism chooses the one mechanism that delays all these calls on this kernel, by trying. delay is the longest,
 // jitter included. Without one the error wraps ErrNotSupported and says per mechanism why not, and what would work.
 func (k *Kernel) SyscallMechanism(calls []string, delay time.Duration) (SyscallMechanism, error) {
-	if _, err := callNumbers(calls); err != nil {
-		return "", err
+	if _, err := CallNumbers(calls); err != nil {
+		return "", fmt.Errorf("calls: %w", err)
 	}
 	if delay <= 0 || delay > MaxDelay {
 		return "", fmt.Errorf("delay %v: must be above 0 and at most %v, jitter included", delay, MaxDelay)

@@ -21,7 +21,7 @@ func (k *Kernel) InstallDelay(t Target, calls []string, r Rule) (*Installed, Sys
 	if err != nil {
 		return nil, "", err
 	}
-	if r.Calls, err = callNumbers(calls); err != nil {
+	if r.Calls, err = CallNumbers(calls); err != nil {
 		return nil, "", err
 	}
 	r.Action, r.mechanism = ActionDelay, m.number()

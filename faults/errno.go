@@ -9,7 +9,7 @@ import (
 
 // parseErrno finds an errno by its name on this architecture.
 func parseErrno(name string) (int, error) {
-	for n := 1; n < 200; n++ {
+	for n := 1; n < 200 && name != ""; n++ { // unused numbers have the name ""
 		if unix.ErrnoName(syscall.Errno(n)) == name {
 			return n, nil
 		}

@@ -2,9 +2,7 @@ package faults
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	v1 "faultd/api/faultd/v1alpha1"
@@ -12,14 +10,11 @@ import (
 	"faultd/cgroup"
 )
 
-// MaxDelay is the longest single delay: a sleeping thread holds back the kernel's freeing of programs.
-const MaxDelay = 5 * time.Second
-
 // Syscall delays system calls of the target.
 type Syscall struct {
 	// Calls are names such as "openat".
 	Calls []string
-	// Delay is how long each hurt call sleeps, at most MaxDelay with its jitter.
+	// Delay is how long each hurt call sleeps, at most bpf.MaxDelay with its jitter.
 	Delay time.Duration
 	// Jitter spreads the delay evenly over delay - jitter .. delay + jitter.
 	Jitter time.Duration
@@ -30,13 +25,13 @@ func newSyscall(spec *v1.FaultSpec) (Fault, error) {
 	if s == nil {
 		return nil, nil
 	}
-	delay, err := ParseDuration("delay", s.GetDelay(), time.Microsecond, MaxDelay)
+	delay, err := ParseDuration("delay", s.GetDelay(), time.Microsecond, bpf.MaxDelay)
 	if err != nil {
 		return nil, err
 	}
 	var jitter time.Duration
 	if s.GetJitter() != "" {
-		if jitter, err = ParseDuration("jitter", s.GetJitter(), 0, MaxDelay); err != nil {
+		if jitter, err = ParseDuration("jitter", s.GetJitter(), 0, bpf.MaxDelay); err != nil {
 			return nil, err
 		}
 	}
@@ -56,8 +51,8 @@ func (s Syscall) Validate() error {
 	if s.Jitter > s.Delay {
 		return fmt.Errorf("jitter: %s is more than the delay of %s", s.Jitter, s.Delay)
 	}
-	if s.Delay+s.Jitter > MaxDelay {
-		return fmt.Errorf("delay: with jitter it is %s; at most %s are possible", s.Delay+s.Jitter, MaxDelay)
+	if s.Delay+s.Jitter > bpf.MaxDelay {
+		return fmt.Errorf("delay: with jitter it is %s; at most %s are possible", s.Delay+s.Jitter, bpf.MaxDelay)
 	}
 	_, err := s.rule(Common{})
 	return err
@@ -66,18 +61,9 @@ func (s Syscall) Validate() error {
 func (s Syscall) rule(common Common) (bpf.Rule, error) {
 	rule := common.rule()
 	rule.Action, rule.Delay, rule.Jitter = bpf.ActionDelay, s.Delay, s.Jitter
-	if len(s.Calls) == 0 {
-		return rule, errors.New("calls: missing; give at least one, such as openat")
-	}
-	for _, name := range s.Calls {
-		if strings.HasPrefix(name, "exit") || name == "rt_sigreturn" {
-			return rule, fmt.Errorf("calls: %s never returns to its caller and cannot be delayed", name)
-		}
-		number, ok := bpf.SyscallNumber(name)
-		if !ok {
-			return rule, fmt.Errorf("calls: %q is no system call of this architecture; write a name as syscalls(2) lists them", name)
-		}
-		rule.Calls = append(rule.Calls, number)
+	var err error
+	if rule.Calls, err = bpf.CallNumbers(s.Calls); err != nil {
+		return rule, fmt.Errorf("calls: %w", err)
 	}
 	return rule, nil
 }

@@ -18,6 +18,8 @@ import (
 
 	"connectrpc.com/connect"
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"faultd/faults"
 )
 
 func TestMain(m *testing.M) {
@@ -236,6 +238,20 @@ func TestFlagsFirst(t *testing.T) {
 		if got := strings.Join(flagsFirst(newApp(testNode()), strings.Fields(line)), " "); got != want {
 			t.Errorf("%s: got %s, want %s", line, got, want)
 		}
+	}
+}
+
+// TestKindsHaveCommands: the command line has the kinds of the table, and tells the same of them.
+func TestKindsHaveCommands(t *testing.T) {
+	var told, known []string
+	for _, command := range injectCommand().Subcommands {
+		told = append(told, command.Name+": "+command.Usage)
+	}
+	for _, kind := range faults.Kinds() {
+		known = append(known, kind.Name+": "+kind.Summary)
+	}
+	if !slices.Equal(told, known) {
+		t.Errorf("inject has\n%s\nwant\n%s", strings.Join(told, "\n"), strings.Join(known, "\n"))
 	}
 }
 
