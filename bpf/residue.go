@@ -6,9 +6,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 )
 
 const namePrefix = "faultd_"
@@ -103,8 +105,23 @@ func residuePrograms() (map[ebpf.ProgramID]string, error) {
 	}
 }
 
-// residueLinks are those of our programs; a link has no name.
+// residueLinks are those of our programs; a link has no name. One that is just being made has a number and cannot be opened
+// (EAGAIN), so the list is begun anew, for as long as making one may take.
 func residueLinks(programs map[ebpf.ProgramID]string) (found []object, err error) {
+	for deadline := time.Now().Add(linkPatience); ; time.Sleep(time.Millisecond) {
+		found, err = listLinks(programs)
+		if err == nil {
+			return found, nil
+		}
+		if !errors.Is(err, unix.EAGAIN) || time.Now().After(deadline) {
+			return nil, fmt.Errorf("list the links: %w", err)
+		}
+	}
+}
+
+const linkPatience = 5 * time.Second
+
+func listLinks(programs map[ebpf.ProgramID]string) (found []object, err error) {
 	var links link.Iterator
 	defer links.Close()
 	for links.Next() {
@@ -116,10 +133,7 @@ func residueLinks(programs map[ebpf.ProgramID]string) (found []object, err error
 			found = append(found, object{key(linkKey, uint32(info.ID)), fmt.Sprintf("link of %s (id %d)", name, info.ID)})
 		}
 	}
-	if err := links.Err(); err != nil {
-		return nil, fmt.Errorf("list the links: %w", err)
-	}
-	return found, nil
+	return found, links.Err()
 }
 
 // residueMaps leaves switches out: one that is neither pinned nor held by a process cannot be.

@@ -61,7 +61,7 @@ func (d *Daemon) try(ctx context.Context, t trial) (mechanism string, err error)
 	if mechanism, err = t.fault.Mechanism(ctx, d.env); err != nil {
 		return "", err
 	}
-	dir, err := os.MkdirTemp(d.env.Cgroups.Mount(), "faultd-canary-")
+	dir, err := os.MkdirTemp(d.env.Cgroups.Mount(), canaryCgroupPrefix)
 	if err != nil {
 		return mechanism, fmt.Errorf("make the canary's cgroup: %w", err)
 	}

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -41,7 +42,10 @@ func peerOf(ctx context.Context) peer {
 
 func (d *Daemon) listen() (*servers, error) {
 	s := &servers{socket: d.options.Socket}
-	var err error
+	err := noteSocket(d.options.StateDir, d.options.Socket)
+	if err != nil {
+		return nil, err
+	}
 	if s.control, err = listenUnix(d.options.Socket); err != nil {
 		return nil, err
 	}
@@ -64,13 +68,37 @@ func (d *Daemon) listen() (*servers, error) {
 	return s, nil
 }
 
+const (
+	// privatePrefix begins the name of the directory in which a socket is made.
+	privatePrefix = ".s-"
+	// socketNote is the file in the state directory that says where the socket is, for whoever clears up after us.
+	socketNote = "socket"
+)
+
+func noteSocket(stateDir, socket string) error {
+	path, err := filepath.Abs(socket)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(stateDir, socketNote), []byte(path+"\n"), 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("note where the socket is: %w", err)
+	}
+	return nil
+}
+
+// notedSocket is "" where no daemon noted one.
+func notedSocket(stateDir string) string {
+	text, _ := os.ReadFile(filepath.Join(stateDir, socketNote))
+	return strings.TrimSpace(string(text))
+}
+
 // listenUnix makes the socket in a private directory, sets its mode there, and renames it: nobody can connect before the mode holds.
 func listenUnix(path string) (net.Listener, error) {
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("make the socket's directory: %w", err)
 	}
-	private, err := os.MkdirTemp(dir, ".s-")
+	private, err := os.MkdirTemp(dir, privatePrefix)
 	if err != nil {
 		return nil, fmt.Errorf("make a private directory for the socket: %w", err)
 	}

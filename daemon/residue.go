@@ -2,14 +2,24 @@ package daemon
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"faultd/bpf"
+	"faultd/cgroup"
 	"faultd/undo"
 )
 
-// Residue lists what faultd may have left on this node: programs, maps, pins, filters, journalled changes that are not undone. The pinned
-// kill switch is no residue. The kernel frees programs and maps a grace period after their last user, so what is found is
+// Residue lists what faultd may have left on this node and nobody answers for any more: programs, links, maps, pins and filters in
+// the kernel; mounts; guards, holders and canaries whose daemon is gone; their cgroups; half-made sockets; journalled changes that
+// are not undone. The pinned kill switch is no residue, and neither is what belongs to a living daemon: this process, with
+// daemonLives, or another one. The kernel frees programs and maps a grace period after their last user, so what is found is
 // looked at again for settleTime before it counts.
 func Residue(pinDir, stateDir string, daemonLives bool) ([]string, error) {
 	for deadline := time.Now().Add(settleTime); ; time.Sleep(settleTime / 50) {
@@ -27,9 +37,104 @@ func residueNow(pinDir, stateDir string, daemonLives bool) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	found = append(found, residueMounts()...)
+	processes := ownProcesses()
+	for _, p := range processes {
+		if p.orphan {
+			found = append(found, p.String())
+		}
+	}
+	cgroups, err := residueCgroups(processes)
+	if err != nil {
+		return nil, err
+	}
+	for _, dir := range cgroups {
+		found = append(found, "cgroup "+dir)
+	}
+	for _, dir := range halfMadeSockets(stateDir) {
+		found = append(found, "directory "+dir)
+	}
 	pending, err := undo.Read(stateDir)
 	for _, e := range pending {
-		found = append(found, fmt.Sprintf("journal entry %s of fault %s", e.ID, e.Fault))
+		if !writerLives(e) {
+			found = append(found, fmt.Sprintf("journal entry %s of fault %s", e.ID, e.Fault))
+		}
 	}
 	return found, err
+}
+
+// writerLives: the entry is of a fault of another daemon, which runs.
+func writerLives(e undo.Entry) bool {
+	start, err := undo.StartTime(e.PID)
+	return err == nil && start == e.StartTime && e.PID != os.Getpid()
+}
+
+// residueMounts looks for attached file systems of the guard in every mount namespace that a process is in. The guard attaches none.
+func residueMounts() (found []string) {
+	seen := map[uint64]bool{}
+	namespaces, _ := filepath.Glob("/proc/[0-9]*/ns/mnt")
+	for _, namespace := range namespaces {
+		var st unix.Stat_t
+		if unix.Stat(namespace, &st) != nil || seen[st.Ino] {
+			continue // its process ended, or we know it
+		}
+		seen[st.Ino] = true
+		process := filepath.Dir(filepath.Dir(namespace))
+		text, _ := os.ReadFile(filepath.Join(process, "mountinfo"))
+		for line := range strings.Lines(string(text)) {
+			// The fifth field is the mount point; after the dash come type and source (proc_pid_mountinfo(5)).
+			if fields := strings.Fields(line); strings.Contains(line, " - fuse faultd ") && len(fields) > 4 {
+				found = append(found, fmt.Sprintf("mount %s in the mount namespace of process %s", fields[4], filepath.Base(process)))
+			}
+		}
+	}
+	return found
+}
+
+// Our cgroups lie below the root of the tree.
+const (
+	guardCgroupPrefix  = "faultd-guard-"
+	canaryCgroupPrefix = "faultd-canary-"
+)
+
+// guardCgroups and canaryCgroups are the patterns of their names.
+var (
+	guardCgroups  = guardCgroupPrefix + strings.Repeat("[0-9a-f]", 8)
+	canaryCgroups = canaryCgroupPrefix + "*"
+)
+
+// residueCgroups gives the directories of guards' and canaries' cgroups in which nobody is, or only processes whose daemon is gone.
+func residueCgroups(processes []ownProcess) (found []string, err error) {
+	tree, err := cgroup.Find()
+	if err != nil {
+		return nil, err
+	}
+	orphans := map[string]bool{}
+	for _, p := range processes {
+		orphans[strconv.Itoa(p.pid)] = p.orphan
+	}
+	for _, pattern := range []string{guardCgroups, canaryCgroups} {
+		dirs, err := filepath.Glob(filepath.Join(tree.Mount(), pattern))
+		if err != nil {
+			return nil, fmt.Errorf("list the cgroups of guards and canaries: %w", err)
+		}
+		for _, dir := range dirs {
+			members, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+			inUse := slices.ContainsFunc(strings.Fields(string(members)), func(pid string) bool { return !orphans[pid] })
+			if err == nil && !inUse {
+				found = append(found, dir)
+			}
+		}
+	}
+	return found, nil
+}
+
+// halfMadeSockets gives the private directories in which a daemon of this state died while it made its socket.
+func halfMadeSockets(stateDir string) []string {
+	socket := notedSocket(stateDir)
+	if socket == "" {
+		return nil
+	}
+	found, _ := filepath.Glob(filepath.Join(filepath.Dir(socket), privatePrefix+"*"))
+	return found
 }

@@ -1,0 +1,151 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"faultd/bpf"
+	"faultd/undo"
+)
+
+// Uninstall undoes and removes what faultd, of this version or an older one, left on this node: processes whose daemon is gone,
+// journalled changes, filters, cgroups, the socket, the pins and the state directory. It refuses while a daemon uses the state or
+// the socket. A change that cannot be undone ends it, with the journal still there. say gets a line for each thing.
+func Uninstall(ctx context.Context, pinDir, stateDir, socket string, say func(string)) error {
+	lock, err := takeFromDaemon(stateDir, socket)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if err := errors.Join(killOrphans(ctx, say), replayAll(ctx, stateDir, say)); err != nil {
+		return err
+	}
+	filters, err := bpf.RemoveFilters()
+	for _, f := range filters {
+		say("removed " + f)
+	}
+	if err := errors.Join(err, removeCgroups(say), removeSockets(stateDir, socket, say), removePins(pinDir)); err != nil {
+		return err
+	}
+	if err := removeState(stateDir); err != nil {
+		return err
+	}
+	left, err := Residue(pinDir, stateDir, false)
+	if err == nil && len(left) > 0 {
+		err = fmt.Errorf("remove everything: still there: %q", left)
+	}
+	return err
+}
+
+// takeFromDaemon gives the lock of the state, so that no daemon starts meanwhile.
+func takeFromDaemon(stateDir, socket string) (*os.File, error) {
+	const advice = "stop the daemon first: systemctl stop faultd"
+	if conn, err := net.Dial("unix", socket); err == nil {
+		conn.Close()
+		return nil, fmt.Errorf("%s (one answers on %s)", advice, socket)
+	}
+	lock, err := lockState(stateDir)
+	if err != nil {
+		return nil, fmt.Errorf("%s (%w)", advice, err)
+	}
+	return lock, nil
+}
+
+// killOrphans kills guards first: their holders end with them, and are orphans otherwise.
+func killOrphans(ctx context.Context, say func(string)) error {
+	for deadline := time.Now().Add(settleTime); ; {
+		orphans := 0
+		for _, p := range ownProcesses() {
+			if !p.orphan {
+				continue
+			}
+			orphans++
+			kill := undo.Action{Version: undo.Version, KillProcess: &undo.KillProcess{PID: p.pid, StartTime: p.start}}
+			if _, err := kill.Undo(ctx); err != nil {
+				return err
+			}
+			say("killed " + p.String())
+		}
+		if orphans == 0 {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return errors.New("kill the processes of a daemon that is gone: there are always more")
+		}
+	}
+}
+
+func replayAll(ctx context.Context, stateDir string, say func(string)) error {
+	results, err := undo.Replay(ctx, stateDir, "")
+	for _, r := range results {
+		say(fmt.Sprintf("fault %s: %s", r.Entry.Fault, r.Outcome))
+		err = errors.Join(err, r.Err)
+	}
+	return err
+}
+
+func removeCgroups(say func(string)) error {
+	dirs, err := residueCgroups(ownProcesses())
+	for _, dir := range dirs {
+		if e := os.Remove(dir); e != nil && !errors.Is(e, fs.ErrNotExist) {
+			err = errors.Join(err, fmt.Errorf("remove cgroup %s: %w", dir, e))
+			continue
+		}
+		say("removed cgroup " + dir)
+	}
+	return err
+}
+
+// removeSockets takes the socket that was named, the one that the last daemon had, and what was to become one. Nobody listens on them.
+func removeSockets(stateDir, socket string, say func(string)) (err error) {
+	for _, dir := range halfMadeSockets(stateDir) {
+		err = errors.Join(err, os.RemoveAll(dir))
+		say("removed " + dir)
+	}
+	for _, path := range []string{socket, notedSocket(stateDir)} {
+		info, e := os.Lstat(path)
+		if e != nil || info.Mode()&fs.ModeSocket == 0 {
+			continue
+		}
+		err = errors.Join(err, os.Remove(path))
+		say("removed socket " + path)
+	}
+	return err
+}
+
+// removePins takes the directory with all that an older version may have pinned there. It must lie on a BPF file system and not be
+// the whole of it.
+func removePins(pinDir string) error {
+	if _, err := os.Lstat(pinDir); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(filepath.Dir(filepath.Clean(pinDir)), &st); err != nil || uint32(st.Type) != unix.BPF_FS_MAGIC {
+		return fmt.Errorf("remove the pins: %s is no directory within a BPF file system, so faultd did not make it", pinDir)
+	}
+	return bpf.RemoveSwitch(pinDir)
+}
+
+// removeState removes the files that faultd makes, and then the directory, if nothing else is in it.
+func removeState(stateDir string) error {
+	if err := undo.Remove(stateDir); err != nil {
+		return err
+	}
+	for _, name := range []string{latchName, socketNote, "lock"} {
+		if err := os.Remove(filepath.Join(stateDir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("remove the state: %w", err)
+		}
+	}
+	if err := os.Remove(stateDir); err != nil {
+		return fmt.Errorf("remove the state directory, of which only faultd's own files were removed: %w", err)
+	}
+	return nil
+}
