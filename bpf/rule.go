@@ -212,12 +212,16 @@ func (k *Kernel) install(hook Hook, t Target, r Rule, attach func() ([]func() er
 
 func (in *Installed) fill(peers []netip.Prefix, attach func() ([]func() error, error)) error {
 	k := in.kernel
-	for _, prefix := range peers {
-		key := peerKey(in.slot, prefix)
-		if err := k.maps["faultd_peers"].Put(key, uint32(1)); err != nil {
-			return fmt.Errorf("write peer %s: %w", prefix, err)
+	if slices.ContainsFunc(peers, holdsMapped) {
+		// First, so that 0.0.0.0/0, which is the same entry, goes over it.
+		if err := in.writePeer(netip.PrefixFrom(netip.IPv4Unspecified(), 0), 0); err != nil {
+			return err
 		}
-		in.peers = append(in.peers, key)
+	}
+	for _, prefix := range peers {
+		if err := in.writePeer(prefix, 1); err != nil {
+			return err
+		}
 	}
 	if err := k.maps["faultd_rules"].Put(uint32(in.slot), in.encoded); err != nil {
 		return fmt.Errorf("write the rule: %w", err)
@@ -231,6 +235,22 @@ func (in *Installed) fill(peers []netip.Prefix, attach func() ([]func() error, e
 		return err
 	}
 	return k.publish(in.hook)
+}
+
+// holdsMapped says whether an IPv6 prefix is so wide that IPv4, mapped into IPv6, lies in it: whoever writes ::/0 does not
+// mean IPv4.
+func holdsMapped(prefix netip.Prefix) bool {
+	return prefix.Contains(netip.AddrFrom16(netip.IPv4Unspecified().As16()))
+}
+
+// writePeer enters a peer with 1: it is hurt, or 0: it is not, though a wider prefix is.
+func (in *Installed) writePeer(prefix netip.Prefix, hurt uint32) error {
+	key := peerKey(in.slot, prefix)
+	if err := in.kernel.maps["faultd_peers"].Put(key, hurt); err != nil {
+		return fmt.Errorf("write peer %s: %w", prefix, err)
+	}
+	in.peers = append(in.peers, key)
+	return nil
 }
 
 // freeSlot goes round, so that a slot rests as long as possible before it is used again: a program that still
