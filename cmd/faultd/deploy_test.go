@@ -1,0 +1,48 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"faultd/daemon"
+)
+
+const deployDir = "../../deploy"
+
+// TestDeployedConfig: the file that is installed says what the defaults are.
+func TestDeployedConfig(t *testing.T) {
+	config, err := daemon.ReadConfig(filepath.Join(deployDir, "faultd.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := fmt.Sprint(config), fmt.Sprint(daemon.DefaultConfig()); got != want {
+		t.Errorf("it says %s, the defaults are %s", got, want)
+	}
+}
+
+// TestUnit lets systemd read the unit, with a program that is there in the daemon's place.
+func TestUnit(t *testing.T) {
+	analyze, err := exec.LookPath("systemd-analyze")
+	if err != nil {
+		t.Skip("needs systemd-analyze: systemd is not installed")
+	}
+	text, err := os.ReadFile(filepath.Join(deployDir, "faultd.service"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	unit := filepath.Join(t.TempDir(), "faultd.service")
+	if err := os.WriteFile(unit, []byte(strings.ReplaceAll(string(text), "/usr/local/bin/faultd", own)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command(analyze, "verify", unit).CombinedOutput(); err != nil || len(out) > 0 {
+		t.Errorf("systemd-analyze verify: %v\n%s", err, out)
+	}
+}
