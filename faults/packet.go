@@ -25,6 +25,9 @@ type Packet struct {
 	PerFlow bool
 }
 
+// ErrNoProcess says that nobody can tell where the target's packets leave.
+var ErrNoProcess = errors.New("target: it has no process, so its network namespace is unknown; start it first, or use direction ingress")
+
 func newPacket(spec *v1.FaultSpec) (Fault, error) {
 	if spec.GetPacket() == nil {
 		return nil, nil
@@ -119,7 +122,7 @@ func installPacket(ctx context.Context, env Env, target cgroup.Target, id string
 		namespaces = append(namespaces, bpf.NetNS{Inode: ns.Inode, File: ns.File})
 	}
 	if rule.Egress && len(namespaces) == 0 {
-		return nil, errors.New("target: it has no process, so its network namespace is unknown; start it first, or use direction ingress")
+		return nil, ErrNoProcess
 	}
 	return env.Kernel.InstallPacket(kernelTarget(env, target), rule, bpf.PacketEnv{
 		Namespaces: namespaces,
