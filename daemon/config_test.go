@@ -1,0 +1,64 @@
+package daemon
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestConfigRefuses(t *testing.T) {
+	for text, says := range map[string]string{
+		"limitz: {}":                         "limitz",
+		"limits: {maxFault: 1}":              "maxFault",
+		"limits: {maxFaults: 0}":             "limits.maxFaults",
+		"limits: {maxFaults: -1}":            "limits.maxFaults",
+		"limits: {maxFaults: 1001}":          "limits.maxFaults",
+		"limits: {maxFaults: many}":          "many",
+		"limits: {maxDuration: 0s}":          "limits.maxDuration",
+		"limits: {maxDuration: -1h}":         "limits.maxDuration",
+		"limits: {maxDuration: 25h}":         "limits.maxDuration",
+		"limits: {maxDuration: soon}":        "soon",
+		"protected: {cgroups: [/a/../b]}":    "protected",
+		"access: {inject: {uids: [root]}}":   "root",
+		"access: {inject: {uids: [-1]}}":     "-1",
+		"access: {delete: {}}":               "delete",
+		"environment: {a: b}":                "line 1",
+		"- limits":                           "line 1",
+		"limits: {maxFaults: 1}\nlimits: {}": "limits",
+		"limits: &a {maxFaults: *a}":         "a",
+		"\t":                                 "yaml",
+	} {
+		c := DefaultConfig()
+		if err := c.parse([]byte(text)); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%q: %v, want %q in it", text, err, says)
+		}
+	}
+}
+
+// FuzzConfig: whatever a file holds, it is refused or keeps to the limits.
+func FuzzConfig(f *testing.F) {
+	for _, text := range []string{
+		"", "---", "# nothing\n", "environment: staging",
+		"limits: {maxDuration: 10m, maxFaults: 3}",
+		"limits: {maxDuration: 24h, maxFaults: 1000}",
+		"limits:\n  maxDuration: 1e9h\n",
+		"limits: {maxFaults: .nan}",
+		"protected:\n  names: [postgres]\n  cgroups: [/system.slice/db.service]\n  allowRoot: true\n",
+		"access: {inject: {uids: [1000], gids: [27]}, kill: {uids: [1000]}}",
+		"a: &a [*a]", "? {}", "{", "[]", "!!binary x", "\xff",
+	} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		c := DefaultConfig()
+		if c.parse(text) != nil {
+			return
+		}
+		if c.Limits.MaxDuration <= 0 || c.Limits.MaxDuration > 24*time.Hour || c.Limits.MaxFaults < 1 || c.Limits.MaxFaults > 1000 {
+			t.Errorf("%q: took limits %+v", text, c.Limits)
+		}
+		if err := c.protection(1).Validate(); err != nil {
+			t.Errorf("%q: took what protects nothing: %v", text, err)
+		}
+	})
+}

@@ -1,0 +1,122 @@
+package daemon_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"faultd/test/cgrouptest"
+	"faultd/undo"
+)
+
+// leaveCommand is the argument with which the test binary runs itself as an earlier run: it makes files, each of them
+// journalled, in a directory, and ends without undoing them.
+const leaveCommand = "leave-files"
+
+const leftFiles = 3
+
+func leaveFiles(dir string) error {
+	journal, err := undo.Open(stateDir(dir))
+	if err != nil {
+		return err
+	}
+	for i := range leftFiles {
+		if err := makeJournalled(journal, leftFile(dir, i)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func leftFile(dir string, i int) string { return filepath.Join(dir, fmt.Sprintf("left %d", i)) }
+
+// makeJournalled makes a file that must be undone.
+func makeJournalled(journal *undo.Journal, path string) error {
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		return err
+	}
+	action, err := undo.FileAction(path)
+	if err != nil {
+		return err
+	}
+	_, err = journal.Begin("earlier", action)
+	return err
+}
+
+// TestEarlierRunIsUndone cuts the journal of a run that ended badly, as a power cut may: the daemon undoes
+// what is written there as a whole, says so, and works. That every cut is read rightly is undo's own test.
+func TestEarlierRunIsUndone(t *testing.T) {
+	onlyOnHost(t)
+	for name, c := range map[string]struct {
+		// harm is what happens to the journal, whose records begin at starts.
+		harm   func(text []byte, starts []int) []byte
+		undone [leftFiles]bool
+	}{
+		"whole":            {func(text []byte, _ []int) []byte { return text }, [leftFiles]bool{true, true, true}},
+		"last byte gone":   {func(text []byte, _ []int) []byte { return text[:len(text)-1] }, [leftFiles]bool{true, true, false}},
+		"in a header":      {func(text []byte, starts []int) []byte { return text[:starts[2]+3] }, [leftFiles]bool{true, true, false}},
+		"after the second": {func(text []byte, starts []int) []byte { return text[:starts[2]] }, [leftFiles]bool{true, true, false}},
+		"in the first":     {func(text []byte, starts []int) []byte { return text[:starts[1]/2] }, [leftFiles]bool{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cgrouptest.RequireRoot(t)
+			dir := t.TempDir()
+			if out, err := selfCommand(leaveCommand, dir).CombinedOutput(); err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+			harmJournal(t, filepath.Join(stateDir(dir), "journal"), c.harm)
+			n := startNodeIn(t, dir, "")
+			want := 0
+			for i, undone := range c.undone {
+				_, err := os.Stat(leftFile(dir, i))
+				if gone := errors.Is(err, fs.ErrNotExist); gone != undone {
+					t.Errorf("file %d: gone %v, want %v", i, gone, undone)
+				}
+				if undone {
+					want++
+				}
+			}
+			if said := strings.Count(n.log.String(), saidUndone); said != want {
+				t.Errorf("it said %d times that it undid something, want %d", said, want)
+			}
+			n.inject(refuse(n.target()))
+			n.end(syscall.SIGKILL)
+			n.start()
+			if said := strings.Count(n.log.String(), saidUndone); said != want {
+				t.Error("the next run undid it again")
+			}
+		})
+	}
+}
+
+// saidUndone is in the daemon's log for each thing that it undid.
+const saidUndone = "undid what an earlier run left"
+
+func harmJournal(t *testing.T, path string, harm func(text []byte, starts []int) []byte) {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var starts []int
+	for at := 0; ; at++ {
+		i := bytes.Index(text[at:], []byte("\xfaJn"))
+		if i < 0 {
+			break
+		}
+		at += i
+		starts = append(starts, at)
+	}
+	if len(starts) != leftFiles {
+		t.Fatalf("the journal has %d records, want %d", len(starts), leftFiles)
+	}
+	if err := os.WriteFile(path, harm(text, starts), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,223 @@
+package daemon_test
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+
+	"connectrpc.com/connect"
+
+	v1 "faultd/api/faultd/v1alpha1"
+	"faultd/api/faultd/v1alpha1/faultdv1alpha1connect"
+	"faultd/cgroup"
+)
+
+func TestRefusals(t *testing.T) {
+	onlyOnHost(t)
+	n := startNode(t)
+	target := n.target()
+	percent := func(p float64) func(*v1.FaultSpec) { return func(s *v1.FaultSpec) { s.Percent = &p } }
+	duration := func(d string) func(*v1.FaultSpec) { return func(s *v1.FaultSpec) { s.Duration = d } }
+	packet := func(p *v1.Packet) func(*v1.FaultSpec) {
+		return func(s *v1.FaultSpec) { s.Kind = &v1.FaultSpec_Packet{Packet: p} }
+	}
+	syscall := func(delay, jitter string, calls ...string) func(*v1.FaultSpec) {
+		return func(s *v1.FaultSpec) {
+			s.Kind = &v1.FaultSpec_Syscall{Syscall: &v1.Syscall{Calls: calls, Delay: delay, Jitter: jitter}}
+		}
+	}
+	for name, c := range map[string]struct {
+		change func(*v1.FaultSpec)
+		// field and value must be in the message.
+		field, value string
+	}{
+		"errno":            {func(s *v1.FaultSpec) { s.GetConnect().Errno = "EFOO" }, "connect.errno", "EFOO"},
+		"errno number":     {func(s *v1.FaultSpec) { s.GetConnect().Errno = "111" }, "connect.errno", "111"},
+		"no errno":         {func(s *v1.FaultSpec) { s.GetConnect().Errno = "" }, "connect.errno", "missing"},
+		"both":             {func(s *v1.FaultSpec) { s.GetConnect().Blackhole = true }, "connect.errno", "blackhole"},
+		"peer":             {func(s *v1.FaultSpec) { s.GetConnect().Peers = []string{"10.0.0.0/33"} }, "connect.peers", "10.0.0.0/33"},
+		"peer name":        {func(s *v1.FaultSpec) { s.GetConnect().Peers = []string{"example.com"} }, "connect.peers", "example.com"},
+		"port":             {func(s *v1.FaultSpec) { s.GetConnect().Ports = []string{"70000"} }, "connect.ports", "70000"},
+		"port 0":           {func(s *v1.FaultSpec) { s.GetConnect().Ports = []string{"0"} }, "connect.ports", "0"},
+		"port range":       {func(s *v1.FaultSpec) { s.GetConnect().Ports = []string{"20-10"} }, "connect.ports", "20-10"},
+		"protocol":         {func(s *v1.FaultSpec) { s.GetConnect().Protocol = "sctp" }, "connect.protocol", "sctp"},
+		"percent -1":       {percent(-1), "percent", "-1"},
+		"percent 0":        {percent(0), "percent", "0"},
+		"percent 101":      {percent(101), "percent", "101"},
+		"percent NaN":      {percent(math.NaN()), "percent", "NaN"},
+		"percent infinite": {percent(math.Inf(1)), "percent", "Inf"},
+		"duration -1s":     {duration("-1s"), "duration", "-1s"},
+		"duration 0":       {duration("0"), "duration", "0"},
+		"duration 0s":      {duration("0s"), "duration", "0s"},
+		"duration 1e9h":    {duration("1e9h"), "duration", "1e9h"},
+		"duration 5":       {duration("5"), "duration", "5"},
+		"duration 5parsec": {duration("5parsec"), "duration", "5parsec"},
+		"duration long":    {duration("9999h"), "duration", "9999h"},
+		"duration huge":    {duration("9999999999h"), "duration", "9999999999h"},
+		"no duration":      {duration(""), "duration", ""},
+		"selector":         {func(s *v1.FaultSpec) { s.Target = "banana" }, "target", "banana"},
+		"selector kind":    {func(s *v1.FaultSpec) { s.Target = "pod:x" }, "target", "pod:x"},
+		"no selector":      {func(s *v1.FaultSpec) { s.Target = "" }, "target", ""},
+		"pid":              {func(s *v1.FaultSpec) { s.Target = "pid:-1" }, "target", "-1"},
+		"gone":             {func(s *v1.FaultSpec) { s.Target = "cgroup:/not-there" }, "target", "not-there"},
+		"root":             {func(s *v1.FaultSpec) { s.Target = "cgroup:/" }, "target", "protected"},
+		"upwards":          {func(s *v1.FaultSpec) { s.Target = "cgroup:/../.." }, "target", ".."},
+		"kind":             {func(s *v1.FaultSpec) { s.Kind = nil }, "kind", ""},
+		"loss and dice": {func(s *v1.FaultSpec) {
+			percent(5)(s)
+			packet(&v1.Packet{Loss: 1})(s)
+		}, "packet.loss", "5"},
+		"loss 0":         {packet(&v1.Packet{}), "packet.loss", "0"},
+		"loss 101":       {packet(&v1.Packet{Loss: 101}), "packet.loss", "101"},
+		"loss NaN":       {packet(&v1.Packet{Loss: math.NaN()}), "packet.loss", "NaN"},
+		"direction":      {packet(&v1.Packet{Loss: 1, Direction: "up"}), "packet.direction", "up"},
+		"nobody's loss":  {packet(&v1.Packet{Loss: 1}), "target", "no process"},
+		"unknown call":   {syscall("1ms", "", "frobnicate"), "syscall.calls", "frobnicate"},
+		"call by number": {syscall("1ms", "", "39"), "syscall.calls", "39"},
+		"no call":        {syscall("1ms", ""), "syscall.calls", ""},
+		"call that ends": {syscall("1ms", "", "exit_group"), "syscall.calls", "exit_group"},
+		"long delay":     {syscall("10s", "", "read"), "syscall.delay", "10s"},
+		"no delay":       {syscall("", "", "read"), "syscall.delay", ""},
+		"delay 0":        {syscall("0s", "", "read"), "syscall.delay", "0s"},
+		"delay -1ms":     {syscall("-1ms", "", "read"), "syscall.delay", "-1ms"},
+		"delay unit":     {syscall("5", "", "read"), "syscall.delay", "5"},
+		"much jitter":    {syscall("1ms", "2ms", "read"), "syscall.jitter", "2ms"},
+	} {
+		spec := refuse(target)
+		c.change(spec)
+		_, err := n.tryInject(spec)
+		if connect.CodeOf(err) != connect.CodeInvalidArgument || !strings.Contains(err.Error(), c.field) || !strings.Contains(err.Error(), c.value) {
+			t.Errorf("%s: %v, want an invalid argument with %q and %q", name, err, c.field, c.value)
+		}
+	}
+	if list := n.list(); len(list.GetFaults()) != 0 {
+		t.Errorf("refused faults are listed: %v", list)
+	}
+	n.idle()
+}
+
+// TestUnknownFields are refused with their path.
+func TestUnknownFields(t *testing.T) {
+	onlyOnHost(t)
+	n := startNode(t)
+	for _, c := range []struct{ body, says string }{
+		{`{"bogus": 1}`, "bogus"},
+		{`{"spec": {"bogus": 1}}`, "spec.bogus"},
+		{`{"spec": {"target": "cgroup:/x", "duration": "1s", "connect": {"errnoo": "EPERM"}}}`, "spec.connect.errnoo"},
+		{`{"spec": {"target": "cgroup:/x", "duration": "1s", "packet": {"loss": 1, "delay": "1s"}}}`, "spec.packet.delay"},
+		{`{"spec": {"target": "cgroup:/x", "duration": "1s", "disk": {}}}`, "spec.disk"},
+	} {
+		code, text := n.post(faultdv1alpha1connect.FaultServiceInjectProcedure, c.body)
+		if code != http.StatusBadRequest || !strings.Contains(text, c.says) {
+			t.Errorf("%s: status %d, %s; want %q in it", c.body, code, text, c.says)
+		}
+	}
+}
+
+// TestDryRunChangesNothing and says what would be.
+func TestDryRunChangesNothing(t *testing.T) {
+	onlyOnHost(t)
+	n := startNode(t)
+	target := n.target()
+	got, err := n.client.Inject(context.Background(), connect.NewRequest(&v1.InjectRequest{Spec: refuse(target), DryRun: true}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f := got.Msg.GetFault(); f.GetId() != "" || f.GetMechanism() != "cgroup-connect" || f.GetTarget().GetPath() != target.Path {
+		t.Errorf("it would be %v", f)
+	}
+	if list := n.list(); len(list.GetFaults()) != 0 {
+		t.Errorf("a dry run is listed: %v", list)
+	}
+	n.idle()
+}
+
+func TestJunkOnTheSocket(t *testing.T) {
+	onlyOnHost(t)
+	n := startNode(t)
+	f := n.inject(refuse(n.target()))
+	conn, err := net.Dial("unix", n.socket())
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The daemon may hang up before all is sent.
+	_, _ = conn.Write([]byte(strings.Repeat("\x00junk", 200_000)))
+	conn.Close()
+	for _, body := range []string{"", "{", `{"spec": {"percent": "NaN"}}`, `{"spec": {"percent": "x"}}`, `{"spec": []}`, "\xff\xfe"} {
+		if code, text := n.post(faultdv1alpha1connect.FaultServiceInjectProcedure, body); code != http.StatusBadRequest {
+			t.Errorf("%q: status %d, %s", body, code, text)
+		}
+	}
+	code, _ := n.post(faultdv1alpha1connect.FaultServiceInjectProcedure, `{"spec":{"target":"`+strings.Repeat("x", 1<<20)+`"}}`)
+	if code == http.StatusOK {
+		t.Error("a megabyte was taken")
+	}
+	if list := n.list(); len(list.GetFaults()) != 1 || n.get(f.GetId()).GetState() != "active" {
+		t.Errorf("afterwards: %v", list)
+	}
+}
+
+// TestFullRuleSet has one fault more on a target than the kernel side can hold.
+func TestFullRuleSet(t *testing.T) {
+	const limit = 16
+	n, server := startNode(t), tcpServer(t, "127.0.0.1:0")
+	outer := n.target()
+	inner := n.child(outer)
+	w := n.worker(inner)
+	for i := range limit {
+		// Those of the outer cgroup count for the inner one.
+		on := []cgroup.Target{outer, inner}[i%2]
+		spec := refuse(on)
+		spec.GetConnect().Ports = []string{fmt.Sprint(i + 1)}
+		n.inject(spec)
+	}
+	last := n.list().GetFaults()[limit-1]
+	for range 2 {
+		_, err := n.tryInject(refuse(inner))
+		if connect.CodeOf(err) != connect.CodeResourceExhausted || !strings.Contains(err.Error(), "16") {
+			t.Errorf("one too many: %v", err)
+		}
+	}
+	w.wants("map[ok:1]", "dial tcp4 %s 30s 1 1", server)
+	if list := n.list(); len(list.GetFaults()) != limit || list.GetFaults()[limit-1].GetState() != "active" {
+		t.Errorf("afterwards: %v", list)
+	}
+	n.stop(last.GetId())
+	n.inject(refuse(inner))
+	w.wants("map[ECONNREFUSED:1]", "dial tcp4 %s 30s 1 1", server)
+}
+
+func TestMaxFaults(t *testing.T) {
+	onlyOnHost(t)
+	n := startConfigured(t, "limits: {maxFaults: 2, maxDuration: 10m}")
+	target := n.target()
+	first := n.inject(refuse(target))
+	n.inject(refuse(target))
+	if _, err := n.tryInject(refuse(target)); connect.CodeOf(err) != connect.CodeResourceExhausted || !strings.Contains(err.Error(), "limits.maxFaults is 2") {
+		t.Errorf("one too many: %v", err)
+	}
+	if list := n.list(); len(list.GetFaults()) != 2 {
+		t.Errorf("afterwards: %v", list)
+	}
+	n.stop(first.GetId())
+	n.inject(refuse(target))
+	long := refuse(target)
+	long.Duration = "11m"
+	if _, err := n.tryInject(long); connect.CodeOf(err) == connect.CodeOf(nil) {
+		t.Error("longer than limits.maxDuration was taken")
+	}
+}
+
+func TestSecondDaemonIsRefused(t *testing.T) {
+	onlyOnHost(t)
+	n := startNode(t)
+	out, err := selfCommand("daemon", n.dir).CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "another faultd uses it") {
+		t.Errorf("the second one said %s, %v", out, err)
+	}
+	n.inject(refuse(n.target()))
+}

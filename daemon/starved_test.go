@@ -1,0 +1,115 @@
+package daemon_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"faultd/bpf"
+)
+
+// spinCommand is the argument with which the test binary runs itself to take a processor away from everybody else.
+const spinCommand = "spin"
+
+// spin runs on one processor for so long, before every ordinary thread.
+func spin(cpu, length string) error {
+	n, err := strconv.Atoi(cpu)
+	if err != nil {
+		return err
+	}
+	d, err := time.ParseDuration(length)
+	if err != nil {
+		return err
+	}
+	runtime.LockOSThread()
+	var set unix.CPUSet
+	set.Set(n)
+	attributes := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 50}
+	if err := errors.Join(unix.SchedSetaffinity(0, &set), unix.SchedSetAttr(0, &attributes, 0)); err != nil {
+		return err
+	}
+	os.Stdout.WriteString("spinning\n")
+	for end := bpf.Monotonic() + int64(d); bpf.Monotonic() < end; {
+	}
+	return nil
+}
+
+// TestStarvedDaemonLosesItsFaults leaves the daemon a processor that a real-time thread does not give up.
+func TestStarvedDaemonLosesItsFaults(t *testing.T) {
+	if vmKernel() == "" {
+		t.Skip("takes a processor away from everybody: only in a virtual machine")
+	}
+	if runtime.NumCPU() < 2 {
+		t.Skip("needs a second processor for everybody else")
+	}
+	n := startNode(t)
+	set(t, "/proc/sys/kernel/sched_rt_runtime_us", "-1")
+	// Since 6.12 ordinary threads have a share of their own.
+	if servers, _ := filepath.Glob("/sys/kernel/debug/sched/fair_server/cpu0/runtime"); len(servers) == 1 {
+		set(t, servers[0], "0")
+	}
+	n.pin(0)
+	spinner := selfCommand(spinCommand, "0", (2 * testLease).String())
+	spinner.Stderr = os.Stderr
+	out, err := spinner.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.losesItsFaults(func() {
+		if err := spinner.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := out.Read(make([]byte, 16)); err != nil {
+			t.Fatal(err)
+		}
+	}, func() {
+		if err := spinner.Wait(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// set writes a setting of the kernel, and puts it back at the end of the test.
+func set(t *testing.T, file, value string) {
+	t.Helper()
+	before, err := os.ReadFile(file)
+	if err == nil {
+		err = os.WriteFile(file, []byte(value), 0)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.WriteFile(file, bytes.TrimSpace(before), 0); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// pin keeps all threads of the daemon on one processor.
+func (n *node) pin(cpu int) {
+	n.t.Helper()
+	var cpus unix.CPUSet
+	cpus.Set(cpu)
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", n.cmd.Process.Pid))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	for _, thread := range threads {
+		tid, err := strconv.Atoi(filepath.Base(thread))
+		if err != nil {
+			n.t.Fatal(err)
+		}
+		if err := unix.SchedSetaffinity(tid, &cpus); err != nil && !errors.Is(err, unix.ESRCH) {
+			n.t.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,210 @@
+package daemon_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"connectrpc.com/connect"
+
+	v1 "faultd/api/faultd/v1alpha1"
+	"faultd/cgroup"
+)
+
+func TestKill9LeavesNothing(t *testing.T) {
+	for _, guardToo := range []bool{false, true} {
+		t.Run(fmt.Sprintf("guard too: %v", guardToo), func(t *testing.T) {
+			n := startNode(t)
+			h := n.injectAll(n.target())
+			h.hurts(h.resident, "", 1)
+			n.signal(syscall.SIGSTOP) // so that it cannot replace a killed guard
+			if guardToo {
+				n.signalGuard(syscall.SIGKILL)
+			}
+			n.end(syscall.SIGKILL)
+			h.free(h.resident)
+			// With nobody left to undo them, two harmless things stay until the next daemon: the guard's empty cgroup, and before
+			// Linux 6.6 the filters.
+			if !guardToo {
+				n.noResidue()
+			} else if h.usesTCX() {
+				n.onlyCgroupLeft()
+			}
+			n.start()
+			if list := n.list(); len(list.GetFaults()) > 0 || !list.GetArmed() {
+				t.Errorf("the next daemon starts with %v", list)
+			}
+			n.idle()
+		})
+	}
+}
+
+// sleepers puts 64 threads of a new process to sleep for 5 s, in a cgroup of its own.
+func (n *node) sleepers() (*worker, *v1.Fault) {
+	n.t.Helper()
+	target := n.target()
+	f := n.delay(target, hookedCall, "5s")
+	w := n.worker(target)
+	w.tell("call %s 1 %d", hookedCall, sleeping)
+	n.until("all are asleep", func() bool {
+		c := n.get(f.GetId()).GetCounters()
+		return c.GetMatched() == sleeping && c.GetInjected()+c.GetNotApplied() == 0
+	})
+	return w, f
+}
+
+const sleeping = 64
+
+// woke checks that the sleepers all went on before their time.
+func (n *node) woke(f *v1.Fault) {
+	n.t.Helper()
+	if c := n.settled(f.GetId()); c.GetMatched() != sleeping || c.GetCutShort()+c.GetNotApplied() != sleeping {
+		n.t.Errorf("after it woke up: %v", c)
+	}
+}
+
+// TestDaemonStoppedWithThreadsAsleep stops it alone and with its guard: everybody is free without an answer of either, and
+// when both go on nothing comes back.
+func TestDaemonStoppedWithThreadsAsleep(t *testing.T) {
+	for _, guardToo := range []bool{false, true} {
+		t.Run(fmt.Sprintf("guard too: %v", guardToo), func(t *testing.T) {
+			n := startNode(t)
+			w, f := n.sleepers()
+			h := n.injectAll(n.target())
+			guard := 0
+			n.signal(syscall.SIGSTOP)
+			if guardToo {
+				guard = n.signalGuard(syscall.SIGSTOP)
+			}
+			w.wantsHeard(fmt.Sprintf("map[ok:%d]", sleeping))
+			h.free(h.resident)
+			if guardToo {
+				_ = syscall.Kill(guard, syscall.SIGCONT) // its holder has killed it
+			}
+			n.signal(syscall.SIGCONT)
+			h.ended("lease lapsed")
+			n.woke(f)
+			if got := n.get(f.GetId()).GetReason(); got != "lease lapsed" {
+				t.Errorf("the delay ended because: %s", got)
+			}
+			h.untouched(h.resident, "", 1)
+			n.idle()
+			h.start()
+			h.hurts(h.resident, "", 1)
+		})
+	}
+}
+
+// TestGuardLost stops and kills the guard alone: sleepers are free, the guard is replaced, and delays go on.
+func TestGuardLost(t *testing.T) {
+	for _, signal := range []syscall.Signal{syscall.SIGSTOP, syscall.SIGKILL} {
+		t.Run(signal.String(), func(t *testing.T) {
+			n := startNode(t)
+			w, f := n.sleepers()
+			lost := n.signalGuard(signal)
+			w.wantsHeard(fmt.Sprintf("map[ok:%d]", sleeping))
+			n.woke(f)
+			n.until("there is another guard", func() bool {
+				guards := n.guards()
+				return len(guards) == 1 && guards[0] != lost
+			})
+			_, err := n.client.Update(context.Background(), connect.NewRequest(&v1.UpdateRequest{Id: f.GetId(), Delay: "1ms"}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			before := n.get(f.GetId()).GetCounters().GetInjected()
+			n.until("calls sleep again", func() bool {
+				w.do("call %s 1 1", hookedCall)
+				return n.settled(f.GetId()).GetInjected() > before
+			})
+		})
+	}
+}
+
+// TestKilledWhileAsleep kills a target whose threads sleep while nobody can answer for them.
+func TestKilledWhileAsleep(t *testing.T) {
+	n := startNode(t)
+	n.delay(n.target(), hookedCall, "5s") // keeps the programs loaded
+	for _, c := range []struct{ guard, daemon bool }{{true, false}, {false, true}, {true, true}} {
+		w, f := n.sleepers()
+		if c.daemon {
+			n.signal(syscall.SIGSTOP)
+		}
+		if c.guard {
+			n.signalGuard(syscall.SIGSTOP)
+		}
+		if err := w.cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.cmd.Wait(); err == nil || w.cmd.ProcessState.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+			t.Errorf("guard stopped %v, daemon stopped %v: it ended with %v", c.guard, c.daemon, err)
+		}
+		if c.daemon {
+			n.signal(syscall.SIGCONT)
+		}
+		n.woke(f)
+		n.until("a guard holds sleepers", func() bool { return n.holdsSleepers() })
+	}
+}
+
+// holdsSleepers says whether there is a guard, after one was stopped or killed, under which calls are delayed.
+func (n *node) holdsSleepers() bool {
+	n.t.Helper()
+	target := n.target()
+	f, err := n.tryInject(delay(target, hookedCall, "1ms"))
+	if err != nil {
+		return false
+	}
+	defer n.stop(f.GetId())
+	n.worker(target).do("call %s 1 1", hookedCall)
+	return n.settled(f.GetId()).GetInjected() == 1
+}
+
+// losesItsFaults checks a daemon that cannot run for longer than its lease: while it cannot, the target becomes free, and
+// when it can, nothing comes back.
+func (n *node) losesItsFaults(stop, goOn func()) {
+	n.t.Helper()
+	h := n.injectAll(n.target())
+	h.hurts(h.resident, "", 1)
+	stop()
+	h.free(h.resident)
+	goOn()
+	h.ended("lease lapsed")
+	h.untouched(h.resident, "", 1)
+	n.idle()
+	if !n.list().GetArmed() {
+		n.t.Error("a lapse is no kill, and it is not armed")
+	}
+}
+
+func TestFrozenDaemonLosesItsFaults(t *testing.T) {
+	n := startNode(t)
+	home, err := n.tree.OfProcess(n.cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ice := n.target()
+	n.move(n.cmd.Process.Pid, ice)
+	n.losesItsFaults(func() { n.freeze(ice, "1") }, func() { n.freeze(ice, "0") })
+	n.move(n.cmd.Process.Pid, home)
+}
+
+// freeze freezes ("1") or thaws ("0") a cgroup, and waits until it is.
+func (n *node) freeze(t cgroup.Target, state string) {
+	n.t.Helper()
+	dir := n.tree.Dir(t)
+	if err := os.WriteFile(filepath.Join(dir, "cgroup.freeze"), []byte(state), 0); err != nil {
+		n.t.Fatal(err)
+	}
+	n.until("frozen "+state, func() bool {
+		text, err := os.ReadFile(filepath.Join(dir, "cgroup.events"))
+		if err != nil {
+			n.t.Fatal(err)
+		}
+		return strings.Contains(string(text), "frozen "+state+"\n")
+	})
+}

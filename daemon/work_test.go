@@ -1,0 +1,395 @@
+package daemon_test
+
+import (
+	"bufio"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// workCommand is the argument with which the test binary runs itself as a process of a target.
+const workCommand = "work"
+
+// work does what it is told: the one order it is given, or a line in, a line out.
+func work(order []string, in io.Reader, out io.Writer) error {
+	var l labourer
+	if len(order) > 0 {
+		answer, err := l.obey(order)
+		fmt.Fprintln(out, answer)
+		return err
+	}
+	fmt.Fprintln(out, "ready")
+	lines := bufio.NewScanner(in)
+	for lines.Scan() {
+		answer, err := l.obey(strings.Fields(lines.Text()))
+		if err != nil {
+			answer = "failed: " + err.Error()
+		}
+		fmt.Fprintln(out, answer)
+	}
+	return lines.Err()
+}
+
+// labourer is what such a process keeps from one order to the next.
+type labourer struct {
+	conn   *net.TCPConn
+	heard  *net.UDPConn
+	hammer *hammer
+}
+
+// obey carries out one order. THREADS threads do TIMES calls each.
+func (l *labourer) obey(order []string) (string, error) {
+	if len(order) == 0 {
+		return "", errors.New("no order")
+	}
+	a := args{rest: order[1:]}
+	switch order[0] {
+	case "dial": // NETWORK ADDRESS PATIENCE TIMES THREADS
+		return a.tally(dialOnce(a.text(), a.text(), a.duration()))
+	case "send": // ADDRESS TIMES THREADS
+		return a.sendMany()
+	case "flows": // ADDRESS SOCKETS TIMES
+		return sendFlows(a.address(), a.number(), a.number())
+	case "call": // NAME TIMES THREADS
+		return a.tally(callOnce(a.text()))
+	case "child": // ORDER...
+		out, err := selfCommand(append([]string{workCommand}, a.rest...)...).CombinedOutput()
+		return strings.TrimSpace(string(out)), err
+	case "open": // ADDRESS
+		return l.open(a.text())
+	case "echo": // TIMES
+		return l.echo(a.number())
+	case "hear": // ADDRESS, then "heard"
+		return l.hear(a.text())
+	case "heard":
+		return l.countHeard()
+	case "hammer": // ADDRESS THREADS, then "grace"
+		l.hammer = startHammer(a.address(), a.number())
+		return "hammering", nil
+	case "grace": // ADDRESS TIMES
+		return l.hammer.grace(a.address(), a.number())
+	}
+	return "", fmt.Errorf("order %q is unknown", order)
+}
+
+// args takes an order apart; what cannot be read ends the process, which the test sees.
+type args struct{ rest []string }
+
+func (a *args) text() string {
+	if len(a.rest) == 0 {
+		panic("an order is too short")
+	}
+	first := a.rest[0]
+	a.rest = a.rest[1:]
+	return first
+}
+
+func (a *args) number() int {
+	n, err := strconv.Atoi(a.text())
+	if err != nil {
+		panic(err)
+	}
+	return n
+}
+
+func (a *args) duration() time.Duration {
+	d, err := time.ParseDuration(a.text())
+	if err != nil {
+		panic(err)
+	}
+	return d
+}
+
+func (a *args) address() netip.AddrPort { return netip.MustParseAddrPort(a.text()) }
+
+// tally has many threads do something many times and counts the results.
+func (a *args) tally(once func() (string, error)) (string, error) {
+	times, threads := a.number(), a.number()
+	return tally(times, threads, func() (func() (string, error), error) { return once, nil })
+}
+
+func tally(times, threads int, prepare func() (func() (string, error), error)) (string, error) {
+	var mu sync.Mutex
+	results := map[string]int{}
+	var failed error
+	var wg sync.WaitGroup
+	for range threads {
+		wg.Go(func() {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			own := map[string]int{}
+			once, err := prepare()
+			for i := 0; err == nil && i < times; i++ {
+				var result string
+				result, err = once()
+				own[result]++
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			for result, n := range own {
+				results[result] += n
+			}
+			failed = errors.Join(failed, err)
+		})
+	}
+	wg.Wait()
+	return fmt.Sprint(results), failed
+}
+
+// resultOf names what a call came to.
+func resultOf(err error) string {
+	var errno syscall.Errno
+	var impatient net.Error
+	switch {
+	case err == nil:
+		return "ok"
+	case errors.As(err, &errno):
+		return unix.ErrnoName(errno)
+	case errors.As(err, &impatient) && impatient.Timeout():
+		return "timeout"
+	}
+	return err.Error()
+}
+
+func dialOnce(network, address string, patience time.Duration) func() (string, error) {
+	return func() (string, error) {
+		c, err := net.DialTimeout(network, address, patience)
+		if err == nil {
+			c.Close()
+		}
+		return resultOf(err), nil
+	}
+}
+
+// callOnce makes one system call, which Go's scheduler knows of: it may block.
+func callOnce(name string) func() (string, error) {
+	return func() (string, error) {
+		switch name {
+		case "getppid":
+			unix.Syscall(unix.SYS_GETPPID, 0, 0, 0)
+		case "socketpair":
+			var pair [2]int32
+			_, _, errno := unix.Syscall6(unix.SYS_SOCKETPAIR, unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0, uintptr(unsafe.Pointer(&pair)), 0, 0)
+			if errno != 0 {
+				return "", errno
+			}
+			return "ok", errors.Join(unix.Close(int(pair[0])), unix.Close(int(pair[1])))
+		default:
+			return "", fmt.Errorf("call %q is unknown", name)
+		}
+		return "ok", nil
+	}
+}
+
+// sendMany sends datagrams with an address, each thread from a socket of its own that asks to be told of losses.
+func (a *args) sendMany() (string, error) {
+	to, times, threads := sockaddr(a.address()), a.number(), a.number()
+	var mu sync.Mutex
+	var sockets []int
+	defer func() {
+		for _, fd := range sockets {
+			unix.Close(fd)
+		}
+	}()
+	return tally(times, threads, func() (func() (string, error), error) {
+		fd, err := udpSocket(to)
+		if err != nil {
+			return nil, err
+		}
+		mu.Lock()
+		sockets = append(sockets, fd)
+		mu.Unlock()
+		return func() (string, error) {
+			if result := resultOf(unix.Sendto(fd, []byte("x"), 0, to)); result != "ok" {
+				return result, nil
+			}
+			pending, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+			if pending != 0 {
+				return "later " + unix.ErrnoName(syscall.Errno(pending)), nil
+			}
+			return "ok", err
+		}, nil
+	})
+}
+
+func sockaddr(to netip.AddrPort) unix.Sockaddr {
+	if to.Addr().Is4() {
+		return &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}
+	}
+	return &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()}
+}
+
+// udpSocket has IP_RECVERR set: with it a sender is told of drops that are not silent.
+func udpSocket(to unix.Sockaddr) (int, error) {
+	family, level, option := unix.AF_INET, unix.SOL_IP, unix.IP_RECVERR
+	if _, six := to.(*unix.SockaddrInet6); six {
+		family, level, option = unix.AF_INET6, unix.SOL_IPV6, unix.IPV6_RECVERR
+	}
+	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	return fd, unix.SetsockoptInt(fd, level, option, 1)
+}
+
+// sendFlows sends from many sockets, so many flows.
+func sendFlows(to netip.AddrPort, sockets, times int) (string, error) {
+	for range sockets {
+		c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(to))
+		if err != nil {
+			return "", err
+		}
+		defer c.Close()
+		for range times {
+			if _, err := c.Write([]byte("x")); err != nil {
+				return "", err
+			}
+		}
+	}
+	return "sent", nil
+}
+
+// open makes a connection whose segments are small: otherwise loopback would make one packet of it all.
+func (l *labourer) open(address string) (string, error) {
+	c, err := net.DialTimeout("tcp", address, 30*time.Second)
+	if err != nil {
+		return "", err
+	}
+	l.conn = c.(*net.TCPConn)
+	return "opened", l.conn.SetNoDelay(true)
+}
+
+// echo sends lines to a server that sends them back, and gives their hash and the retransmissions.
+func (l *labourer) echo(times int) (string, error) {
+	reader, hash := bufio.NewReader(l.conn), sha256.New()
+	for i := range times {
+		fmt.Fprintf(hash, "line %d\n", i)
+		if _, err := fmt.Fprintf(l.conn, "line %d\n", i); err != nil {
+			return "", err
+		}
+		line, err := reader.ReadString('\n')
+		if err != nil {
+			return "", err
+		}
+		if want := fmt.Sprintf("line %d\n", i); line != want {
+			return "", fmt.Errorf("got %q back for %q", line, want)
+		}
+	}
+	info, err := tcpInfo(l.conn)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%x %d", hash.Sum(nil)[:4], info.Total_retrans), nil
+}
+
+func tcpInfo(c *net.TCPConn) (*unix.TCPInfo, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var info *unix.TCPInfo
+	var asked error
+	err = raw.Control(func(fd uintptr) { info, asked = unix.GetsockoptTCPInfo(int(fd), unix.SOL_TCP, unix.TCP_INFO) })
+	return info, errors.Join(err, asked)
+}
+
+func (l *labourer) hear(address string) (string, error) {
+	c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort(address)))
+	if err != nil {
+		return "", err
+	}
+	l.heard = c
+	return c.LocalAddr().String(), nil
+}
+
+// countHeard takes what has arrived and does not wait for more.
+func (l *labourer) countHeard() (string, error) {
+	raw, err := l.heard.SyscallConn()
+	if err != nil {
+		return "", err
+	}
+	n, buffer := 0, make([]byte, 16)
+	err = raw.Control(func(fd uintptr) {
+		for {
+			if _, _, err := unix.Recvfrom(int(fd), buffer, unix.MSG_DONTWAIT); err != nil {
+				return
+			}
+			n++
+		}
+	})
+	return strconv.Itoa(n), err
+}
+
+// hammer sends from many threads without a pause.
+type hammer struct {
+	// off is the address of the sends after the switch is known to be off; nil: it may be on.
+	off               atomic.Pointer[netip.AddrPort]
+	after             atomic.Int64
+	early, hurt, late atomic.Int64
+	threads           sync.WaitGroup
+}
+
+func startHammer(to netip.AddrPort, threads int) *hammer {
+	h := &hammer{}
+	var begun sync.WaitGroup
+	for range threads {
+		begun.Add(1)
+		h.threads.Go(func() {
+			runtime.LockOSThread()
+			h.strike(to, begun.Done)
+		})
+	}
+	begun.Wait()
+	return h
+}
+
+// strike sends until it has done its share of sends that began after the switch was off.
+func (h *hammer) strike(to netip.AddrPort, begun func()) {
+	fd, err := udpSocket(sockaddr(to))
+	if err != nil {
+		panic(err)
+	}
+	defer unix.Close(fd)
+	for after := int64(0); ; {
+		off := h.off.Load()
+		if off == nil {
+			err := unix.Sendto(fd, []byte("x"), 0, sockaddr(to))
+			if h.early.Add(1); err != nil {
+				h.hurt.Add(1)
+			}
+			if begun != nil {
+				begun()
+				begun = nil
+			}
+			continue
+		}
+		if after == h.after.Load() {
+			return
+		}
+		after++
+		if err := unix.Sendto(fd, []byte("x"), 0, sockaddr(*off)); err != nil {
+			h.late.Add(1)
+		}
+	}
+}
+
+// grace ends the hammering with so many sends of each thread to another address, all begun after this order came.
+func (h *hammer) grace(to netip.AddrPort, times int) (string, error) {
+	h.after.Store(int64(times))
+	h.off.Store(&to)
+	h.threads.Wait()
+	return fmt.Sprintf("early %d hurt %d late %d", h.early.Load(), h.hurt.Load(), h.late.Load()), nil
+}

@@ -1,0 +1,90 @@
+package daemon_test
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"faultd/cgroup"
+	"faultd/test/cgrouptest"
+)
+
+// worker is a process in a cgroup that does what it is told (work_test.go).
+type worker struct {
+	t   *testing.T
+	cmd *exec.Cmd
+	in  io.Writer
+	out *os.File
+	// lines reads out.
+	lines *bufio.Reader
+}
+
+func (n *node) worker(t cgroup.Target) *worker {
+	n.t.Helper()
+	cmd := selfCommand(workCommand)
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	cgrouptest.StartCmd(n.t, n.tree, t, cmd)
+	w := &worker{n.t, cmd, in, out.(*os.File), bufio.NewReader(out)}
+	if line := w.hear(); line != "ready" {
+		n.t.Fatalf("the worker said %q", line)
+	}
+	return w
+}
+
+func (w *worker) pid() int { return w.cmd.Process.Pid }
+
+// tell gives an order without waiting for the answer.
+func (w *worker) tell(format string, args ...any) {
+	w.t.Helper()
+	if _, err := fmt.Fprintf(w.in, format+"\n", args...); err != nil {
+		w.t.Fatalf("tell the worker: %v", err)
+	}
+}
+
+// hear waits for an answer; the bound is for a broken kernel or test.
+func (w *worker) hear() string {
+	w.t.Helper()
+	if err := w.out.SetReadDeadline(time.Now().Add(2 * time.Minute)); err != nil {
+		w.t.Fatal(err)
+	}
+	line, err := w.lines.ReadString('\n')
+	if err != nil {
+		w.t.Fatalf("hear the worker: %v", err)
+	}
+	return strings.TrimSuffix(line, "\n")
+}
+
+func (w *worker) do(format string, args ...any) string {
+	w.t.Helper()
+	w.tell(format, args...)
+	return w.hear()
+}
+
+// wants is do with the answer that is right.
+func (w *worker) wants(want, format string, args ...any) {
+	w.t.Helper()
+	if got := w.do(format, args...); got != want {
+		w.t.Errorf("%s: it said %q, want %q", fmt.Sprintf(format, args...), got, want)
+	}
+}
+
+// wantsHeard is the right answer to an earlier order.
+func (w *worker) wantsHeard(want string) {
+	w.t.Helper()
+	if got := w.hear(); got != want {
+		w.t.Errorf("it said %q, want %q", got, want)
+	}
+}
