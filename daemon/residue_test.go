@@ -1,0 +1,362 @@
+package daemon_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"faultd/cgroup"
+	"faultd/daemon"
+	"faultd/guard"
+	"faultd/test/cgrouptest"
+	"faultd/undo"
+)
+
+// place is where a daemon would be; none is.
+type place struct {
+	t     *testing.T
+	pins  string
+	state string
+}
+
+func newPlace(t *testing.T) place {
+	t.Helper()
+	cgrouptest.RequireRoot(t)
+	dir := t.TempDir()
+	p := place{t, pinDir(dir), stateDir(dir)}
+	if err := errors.Join(os.MkdirAll(p.pins, 0o700), os.MkdirAll(p.state, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(p.pins) })
+	return p
+}
+
+func (p place) residue() []string {
+	p.t.Helper()
+	found, err := daemon.ResidueNow(p.pins, p.state, false)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return found
+}
+
+// names checks that the residue names something exactly while it is there.
+func (p place) names(what string, remove func() error) {
+	p.t.Helper()
+	if found := p.residue(); !slices.Contains(found, what) {
+		p.t.Errorf("%q is not among %q", what, found)
+	}
+	if err := remove(); err != nil {
+		p.t.Fatal(err)
+	}
+	for deadline := time.Now().Add(time.Minute); slices.Contains(p.residue(), what); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			p.t.Fatalf("%q was removed and is still among %q", what, p.residue())
+		}
+	}
+}
+
+func (p place) uninstall() (said []string, err error) {
+	err = daemon.Uninstall(context.Background(), p.pins, p.state, filepath.Join(p.state, "..", "s"), func(line string) { said = append(said, line) })
+	return said, err
+}
+
+// onlyCgroupLeft: nothing but the empty cgroup of the guard is left.
+func (n *node) onlyCgroupLeft() {
+	n.t.Helper()
+	found, err := daemon.Residue(pinDir(n.dir), stateDir(n.dir), false)
+	if err != nil || len(found) != 1 || !strings.HasPrefix(found[0], "cgroup ") {
+		n.t.Errorf("left behind: %q, %v; want the guard's cgroup", found, err)
+	}
+}
+
+func TestResidueNamesPins(t *testing.T) {
+	p := newPlace(t)
+	other := filepath.Join(p.pins, "other")
+	if err := os.Mkdir(other, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	p.names("pin "+other, func() error { return os.Remove(other) })
+}
+
+func TestResidueNamesCgroups(t *testing.T) {
+	p := newPlace(t)
+	tree, err := cgroup.Find()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"faultd-guard-00000000", "faultd-canary-0"} {
+		dir := filepath.Join(tree.Mount(), name)
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		p.names("cgroup "+dir, func() error { return os.Remove(dir) })
+	}
+}
+
+// TestResidueLeavesAUsedCgroup: somebody else's process is in it.
+func TestResidueLeavesAUsedCgroup(t *testing.T) {
+	p := newPlace(t)
+	tree, err := cgroup.Find()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(tree.Mount(), "faultd-guard-00000001")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	target, err := tree.Lookup(filepath.Base(dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	user := cgrouptest.Start(t, tree, target, "sleep", "1000")
+	if found := p.residue(); slices.Contains(found, "cgroup "+dir) {
+		t.Errorf("it is among %q", found)
+	}
+	if err := user.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = user.Wait()
+	p.names("cgroup "+dir, func() error { return os.Remove(dir) })
+}
+
+func TestResidueNamesHalfMadeSockets(t *testing.T) {
+	n := startNode(t)
+	n.end(syscall.SIGKILL)
+	p := place{t, pinDir(n.dir), stateDir(n.dir)}
+	private := filepath.Join(n.dir, ".s-123")
+	if err := os.Mkdir(private, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	p.names("directory "+private, func() error { return os.Remove(private) })
+}
+
+func TestResidueNamesJournalEntries(t *testing.T) {
+	p := newPlace(t)
+	journal, err := undo.Open(p.state)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer journal.Close()
+	e := p.journalFile(journal)
+	p.names(fmt.Sprintf("journal entry %s of fault planted", e.ID), func() error { return journal.Done(e) })
+}
+
+// journalFile writes down a file that is to be removed.
+func (p place) journalFile(journal *undo.Journal) undo.Entry {
+	p.t.Helper()
+	path := filepath.Join(p.state, "..", "planted")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		p.t.Fatal(err)
+	}
+	action, err := undo.FileAction(path)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	e, err := journal.Begin("planted", action)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return e
+}
+
+// TestResidueNamesMounts: in a mount namespace of its own, as a container has.
+func TestResidueNamesMounts(t *testing.T) {
+	p := newPlace(t)
+	at := t.TempDir()
+	cmd := exec.Command("/proc/self/exe", mountCommand, at)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS, Unshareflags: unix.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	cmd.Stderr = t.Output()
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := out.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	p.names(fmt.Sprintf("mount %s in the mount namespace of process %d", at, cmd.Process.Pid), func() error { return errors.Join(in.Close(), cmd.Wait()) })
+}
+
+// mountCommand makes this binary attach a file system as the guard's is, until its input ends.
+const mountCommand = "mount-sleepfs"
+
+func mountSleepfs(at string) error {
+	dev, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	options := fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", dev)
+	if err := unix.Mount("faultd", at, "fuse", unix.MS_NODEV|unix.MS_NOSUID, options); err != nil {
+		return err
+	}
+	fmt.Println("mounted")
+	_, _ = os.Stdin.Read(make([]byte, 1))
+	return nil
+}
+
+// orphanGuard kills a daemon whose guard and holder are stopped, so that they stay.
+func orphanGuard(t *testing.T) (p place, pid int) {
+	t.Helper()
+	n := startNode(t)
+	pid = n.signalGuard(0)
+	holder := childOf(t, pid)
+	for _, stopped := range []int{holder, pid} {
+		if err := syscall.Kill(stopped, syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n.signal(syscall.SIGKILL)
+	// Not n.cmd.Wait: the guard keeps the output open.
+	if _, err := n.cmd.Process.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	n.cmd = nil
+	t.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGKILL) })
+	return place{t, pinDir(n.dir), stateDir(n.dir)}, pid
+}
+
+func childOf(t *testing.T, pid int) int {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", pid))
+	var child int
+	if err == nil {
+		_, err = fmt.Sscan(string(text), &child)
+	}
+	if err != nil {
+		t.Fatalf("find the child of %d: %v", pid, err)
+	}
+	return child
+}
+
+func TestResidueNamesAnOrphanedGuard(t *testing.T) {
+	p, pid := orphanGuard(t)
+	p.names(fmt.Sprintf("process %d (guard)", pid), func() error { return syscall.Kill(pid, syscall.SIGKILL) })
+	if _, err := p.uninstall(); err != nil { // its cgroup
+		t.Error(err)
+	}
+}
+
+// TestResidueLeavesALivingDaemon: whoever asks, and with its faults.
+func TestResidueLeavesALivingDaemon(t *testing.T) {
+	n := startNode(t)
+	n.injectAll(n.target())
+	p := place{t, pinDir(n.dir), stateDir(n.dir)}
+	found, err := daemon.Residue(p.pins, p.state, false)
+	if err != nil || len(found) > 0 {
+		t.Errorf("it names %q, %v", found, err)
+	}
+}
+
+func TestUninstall(t *testing.T) {
+	p, pid := orphanGuard(t)
+	tree, err := cgroup.Find()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Dir(p.state)
+	old := filepath.Join(tree.Mount(), "faultd-guard-00000002")
+	private, pin, socket := filepath.Join(dir, ".s-123"), filepath.Join(p.pins, "other"), filepath.Join(dir, "s")
+	for _, d := range []string{old, private, pin} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	journal, err := undo.Open(p.state)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.journalFile(journal)
+	journal.Close()
+	if err := daemon.Latch(p.state, "test", "test"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Lstat(socket); err != nil {
+		t.Fatalf("a killed daemon's socket: %v", err)
+	}
+	said, err := p.uninstall()
+	if err != nil || !slices.Contains(said, fmt.Sprintf("killed process %d (guard)", pid)) {
+		t.Fatalf("said %q, then %v", said, err)
+	}
+	for _, path := range []string{old, private, pin, socket, p.pins, p.state, filepath.Join(dir, "planted")} {
+		if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	if said, err := p.uninstall(); err != nil || len(said) > 0 {
+		t.Errorf("the second time: said %q, %v", said, err)
+	}
+}
+
+// TestUninstallSparesALivingDaemon, also one that does not answer and whose socket is gone.
+func TestUninstallSparesALivingDaemon(t *testing.T) {
+	n := startNode(t)
+	p := place{t, pinDir(n.dir), stateDir(n.dir)}
+	refused := func() {
+		t.Helper()
+		if _, err := p.uninstall(); err == nil || !strings.Contains(err.Error(), "stop the daemon first") {
+			t.Errorf("uninstall said %v", err)
+		}
+	}
+	refused()
+	if err := os.Remove(n.socket()); err != nil {
+		t.Fatal(err)
+	}
+	refused()
+	if _, err := os.Stat(filepath.Join(p.pins, "kill")); err != nil {
+		t.Errorf("the switch: %v", err)
+	}
+	n.signalGuard(0)
+}
+
+// TestUninstallTouchesNothingOfOthers: directories that faultd did not make.
+func TestUninstallTouchesNothingOfOthers(t *testing.T) {
+	p := newPlace(t)
+	precious := filepath.Join(p.state, "precious")
+	if err := os.WriteFile(precious, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.uninstall(); err == nil || !strings.Contains(err.Error(), p.state) {
+		t.Errorf("with a strange file in the state directory: %v", err)
+	}
+	if _, err := os.Stat(precious); err != nil {
+		t.Error(err)
+	}
+	for _, pins := range []string{"/sys/fs/bpf", t.TempDir()} {
+		err := daemon.Uninstall(context.Background(), pins, filepath.Join(t.TempDir(), "state"), "/nonexistent", func(string) {})
+		if err == nil || !strings.Contains(err.Error(), pins) {
+			t.Errorf("with the pins in %s: %v", pins, err)
+		}
+		if _, err := os.Stat(pins); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestOwnWords: the guard is known by the words that it is really started with.
+func TestOwnWords(t *testing.T) {
+	n := startNode(t)
+	pid := n.signalGuard(0)
+	for process, word := range map[int]string{pid: guard.Command, childOf(t, pid): guard.HolderCommand} {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", process))
+		if args := strings.Split(string(text), "\x00"); err != nil || len(args) < 2 || args[1] != word {
+			t.Errorf("process %d was started as %q, %v; want %s", process, args, err, word)
+		}
+	}
+}
