@@ -143,7 +143,7 @@ if id=$(inject syscall --call "$call" --delay 5ms --percent 20 2>"$dir/refusal")
 	hurt "$id"
 else
 	title "Slow system calls: refused" "This kernel cannot, and faultd says so instead of doing nothing:"
-	sed 's/^/   /' "$dir/refusal"
+	fold -sw 110 "$dir/refusal" | sed 's/^/   /'
 fi
 
 title "Kill switch: all connections are refused, and after two seconds somebody pulls the switch" \
