@@ -12,8 +12,29 @@ static long (*const set_retval)(__s64 error) = (void *)BPF_FUNC_set_retval;
 
 #define ANCESTOR(level) bpf_get_current_ancestor_cgroup_id(level)
 
+/* Tries a rule, or with done only counts that it was looked at. The errno (negative) the call shall fail with, or 0. */
+LOOP_BODY long connect_rule(const struct rule_ref *ref, const struct permit *permit, const struct peer *peer, int done)
+{
+	if (!ref || !permit || !peer)
+		return 0;
+	struct rule *rule = rule_at(ref->slot, ref->serial, permit);
+	struct stat *stat = stat_of(ref->slot);
+
+	if (!rule || !stat)
+		return 0;
+	atomic_inc(&stat->evaluated);
+	if (done || rule->action != ACTION_ERRNO || !peer_fits(rule, ref->slot, peer) || !harm_due(rule, stat, 0))
+		return 0;
+	if (rule->error >= 0 || rule->error < -4095) {
+		count_not_applied(rule, stat);
+		return 0;
+	}
+	count_injected(stat, permit->now);
+	return rule->error;
+}
+
 /* 0: the call goes on; else the errno (negative) it shall fail with. */
-static __always_inline __s64 connect_error(struct bpf_sock_addr *ctx, const struct peer *peer)
+static __always_inline __s64 connect_error(const struct peer *peer)
 {
 	struct rule_set *set = find_rule_set(HOOK_CONNECT, ANCESTOR);
 
@@ -23,31 +44,17 @@ static __always_inline __s64 connect_error(struct bpf_sock_addr *ctx, const stru
 	__s64 error = 0;
 
 	for (__u32 i = 0; i < MAX_RULES_PER_SET && i < set->count; i++) {
-		__u32 slot;
-		struct rule *rule = rule_at(set, i, &permit, &slot);
+		long one = connect_rule(&set->refs[i], &permit, peer, error != 0);
 
-		if (!rule)
-			continue;
-		struct stat *stat = stat_of(slot);
-
-		if (!stat)
-			continue;
-		atomic_inc(&stat->evaluated);
-		if (error || rule->action != ACTION_ERRNO || !peer_fits(rule, slot, peer) || !harm_due(rule, stat, 0))
-			continue;
-		if (rule->error >= 0 || rule->error < -4095) {
-			count_not_applied(rule, stat);
-			continue;
-		}
-		count_injected(stat, permit.now);
-		error = rule->error;
+		if (!error)
+			error = one;
 	}
 	return error;
 }
 
-static __always_inline int fail_if_due(struct bpf_sock_addr *ctx, const struct peer *peer)
+static __always_inline int fail_if_due(const struct peer *peer)
 {
-	__s64 error = connect_error(ctx, peer);
+	__s64 error = connect_error(peer);
 
 	barrier_var(error); /* the verifier must see this check, on this register */
 	if (error >= 0 || error < -4095)
@@ -61,7 +68,7 @@ static __always_inline int hook4(struct bpf_sock_addr *ctx)
 	struct peer peer = {.protocol = ctx->protocol, .port = bpf_ntohs((__u16)ctx->user_port)};
 
 	peer_set4(&peer, ctx->user_ip4);
-	return fail_if_due(ctx, &peer);
+	return fail_if_due(&peer);
 }
 
 static __always_inline int hook6(struct bpf_sock_addr *ctx)
@@ -72,7 +79,7 @@ static __always_inline int hook6(struct bpf_sock_addr *ctx)
 	peer.address[1] = ctx->user_ip6[1];
 	peer.address[2] = ctx->user_ip6[2];
 	peer.address[3] = ctx->user_ip6[3];
-	return fail_if_due(ctx, &peer);
+	return fail_if_due(&peer);
 }
 
 SEC("cgroup/connect4")

@@ -48,28 +48,61 @@ static __always_inline __u64 roll_delay(const struct rule *rule, __u64 n)
 	return delay > jitter ? delay - jitter : 0;
 }
 
-/* Counts what became of a delay, for each of its rules that is still the same. */
+/* Counts what became of a delay, for one of its rules, if that is still the same. */
+LOOP_BODY int settle_part(const struct rule_ref *ref, enum outcome outcome, __u64 now)
+{
+	if (!ref)
+		return 0;
+	__u32 slot = ref->slot; /* before 6.3 a key must lie on the stack */
+	struct rule *rule = bpf_map_lookup_elem(&faultd_rules, &slot);
+	struct stat *stat = stat_of(slot);
+
+	if (!rule || !stat || rule->serial != ref->serial)
+		return 0;
+	if (outcome == NOT_APPLIED) {
+		count_not_applied(rule, stat);
+		return 0;
+	}
+	count_injected(stat, now);
+	if (outcome == CUT_SHORT)
+		atomic_inc(&stat->cut_short);
+	return 0;
+}
+
 static __always_inline void settle(const struct delay *delay, enum outcome outcome)
 {
 	__u64 now = bpf_ktime_get_ns();
 
-	for (__u32 i = 0; i < MAX_PARTS; i++) {
-		if (i >= delay->count)
-			break;
-		struct rule_ref ref = delay->parts[i];
-		struct rule *rule = bpf_map_lookup_elem(&faultd_rules, &ref.slot);
-		struct stat *stat = stat_of(ref.slot);
+	for (__u32 i = 0; i < MAX_PARTS && i < delay->count; i++)
+		settle_part(&delay->parts[i], outcome, now);
+}
 
-		if (!rule || !stat || rule->serial != ref.serial)
-			continue;
-		if (outcome == NOT_APPLIED) {
-			count_not_applied(rule, stat);
-			continue;
-		}
-		count_injected(stat, now);
-		if (outcome == CUT_SHORT)
-			atomic_inc(&stat->cut_short);
+/* Tries a rule, and adds what it gives to the delay. */
+LOOP_BODY int delay_rule(const struct rule_ref *ref, const struct permit *permit, __u32 call, struct delay *delay)
+{
+	if (!ref || !permit || !delay)
+		return 0;
+	struct rule *rule = rule_at(ref->slot, ref->serial, permit);
+	struct stat *stat = stat_of(ref->slot);
+
+	if (!rule || !stat || rule->action != ACTION_DELAY || rule->mechanism != MECHANISM)
+		return 0;
+	atomic_inc(&stat->evaluated);
+	if (!call_fits(rule, call))
+		return 0;
+	__u64 number = harm_due(rule, stat, 0);
+	__u32 part = delay->count;
+
+	if (!number)
+		return 0;
+	if (part >= MAX_PARTS) {
+		count_not_applied(rule, stat);
+		return 0;
 	}
+	delay->parts[part] = *ref;
+	delay->count = part + 1;
+	delay->ns += roll_delay(rule, number);
+	return 0;
 }
 
 /* The delay that a call of the current thread is due; count is 0 if none is. */
@@ -82,34 +115,8 @@ static __always_inline void decide(__u32 call, struct delay *delay)
 	struct permit permit = permit_read();
 
 	delay->generation = permit.generation;
-	for (__u32 i = 0; i < MAX_RULES_PER_SET && i < set->count; i++) {
-		__u32 slot;
-		struct rule *rule = rule_at(set, i, &permit, &slot);
-
-		if (!rule || rule->action != ACTION_DELAY || rule->mechanism != MECHANISM)
-			continue;
-		struct stat *stat = stat_of(slot);
-
-		if (!stat)
-			continue;
-		atomic_inc(&stat->evaluated);
-		if (!call_fits(rule, call))
-			continue;
-		__u64 number = harm_due(rule, stat, 0);
-
-		if (!number)
-			continue;
-		__u32 part = delay->count;
-
-		if (part >= MAX_PARTS) {
-			count_not_applied(rule, stat);
-			continue;
-		}
-		delay->parts[part].slot = slot;
-		delay->parts[part].serial = rule->serial;
-		delay->count = part + 1;
-		delay->ns += roll_delay(rule, number);
-	}
+	for (__u32 i = 0; i < MAX_RULES_PER_SET && i < set->count; i++)
+		delay_rule(&set->refs[i], &permit, call, delay);
 	if (delay->ns > MAX_DELAY_NS)
 		delay->ns = MAX_DELAY_NS;
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/rlimit"
 )
 
@@ -38,8 +39,10 @@ type Kernel struct {
 	next   int
 	hooks  map[Hook]*hookState
 	shared map[string]*attachment
-	// works are the mechanisms that were tried with success, by what they were attached to.
-	works map[string]bool
+	// lsmFired: security hooks were seen to run programs.
+	lsmFired bool
+	// types are the kernel's, read for the first program that needs them; reading takes longer than all the rest.
+	types *btf.Cache
 }
 
 // abiVersion is FAULTD_ABI of faultd.h, which the types and sizes here follow.
@@ -67,7 +70,7 @@ func Open(o Options) (*Kernel, error) {
 		sw:       sw,
 		hooks:    map[Hook]*hookState{},
 		shared:   map[string]*attachment{},
-		works:    map[string]bool{},
+		types:    btf.NewCache(),
 	}
 	for _, name := range o.DisableMechanisms {
 		k.disabled[name] = true
@@ -161,7 +164,7 @@ func (k *Kernel) load(spec *ebpf.CollectionSpec) (*ebpf.Collection, error) {
 			replacements[name] = m
 		}
 	}
-	return ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: maps.Clone(replacements)})
+	return ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: maps.Clone(replacements), Cache: k.types})
 }
 
 // checkABI refuses an object that was built for other structs than the ones here.

@@ -51,20 +51,19 @@ static __always_inline struct permit permit_read(void)
 		found;                                                                     \
 	})
 
-/* The i-th rule of a set, if it is alive and permitted; counts it as evaluated. */
-static __always_inline struct rule *rule_at(const struct rule_set *set, __u32 i, const struct permit *permit,
-					    __u32 *slot)
-{
-	if (i >= MAX_RULES_PER_SET || i >= set->count)
-		return 0;
-	struct rule_ref ref = set->refs[i];
-	struct rule *rule = bpf_map_lookup_elem(&faultd_rules, &ref.slot);
+/* What loops run is a global function: the verifier looks at those once, and not again in each turn of the loop, which
+ * took most of the time between the order and the first harm. Their pointers may be null for all it knows. */
+#define LOOP_BODY __attribute__((noinline))
 
-	if (!rule || rule->serial != ref.serial)
+/* The rule in a slot, if it still is the one that was meant, alive and permitted. */
+static __always_inline struct rule *rule_at(__u32 slot, __u32 serial, const struct permit *permit)
+{
+	struct rule *rule = bpf_map_lookup_elem(&faultd_rules, &slot);
+
+	if (!rule || rule->serial != serial)
 		return 0;
 	if (!permit->generation || rule->generation != permit->generation || permit->now >= READ_ONCE(rule->until_ns))
 		return 0;
-	*slot = ref.slot;
 	return rule;
 }
 

@@ -86,8 +86,10 @@ static __always_inline int read6(struct __sk_buff *skb, __u32 offset, int egress
 	return 1;
 }
 
-static __always_inline int read_packet(struct __sk_buff *skb, __u32 offset, int egress, struct packet *packet)
+LOOP_BODY int read_packet(struct __sk_buff *skb, __u32 offset, int egress, struct packet *packet)
 {
+	if (!packet)
+		return 0;
 	if (skb->protocol == bpf_htons(ETH_P_IP))
 		return read4(skb, offset, egress, packet);
 	if (skb->protocol == bpf_htons(ETH_P_IPV6))
@@ -104,6 +106,27 @@ static __always_inline __u64 flow_of(const struct packet *packet)
 	return mix(h + ((__u64)packet->peer.protocol << 32 | packet->peer.port << 16 | packet->local_port));
 }
 
+/* Tries a rule, or with done only counts that it was looked at. 1: the packet shall be lost. */
+LOOP_BODY int packet_rule(const struct rule_ref *ref, const struct permit *permit, const struct packet *packet, __u32 direction, int done)
+{
+	if (!ref || !permit || !packet)
+		return 0;
+	struct rule *rule = rule_at(ref->slot, ref->serial, permit);
+	struct stat *stat = stat_of(ref->slot);
+
+	if (!rule || !stat)
+		return 0;
+	atomic_inc(&stat->evaluated);
+	if (done || !(rule->flags & direction) || !peer_fits(rule, ref->slot, &packet->peer))
+		return 0;
+	if ((rule->flags & RULE_OPENING) && packet->peer.protocol == IPPROTO_TCP && !packet->syn)
+		return 0;
+	if (!harm_due(rule, stat, rule->flags & RULE_PER_FLOW ? flow_of(packet) : 0))
+		return 0;
+	count_injected(stat, permit->now);
+	return 1;
+}
+
 /* 1: the packet shall be lost. */
 static __always_inline int lose(struct __sk_buff *skb, __u32 offset, int egress)
 {
@@ -115,26 +138,9 @@ static __always_inline int lose(struct __sk_buff *skb, __u32 offset, int egress)
 	struct permit permit = permit_read();
 	int lost = 0;
 
-	for (__u32 i = 0; i < MAX_RULES_PER_SET && i < set->count; i++) {
-		__u32 slot;
-		struct rule *rule = rule_at(set, i, &permit, &slot);
-
-		if (!rule)
-			continue;
-		struct stat *stat = stat_of(slot);
-
-		if (!stat)
-			continue;
-		atomic_inc(&stat->evaluated);
-		if (lost || !(rule->flags & (egress ? RULE_EGRESS : RULE_INGRESS)) || !peer_fits(rule, slot, &packet.peer))
-			continue;
-		if ((rule->flags & RULE_OPENING) && packet.peer.protocol == IPPROTO_TCP && !packet.syn)
-			continue;
-		if (!harm_due(rule, stat, rule->flags & RULE_PER_FLOW ? flow_of(&packet) : 0))
-			continue;
-		count_injected(stat, permit.now);
-		lost = 1;
-	}
+	for (__u32 i = 0; i < MAX_RULES_PER_SET && i < set->count; i++)
+		if (packet_rule(&set->refs[i], &permit, &packet, egress ? RULE_EGRESS : RULE_INGRESS, lost))
+			lost = 1;
 	return lost;
 }
 

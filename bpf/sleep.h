@@ -9,21 +9,23 @@
 
 #define SLEEPER_PROBES 64
 
-/* A free sleeper, taken for this thread; its page is *page. Hashing keeps threads from fighting for the first ones. */
+/* Takes a sleeper for this thread, if it is free. */
+LOOP_BODY int take_sleeper_at(__u32 slot)
+{
+	struct sleeper *sleeper = bpf_map_lookup_elem(&faultd_sleepers, &slot);
+
+	return sleeper && !READ_ONCE(sleeper->taken) && __sync_val_compare_and_swap(&sleeper->taken, 0, 1) == 0;
+}
+
+/* A sleeper for this thread; its page is *page. Hashing keeps threads from fighting for the first ones. */
 static __always_inline struct sleeper *take_sleeper(__u32 tid, __u32 *page)
 {
 	__u32 start = (__u32)mix(tid);
 
 	for (__u32 i = 0; i < SLEEPER_PROBES; i++) {
-		__u32 slot = (start + i) % MAX_SLEEPERS;
-		struct sleeper *sleeper = bpf_map_lookup_elem(&faultd_sleepers, &slot);
-
-		if (!sleeper)
-			return 0;
-		if (READ_ONCE(sleeper->taken) || __sync_val_compare_and_swap(&sleeper->taken, 0, 1) != 0)
-			continue;
-		*page = slot;
-		return sleeper;
+		*page = (start + i) % MAX_SLEEPERS;
+		if (take_sleeper_at(*page))
+			return bpf_map_lookup_elem(&faultd_sleepers, page);
 	}
 	return 0;
 }

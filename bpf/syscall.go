@@ -14,15 +14,25 @@ import (
 // sleeperClones is how many threads can sleep per CPU and call with MechanismClones. A function takes 38 programs.
 const sleeperClones = 16
 
-// InstallDelay makes calls of the target late. The caller closes the rule. A delay needs a guard (package guard), unless
-// the mechanism is MechanismSpin; r.Calls and r.Action are set here.
+// InstallDelay makes calls of the target late, by the first mechanism that can be attached. The caller closes the rule. A
+// delay needs a guard (package guard), unless the mechanism is MechanismSpin; r.Calls and r.Action are set here. Without a
+// mechanism the error is that of SyscallMechanism.
 func (k *Kernel) InstallDelay(t Target, calls []string, r Rule) (*Installed, SyscallMechanism, error) {
-	m, err := k.SyscallMechanism(calls, r.Delay+r.Jitter)
+	var in *Installed
+	m, err := k.chooseMechanism(calls, r.Delay+r.Jitter, func(m SyscallMechanism) (err error) {
+		in, err = k.installDelay(t, calls, r, m)
+		return err
+	})
 	if err != nil {
 		return nil, "", err
 	}
+	return in, m, nil
+}
+
+func (k *Kernel) installDelay(t Target, calls []string, r Rule, m SyscallMechanism) (*Installed, error) {
+	var err error
 	if r.Calls, err = CallNumbers(calls); err != nil {
-		return nil, "", err
+		return nil, err
 	}
 	r.Action, r.mechanism = ActionDelay, m.number()
 	var missed *misses
@@ -38,10 +48,10 @@ func (k *Kernel) InstallDelay(t Target, calls []string, r Rule) (*Installed, Sys
 		}}, nil
 	})
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
 	in.missed = missed
-	return in, m, nil
+	return in, nil
 }
 
 // syscallPrograms is what is attached for one call, or for one security hook.
@@ -121,8 +131,8 @@ func attachKeys(m SyscallMechanism, calls []string) (keys []string) {
 	return keys
 }
 
-// attachSyscall attaches a mechanism's programs to the calls, or shares those that are attached. Call with k.mu held;
-// so must be the Close of the result.
+// attachSyscall attaches a mechanism's programs to the calls, or shares those that are attached; if that fails, with an
+// attachError. Call with k.mu held; so must be the Close of the result.
 func (k *Kernel) attachSyscall(m SyscallMechanism, calls []string) (io.Closer, error) {
 	var releases closers
 	prefix := len("syscall/" + string(m) + "/")
@@ -136,7 +146,7 @@ func (k *Kernel) attachSyscall(m SyscallMechanism, calls []string) (io.Closer, e
 			return s, nil
 		})
 		if err != nil {
-			return nil, errors.Join(err, releases.Close())
+			return nil, errors.Join(attachError{err}, releases.Close())
 		}
 		releases = append(releases, closerFunc(release))
 	}
@@ -148,7 +158,7 @@ func (k *Kernel) openMechanism(m SyscallMechanism, point string, s *syscallProgr
 	case MechanismLSM:
 		return k.openLSM(point, s)
 	case MechanismTaskWork:
-		program, err := taskWorkProgram()
+		program, err := k.taskWorkProgram()
 		if err != nil {
 			return err
 		}
@@ -175,8 +185,8 @@ func (k *Kernel) own(spec *ebpf.CollectionSpec, s *syscallPrograms) (*ebpf.Colle
 }
 
 // taskWorkProgram is the program for the name that this kernel's function has; the wrong one would not load.
-func taskWorkProgram() (string, error) {
-	kernel, err := btf.LoadKernelSpec()
+func (k *Kernel) taskWorkProgram() (string, error) {
+	kernel, err := k.types.Kernel()
 	if err != nil {
 		return "", fmt.Errorf("read the kernel's types: %w", err)
 	}

@@ -47,7 +47,7 @@ func TestSyscallMechanismNamesWhatIsMissing(t *testing.T) {
 func TestSyscallMechanisms(t *testing.T) {
 	k := openKernel(t)
 	for _, m := range []SyscallMechanism{MechanismLSM, MechanismTaskWork, MechanismClones, MechanismSpin} {
-		t.Logf("%s: %v", m, k.tryMechanism(m, []string{"openat", "execve"}, maxSpin))
+		t.Logf("%s: %v", m, k.tryMechanism(m, []string{"openat", "execve"}))
 	}
 	if len(k.shared) != 0 {
 		t.Errorf("left attached: %v", k.shared)

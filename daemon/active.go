@@ -77,15 +77,14 @@ func badInput(format string, args ...any) error {
 
 // prepared is a fault that could be injected.
 type prepared struct {
-	kind      faults.Kind
-	fault     faults.Fault
-	target    cgroup.Target
-	common    faults.Common
-	mechanism string
+	kind   faults.Kind
+	fault  faults.Fault
+	target cgroup.Target
+	common faults.Common
 }
 
-// prepare checks everything that can be checked without changing anything.
-func (d *Daemon) prepare(ctx context.Context, spec *v1.FaultSpec, caller int) (prepared, error) {
+// prepare checks everything but what the kernel can do, and changes nothing.
+func (d *Daemon) prepare(spec *v1.FaultSpec, caller int) (prepared, error) {
 	var p prepared
 	var err error
 	if p.kind, p.fault, err = faults.New(spec); err != nil {
@@ -97,16 +96,13 @@ func (d *Daemon) prepare(ctx context.Context, spec *v1.FaultSpec, caller int) (p
 	}
 	selector, err := cgroup.ParseSelector(spec.GetTarget())
 	if err != nil {
-		return p, fmt.Errorf("%w: %w", errBadInput, err)
+		return p, badInput("target: %w", err)
 	}
 	if p.target, err = d.env.Cgroups.Resolve(selector); err != nil {
 		return p, badInput("target: %w", err)
 	}
 	if err := d.env.Cgroups.Check(p.target, d.config.protection(caller)); err != nil {
-		return p, fmt.Errorf("%w: %w", errBadInput, err)
-	}
-	if p.mechanism, err = p.fault.Mechanism(ctx, d.env); err != nil {
-		return p, err
+		return p, badInput("target: %w", err)
 	}
 	p.common = faults.Common{
 		Percent: 100, EveryNth: spec.GetEveryNth(), SkipFirst: spec.GetSkipFirst(), MaxHits: spec.GetMaxHits(),
@@ -116,6 +112,25 @@ func (d *Daemon) prepare(ctx context.Context, spec *v1.FaultSpec, caller int) (p
 		p.common.Percent = spec.GetPercent()
 	}
 	return p, nil
+}
+
+// rehearse says what inject would do now, or with which error it would refuse.
+func (d *Daemon) rehearse(ctx context.Context, spec *v1.FaultSpec, caller int) (*v1.Fault, error) {
+	d.injecting.Lock()
+	defer d.injecting.Unlock()
+	if d.env.Kernel.Switch().Generation() == 0 {
+		return nil, bpf.ErrKilled
+	}
+	p, err := d.prepare(spec, caller)
+	if err != nil {
+		return nil, err
+	}
+	mechanism, err := p.fault.Mechanism(ctx, d.env)
+	if err != nil {
+		return nil, err
+	}
+	return &v1.Fault{Spec: spec, Kind: p.kind.Name, Mechanism: mechanism,
+		Target: &v1.Target{Path: p.target.Path, CgroupId: p.target.ID}, Deadline: stamp(p.common.Until)}, nil
 }
 
 // inject starts a fault. The same key gives the same fault.
@@ -129,7 +144,7 @@ func (d *Daemon) inject(ctx context.Context, spec *v1.FaultSpec, key, owner stri
 	if generation == 0 {
 		return nil, bpf.ErrKilled
 	}
-	p, err := d.prepare(ctx, spec, caller)
+	p, err := d.prepare(spec, caller)
 	if err != nil {
 		return nil, err
 	}

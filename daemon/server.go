@@ -87,7 +87,7 @@ func rpcError(err error) error {
 		return err
 	case errors.Is(err, bpf.ErrNotSupported):
 		code = connect.CodeUnimplemented
-	case errors.Is(err, errBadInput), errors.As(err, &protected):
+	case errors.Is(err, errBadInput), errors.As(err, &protected), errors.Is(err, faults.ErrNoProcess):
 		code = connect.CodeInvalidArgument
 	case errors.Is(err, errNotFound):
 		code = connect.CodeNotFound
@@ -106,14 +106,11 @@ func (s server) Inject(ctx context.Context, req *connect.Request[v1.InjectReques
 	}
 	p := peerOf(ctx)
 	if req.Msg.GetDryRun() {
-		would, err := s.d.prepare(ctx, req.Msg.GetSpec(), p.pid)
+		f, err := s.d.rehearse(ctx, req.Msg.GetSpec(), p.pid)
 		if err != nil {
 			return nil, rpcError(err)
 		}
-		return connect.NewResponse(&v1.InjectResponse{Fault: &v1.Fault{
-			Spec: req.Msg.GetSpec(), Kind: would.kind.Name, Mechanism: would.mechanism,
-			Target: &v1.Target{Path: would.target.Path, CgroupId: would.target.ID}, Deadline: stamp(would.common.Until),
-		}}), nil
+		return connect.NewResponse(&v1.InjectResponse{Fault: f}), nil
 	}
 	f, err := s.d.inject(ctx, req.Msg.GetSpec(), req.Msg.GetIdempotencyKey(), p.String(), p.pid)
 	if err != nil {

@@ -2,6 +2,7 @@ package faults
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -71,25 +72,26 @@ func (s Syscall) rule(common Common) (bpf.Rule, error) {
 // Mechanism implements Fault.
 func (s Syscall) Mechanism(_ context.Context, env Env) (string, error) {
 	m, err := env.Kernel.SyscallMechanism(s.Calls, s.Delay+s.Jitter)
-	if err == nil && m != bpf.MechanismSpin {
+	if err == nil && m.Sleeps() {
 		err = env.CanSleep()
 	}
 	return string(m), err
 }
 
 // Inject implements Fault.
-func (s Syscall) Inject(ctx context.Context, env Env, target cgroup.Target, common Common) (Handle, error) {
+func (s Syscall) Inject(_ context.Context, env Env, target cgroup.Target, common Common) (Handle, error) {
 	rule, err := s.rule(common)
 	if err != nil {
-		return nil, err
-	}
-	// A guard may have lost its holder since the check.
-	if _, err := s.Mechanism(ctx, env); err != nil {
 		return nil, err
 	}
 	installed, mechanism, err := env.Kernel.InstallDelay(kernelTarget(env, target), s.Calls, rule)
 	if err != nil {
 		return nil, err
+	}
+	if mechanism.Sleeps() {
+		if err := env.CanSleep(); err != nil {
+			return nil, errors.Join(err, installed.Close())
+		}
 	}
 	return &ruleHandle{installed, string(mechanism), func(f Fault, common Common) (bpf.Rule, error) { return f.(Syscall).rule(common) }}, nil
 }

@@ -1,0 +1,43 @@
+package bpf
+
+import (
+	"testing"
+
+	"github.com/cilium/ebpf"
+)
+
+// mostVerified bounds what the verifier may look at in a program: that is most of the time between the order and the first
+// harm. A loop body that is not a global function (LOOP_BODY in match.h) costs ten times as much.
+const mostVerified = 15000
+
+func TestProgramsAreQuicklyVerified(t *testing.T) {
+	k := openKernel(t)
+	for name, load := range map[string]func() (*ebpf.CollectionSpec, error){
+		"connect": loadConnect, "packet": loadPacket, "task": loadSyscallTask, "lsm": loadSyscallLsm, "spin": loadSyscallSpin,
+	} {
+		all, err := load()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for program := range all.Programs {
+			one, err := load()
+			if err != nil {
+				t.Fatal(err)
+			}
+			keepProgram(one, program)
+			c, err := k.load(one)
+			if err != nil {
+				t.Logf("%s %s does not load on this kernel", name, program)
+				continue
+			}
+			info, err := c.Programs[program].Info()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n, ok := info.VerifiedInstructions(); ok && n > mostVerified {
+				t.Errorf("%s %s: %d instructions were verified, at most %d should be", name, program, n, mostVerified)
+			}
+			c.Close()
+		}
+	}
+}
