@@ -152,6 +152,9 @@ func Canary(action string) error {
 	return nil
 }
 
+// canaryPatience is how long a lost datagram is waited for.
+const canaryPatience = 500 * time.Millisecond
+
 // sendToSelf sends a datagram to a socket of this very process; it may fail or be lost, which is the point.
 func sendToSelf() error {
 	l, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
@@ -165,5 +168,10 @@ func sendToSelf() error {
 	}
 	defer c.Close()
 	_, _ = c.Write([]byte("canary"))
+	// The packet may still be on its way, and a closed socket would not be hurt.
+	if err := l.SetReadDeadline(time.Now().Add(canaryPatience)); err != nil {
+		return fmt.Errorf("wait for the datagram: %w", err)
+	}
+	_, _ = l.Read(make([]byte, 16))
 	return nil
 }
