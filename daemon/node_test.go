@@ -153,6 +153,9 @@ func startNodeIn(t *testing.T, dir, config string) *node {
 	t.Cleanup(func() {
 		n.end(syscall.SIGTERM)
 		n.noResidue()
+		if strings.Contains(n.log.String(), "DATA RACE") {
+			t.Error("the race detector stopped at the daemon")
+		}
 		if err := bpf.RemoveSwitch(pinDir(n.dir)); err != nil {
 			t.Error(err)
 		}

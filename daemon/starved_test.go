@@ -36,7 +36,6 @@ func spin(cpu, length string) error {
 	if err := errors.Join(unix.SchedSetaffinity(0, &set), unix.SchedSetAttr(0, &attributes, 0)); err != nil {
 		return err
 	}
-	os.Stdout.WriteString("spinning\n")
 	for end := bpf.Monotonic() + int64(d); bpf.Monotonic() < end; {
 	}
 	return nil
@@ -59,22 +58,15 @@ func TestStarvedDaemonLosesItsFaults(t *testing.T) {
 	n.pin(0)
 	spinner := selfCommand(spinCommand, "0", (2 * testLease).String())
 	spinner.Stderr = os.Stderr
-	out, err := spinner.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
 	n.losesItsFaults(func() {
 		if err := spinner.Start(); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := out.Read(make([]byte, 16)); err != nil {
-			t.Fatal(err)
-		}
-	}, func() {
+		// Not tried meanwhile: the target's own threads may wait for that processor too.
 		if err := spinner.Wait(); err != nil {
 			t.Error(err)
 		}
-	})
+	}, func() {})
 }
 
 // set writes a setting of the kernel, and puts it back at the end of the test.

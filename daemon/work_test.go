@@ -196,7 +196,7 @@ func callOnce(name string) func() (string, error) {
 
 // sendMany sends datagrams with an address, each thread from a socket of its own that asks to be told of losses.
 func (a *args) sendMany() (string, error) {
-	to, times, threads := sockaddr(a.address()), a.number(), a.number()
+	address, times, threads := a.address(), a.number(), a.number()
 	var mu sync.Mutex
 	var sockets []int
 	defer func() {
@@ -205,6 +205,7 @@ func (a *args) sendMany() (string, error) {
 		}
 	}()
 	return tally(times, threads, func() (func() (string, error), error) {
+		to := sockaddr(address) // Sendto writes into it
 		fd, err := udpSocket(to)
 		if err != nil {
 			return nil, err
