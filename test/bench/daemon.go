@@ -97,7 +97,7 @@ func (d *daemon) inject(spec *v1.FaultSpec) (*v1.Fault, error) {
 func (d *daemon) mechanism(spec *v1.FaultSpec) (mechanism, refused string, err error) {
 	response, err := d.client.Inject(d.ctx, connect.NewRequest(&v1.InjectRequest{Spec: spec, DryRun: true}))
 	if connect.CodeOf(err) == connect.CodeUnimplemented && err != nil {
-		return "", "this kernel cannot", nil
+		return "", strings.TrimPrefix(err.Error(), "unimplemented: "), nil
 	}
 	if err != nil {
 		return "", "", fmt.Errorf("inject, dry: %w", err)

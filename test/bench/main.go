@@ -55,7 +55,7 @@ func run(args []string) error {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.StringVar(&only, "sections", strings.Join(sectionNames(), ","), "what to measure, separated by commas")
 	flags.StringVar(&out, "out", "bin/bench.json", "file for the raw numbers")
-	flags.IntVar(&o.rounds, "rounds", 9, "how often each pair of bare and other run is repeated")
+	flags.IntVar(&o.rounds, "rounds", 7, "how often each pair of bare and other run is repeated")
 	flags.StringVar(&o.faultd, "faultd", "bin/faultd", "the daemon to measure")
 	flags.StringVar(&o.toxiproxy, "toxiproxy", "bin/toxiproxy/server", "Toxiproxy's server, to compare with")
 	if err := flags.Parse(args); err != nil {

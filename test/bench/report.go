@@ -45,9 +45,16 @@ func (r *report) add(line row) {
 	r.Rows = append(r.Rows, line)
 }
 
+// shownReason is how much of a reason the table shows; all of it is among the raw numbers.
+const shownReason = 60
+
 // missing adds a line for what could not be measured, with the reason.
 func (r *report) missing(what, reason string) {
-	r.add(row{What: what, With: "not measured: " + reason})
+	shown := reason
+	if len(shown) > shownReason {
+		shown = shown[:shownReason] + "..."
+	}
+	r.add(row{What: what, With: "not measured: " + shown, Raw: reason})
 }
 
 // print writes the table, and the goals that were missed below it.
@@ -136,11 +143,11 @@ func (r *report) addRate(what string, p pairs, limit float64) {
 // sameShare is a difference that nobody can measure on a machine that others use too.
 const sameShare = 0.02
 
-// addSame adds a pair that should not differ.
+// addSame adds a pair of which the second should be no worse.
 func (r *report) addSame(what string, p pairs, of best, format func(float64) string) {
 	r.add(row{What: what, Bare: format(of(p.Bare)), With: format(of(p.With)),
 		Change: fmt.Sprintf("x%.3f; bare to bare %.1f %%", p.ratio(of), 100*p.noise(of)),
-		Asked:  fmt.Sprintf("within %.0f %% or bare to bare", 100*sameShare), Verdict: judge(p.indistinct(of, sameShare)), Raw: p})
+		Asked:  fmt.Sprintf("no worse than bare to bare, or %.0f %%", 100*sameShare), Verdict: judge(p.noWorse(of, sameShare)), Raw: p})
 }
 
 // addLatencies adds times in ns, of which the worst must be within the limit; 0 is no goal.

@@ -42,9 +42,14 @@ func (p pairs) noise(of best) float64 {
 	return math.Abs(of(halves[0])/of(halves[1]) - 1)
 }
 
-// indistinct says whether bare and other runs differ by no more than bare runs differ among themselves, or by a small share.
-func (p pairs) indistinct(of best, share float64) bool {
-	return math.Abs(p.ratio(of)-1) <= max(p.noise(of), share)
+// noWorse says whether the other runs are worse than the bare ones by no more than bare runs differ among themselves, or by a
+// small share.
+func (p pairs) noWorse(of best, share float64) bool {
+	worse := p.ratio(of) - 1
+	if of([]float64{1, 2}) == 2 {
+		worse = 1/p.ratio(of) - 1
+	}
+	return worse <= max(p.noise(of), share)
 }
 
 func mean(values []float64) float64 {

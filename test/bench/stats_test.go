@@ -20,22 +20,33 @@ func TestNoiseIsBareAgainstBare(t *testing.T) {
 		name       string
 		bare, with []float64
 		noise      float64
-		indistinct bool
+		noWorse    bool
 	}{
 		{"quiet and the same", []float64{100, 100, 120}, []float64{101, 130, 101}, 0, true},
 		{"quiet and dearer", []float64{100, 100, 120}, []float64{110, 130, 111}, 0, false},
+		{"quiet and cheaper", []float64{100, 100, 120}, []float64{60, 130, 111}, 0, true},
 		{"noisy, so nobody can tell", []float64{125, 100, 150}, []float64{110, 130, 111}, 0.25, true},
 	} {
 		p := pairs{c.bare, c.with}
 		if got := p.noise(lowest); got != c.noise {
 			t.Errorf("%s: noise: got %v, want %v", c.name, got, c.noise)
 		}
-		if got := p.indistinct(lowest, 0.02); got != c.indistinct {
-			t.Errorf("%s: indistinct: got %v, want %v", c.name, got, c.indistinct)
+		if got := p.noWorse(lowest, 0.02); got != c.noWorse {
+			t.Errorf("%s: no worse: got %v, want %v", c.name, got, c.noWorse)
 		}
 	}
 	if p := (pairs{Bare: []float64{1}, With: []float64{2}}); !math.IsInf(p.noise(lowest), 1) {
 		t.Error("one bare run says nothing about noise")
+	}
+}
+
+func TestLowerRatesAreWorse(t *testing.T) {
+	bare := []float64{100, 100, 90}
+	if (pairs{bare, []float64{90, 80, 95}}).noWorse(highest, 0.02) {
+		t.Error("a lower rate counts as no worse")
+	}
+	if !(pairs{bare, []float64{150, 80, 95}}).noWorse(highest, 0.02) {
+		t.Error("a higher rate counts as worse")
 	}
 }
 
