@@ -18,13 +18,16 @@ import (
 // rootInode is the inode of the real root of every kernfs: the first number that it hands out (kernfs_create_root).
 const rootInode = 1
 
-// Hierarchy is the machine's one cgroup v2 tree. It holds nothing open and may be used by many goroutines.
+// Hierarchy is the machine's one cgroup v2 tree. It holds nothing open but for its watches, and may be used by many
+// goroutines.
 type Hierarchy struct {
 	mount string
 	proc  string // "/proc"; tests have one of their own
 	// nsDepth is the level of our cgroup namespace's root, 0 in the host's namespace. /proc shows the paths of
 	// processes from there, with one "/.." for each step up (cgroup_namespaces(7)).
 	nsDepth int
+
+	removals removals
 }
 
 // Find locates the tree in /proc/self/mountinfo, wherever it is mounted. On a hybrid machine that is a mount point of

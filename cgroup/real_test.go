@@ -320,6 +320,7 @@ func TestWatchParentRemoved(t *testing.T) {
 	}
 }
 
+// TestWatchEndsWithContext has more watches than a user has inotify instances.
 func TestWatchEndsWithContext(t *testing.T) {
 	h, top := cgrouptest.New(t)
 	before := inotifies(t)
@@ -328,9 +329,23 @@ func TestWatchEndsWithContext(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	for i := range 300 {
+		if _, err := h.Watch(ctx, cgrouptest.Child(t, h, top, fmt.Sprint(i))); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if now := inotifies(t); now != before+1 {
 		t.Errorf("%d inotify instances, want %d", now, before+1)
 	}
+	last, err := h.Lookup(filepath.Join(top.Path, "299"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lastGone := watch(t, h, last)
+	if err := unix.Rmdir(h.Dir(last)); err != nil {
+		t.Fatal(err)
+	}
+	await(t, lastGone, "removal of one of many")
 	cancel()
 	for deadline := time.Now().Add(patience); inotifies(t) != before; {
 		if time.Now().After(deadline) {
