@@ -43,7 +43,7 @@ func (k *Kernel) installDelay(t Target, calls []string, r Rule, m SyscallMechani
 		}
 		missed = k.missesSince(m, calls)
 		return []func() error{func() error {
-			missed.count() // for the last time
+			missed.finish()
 			return attached.Close()
 		}}, nil
 	})
@@ -105,14 +105,22 @@ func (n *misses) sum() (sum uint64) {
 	return sum
 }
 
-// count is how many there were; once the programs are closed the last number stands.
+// count is how many there were; after finish, how many there were by then.
 func (n *misses) count() uint64 {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if now := n.sum(); now >= n.before+n.last {
-		n.last = now - n.before
+	if n.used != nil {
+		n.last = n.sum() - n.before
 	}
 	return n.last
+}
+
+// finish counts for the last time: the programs are about to be closed.
+func (n *misses) finish() {
+	n.count()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.used = nil
 }
 
 // attachKeys are the shared attachments that the calls need, each once.
@@ -269,6 +277,8 @@ func (k *Kernel) openClones(call string, s *syscallPrograms) error {
 	if err != nil {
 		return err
 	}
+	// A sleeper that is skipped leaves the call to the next one; only a decider that is skipped misses a call.
+	s.programs = []*ebpf.Program{c.Programs["faultd_decide"]}
 	for _, name := range append(order, "faultd_decide") {
 		l, err := link.AttachTracing(link.TracingOptions{Program: c.Programs[name]})
 		if err != nil {

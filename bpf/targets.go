@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 )
 
 // hookState is what one family of hooks has in the kernel.
@@ -114,7 +116,7 @@ func (h *hookState) topmost() map[uint64]Target {
 }
 
 // reattach moves a hook's cgroup programs to its topmost targets. It detaches first: a moment without harm
-// is better than one with twice the harm.
+// is better than one with twice the harm. A target that was removed meanwhile is passed over: nobody is in it any more.
 func (k *Kernel) reattach(hook Hook, attach func(dir string) (io.Closer, error)) error {
 	h := k.hooks[hook]
 	top := h.topmost()
@@ -130,6 +132,9 @@ func (k *Kernel) reattach(hook Hook, attach func(dir string) (io.Closer, error))
 			continue
 		}
 		closer, err := attach(t.Dir)
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENODEV) {
+			continue
+		}
 		if err != nil {
 			errs = append(errs, err)
 			continue

@@ -2,7 +2,6 @@ package daemon_test
 
 import (
 	"fmt"
-	"strings"
 
 	v1 "faultd/api/faultd/v1alpha1"
 	"faultd/cgroup"
@@ -121,6 +120,3 @@ func (h *harm) ended(reason string) {
 		}
 	}
 }
-
-// usesTCX says whether lost packets leave nothing in the kernel that outlives the daemon.
-func (h *harm) usesTCX() bool { return strings.HasPrefix(h.packet.GetMechanism(), "tcx") }

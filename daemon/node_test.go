@@ -42,7 +42,7 @@ func TestMain(m *testing.M) {
 	case guard.Command:
 		err = guard.Run(guard.Config{StateDir: os.Args[2], CgroupDir: os.Args[3]})
 	case guard.HolderCommand:
-		err = guard.RunHolder()
+		err = guard.RunHolder(guard.Config{StateDir: os.Args[2], CgroupDir: os.Args[3]})
 	case daemon.CanaryCommand:
 		err = daemon.Canary(os.Args[2])
 	case workCommand:

@@ -69,14 +69,18 @@ func isFaultd(exe string) bool {
 // ownCommand says what the words of a process make it; "" for none of ours.
 func ownCommand(args []string) string {
 	switch {
-	case len(args) == 4 && args[1] == guardWord && (args[3] == "" || strings.HasPrefix(filepath.Base(args[3]), guardCgroupPrefix)):
+	case len(args) == 4 && args[1] == guardWord && isGuardCgroup(args[3]):
 		return "guard"
-	case len(args) == 2 && args[1] == holderWord:
+	case len(args) == 4 && args[1] == holderWord && isGuardCgroup(args[3]):
 		return "holder"
 	case len(args) == 3 && args[1] == CanaryCommand:
 		return "canary"
 	}
 	return ""
+}
+
+func isGuardCgroup(dir string) bool {
+	return dir == "" || strings.HasPrefix(filepath.Base(dir), guardCgroupPrefix)
 }
 
 func procFile(pid int, name string) string { return filepath.Join("/proc", strconv.Itoa(pid), name) }

@@ -14,7 +14,8 @@ func TestOwnCommand(t *testing.T) {
 	}{
 		{[]string{"/usr/bin/faultd", "guard", "/var/lib/faultd", "/sys/fs/cgroup/faultd-guard-01234567"}, "guard"},
 		{[]string{"faultd", "guard", "", ""}, "guard"},
-		{[]string{"faultd", "guard-holder"}, "holder"},
+		{[]string{"faultd", "guard-holder", "/var/lib/faultd", "/sys/fs/cgroup/faultd-guard-01234567"}, "holder"},
+		{[]string{"faultd", "guard-holder"}, ""},
 		{[]string{"faultd", "canary", "udp"}, "canary"},
 		{[]string{"faultd", "serve"}, ""},
 		{[]string{"faultd", "guard"}, ""},
@@ -43,7 +44,7 @@ func TestIsFaultd(t *testing.T) {
 // TestWordsAloneMakeNobodyOurs: another program that was given a canary's words.
 func TestWordsAloneMakeNobodyOurs(t *testing.T) {
 	other := exec.Command("cat")
-	other.Args = []string{"faultd", CanaryCommand, "-"} // it reads a file and then its input
+	other.Args = []string{"cat", CanaryCommand, "-"} // it reads a file and then its input
 	other.Dir = t.TempDir()
 	if err := os.WriteFile(filepath.Join(other.Dir, CanaryCommand), []byte("x"), 0o600); err != nil {
 		t.Fatal(err)

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -55,6 +56,9 @@ func residueNow(pinDir, stateDir string, daemonLives bool) ([]string, error) {
 		found = append(found, "directory "+dir)
 	}
 	pending, err := undo.Read(stateDir)
+	if errors.As(err, new(*undo.CorruptError)) {
+		found, err = append(found, err.Error()), nil
+	}
 	for _, e := range pending {
 		if !writerLives(e) {
 			found = append(found, fmt.Sprintf("journal entry %s of fault %s", e.ID, e.Fault))

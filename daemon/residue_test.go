@@ -71,15 +71,6 @@ func (p place) uninstall() (said []string, err error) {
 	return said, err
 }
 
-// onlyCgroupLeft: nothing but the empty cgroup of the guard is left.
-func (n *node) onlyCgroupLeft() {
-	n.t.Helper()
-	found, err := daemon.Residue(pinDir(n.dir), stateDir(n.dir), false)
-	if err != nil || len(found) != 1 || !strings.HasPrefix(found[0], "cgroup ") {
-		n.t.Errorf("left behind: %q, %v; want the guard's cgroup", found, err)
-	}
-}
-
 func TestResidueNamesPins(t *testing.T) {
 	p := newPlace(t)
 	other := filepath.Join(p.pins, "other")
@@ -212,11 +203,16 @@ func mountSleepfs(at string) error {
 }
 
 // orphanGuard kills a daemon whose guard and holder are stopped, so that they stay.
-func orphanGuard(t *testing.T) (p place, pid int) {
+func orphanGuard(t *testing.T) (p place, pid, holder int) {
 	t.Helper()
 	n := startNode(t)
 	pid = n.signalGuard(0)
-	holder := childOf(t, pid)
+	holder = childOf(t, pid)
+	t.Cleanup(func() {
+		for _, stopped := range []int{pid, holder} {
+			_ = syscall.Kill(stopped, syscall.SIGKILL) // if the test has not
+		}
+	})
 	for _, stopped := range []int{holder, pid} {
 		if err := syscall.Kill(stopped, syscall.SIGSTOP); err != nil {
 			t.Fatal(err)
@@ -228,8 +224,7 @@ func orphanGuard(t *testing.T) (p place, pid int) {
 		t.Fatal(err)
 	}
 	n.cmd = nil
-	t.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGKILL) })
-	return place{t, pinDir(n.dir), stateDir(n.dir)}, pid
+	return place{t, pinDir(n.dir), stateDir(n.dir)}, pid, holder
 }
 
 func childOf(t *testing.T, pid int) int {
@@ -246,8 +241,9 @@ func childOf(t *testing.T, pid int) int {
 }
 
 func TestResidueNamesAnOrphanedGuard(t *testing.T) {
-	p, pid := orphanGuard(t)
+	p, pid, holder := orphanGuard(t)
 	p.names(fmt.Sprintf("process %d (guard)", pid), func() error { return syscall.Kill(pid, syscall.SIGKILL) })
+	p.names(fmt.Sprintf("process %d (holder)", holder), func() error { return syscall.Kill(holder, syscall.SIGKILL) })
 	if _, err := p.uninstall(); err != nil { // its cgroup
 		t.Error(err)
 	}
@@ -265,7 +261,7 @@ func TestResidueLeavesALivingDaemon(t *testing.T) {
 }
 
 func TestUninstall(t *testing.T) {
-	p, pid := orphanGuard(t)
+	p, pid, _ := orphanGuard(t)
 	tree, err := cgroup.Find()
 	if err != nil {
 		t.Fatal(err)

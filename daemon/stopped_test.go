@@ -27,13 +27,8 @@ func TestKill9LeavesNothing(t *testing.T) {
 			}
 			n.end(syscall.SIGKILL)
 			h.free(h.resident)
-			// With nobody left to undo them, two harmless things stay until the next daemon: the guard's empty cgroup, and before
-			// Linux 6.6 the filters.
-			if !guardToo {
-				n.noResidue()
-			} else if h.usesTCX() {
-				n.onlyCgroupLeft()
-			}
+			// Without a guard its holder undoes.
+			n.noResidue()
 			n.start()
 			if list := n.list(); len(list.GetFaults()) > 0 || !list.GetArmed() {
 				t.Errorf("the next daemon starts with %v", list)

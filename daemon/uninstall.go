@@ -59,7 +59,7 @@ func takeFromDaemon(stateDir, socket string) (*os.File, error) {
 	return lock, nil
 }
 
-// killOrphans kills guards first: their holders end with them, and are orphans otherwise.
+// killOrphans goes on until there are none: a holder is one once its guard is gone.
 func killOrphans(ctx context.Context, say func(string)) error {
 	for deadline := time.Now().Add(settleTime); ; {
 		orphans := 0

@@ -124,7 +124,7 @@ func spawn(o Options, cgroup *os.File) (*process, error) {
 	if err == nil {
 		files = append(files, maps...)
 		var c *child
-		if c, err = reexec([]string{Command, o.StateDir, o.CgroupDir}, nil, files, cgroup, false); err == nil {
+		if c, err = reexec([]string{Command, o.StateDir, o.CgroupDir}, nil, files, cgroup); err == nil {
 			return &process{child: c, control: control, watch: watch{beat: b}}, nil
 		}
 	}

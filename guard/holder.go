@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"time"
 	"unsafe"
 
 	"faultd/bpf"
@@ -15,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// HolderCommand is the first argument of the process that RunHolder is the main function of.
+// HolderCommand is the first argument of the process that RunHolder is the main function of; the others are those of Command.
 const HolderCommand = "guard-holder"
 
 // Descriptors that the holder inherits.
@@ -24,7 +26,12 @@ const (
 	holderReport
 	holderBeat
 	holderGuard
+	holderDaemon
+	holderFiles
 )
+
+// standInTime is how long the holder outlives its guard, to see whether the daemon does too.
+const standInTime = 2 * time.Second
 
 // holderEnv keeps the Go runtime from doing anything in an idle holder.
 func holderEnv() []string {
@@ -33,11 +40,15 @@ func holderEnv() []string {
 
 // RunHolder maps the file whose pages put threads to sleep, and from then on does nothing but look after the guard.
 // Sleepers hold the lock of this process's address space: it must not change it, or it would wait for them and make
-// new ones wait. It kills a guard that misses its beat, which frees everybody, and ends with the guard.
-func RunHolder() error {
+// new ones wait. It kills a guard that misses its beat, which frees everybody, and ends with the guard. If the daemon is gone
+// too, the holder is the last one and undoes in the guard's place.
+func RunHolder(config Config) error {
 	runtime.LockOSThread()
 	signal.Ignore(unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGPIPE)
 	debug.SetGCPercent(-1)
+	for fd := firstFile; fd < holderFiles; fd++ {
+		unix.CloseOnExec(fd)
+	}
 	b, err := openBeat(holderBeat)
 	if err != nil {
 		return err
@@ -53,7 +64,30 @@ func RunHolder() error {
 	if err := unix.Close(holderReport); err != nil {
 		return fmt.Errorf("report to the guard: %w", err)
 	}
-	return watchGuard(b)
+	if err := watchGuard(b); err != nil {
+		return err
+	}
+	return standIn(config)
+}
+
+// standIn does what the guard would have done, if the daemon is gone or goes soon. Nobody sleeps any more by now, so that
+// our memory may change: with the guard its end of the file system went.
+func standIn(config Config) error {
+	wait := unix.NsecToTimespec(standInTime.Nanoseconds())
+	n, err := unix.Ppoll([]unix.PollFd{{Fd: holderDaemon, Events: unix.POLLIN}}, &wait, nil)
+	if err != nil && !errors.Is(err, unix.EINTR) {
+		return fmt.Errorf("wait for the daemon: %w", err)
+	}
+	if n <= 0 {
+		return nil // the daemon starts another guard
+	}
+	if config.StateDir != "" {
+		err = replay(context.Background(), config.StateDir)
+	}
+	if config.CgroupDir != "" {
+		err = errors.Join(err, leaveCgroup(config.CgroupDir))
+	}
+	return err
 }
 
 func mapSleepFile() (uintptr, error) {
@@ -104,7 +138,7 @@ type holder struct {
 }
 
 // startHolder starts it on a mount of the file system; address tells where its pages are once it has reported.
-func startHolder(mount int, beatFD int) (*holder, error) {
+func startHolder(config Config, mount, beatFD, daemonFD int) (*holder, error) {
 	read, write, err := os.Pipe()
 	if err != nil {
 		return nil, fmt.Errorf("make the holder's pipe: %w", err)
@@ -129,7 +163,13 @@ func startHolder(mount int, beatFD int) (*holder, error) {
 		return nil, err
 	}
 	defer beatFile.Close()
-	c, err := reexec([]string{HolderCommand}, holderEnv(), []*os.File{mountFile, write, beatFile, guard}, nil, true)
+	daemonFile, err := duplicate(daemonFD)
+	if err != nil {
+		read.Close()
+		return nil, err
+	}
+	defer daemonFile.Close()
+	c, err := reexec([]string{HolderCommand, config.StateDir, config.CgroupDir}, holderEnv(), []*os.File{mountFile, write, beatFile, guard, daemonFile}, nil)
 	if err != nil {
 		read.Close()
 		return nil, err

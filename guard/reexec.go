@@ -21,8 +21,7 @@ type child struct {
 }
 
 // reexec starts our own binary with a command. files become its descriptors from firstFile on.
-// dieWithUs needs a caller that is locked to its thread: the kernel looks at the thread.
-func reexec(args []string, env []string, files []*os.File, cgroup *os.File, dieWithUs bool) (*child, error) {
+func reexec(args []string, env []string, files []*os.File, cgroup *os.File) (*child, error) {
 	cmd := exec.Command(self)
 	cmd.Args = append([]string{os.Args[0]}, args...)
 	cmd.Env = append(os.Environ(), env...)
@@ -30,9 +29,6 @@ func reexec(args []string, env []string, files []*os.File, cgroup *os.File, dieW
 	cmd.Stderr = os.Stderr
 	// A session of its own: a terminal's Ctrl-C and Ctrl-Z are for the daemon.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if dieWithUs {
-		cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
-	}
 	if cgroup != nil {
 		cmd.SysProcAttr.UseCgroupFD = true
 		cmd.SysProcAttr.CgroupFD = int(cgroup.Fd())

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 
 	"faultd/undo"
 )
@@ -11,6 +12,11 @@ import (
 // replay undoes all that is pending in the journal.
 func replay(ctx context.Context, dir string) error {
 	results, err := undo.Replay(ctx, dir, "")
+	if errors.As(err, new(*undo.CorruptError)) {
+		// It stays so however often it is read: what could be read is undone, and the next daemon says it again.
+		slog.Error("guard: the journal is damaged; undid what could be read", "err", err)
+		err = nil
+	}
 	errs := []error{err}
 	for _, r := range results {
 		if r.Err != nil {

@@ -95,7 +95,7 @@ func (g *guard) startSleeping() error {
 	}
 	// The holder keeps the file system; we only serve it.
 	defer unix.Close(mount)
-	h, err := startHolder(mount, guardBeat)
+	h, err := startHolder(g.config, mount, guardBeat, guardDaemon)
 	if err != nil {
 		return errors.Join(err, fs.close())
 	}

@@ -11,12 +11,18 @@ import (
 
 func guardCommand() *cli.Command {
 	return &cli.Command{Name: guard.Command, Hidden: true, Action: func(c *cli.Context) error {
-		return guard.Run(guard.Config{StateDir: c.Args().Get(0), CgroupDir: c.Args().Get(1)})
+		return guard.Run(guardConfig(c))
 	}}
 }
 
 func holderCommand() *cli.Command {
-	return &cli.Command{Name: guard.HolderCommand, Hidden: true, Action: func(*cli.Context) error { return guard.RunHolder() }}
+	return &cli.Command{Name: guard.HolderCommand, Hidden: true, Action: func(c *cli.Context) error {
+		return guard.RunHolder(guardConfig(c))
+	}}
+}
+
+func guardConfig(c *cli.Context) guard.Config {
+	return guard.Config{StateDir: c.Args().Get(0), CgroupDir: c.Args().Get(1)}
 }
 
 func canaryCommand() *cli.Command {
