@@ -10,10 +10,11 @@ PROTOC_GEN_GO := v1.36.12
 PROTOC_GEN_CONNECT := v1.21.1
 GOLANGCI := v2.15.0
 TOXIPROXY := v2.12.0
-# The packages whose tests run in virtual machines too: on every kernel, and the daemon's, which take minutes there, on 6.12.
-VM_PACKAGES := bpf cgroup undo
-VM_DAEMON_KERNELS := 6.12
+# The packages whose tests run in virtual machines too.
+VM_PACKAGES := bpf cgroup undo guard daemon
 VM_KERNELS := 6.1 6.12 7.3 6.12-ei
+# Kernels on which delays work without LSM too, by task work and by clones.
+VM_WITHOUT_LSM := 7.3 6.12-ei
 KERNEL ?=
 RUN ?=
 
@@ -47,15 +48,21 @@ lint: ## gofmt, go vet, golangci-lint
 	GOBIN=$(GOBIN) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI)
 	$(GOBIN)/golangci-lint run ./...
 
-test: deps check-generated test-unit test-vm ## everything: this kernel, then the virtual machines
+test: deps check-generated test-unit test-vm test-mechanisms test-powercut ## everything: this kernel, then the virtual machines
 
 test-unit: build ## unit and effect tests on this kernel, with the race detector; arm64 must build
 	GOARCH=arm64 CGO_ENABLED=0 go build -o /dev/null ./...
-	go test -race -count=1 -p 1 ./...
+	@test/kernels.sh $(VM_KERNELS) >/dev/null # the runner's own tests boot one
+	FAULTD_REQUIRE_VM=1 go test -race -count=1 -p 1 ./...
 
 test-vm: ## effect tests in virtual machines: make test-vm KERNEL=6.12 RUN=TestX
 	@test/vm.sh "$(or $(KERNEL),$(VM_KERNELS))" "$(RUN)" $(VM_PACKAGES)
-	@test/vm.sh "$(or $(KERNEL),$(VM_DAEMON_KERNELS))" "$(RUN)" daemon
+
+test-mechanisms: ## sleeping by the mechanisms that are not a kernel's first choice
+	@FAULTD_TEST_DISABLE=lsm test/vm.sh "$(VM_WITHOUT_LSM)" "" guard
+
+test-powercut: ## faults, a power cut, and what the next boot finds
+	@test/powercut.sh $(VM_KERNELS)
 
 bench: deps build ## measure speed beside bare runs: a table, and the raw numbers in bin/bench.json
 	GOBIN=$(GOBIN)/toxiproxy CGO_ENABLED=0 go install github.com/Shopify/toxiproxy/v2/cmd/server@$(TOXIPROXY)
@@ -68,4 +75,4 @@ image: ## build the container image with buildah
 clean: ## remove what was built
 	rm -rf bin
 
-.PHONY: help deps build demo generate check-generated lint test test-unit test-vm bench image clean
+.PHONY: help deps build demo generate check-generated lint test test-unit test-vm test-mechanisms test-powercut bench image clean

@@ -1,31 +1,27 @@
 #!/usr/bin/env bash
 # Runs the tests of packages in virtual machines: vm.sh "KERNELS" "RUN" PACKAGE...
+# FAULTD_TEST_DISABLE switches mechanisms off in them, so that others are reached.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-kernels=$1 run=$2
+run=$2
+read -ra kernels <<<"$1"
 shift 2
 
 mkdir -p bin/vm
 CGO_ENABLED=0 go build -o bin/vm/vm ./test/vm
-debian=$(tr ' ' '\n' <<<"$kernels" | grep -v -- -ei || true)
-[ -z "$debian" ] || bin/vm/vm fetch $debian
 for package in "$@"; do
 	CGO_ENABLED=0 go test -c -o "bin/vm/$package.test" "./$package"
 done
 
-available=$(bin/vm/vm list)
+available=$(test/kernels.sh "${kernels[@]}")
 failed=()
-for kernel in $kernels; do
-	if ! grep -q "^$kernel"$'\t/' <<<"$available"; then
-		echo "$kernel is not here: $(grep "^$kernel"$'\t' <<<"$available")"
-		[ "$kernel" = 6.12-ei ] || failed+=("$kernel")
-		continue
-	fi
+for kernel in $available; do
 	for package in "$@"; do
-		echo "=== $kernel $package"
-		binary=$PWD/bin/vm/$package.test
-		(cd "$package" && ../bin/vm/vm run -kernel "$kernel" -- "$binary" -test.v -test.run "${run:-.}" -test.timeout 10m) ||
-			failed+=("$kernel/$package")
+		echo "=== $kernel $package ${FAULTD_TEST_DISABLE:+without $FAULTD_TEST_DISABLE}"
+		started=$SECONDS
+		(cd "$package" && ../bin/vm/vm run -kernel "$kernel" -env "FAULTD_TEST_DISABLE=${FAULTD_TEST_DISABLE:-}" -- \
+			"$OLDPWD/bin/vm/$package.test" -test.v -test.run "${run:-.}" -test.timeout=15m) || failed+=("$kernel/$package")
+		echo "=== $kernel $package took $((SECONDS - started)) s"
 	done
 done
 if [ ${#failed[@]} -gt 0 ]; then
