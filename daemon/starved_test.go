@@ -28,15 +28,19 @@ func spin(cpu, length string) error {
 	if err != nil {
 		return err
 	}
-	// Nothing of Go's runtime may come between: another of its threads would inherit policy and processor.
+	// Nothing of Go's runtime may come between: with one goroutine for one thread there is nothing to switch to. A goroutine
+	// that stays locked to its thread would sleep whenever it is preempted, and give the processor away.
 	debug.SetGCPercent(-1)
+	runtime.GOMAXPROCS(1)
 	runtime.LockOSThread()
+	defer runtime.LockOSThread() // nobody gets this thread back
 	var set unix.CPUSet
 	set.Set(n)
 	attributes := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 50}
 	if err := errors.Join(unix.SchedSetaffinity(0, &set), unix.SchedSetAttr(0, &attributes, 0)); err != nil {
 		return err
 	}
+	runtime.UnlockOSThread()
 	// Not bpf.Monotonic, which is a system call: the runtime takes the processor of a thread in one away.
 	for start := time.Now(); time.Since(start) < d; {
 	}
