@@ -88,6 +88,11 @@ struct stat {
 	__u64 first_ns; /* when harm was first done, CLOCK_MONOTONIC */
 };
 
+/* The levels of the tree at which there are targets for a hook: level + 1, deepest first, 0 ends the list. */
+struct levels {
+	__u8 plus_one[MAX_LEVEL + 1];
+};
+
 /* The rules of a target and of its ancestors for one hook, oldest first. */
 struct target_key {
 	__u64 cgroup;

@@ -69,7 +69,7 @@ func openKernel(t *testing.T) *Kernel {
 		}
 	})
 	k.Switch().Arm()
-	k.RenewLease(time.Minute)
+	k.RenewLease(time.Hour) // longer than any test
 	return k
 }
 

@@ -26,12 +26,12 @@ struct {
 	__type(value, __u64);
 } faultd_lease SEC(".maps");
 
-/* Bit n: some target is at cgroup level n, for [hook]. */
+/* Where to look for targets, by hook. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 4);
 	__type(key, __u32);
-	__type(value, __u32);
+	__type(value, struct levels);
 } faultd_levels SEC(".maps");
 
 struct {

@@ -32,23 +32,17 @@ static __always_inline struct permit permit_read(void)
 
 /* The rule set of the deepest target among the ancestors. ANCESTOR(level) gives the cgroup id at a level.
  * A set holds the rules of the target's own ancestors too (user space merges them), so the first hit is enough. */
-#define find_rule_set(HOOK, ANCESTOR)                                                      \
-	({                                                                                 \
-		struct rule_set *found = 0;                                                \
-		__u32 hook_index = (HOOK);                                                 \
-		__u32 *mask = bpf_map_lookup_elem(&faultd_levels, &hook_index);            \
-		__u32 levels = mask ? READ_ONCE(*mask) : 0;                                \
-		for (int level = MAX_LEVEL; levels && level >= 0; level--) {               \
-			if (!(levels & (1u << level)))                                     \
-				continue;                                                  \
-			struct target_key key = {.cgroup = ANCESTOR(level), .hook = (HOOK)}; \
-			if (!key.cgroup)                                                   \
-				continue;                                                  \
-			found = bpf_map_lookup_elem(&faultd_targets, &key);                \
-			if (found)                                                         \
-				break;                                                     \
-		}                                                                          \
-		found;                                                                     \
+#define find_rule_set(HOOK, ANCESTOR)                                                            \
+	({                                                                                       \
+		struct rule_set *found = 0;                                                      \
+		__u32 hook_index = (HOOK);                                                       \
+		struct levels *levels = bpf_map_lookup_elem(&faultd_levels, &hook_index);        \
+		for (int i = 0; levels && !found && i <= MAX_LEVEL && levels->plus_one[i]; i++) { \
+			__u32 level = levels->plus_one[i] - 1;                                   \
+			struct target_key key = {.cgroup = ANCESTOR(level), .hook = (HOOK)};     \
+			found = bpf_map_lookup_elem(&faultd_targets, &key);                      \
+		}                                                                                \
+		found;                                                                           \
 	})
 
 /* What loops run is a global function: the verifier looks at those once, and not again in each turn of the loop, which

@@ -9,6 +9,7 @@ const volatile struct {
 	struct stat stat;
 	struct target_key target_key;
 	struct rule_set rule_set;
+	struct levels levels;
 	struct peer_key peer_key;
 	struct sleeper sleeper;
 	struct sleep_config sleep_config;

@@ -13,6 +13,11 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type sharedLevels struct {
+	_       structs.HostLayout
+	PlusOne [32]uint8
+}
+
 type sharedPeerKey struct {
 	_       structs.HostLayout
 	Prefix  uint32

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 
@@ -67,14 +68,14 @@ func (k *Kernel) publish(hook Hook) error {
 		return nil
 	}
 	sets := h.sets()
-	var levels uint32
+	targeted := map[int]bool{}
 	var errs []error
 	for id, rules := range sets {
 		set := sharedRuleSet{Count: uint32(min(len(rules), maxRulesPerSet))}
 		for i, in := range rules[:set.Count] {
 			set.Refs[i] = sharedRuleRef{Slot: uint32(in.slot), Serial: in.serial}
 			if in.target.id() == id {
-				levels |= 1 << (len(in.target.Ancestors) - 1)
+				targeted[len(in.target.Ancestors)-1] = true
 			}
 		}
 		if err := k.maps["faultd_targets"].Put(sharedTargetKey{Cgroup: id, Hook: uint32(hook)}, set); err != nil {
@@ -82,7 +83,7 @@ func (k *Kernel) publish(hook Hook) error {
 		}
 		h.published[id] = true
 	}
-	if err := k.maps["faultd_levels"].Put(uint32(hook), levels); err != nil {
+	if err := k.maps["faultd_levels"].Put(uint32(hook), levelList(targeted)); err != nil {
 		errs = append(errs, fmt.Errorf("write the levels that have targets: %w", err))
 	}
 	for id := range h.published {
@@ -96,6 +97,14 @@ func (k *Kernel) publish(hook Hook) error {
 		delete(h.published, id)
 	}
 	return errors.Join(errs...)
+}
+
+// levelList is a set of levels in the kernel's form.
+func levelList(targeted map[int]bool) (list sharedLevels) {
+	for i, level := range slices.Backward(slices.Sorted(maps.Keys(targeted))) {
+		list.PlusOne[len(targeted)-1-i] = uint8(level + 1)
+	}
+	return list
 }
 
 // topmost gives the targets of the hook that have no other target above them. Programs sit on those only:

@@ -102,7 +102,7 @@ func openKernel(t *testing.T) *bpf.Kernel {
 		}
 	})
 	k.Switch().Arm()
-	k.RenewLease(time.Minute)
+	k.RenewLease(time.Hour) // longer than any test
 	return k
 }
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"time"
 
 	systemd "github.com/coreos/go-systemd/v22/daemon"
@@ -32,7 +33,11 @@ func serveCommand() *cli.Command {
 	}
 }
 
+// memoryGoal keeps the daemon small: most of its memory is the kernel's types and the schema's rules, which stay.
+const memoryGoal = 20 << 20 // bytes
+
 func serve(c *cli.Context) error {
+	debug.SetMemoryLimit(memoryGoal)
 	config, err := daemon.ReadConfig(configFile(c))
 	if err != nil {
 		return exitError{exitUsage, err}
