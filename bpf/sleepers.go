@@ -67,7 +67,7 @@ func CanSleep() error {
 		return fmt.Errorf("%w: delays need the host's PID namespace (hostPID: true)", ErrNotSupported)
 	}
 	if err := unix.Access("/dev/fuse", unix.R_OK|unix.W_OK); err != nil {
-		return fmt.Errorf("%w: delays need /dev/fuse (%v): load the fuse module, and give the device to a container", ErrNotSupported, err)
+		return fmt.Errorf("%w: delays need /dev/fuse (%w): load the fuse module, and give the device to a container", ErrNotSupported, err)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package daemon_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -208,7 +209,7 @@ func TestClientDiesDuringWatch(t *testing.T) {
 	stay()
 	for reader.Receive() {
 	}
-	if err := reader.Err(); err != nil && connect.CodeOf(err) != connect.CodeCanceled && err != io.EOF {
+	if err := reader.Err(); err != nil && connect.CodeOf(err) != connect.CodeCanceled && !errors.Is(err, io.EOF) {
 		t.Error(err)
 	}
 }

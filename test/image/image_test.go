@@ -68,7 +68,7 @@ func newBuilder(t *testing.T) *builder {
 	b.write("storage.conf", fmt.Sprintf("[storage]\ndriver = \"vfs\"\ngraphroot = \"%s/images\"\nrunroot = \"%[1]s/run\"\n", b.dir))
 	// The toolchain, its modules and its cache are lent to the build, so that it needs no network and little time.
 	b.write("containers.conf", fmt.Sprintf("[containers]\nvolumes = [%q, %q, %q]\n",
-		runtime.GOROOT()+":/usr/local/go:ro", goEnv(t, "GOMODCACHE")+":/go/pkg/mod:ro", goEnv(t, "GOCACHE")+":/cache"))
+		goEnv(t, "GOROOT")+":/usr/local/go:ro", goEnv(t, "GOMODCACHE")+":/go/pkg/mod:ro", goEnv(t, "GOCACHE")+":/cache"))
 	b.env = append(os.Environ(), "BUILDAH_ISOLATION=chroot", "TMPDIR="+b.dir,
 		"CONTAINERS_STORAGE_CONF="+filepath.Join(b.dir, "storage.conf"), "CONTAINERS_CONF="+filepath.Join(b.dir, "containers.conf"))
 	t.Cleanup(func() { b.run("buildah", "rm", "--all") })
