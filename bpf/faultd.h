@@ -127,14 +127,15 @@ struct sleeper {
 	__u32 tid;
 	__u32 rules; /* how many of rule_slots count */
 	__u32 rule_slots[MAX_PARTS];
-	__u64 pad[2];
+	__u32 early_ns; /* set by the guard: so much before until_ns it answers */
+	__u32 pad[3];
 };
 
 /* How threads are put to sleep: a process whose page they touch. Written by the daemon for each guard. */
 struct sleep_config {
 	__u64 address; /* of page 0 in the holder */
 	__u32 holder;  /* tgid in the initial pid namespace; 0: nobody holds, delays are not applied */
-	__u32 pad;
+	__u32 late_ns; /* how long it takes from when the guard should answer until the thread runs; smoothed */
 };
 
 #endif

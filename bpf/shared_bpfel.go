@@ -65,7 +65,7 @@ type sharedSleepConfig struct {
 	_       structs.HostLayout
 	Address uint64
 	Holder  uint32
-	Pad     uint32
+	LateNs  uint32
 }
 
 type sharedSleeper struct {
@@ -77,7 +77,8 @@ type sharedSleeper struct {
 	Tid        uint32
 	Rules      uint32
 	RuleSlots  [4]uint32
-	Pad        [2]uint64
+	EarlyNs    uint32
+	Pad        [3]uint32
 }
 
 type sharedStat struct {

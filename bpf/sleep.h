@@ -57,6 +57,32 @@ static __always_inline int ended_early(const struct delay *delay, __u64 until)
 	return now + 20000 < until && now + delay->ns / 50 < until;
 }
 
+#define MAX_LATE_NS 1000000
+#define MAX_REST_LOOPS (1 << 16)
+
+static long rest_is_over(__u64 i, __u64 *until)
+{
+	return bpf_ktime_get_ns() >= *until;
+}
+
+/* Waking up takes time, of the guard and of the thread. How long is learned here; the guard answers so much early, and who
+ * comes too early for that waits out the rest, some microseconds. A thread that was set free before is let go. */
+static __always_inline void arrive(const struct sleeper *sleeper)
+{
+	__u64 now = bpf_ktime_get_ns(), until = READ_ONCE(sleeper->until_ns), early = READ_ONCE(sleeper->early_ns);
+	__u32 zero = 0;
+	struct sleep_config *config = bpf_map_lookup_elem(&faultd_sleep, &zero);
+
+	if (!config || now + early < until)
+		return;
+	__u64 late = now + early - until, known = READ_ONCE(config->late_ns);
+
+	if (late < MAX_LATE_NS)
+		config->late_ns = known - known / 8 + late / 8;
+	if (now < until)
+		bpf_loop(MAX_REST_LOOPS, rest_is_over, &until, 0);
+}
+
 /* Until when a thread may sleep: no longer than any of its rules lives. 0: one has ended already. */
 static __always_inline __u64 rules_end(const struct delay *delay, __u64 until)
 {
@@ -93,6 +119,7 @@ static __always_inline enum outcome sleep_in(struct sleeper *sleeper, __u32 page
 		touch(page);
 	if (!READ_ONCE(sleeper->held))
 		return NOT_APPLIED;
+	arrive(sleeper);
 	return ended_early(delay, until) ? CUT_SHORT : INJECTED;
 }
 

@@ -18,6 +18,10 @@ const (
 	SleepPage = 4096
 	// maxParts is how many rules one sleep may be for.
 	maxParts = 4
+	// earlyNs is the place of early_ns in a sleeper, in halves.
+	earlyNs = 12
+	// maxEarly bounds how early a sleeper is answered, in ns.
+	maxEarly = 200_000
 
 	sleeperSize = int(unsafe.Sizeof(sharedSleeper{}))
 )
@@ -111,11 +115,13 @@ func (s *Sleepers) LeaseUntil() uint64 { return s.lease.word(0).Load() }
 // SetHolder names the process and the address whose pages put threads to sleep.
 func (s *Sleepers) SetHolder(pid int, address uint64) {
 	s.config.word(0).Store(address)
-	s.config.word(8).Store(uint64(uint32(pid)))
+	s.holder().Store(uint32(pid))
 }
 
 // ClearHolder stops new sleeps.
-func (s *Sleepers) ClearHolder() { s.config.word(8).Store(0) }
+func (s *Sleepers) ClearHolder() { s.holder().Store(0) }
+
+func (s *Sleepers) holder() *atomic.Uint32 { return (*atomic.Uint32)(unsafe.Pointer(&s.config.bytes[8])) }
 
 // Sleeper is one thread's place.
 type Sleeper struct {
@@ -141,6 +147,22 @@ func (s Sleeper) Hold() { s.half(1).Store(1) }
 
 // Until is when its delay ends, on the clock of Monotonic.
 func (s Sleeper) Until() uint64 { return s.words[1].Load() }
+
+// AnswerEarly makes Due come before Until, as threads wake up late: by how much they lately did, but no more than
+// maxEarly and three quarters of the delay that is left. The program waits out what is too early.
+func (s *Sleepers) AnswerEarly(n int) {
+	sleeper := s.At(n)
+	const lateNs = 3 // in halves of the configuration
+	late := uint64((*atomic.Uint32)(unsafe.Pointer(&s.config.bytes[lateNs*4])).Load())
+	left := max(0, int64(sleeper.Until())-Monotonic())
+	sleeper.half(earlyNs).Store(uint32(min(late, maxEarly, uint64(left)/4*3)))
+}
+
+// Due is when the guard should answer, on the clock of Monotonic.
+func (s Sleeper) Due() uint64 {
+	until, early := s.Until(), uint64(s.half(earlyNs).Load())
+	return until - min(early, until)
+}
 
 // Generation is the switch's generation when it went to sleep.
 func (s Sleeper) Generation() uint64 { return s.words[2].Load() }

@@ -51,6 +51,8 @@ func TestMain(m *testing.M) {
 		err = mountSleepfs(os.Args[2])
 	case spinCommand:
 		err = spin(os.Args[2], os.Args[3])
+	case callCommand:
+		err = callAs(os.Args[2], os.Args[3])
 	case leaveCommand:
 		err = leaveFiles(os.Args[2])
 	default:

@@ -120,8 +120,9 @@ func (s *sleepfs) read(r request) error {
 		return s.conn.answer(r.unique, unix.EIO, nil)
 	}
 	sleeper := s.sleepers.At(int(page))
+	s.sleepers.AnswerEarly(int(page))
 	sleeper.Hold()
-	if uint64(bpf.Monotonic()) >= sleeper.Until() {
+	if uint64(bpf.Monotonic()) >= sleeper.Due() {
 		return s.conn.answer(r.unique, unix.EIO, nil)
 	}
 	s.reads[page] = r.unique
@@ -170,11 +171,11 @@ func (s *sleepfs) release(all bool) (next uint64, err error) {
 		if unique == 0 {
 			continue
 		}
-		until := s.sleepers.At(page).Until()
-		if all || now >= until || !s.mayHold(page) || s.signalled[page] && mustWake(s.sleepers.At(page).TID()) {
+		due := s.sleepers.At(page).Due()
+		if all || now >= due || !s.mayHold(page) || s.signalled[page] && mustWake(s.sleepers.At(page).TID()) {
 			err = errors.Join(err, s.free(page))
-		} else if next == 0 || until < next {
-			next = until
+		} else if next == 0 || due < next {
+			next = due
 		}
 	}
 	return next, err
