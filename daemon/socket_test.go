@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -22,23 +21,16 @@ import (
 	"faultd/api/faultd/v1alpha1/faultdv1alpha1connect"
 )
 
-// http is a plain client of the socket; with h2 it speaks HTTP/2 without TLS, as gRPC does.
-func (n *node) http(h2 bool) *http.Client {
+// http2 speaks HTTP/2 without TLS, as gRPC does.
+func (n *node) http2() *http.Client {
 	var protocols http.Protocols
-	protocols.SetHTTP1(!h2)
-	protocols.SetUnencryptedHTTP2(h2)
-	return &http.Client{Transport: &http.Transport{
-		DisableKeepAlives: !h2,
-		Protocols:         &protocols,
-		DialContext: func(context.Context, string, string) (net.Conn, error) {
-			return net.Dial("unix", n.socket())
-		},
-	}}
+	protocols.SetUnencryptedHTTP2(true)
+	return &http.Client{Transport: &http.Transport{Protocols: &protocols, DialContext: dialSocket(n.socket())}}
 }
 
 func (n *node) fetch(path string) (status int, body string) {
 	n.t.Helper()
-	response, err := n.http(false).Get("http://faultd" + path)
+	response, err := httpClient(n.socket()).Get("http://faultd" + path)
 	if err != nil {
 		n.t.Fatal(err)
 	}
@@ -100,7 +92,7 @@ func TestHealthAndMetrics(t *testing.T) {
 func TestProtocols(t *testing.T) {
 	onlyOnHost(t)
 	n := startNode(t)
-	h2 := n.http(true)
+	h2 := n.http2()
 	for name, option := range map[string]connect.ClientOption{"gRPC": connect.WithGRPC(), "gRPC-Web": connect.WithGRPCWeb(), "JSON": connect.WithProtoJSON()} {
 		client := faultdv1alpha1connect.NewFaultServiceClient(h2, "http://faultd", option)
 		list, err := client.List(context.Background(), connect.NewRequest(&v1.ListRequest{}))

@@ -1,0 +1,264 @@
+package bpf
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/cilium/ebpf"
+)
+
+// Counters is what happened to a rule. Matched = Injected + NotApplied + Spared once no call is in flight.
+type Counters struct {
+	Evaluated, Matched, Injected, NotApplied, Spared, CutShort, Missed uint64
+	// First is when harm was first done; zero: never.
+	First time.Time
+}
+
+// Installed is a rule in the kernel.
+type Installed struct {
+	kernel   *Kernel
+	hook     Hook
+	target   Target
+	slot     int
+	serial   uint32
+	age      uint32
+	peers    []sharedPeerKey
+	releases []func() error
+	missed   *misses // of HookSyscall
+	closed   bool
+
+	// mu guards what follows, and is never held for long: a rule is read and disarmed while the kernel side is busy
+	// loading programs.
+	mu       sync.Mutex
+	encoded  sharedRule
+	disarmed bool
+	final    *Counters
+}
+
+// install puts a rule into the kernel: a slot, its peers, then attach (with the lock held), then the target's set, so that
+// harm begins only when all is in place. If it fails it leaves nothing behind.
+func (k *Kernel) install(hook Hook, t Target, r Rule, attach func() ([]func() error, error)) (*Installed, error) {
+	if len(t.Ancestors) == 0 || len(t.Ancestors)-1 > MaxLevel {
+		return nil, fmt.Errorf("target %s: it lies %d levels deep, at most %d are possible", t.Dir, len(t.Ancestors)-1, MaxLevel)
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.sw.Generation() == 0 {
+		return nil, ErrKilled
+	}
+	slot, err := k.freeSlot()
+	if err != nil {
+		return nil, err
+	}
+	k.serial++
+	in := &Installed{kernel: k, hook: hook, target: t, slot: slot, serial: k.serial, age: k.serial}
+	if in.encoded, err = r.encode(k.sw.Generation(), in.serial); err != nil {
+		return nil, err
+	}
+	k.slots[slot] = in
+	clear(k.stats.bytes[slot*statSize : (slot+1)*statSize])
+	if err := in.fill(r.Peers, attach); err != nil {
+		return nil, errors.Join(err, in.remove())
+	}
+	return in, nil
+}
+
+func (in *Installed) fill(peers []netip.Prefix, attach func() ([]func() error, error)) error {
+	k := in.kernel
+	if slices.ContainsFunc(peers, holdsMapped) {
+		// First, so that 0.0.0.0/0, which is the same entry, goes over it.
+		if err := in.writePeer(netip.PrefixFrom(netip.IPv4Unspecified(), 0), 0); err != nil {
+			return err
+		}
+	}
+	for _, prefix := range peers {
+		if err := in.writePeer(prefix, 1); err != nil {
+			return err
+		}
+	}
+	if err := k.maps["faultd_rules"].Put(uint32(in.slot), in.encoded); err != nil {
+		return fmt.Errorf("write the rule: %w", err)
+	}
+	if err := k.join(in); err != nil {
+		return err
+	}
+	releases, err := attach()
+	in.releases = append(in.releases, releases...)
+	if err != nil {
+		return err
+	}
+	return k.publish(in.hook)
+}
+
+// holdsMapped says whether an IPv6 prefix is so wide that IPv4, mapped into IPv6, lies in it: whoever writes ::/0 does not
+// mean IPv4.
+func holdsMapped(prefix netip.Prefix) bool {
+	return prefix.Contains(netip.AddrFrom16(netip.IPv4Unspecified().As16()))
+}
+
+// writePeer enters a peer with 1: it is hurt, or 0: it is not, though a wider prefix is.
+func (in *Installed) writePeer(prefix netip.Prefix, hurt uint32) error {
+	key := peerKey(in.slot, prefix)
+	if err := in.kernel.maps["faultd_peers"].Put(key, hurt); err != nil {
+		return fmt.Errorf("write peer %s: %w", prefix, err)
+	}
+	in.peers = append(in.peers, key)
+	return nil
+}
+
+// freeSlot goes round, so that a slot rests as long as possible before it is used again: a program that still
+// holds an old rule set finds another serial there.
+func (k *Kernel) freeSlot() (int, error) {
+	for range maxRules {
+		k.next = (k.next + 1) % maxRules
+		if k.slots[k.next] == nil {
+			return k.next, nil
+		}
+	}
+	return 0, fmt.Errorf("%w: this node has %d, which is the limit; stop one first", ErrFull, maxRules)
+}
+
+// Update changes dice, delay and deadline; counters, peers, ports and calls stay.
+func (in *Installed) Update(r Rule) error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.disarmed {
+		return errors.New("update the rule: it has ended")
+	}
+	e, err := r.encode(in.encoded.Generation, in.serial)
+	if err != nil {
+		return err
+	}
+	if r.Seed == nil {
+		e.Seed = in.encoded.Seed
+	}
+	e.Mechanism = in.encoded.Mechanism
+	if err := in.kernel.maps["faultd_rules"].Update(uint32(in.slot), e, ebpf.UpdateExist); err != nil {
+		return fmt.Errorf("update the rule: %w", err)
+	}
+	in.encoded = e
+	return nil
+}
+
+// Counters reads what happened so far; after Close what had happened by then.
+func (in *Installed) Counters() Counters {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.final != nil {
+		return *in.final
+	}
+	return in.read()
+}
+
+func (in *Installed) read() Counters {
+	at := func(i int) uint64 { return in.kernel.stats.word(in.slot*statSize + i*8).Load() }
+	c := Counters{Evaluated: at(0), Matched: at(1), Injected: at(2), NotApplied: at(3), Spared: at(4), CutShort: at(5)}
+	if ns := at(7); ns != 0 {
+		c.First = time.Now().Add(time.Duration(int64(ns) - Monotonic()))
+	}
+	if in.missed != nil {
+		c.Missed = in.missed.count()
+	}
+	return c
+}
+
+// Disarm makes the rule harmless at once and frees the threads that sleep for it. It waits for nobody, not even for
+// programs that are being loaded. Twice is fine; Close does the rest.
+func (in *Installed) Disarm() error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.disarmed {
+		return nil
+	}
+	e := in.encoded
+	e.UntilNs = 0
+	if err := in.kernel.maps["faultd_rules"].Put(uint32(in.slot), e); err != nil {
+		return fmt.Errorf("disarm the rule: %w", err)
+	}
+	in.encoded, in.disarmed = e, true
+	in.kernel.wakeSleepers(in.slot)
+	return nil
+}
+
+// wakeSleepers frees the threads that sleep for a rule that was disarmed before (publish_sleeper in sleep.h).
+func (k *Kernel) wakeSleepers(slot int) {
+	for n := range MaxSleepers {
+		if s := sleeperAt(k.sleepers, n); s.Taken() && s.serves(slot) {
+			s.free()
+		}
+	}
+}
+
+// settleTime is how long Close waits for calls in flight to be counted.
+const settleTime = time.Second
+
+// awaitSettled waits until all that matched was counted: the sleepers that were just freed are still on their way.
+func (in *Installed) awaitSettled() {
+	for deadline := time.Now().Add(settleTime); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		if c := in.Counters(); c.Matched == c.Injected+c.NotApplied+c.Spared {
+			return
+		}
+	}
+}
+
+// Close disarms the rule and takes away what only it needed. If that fails, Close again goes on with the rest; when it has
+// succeeded, twice is fine.
+func (in *Installed) Close() error {
+	err := in.Disarm()
+	in.awaitSettled()
+	in.kernel.mu.Lock()
+	defer in.kernel.mu.Unlock()
+	if in.closed {
+		return nil
+	}
+	return errors.Join(err, in.remove())
+}
+
+// remove is Close with the lock held; what fails stays to be tried again.
+func (in *Installed) remove() error {
+	k := in.kernel
+	errs := []error{in.Disarm()}
+	k.leave(in)
+	errs = append(errs, k.publish(in.hook), in.release(), in.deletePeers())
+	in.mu.Lock()
+	if in.final == nil {
+		final := in.read()
+		in.final = &final
+	}
+	in.mu.Unlock()
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	in.closed = true
+	k.slots[in.slot] = nil
+	return nil
+}
+
+// release lets go of programs and attachments, last first, and keeps those that failed.
+func (in *Installed) release() error {
+	var errs []error
+	var kept []func() error
+	for _, release := range slices.Backward(in.releases) {
+		if err := release(); err != nil {
+			errs = append(errs, err)
+			kept = append(kept, release)
+		}
+	}
+	slices.Reverse(kept)
+	in.releases = kept
+	return errors.Join(errs...)
+}
+
+func (in *Installed) deletePeers() error {
+	var errs []error
+	for _, key := range in.peers {
+		if err := in.kernel.maps["faultd_peers"].Delete(key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			errs = append(errs, fmt.Errorf("delete a peer of the rule: %w", err))
+		}
+	}
+	return errors.Join(errs...)
+}
