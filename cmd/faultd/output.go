@@ -6,6 +6,7 @@ import (
 	"io"
 	"strings"
 	"text/tabwriter"
+	"time"
 	"unicode"
 
 	"github.com/urfave/cli/v2"
@@ -101,6 +102,15 @@ func printDryRun(c *cli.Context, fault *v1.Fault) error {
 	return printTable(c.App.Writer, rows)
 }
 
+// toSecond shortens a time of the wire for tables.
+func toSecond(stamp string) string {
+	t, err := time.Parse(time.RFC3339Nano, stamp)
+	if err != nil {
+		return stamp
+	}
+	return t.Format(time.RFC3339)
+}
+
 // printFaults shows one fault a line.
 func printFaults(w io.Writer, faults []*v1.Fault) error {
 	if len(faults) == 0 {
@@ -112,7 +122,7 @@ func printFaults(w io.Writer, faults []*v1.Fault) error {
 		rows = append(rows, []string{
 			orDash(fault.GetId()), orDash(fault.GetKind()), orDash(targetOf(fault)), orDash(fault.GetState()),
 			orDash(fault.GetVerdict()), orDash(fault.GetMechanism()),
-			fmt.Sprint(fault.GetCounters().GetMatched()), fmt.Sprint(fault.GetCounters().GetInjected()), orDash(fault.GetDeadline()),
+			fmt.Sprint(fault.GetCounters().GetMatched()), fmt.Sprint(fault.GetCounters().GetInjected()), orDash(toSecond(fault.GetDeadline())),
 		})
 	}
 	return printTable(w, rows)
