@@ -121,7 +121,9 @@ func (s *Sleepers) SetHolder(pid int, address uint64) {
 // ClearHolder stops new sleeps.
 func (s *Sleepers) ClearHolder() { s.holder().Store(0) }
 
-func (s *Sleepers) holder() *atomic.Uint32 { return (*atomic.Uint32)(unsafe.Pointer(&s.config.bytes[8])) }
+func (s *Sleepers) holder() *atomic.Uint32 {
+	return (*atomic.Uint32)(unsafe.Pointer(&s.config.bytes[8]))
+}
 
 // Sleeper is one thread's place.
 type Sleeper struct {

@@ -254,6 +254,9 @@ func (k *Kernel) openLSM(hook string, s *syscallPrograms) error {
 
 // openClones attaches the decider last: the kernel puts each new program before the others.
 func (k *Kernel) openClones(call string, s *syscallPrograms) error {
+	if err := k.hasEntryPoint(call); err != nil {
+		return err
+	}
 	spec, err := loadSyscallClone()
 	if err != nil {
 		return fmt.Errorf("read the object: %w", err)
@@ -285,6 +288,20 @@ func (k *Kernel) openClones(call string, s *syscallPrograms) error {
 			return fmt.Errorf("attach to %s: %w", entryPoint(call), err)
 		}
 		s.links = append(s.links, l)
+	}
+	return nil
+}
+
+// hasEntryPoint looks for the type of a call's function, which a program that is attached to it needs. Kernels have none for
+// calls without arguments (seen on 6.1 to 7.3), which SYSCALL_DEFINE0 makes in another way.
+func (k *Kernel) hasEntryPoint(call string) error {
+	kernel, err := k.types.Kernel()
+	if err != nil {
+		return fmt.Errorf("read the kernel's types: %w", err)
+	}
+	var f *btf.Func
+	if err := kernel.TypeByName(entryPoint(call), &f); err != nil {
+		return fmt.Errorf("the kernel has no type of %s, as of all calls without arguments", entryPoint(call))
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package bpf
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"time"
 )
@@ -51,5 +52,17 @@ func TestSyscallMechanisms(t *testing.T) {
 	}
 	if len(k.shared) != 0 {
 		t.Errorf("left attached: %v", k.shared)
+	}
+}
+
+// TestCallsWithoutArguments are out of reach of clones, and the reason says so.
+func TestCallsWithoutArguments(t *testing.T) {
+	k := openKernel(t)
+	for _, m := range []string{"lsm", "task-work"} {
+		k.disabled[m] = true
+	}
+	_, err := k.SyscallMechanism([]string{"getppid"}, time.Millisecond)
+	if !errors.Is(err, ErrNotSupported) || CanSleep() == nil && !strings.Contains(err.Error(), "getppid, as of all calls without arguments") {
+		t.Errorf("got %v", err)
 	}
 }

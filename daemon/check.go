@@ -34,7 +34,7 @@ func trials() []trial {
 		{"connect", faults.Connect{Blackhole: true, Protocol: "udp"}, "udp", "blackhole"},
 		{"packet", faults.Packet{Loss: 100, Direction: "egress"}, "udp", "loss, egress"},
 		{"packet", faults.Packet{Loss: 100, Direction: "ingress"}, "udp", "loss, ingress"},
-		{"syscall", faults.Syscall{Calls: []string{"getppid"}, Delay: time.Millisecond}, "getppid", "delay of any call"},
+		{"syscall", faults.Syscall{Calls: []string{"getpgid"}, Delay: time.Millisecond}, "getpgid", "delay of any call"},
 		{"syscall", faults.Syscall{Calls: []string{"openat"}, Delay: time.Millisecond}, "openat", "delay of openat and other calls with a hook"},
 	}
 }
@@ -138,8 +138,10 @@ func Canary(action string) error {
 	switch action {
 	case "udp":
 		return sendToSelf()
-	case "getppid":
-		unix.Getppid()
+	case "getpgid":
+		if _, err := unix.Getpgid(0); err != nil {
+			return fmt.Errorf("getpgid: %w", err)
+		}
 	case "openat":
 		f, err := os.Open(os.DevNull)
 		if err != nil {

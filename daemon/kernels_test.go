@@ -16,7 +16,7 @@ import (
 // Calls with and without a security hook that may sleep. Go's runtime makes neither by itself.
 const (
 	hookedCall   = "socketpair"
-	unhookedCall = "getppid"
+	unhookedCall = "getpgid"
 )
 
 // mechanisms says how the kernels that the tests run on must delay a call: a refusal there is a failure, not a reason to

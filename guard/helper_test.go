@@ -197,8 +197,8 @@ func waitFor(t *testing.T, what string, ok func() bool) {
 }
 
 // mustSleep says whether this kernel, if it is one that the tests are made for, can make a call sleep, so that a refusal is
-// a failure: 6.1 no call; 6.12 those with a security hook; with error injection all but fork and vfork, whose functions
-// take no program there; the others all.
+// a failure: 6.1 no call; 6.12 those with a security hook; with error injection all with arguments, which fork and vfork
+// have not; the others all.
 func mustSleep(call string) bool {
 	switch os.Getenv(guest.KernelVar) {
 	case "6.1":
