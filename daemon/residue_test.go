@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -227,17 +228,25 @@ func orphanGuard(t *testing.T) (p place, pid, holder int) {
 	return place{t, pinDir(n.dir), stateDir(n.dir)}, pid, holder
 }
 
+// childOf goes by the parents: /proc/PID/task/TID/children is an option of the kernel (CONFIG_PROC_CHILDREN).
 func childOf(t *testing.T, pid int) int {
 	t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", pid))
-	var child int
-	if err == nil {
-		_, err = fmt.Sscan(string(text), &child)
-	}
+	processes, err := filepath.Glob("/proc/[0-9]*/status")
 	if err != nil {
-		t.Fatalf("find the child of %d: %v", pid, err)
+		t.Fatal(err)
 	}
-	return child
+	for _, p := range processes {
+		status, _ := os.ReadFile(p) // it may have ended
+		if strings.Contains(string(status), fmt.Sprintf("\nPPid:\t%d\n", pid)) {
+			child, err := strconv.Atoi(filepath.Base(filepath.Dir(p)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return child
+		}
+	}
+	t.Fatalf("process %d has no child", pid)
+	return 0
 }
 
 func TestResidueNamesAnOrphanedGuard(t *testing.T) {
