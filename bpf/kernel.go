@@ -41,6 +41,8 @@ type Kernel struct {
 	shared map[string]*attachment
 	// lsmFired: security hooks were seen to run programs.
 	lsmFired bool
+	// noTrampolines: a program on a call's function was refused.
+	noTrampolines bool
 	// types are the kernel's, read for the first program that needs them; reading takes longer than all the rest.
 	types *btf.Cache
 }

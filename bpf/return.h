@@ -18,15 +18,13 @@ const volatile __u64 returns_twice[MAX_SYSCALL / 64];
 
 /* Whether this return is one that the program will see. ERESTARTSYS and its kin (512..516) never reach it: the call
  * comes again, or ends with EINTR after a signal, which would cut a sleep short anyway. */
-static __always_inline int is_return(const struct sys_exit *ctx)
+static __always_inline int is_return(__u32 call, __s64 result)
 {
-	__u32 call = ctx->call;
-
 	if (call >= MAX_SYSCALL)
 		return 0;
-	if (ctx->result <= -512 && ctx->result >= -516)
+	if (result <= -512 && result >= -516)
 		return 0;
-	return ctx->result != 0 || !((returns_twice[(call / 64) % (MAX_SYSCALL / 64)] >> (call % 64)) & 1);
+	return result != 0 || !((returns_twice[(call / 64) % (MAX_SYSCALL / 64)] >> (call % 64)) & 1);
 }
 
 #endif

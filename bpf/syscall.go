@@ -166,11 +166,7 @@ func (k *Kernel) openMechanism(m SyscallMechanism, point string, s *syscallProgr
 	case MechanismLSM:
 		return k.openLSM(point, s)
 	case MechanismTaskWork:
-		program, err := k.taskWorkProgram()
-		if err != nil {
-			return err
-		}
-		return k.openTracepoint(loadSyscallTask, program, point, s)
+		return k.openTaskWork(point, s)
 	case MechanismClones:
 		return k.openClones(point, s)
 	case MechanismSpin:
@@ -185,27 +181,77 @@ func (k *Kernel) own(spec *ebpf.CollectionSpec, s *syscallPrograms) (*ebpf.Colle
 	if err != nil {
 		return nil, fmt.Errorf("load the programs: %w", err)
 	}
+	s.take(c)
+	return c, nil
+}
+
+// take makes loaded programs the call's own.
+func (s *syscallPrograms) take(c *ebpf.Collection) {
 	s.owned = append(s.owned, c)
 	for _, p := range c.Programs {
 		s.programs = append(s.programs, p)
 	}
-	return c, nil
 }
 
-// taskWorkProgram is the program for the name that this kernel's function has; the wrong one would not load.
-func (k *Kernel) taskWorkProgram() (string, error) {
+// openTaskWork attaches to the call's function if the kernel lets it, else to the tracepoint.
+func (k *Kernel) openTaskWork(call string, s *syscallPrograms) error {
+	suffix, err := k.taskWorkSuffix()
+	if err != nil {
+		return err
+	}
+	if !k.disabled[hookFexit] && !k.noTrampolines && k.hasEntryPoint(call) == nil {
+		err := k.openFexit("faultd_fexit"+suffix, call, s)
+		if err == nil {
+			return nil
+		}
+		// Not tried again: what is missing is the kernel's.
+		k.noTrampolines = true
+	}
+	return k.openTracepoint(loadSyscallTask, "faultd_return"+suffix, call, s)
+}
+
+// hookFexit is the name by which tests switch that hook off.
+const hookFexit = "fexit"
+
+// taskWorkSuffix tells the programs for the name that this kernel's function has; the others would not load.
+func (k *Kernel) taskWorkSuffix() (string, error) {
 	kernel, err := k.types.Kernel()
 	if err != nil {
 		return "", fmt.Errorf("read the kernel's types: %w", err)
 	}
 	var f *btf.Func
 	if kernel.TypeByName("bpf_task_work_schedule_resume", &f) == nil {
-		return "faultd_return", nil
+		return "", nil
 	}
 	if kernel.TypeByName("bpf_task_work_schedule_resume_impl", &f) == nil {
-		return "faultd_return_impl", nil
+		return "_impl", nil
 	}
 	return "", errors.New("the kernel has no bpf_task_work_schedule_resume (Linux 6.18)")
+}
+
+func (k *Kernel) openFexit(program, call string, s *syscallPrograms) error {
+	spec, err := loadSyscallTask()
+	if err != nil {
+		return fmt.Errorf("read the object: %w", err)
+	}
+	number, _ := SyscallNumber(call)
+	if err := spec.Variables["call_number"].Set(uint32(number)); err != nil {
+		return fmt.Errorf("set up the program: %w", err)
+	}
+	keepProgram(spec, program)
+	spec.Programs[program].AttachTo = entryPoint(call)
+	c, err := k.load(spec)
+	if err != nil {
+		return fmt.Errorf("load the program: %w", err)
+	}
+	l, err := link.AttachTracing(link.TracingOptions{Program: c.Programs[program]})
+	if err != nil {
+		c.Close()
+		return fmt.Errorf("attach to %s: %w", entryPoint(call), err)
+	}
+	s.take(c)
+	s.links = append(s.links, l)
+	return nil
 }
 
 func (k *Kernel) openTracepoint(load func() (*ebpf.CollectionSpec, error), program, call string, s *syscallPrograms) error {

@@ -18,7 +18,7 @@ int faultd_return(struct sys_exit *ctx)
 {
 	struct delay delay = {};
 
-	if (!is_return(ctx))
+	if (!is_return(ctx->call, ctx->result))
 		return 0;
 	decide(ctx->call, &delay);
 	if (!delay.count)

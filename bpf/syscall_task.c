@@ -1,8 +1,10 @@
 //go:build ignore
 
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* task-work (6.18+): a tracepoint, which may not sleep, decides; task work, which may, sleeps on the way back to user
- * mode. The call has had its effect by then; its caller learns the result late. */
+/* task-work (6.18+): a program that may not sleep decides when a call returns; task work, which may, sleeps on the way back
+ * to user mode. The call has had its effect by then; its caller learns the result late. Where the kernel has trampolines and
+ * knows the call's function, the program sits on that (fexit) and nobody else pays; else on the tracepoint, which sends
+ * every call of the node the slow way. */
 #define MECHANISM MECHANISM_TASK_WORK
 #include "return.h"
 #include "sleep.h"
@@ -45,13 +47,13 @@ static int wake_late(struct bpf_map *map, void *key, void *value)
 }
 
 /* This thread's entry with the delay that it is due, or 0. */
-static __always_inline struct pending *prepare(const struct sys_exit *ctx, __u32 tid)
+static __always_inline struct pending *prepare(__u32 call, __s64 result, __u32 tid)
 {
 	struct pending new = {};
 
-	if (!is_return(ctx))
+	if (!is_return(call, result))
 		return 0;
-	decide(ctx->call, &new.delay);
+	decide(call, &new.delay);
 	if (!new.delay.count)
 		return 0;
 	if (bpf_map_update_elem(&faultd_pending, &tid, &new, BPF_NOEXIST)) {
@@ -67,27 +69,54 @@ static __always_inline void give_up(struct pending *pending, __u32 tid)
 	bpf_map_delete_elem(&faultd_pending, &tid);
 }
 
-/* The loader keeps the one whose function the kernel has. */
-SEC("tracepoint/syscalls")
-int faultd_return(struct sys_exit *ctx)
+static __always_inline void returned(__u32 call, __s64 result)
 {
 	__u32 tid = bpf_get_current_pid_tgid();
-	struct pending *pending = prepare(ctx, tid);
+	struct pending *pending = prepare(call, result, tid);
 
 	if (pending && bpf_task_work_schedule_resume(bpf_get_current_task_btf(), &pending->work, &faultd_pending, wake_late))
 		give_up(pending, tid);
+}
+
+static __always_inline void returned_impl(__u32 call, __s64 result)
+{
+	__u32 tid = bpf_get_current_pid_tgid();
+	struct pending *pending = prepare(call, result, tid);
+
+	if (pending && bpf_task_work_schedule_resume_impl(bpf_get_current_task_btf(), &pending->work, &faultd_pending,
+							  wake_late, 0))
+		give_up(pending, tid);
+}
+
+/* The loader keeps the one for the function that the kernel has, on the hook that it takes. */
+SEC("tracepoint/syscalls")
+int faultd_return(struct sys_exit *ctx)
+{
+	returned(ctx->call, ctx->result);
 	return 0;
 }
 
 SEC("tracepoint/syscalls")
 int faultd_return_impl(struct sys_exit *ctx)
 {
-	__u32 tid = bpf_get_current_pid_tgid();
-	struct pending *pending = prepare(ctx, tid);
+	returned_impl(ctx->call, ctx->result);
+	return 0;
+}
 
-	if (pending && bpf_task_work_schedule_resume_impl(bpf_get_current_task_btf(), &pending->work, &faultd_pending,
-							  wake_late, 0))
-		give_up(pending, tid);
+/* Of fexit. Its context holds the call's one argument, the registers, and the result. */
+const volatile __u32 call_number;
+
+SEC("fexit")
+int faultd_fexit(__u64 *ctx)
+{
+	returned(call_number, ctx[1]);
+	return 0;
+}
+
+SEC("fexit")
+int faultd_fexit_impl(__u64 *ctx)
+{
+	returned_impl(call_number, ctx[1]);
 	return 0;
 }
 

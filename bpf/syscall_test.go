@@ -2,9 +2,12 @@ package bpf
 
 import (
 	"errors"
+	"os"
 	"strings"
 	"testing"
 	"time"
+
+	"faultd/test/vm/guest"
 )
 
 func TestSyscallMechanismRefuses(t *testing.T) {
@@ -64,5 +67,37 @@ func TestCallsWithoutArguments(t *testing.T) {
 	_, err := k.SyscallMechanism([]string{"getppid"}, time.Millisecond)
 	if !errors.Is(err, ErrNotSupported) || CanSleep() == nil && !strings.Contains(err.Error(), "getppid, as of all calls without arguments") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestTaskWorkHook: where the kernel has trampolines the program sits on the call's function, and nobody else pays.
+func TestTaskWorkHook(t *testing.T) {
+	k := openKernel(t)
+	k.disabled["lsm"] = true
+	if m, err := k.SyscallMechanism([]string{"getpgid"}, time.Second); err != nil || m != MechanismTaskWork {
+		t.Skipf("this kernel has no task work: %s, %v", m, err)
+	}
+	hook := func() string {
+		t.Helper()
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		attached, err := k.attachSyscall(MechanismTaskWork, []string{"getpgid"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		info, err := k.shared["syscall/task-work/getpgid"].closer.(*syscallPrograms).programs[0].Info()
+		if err := errors.Join(err, attached.Close()); err != nil {
+			t.Fatal(err)
+		}
+		return info.Name
+	}
+	first := hook()
+	t.Logf("%s, trampolines: %v", first, !k.noTrampolines)
+	if os.Getenv(guest.KernelVar) == "7.3" && first != "faultd_fexit" {
+		t.Errorf("7.3 has trampolines, and the program is %s", first)
+	}
+	k.disabled[hookFexit] = true
+	if second := hook(); !strings.HasPrefix(second, "faultd_return") {
+		t.Errorf("without fexit the program is %s", second)
 	}
 }

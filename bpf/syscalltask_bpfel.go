@@ -26,8 +26,11 @@ const (
 	syscallTaskMapFaultdSleepers    = "faultd_sleepers"
 	syscallTaskMapFaultdStats       = "faultd_stats"
 	syscallTaskMapFaultdTargets     = "faultd_targets"
+	syscallTaskProgFaultdFexit      = "faultd_fexit"
+	syscallTaskProgFaultdFexitImpl  = "faultd_fexit_impl"
 	syscallTaskProgFaultdReturn     = "faultd_return"
 	syscallTaskProgFaultdReturnImpl = "faultd_return_impl"
+	syscallTaskVarCallNumber        = "call_number"
 	syscallTaskVarFaultdAbi         = "faultd_abi"
 	syscallTaskVarReturnsTwice      = "returns_twice"
 )
@@ -74,6 +77,8 @@ type syscallTaskSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type syscallTaskProgramSpecs struct {
+	FaultdFexit      *ebpf.ProgramSpec `ebpf:"faultd_fexit"`
+	FaultdFexitImpl  *ebpf.ProgramSpec `ebpf:"faultd_fexit_impl"`
 	FaultdReturn     *ebpf.ProgramSpec `ebpf:"faultd_return"`
 	FaultdReturnImpl *ebpf.ProgramSpec `ebpf:"faultd_return_impl"`
 }
@@ -98,6 +103,7 @@ type syscallTaskMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type syscallTaskVariableSpecs struct {
+	CallNumber   *ebpf.VariableSpec `ebpf:"call_number"`
 	FaultdAbi    *ebpf.VariableSpec `ebpf:"faultd_abi"`
 	ReturnsTwice *ebpf.VariableSpec `ebpf:"returns_twice"`
 }
@@ -153,6 +159,7 @@ func (m *syscallTaskMaps) Close() error {
 //
 // It can be passed to loadSyscallTaskObjects or ebpf.CollectionSpec.LoadAndAssign.
 type syscallTaskVariables struct {
+	CallNumber   *ebpf.Variable `ebpf:"call_number"`
 	FaultdAbi    *ebpf.Variable `ebpf:"faultd_abi"`
 	ReturnsTwice *ebpf.Variable `ebpf:"returns_twice"`
 }
@@ -161,12 +168,16 @@ type syscallTaskVariables struct {
 //
 // It can be passed to loadSyscallTaskObjects or ebpf.CollectionSpec.LoadAndAssign.
 type syscallTaskPrograms struct {
+	FaultdFexit      *ebpf.Program `ebpf:"faultd_fexit"`
+	FaultdFexitImpl  *ebpf.Program `ebpf:"faultd_fexit_impl"`
 	FaultdReturn     *ebpf.Program `ebpf:"faultd_return"`
 	FaultdReturnImpl *ebpf.Program `ebpf:"faultd_return_impl"`
 }
 
 func (p *syscallTaskPrograms) Close() error {
 	return _SyscallTaskClose(
+		p.FaultdFexit,
+		p.FaultdFexitImpl,
 		p.FaultdReturn,
 		p.FaultdReturnImpl,
 	)
