@@ -22,6 +22,10 @@ need git git
 need busybox busybox-static
 need buildah buildah
 need gcc gcc # for the race detector
+need mke2fs e2fsprogs # a disk for the virtual machines
+need xz xz-utils      # their modules are packed
+need unzstd zstd
+[ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
 [ -e /usr/include/bpf/bpf_helpers.h ] || missing+=(libbpf-dev)
 [ -e /usr/include/linux/bpf.h ] || missing+=(linux-libc-dev)
 [ -e /usr/include/stdio.h ] || missing+=(libc6-dev)
