@@ -21,7 +21,7 @@ var connectHooks = map[string]ebpf.AttachType{
 func (k *Kernel) InstallConnect(t Target, r Rule) (*Installed, error) {
 	return k.install(HookConnect, t, r, func() ([]func() error, error) {
 		return k.useCgroupPrograms(HookConnect, "connect", loadConnect, connectHooks)
-	})
+	}, nil)
 }
 
 // useCgroupPrograms loads an object for its first user and keeps its programs on the hook's topmost targets.

@@ -39,9 +39,12 @@ type Installed struct {
 	final    *Counters
 }
 
-// install puts a rule into the kernel: a slot, its peers, then attach (with the lock held), then the target's set, so that
-// harm begins only when all is in place. If it fails it leaves nothing behind.
-func (k *Kernel) install(hook Hook, t Target, r Rule, attach func() ([]func() error, error)) (*Installed, error) {
+// attachFunc attaches what a rule needs, and gives what lets go of it, also beside an error. It is called with k.mu held.
+type attachFunc func() (releases []func() error, err error)
+
+// install puts a rule into the kernel: a slot, its peers, what attach attaches, then the target's set, with which harm begins;
+// then, if it is not nil, what rest attaches. If it fails it leaves nothing behind.
+func (k *Kernel) install(hook Hook, t Target, r Rule, attach, rest attachFunc) (*Installed, error) {
 	if len(t.Ancestors) == 0 || len(t.Ancestors)-1 > MaxLevel {
 		return nil, fmt.Errorf("target %s: it lies %d levels deep, at most %d are possible", t.Dir, len(t.Ancestors)-1, MaxLevel)
 	}
@@ -61,13 +64,13 @@ func (k *Kernel) install(hook Hook, t Target, r Rule, attach func() ([]func() er
 	}
 	k.slots[slot] = in
 	clear(k.stats.bytes[slot*statSize : (slot+1)*statSize])
-	if err := in.fill(r.Peers, attach); err != nil {
+	if err := in.fill(r.Peers, attach, rest); err != nil {
 		return nil, errors.Join(err, in.remove())
 	}
 	return in, nil
 }
 
-func (in *Installed) fill(peers []netip.Prefix, attach func() ([]func() error, error)) error {
+func (in *Installed) fill(peers []netip.Prefix, attach, rest attachFunc) error {
 	k := in.kernel
 	if slices.ContainsFunc(peers, holdsMapped) {
 		// First, so that 0.0.0.0/0, which is the same entry, goes over it.
@@ -86,12 +89,19 @@ func (in *Installed) fill(peers []netip.Prefix, attach func() ([]func() error, e
 	if err := k.join(in); err != nil {
 		return err
 	}
-	releases, err := attach()
-	in.releases = append(in.releases, releases...)
-	if err != nil {
+	if err := in.use(attach); err != nil {
 		return err
 	}
-	return k.publish(in.hook)
+	if err := k.publish(in.hook); err != nil || rest == nil {
+		return err
+	}
+	return in.use(rest)
+}
+
+func (in *Installed) use(attach attachFunc) error {
+	releases, err := attach()
+	in.releases = append(in.releases, releases...)
+	return err
 }
 
 // holdsMapped says whether an IPv6 prefix is so wide that IPv4, mapped into IPv6, lies in it: whoever writes ::/0 does not

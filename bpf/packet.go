@@ -62,23 +62,28 @@ func (k *Kernel) InstallPacket(t Target, r Rule, env PacketEnv) (*Installed, err
 	if err != nil {
 		return nil, err
 	}
+	var devices []egressDevice
+	if r.Egress {
+		if devices, err = egressDevices(env.Namespaces); err != nil {
+			return nil, err
+		}
+	}
+	attach := func(devices []egressDevice) ([]func() error, error) {
+		return k.attachEgress(devices, mechanism, env.Journal)
+	}
+	// A tcx attachment waits for a grace period of the kernel, 10 to 30 ms for each device. So harm begins with the first;
+	// what keeps a program from being attached at all shows there, before there is harm.
+	first := min(1, len(devices))
 	return k.install(HookPacket, t, r, func() ([]func() error, error) {
 		// The ingress program sits on the target even for egress alone: both are one object and one set of rules,
 		// and a rule that does not mean ingress costs the target's own packets only.
 		releases, err := k.useCgroupPrograms(HookPacket, "packet", loadPacket, ingressHooks)
-		if err != nil || !r.Egress {
+		if err != nil {
 			return releases, err
 		}
-		programs := k.shared["object/packet"].closer.(collection).Programs
-		for _, ns := range env.Namespaces {
-			more, err := k.attachNamespace(ns, programs, mechanism, env.Journal)
-			releases = append(releases, more...)
-			if err != nil {
-				return releases, err
-			}
-		}
-		return releases, nil
-	})
+		more, err := attach(devices[:first])
+		return append(releases, more...), err
+	}, func() ([]func() error, error) { return attach(devices[first:]) })
 }
 
 // PacketMechanism says how this kernel would lose the rule's packets.
@@ -102,34 +107,48 @@ func haveTCX() bool {
 	return errors.Is(err, unix.ENODEV)
 }
 
-// attachNamespace puts the egress program on the devices of a network namespace.
-func (k *Kernel) attachNamespace(ns NetNS, programs map[string]*ebpf.Program, mechanism string, journal func(Filter) (func() error, error)) ([]func() error, error) {
-	handle, err := netlink.NewHandleAt(netns.NsHandle(ns.File.Fd()), unix.NETLINK_ROUTE)
-	if err != nil {
-		return nil, fmt.Errorf("open netlink in network namespace %d: %w", ns.Inode, err)
-	}
-	defer handle.Close()
-	devices, err := handle.LinkList()
-	if err != nil {
-		return nil, fmt.Errorf("list the devices of network namespace %d: %w", ns.Inode, err)
-	}
-	var releases []func() error
-	for _, device := range devices {
-		attrs := device.Attrs()
-		// A packet that leaves through a bridge or bond was seen there; its port would roll the dice again.
-		if attrs.MasterIndex != 0 {
-			continue
+// egressDevice is a device that the target's packets leave by.
+type egressDevice struct {
+	ns     NetNS
+	device netlink.Link
+}
+
+func egressDevices(namespaces []NetNS) (found []egressDevice, err error) {
+	for _, ns := range namespaces {
+		handle, err := netlink.NewHandleAt(netns.NsHandle(ns.File.Fd()), unix.NETLINK_ROUTE)
+		if err != nil {
+			return nil, fmt.Errorf("open netlink in network namespace %d: %w", ns.Inode, err)
 		}
+		defer handle.Close()
+		devices, err := handle.LinkList()
+		if err != nil {
+			return nil, fmt.Errorf("list the devices of network namespace %d: %w", ns.Inode, err)
+		}
+		for _, device := range devices {
+			// A packet that leaves through a bridge or bond was seen there; its port would roll the dice again.
+			if device.Attrs().MasterIndex == 0 {
+				found = append(found, egressDevice{ns, device})
+			}
+		}
+	}
+	return found, nil
+}
+
+// attachEgress puts the egress program on devices. Call with k.mu held, and the packet object loaded.
+func (k *Kernel) attachEgress(devices []egressDevice, mechanism string, journal func(Filter) (func() error, error)) (releases []func() error, err error) {
+	programs := k.shared["object/packet"].closer.(collection).Programs
+	for _, d := range devices {
+		attrs := d.device.Attrs()
 		program := programs["faultd_egress"]
 		if !slices.Contains([]string{"ether", "loopback"}, attrs.EncapType) {
 			program = programs["faultd_egress_l3"]
 		}
-		key := fmt.Sprintf("egress/%d/%d", ns.Inode, attrs.Index)
+		key := fmt.Sprintf("egress/%d/%d", d.ns.Inode, attrs.Index)
 		release, err := k.acquire(key, func() (io.Closer, error) {
 			if mechanism == MechanismTCX {
-				return attachTCX(ns, attrs.Index, program)
+				return attachTCX(d.ns, attrs.Index, program)
 			}
-			return attachClsact(ns, device, program, journal)
+			return attachClsact(d.ns, d.device, program, journal)
 		})
 		if err != nil {
 			return releases, fmt.Errorf("attach to device %s: %w", attrs.Name, err)

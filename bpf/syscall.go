@@ -46,7 +46,7 @@ func (k *Kernel) installDelay(t Target, calls []string, r Rule, m SyscallMechani
 			missed.finish()
 			return attached.Close()
 		}}, nil
-	})
+	}, nil)
 	if err != nil {
 		return nil, err
 	}
