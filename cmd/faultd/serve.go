@@ -53,9 +53,8 @@ func serve(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	err = d.Run(c.Context)
-	notify(systemd.SdNotifyStopping)
-	return err
+	defer context.AfterFunc(c.Context, func() { notify(systemd.SdNotifyStopping) })()
+	return d.Run(c.Context)
 }
 
 // configFile is the one that was named, or the default one if it is there, or "".
