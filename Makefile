@@ -48,7 +48,7 @@ lint: ## gofmt, go vet, golangci-lint
 	GOBIN=$(GOBIN) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI)
 	$(GOBIN)/golangci-lint run ./...
 
-test: deps check-generated test-unit test-vm test-mechanisms test-powercut ## everything: this kernel, then the virtual machines
+test: deps check-generated test-unit test-vm test-mechanisms test-powercut test-systemd ## everything: this kernel, then the virtual machines
 
 test-unit: build ## unit and effect tests on this kernel, with the race detector; arm64 must build
 	GOARCH=arm64 CGO_ENABLED=0 go build -o /dev/null ./...
@@ -64,6 +64,9 @@ test-mechanisms: ## sleeping by the mechanisms that are not a kernel's first cho
 test-powercut: ## faults, a power cut, and what the next boot finds
 	@test/powercut.sh $(VM_KERNELS)
 
+test-systemd: ## faultd as a unit, under a real systemd in a virtual machine
+	@test/systemd/run.sh
+
 bench: deps build ## measure speed beside bare runs: a table, and the raw numbers in bin/bench.json
 	GOBIN=$(GOBIN)/toxiproxy CGO_ENABLED=0 go install github.com/Shopify/toxiproxy/v2/cmd/server@$(TOXIPROXY)
 	CGO_ENABLED=0 go build -o bin/bench ./test/bench
@@ -75,4 +78,4 @@ image: ## build the container image with buildah
 clean: ## remove what was built
 	rm -rf bin
 
-.PHONY: help deps build demo generate check-generated lint test test-unit test-vm test-mechanisms test-powercut bench image clean
+.PHONY: help deps build demo generate check-generated lint test test-unit test-vm test-mechanisms test-powercut test-systemd bench image clean

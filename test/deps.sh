@@ -21,8 +21,9 @@ need jq jq
 need git git
 need busybox busybox-static
 need buildah buildah
+need debootstrap debootstrap # a machine with systemd
 need gcc gcc # for the race detector
-need mke2fs e2fsprogs # a disk for the virtual machines
+need mke2fs e2fsprogs # disks for the virtual machines
 need xz xz-utils      # their modules are packed
 need unzstd zstd
 [ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)

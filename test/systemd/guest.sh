@@ -1,0 +1,62 @@
+#!/bin/bash
+# Runs in the guest: faultd as a unit, on another unit, killed, stopped, latched and removed.
+exec >/root/out 2>&1
+fail() {
+	echo "systemd: $*"
+	journalctl -u faultd --no-pager | tail -30
+	finish
+}
+finish() {
+	sync
+	systemctl poweroff
+	exit
+}
+until_true() { # until_true COMMAND...: waits until it succeeds
+	for _ in $(seq 300); do
+		if "$@" >/dev/null 2>&1; then return; fi
+		sleep 0.1
+	done
+	fail "did not come: $*"
+}
+# shellcheck disable=SC2317 # until_true calls these
+injected() { faultd -o json get "$1" | grep -Eq '"injected": [1-9]'; }
+# shellcheck disable=SC2317
+restarted() { test "$(systemctl show -P MainPID faultd)" != "$before"; }
+counts() { until_true injected "$1"; }
+
+set -x
+systemctl is-active faultd || fail "faultd is not active"
+systemctl start victim || fail "the victim does not start"
+
+refused=$(faultd inject connect --target unit:victim --errno ECONNREFUSED --duration 5m) || fail "connect was refused"
+slow=$(faultd inject syscall --target unit:victim --call openat --delay 20ms --duration 5m) || fail "syscall was refused"
+counts "$refused"
+counts "$slow"
+faultd who "$(systemctl show -P MainPID victim)" | grep -q "$slow" || fail "who does not know the fault"
+
+# Killed: systemd starts it anew, without faults, and the guard has undone.
+before=$(systemctl show -P MainPID faultd)
+systemctl kill -s KILL faultd
+until_true restarted
+until_true faultd list
+faultd list | grep -qx 'no faults' || fail "faults after a crash"
+faultd check --residue || fail "residue after a crash"
+
+# Stopped: ends its faults first.
+lost=$(faultd inject packet --target unit:victim --loss 50 --duration 5m) || fail "packet was refused"
+counts "$lost"
+systemctl stop faultd
+faultd check --residue || fail "residue after a stop"
+
+# Latched over a restart.
+systemctl start faultd
+faultd kill --reason test || fail "kill"
+systemctl restart faultd
+faultd inject connect --target unit:victim --errno EPERM --duration 1m && fail "a kill does not outlast a restart"
+faultd arm --reason test || fail "arm"
+systemctl stop faultd
+faultd uninstall || fail "uninstall"
+systemctl is-active victim || fail "the victim is gone"
+{ set +x; } 2>/dev/null
+echo 'systemd: all is well'
+finish
