@@ -365,3 +365,25 @@ func TestOwnWords(t *testing.T) {
 		}
 	}
 }
+
+// TestResidueNamesADamagedJournal: what its bytes named may be left, and nobody knows.
+func TestResidueNamesADamagedJournal(t *testing.T) {
+	p := newPlace(t)
+	journal, err := undo.Open(p.state)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.journalFile(journal)
+	path := filepath.Join(p.state, "journal")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text[len(text)-1] ^= 1
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if found := p.residue(); len(found) != 1 || !strings.Contains(found[0], "damaged") {
+		t.Errorf("it names %q", found)
+	}
+}
