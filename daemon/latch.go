@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"faultd/undo"
 )
 
 // A kill latches: while this file is there, nothing starts, across restarts and reboots, until somebody arms.
@@ -32,19 +34,10 @@ func Latch(stateDir, reason, by string) error {
 		return fmt.Errorf("write the kill down: %w", err)
 	}
 	_, err = f.Write(b)
-	if err := errors.Join(err, f.Sync(), f.Close(), syncDir(stateDir)); err != nil {
+	if err := errors.Join(err, f.Sync(), f.Close(), undo.SyncDir(stateDir)); err != nil {
 		return fmt.Errorf("write the kill down: %w", err)
 	}
 	return nil
-}
-
-// syncDir makes the name of a new file durable (fsync(2)).
-func syncDir(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }
 
 // Unlatch takes the note of a kill away.

@@ -69,5 +69,5 @@ func (j *Journal) replace(b []byte) error {
 	if err := os.Rename(path, filepath.Join(j.dir, journalName)); err != nil {
 		return errors.Join(err, os.Remove(path))
 	}
-	return syncDir(j.dir)
+	return SyncDir(j.dir)
 }

@@ -64,7 +64,7 @@ func Open(dir string) (*Journal, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the journal: %w", err)
 	}
-	if err := errors.Join(f.Close(), syncDir(dir)); err != nil {
+	if err := errors.Join(f.Close(), SyncDir(dir)); err != nil {
 		return nil, fmt.Errorf("open the journal: %w", err)
 	}
 	if _, err := Read(dir); err != nil && !onlyCorrupt(err) {
@@ -88,7 +88,7 @@ func makeDir(dir string) error {
 	if err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(dir))
+	return SyncDir(filepath.Dir(dir))
 }
 
 // onlyCorrupt: the journal is damaged, and nothing else is wrong.

@@ -69,7 +69,7 @@ func (r *RemoveFile) undo(context.Context) (Outcome, error) {
 	}
 	// Or a power cut could bring the file back after it was struck out. Also when it was gone already: whoever removed
 	// it may have died before this.
-	if err := syncDir(filepath.Dir(r.Path)); err != nil && !gone(err) {
+	if err := SyncDir(filepath.Dir(r.Path)); err != nil && !gone(err) {
 		return "", fmt.Errorf("make the removal of %s last: %w", r.Path, err)
 	}
 	return outcome, nil
@@ -108,7 +108,8 @@ func (r *RemoveFile) identify(dir int, path string, flags int) error {
 	return nil
 }
 
-func syncDir(dir string) error {
+// SyncDir makes the names in a directory durable (fsync(2)).
+func SyncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
 		return err

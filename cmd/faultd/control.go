@@ -54,11 +54,11 @@ func reasonFlag() cli.Flag {
 }
 
 func pinDirFlag() cli.Flag {
-	return &cli.StringFlag{Name: "pin-dir", Usage: "`DIR` with the pinned maps", Value: bpf.DefaultPinDir}
+	return &cli.StringFlag{Name: "pin-dir", Usage: "`DIR` of the kill switch, on a BPF file system", Value: bpf.DefaultPinDir}
 }
 
 func stateDirFlag() cli.Flag {
-	return &cli.StringFlag{Name: "state-dir", Usage: "`DIR` with the journal and the latch", Value: daemon.DefaultStateDir}
+	return &cli.StringFlag{Name: "state-dir", Usage: "`DIR` of the journal and of the note of a kill", Value: daemon.DefaultStateDir}
 }
 
 func killCommand(n node) *cli.Command {

@@ -23,8 +23,7 @@ func serveCommand() *cli.Command {
 		Name:  "serve",
 		Usage: "run the daemon, until SIGTERM or SIGINT",
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "state-dir", Usage: "`DIR` of the journal and of the note of a kill", Value: daemon.DefaultStateDir},
-			&cli.StringFlag{Name: "pin-dir", Usage: "`DIR` of the kill switch, on a BPF file system", Value: bpf.DefaultPinDir},
+			stateDirFlag(), pinDirFlag(),
 			&cli.StringFlag{Name: "config", Usage: "configuration `FILE`", DefaultText: daemon.DefaultConfigFile + ", if it is there"},
 			&cli.DurationFlag{Name: "lease", Usage: "how long faults outlive a daemon that is stopped or hangs", Value: 3 * time.Second},
 			&cli.StringFlag{Name: "metrics-listen", Usage: "TCP `ADDR` for /metrics; none: only on the socket"},

@@ -6,18 +6,14 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"faultd/bpf"
 	"faultd/daemon"
 )
 
 func uninstallCommand() *cli.Command {
 	return &cli.Command{
-		Name:  "uninstall",
-		Usage: "undo and remove everything faultd left on this node; the daemon must be stopped",
-		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "state-dir", Value: daemon.DefaultStateDir, Usage: "`DIR` of the journal"},
-			&cli.StringFlag{Name: "pin-dir", Value: bpf.DefaultPinDir, Usage: "`DIR` of the kill switch"},
-		},
+		Name:   "uninstall",
+		Usage:  "undo and remove everything faultd left on this node; the daemon must be stopped",
+		Flags:  []cli.Flag{stateDirFlag(), pinDirFlag()},
 		Action: uninstall,
 	}
 }

@@ -66,23 +66,28 @@ func (b *bench) firstHarm(d *daemon, target string) error {
 		return err
 	}
 	for _, h := range harms {
-		var took []float64
-		err := b.withWorker(target, 1, func(w *worker) error {
-			for range b.options.rounds {
-				ns, err := b.oneFirstHarm(d, w, h)
-				if err != nil {
-					return err
-				}
-				took = append(took, ns)
-			}
-			return nil
-		})
+		took, err := b.repeat(target, 1, func(w *worker) (float64, error) { return b.oneFirstHarm(d, w, h) })
 		if err != nil {
 			return err
 		}
 		b.report.addLatencies("inject to first harm, "+h.name, took, goalFirstHarm)
 	}
 	return nil
+}
+
+// repeat measures once a round, all with one worker.
+func (b *bench) repeat(target string, threads int, once func(*worker) (float64, error)) (took []float64, err error) {
+	err = b.withWorker(target, threads, func(w *worker) error {
+		for range b.options.rounds {
+			ns, err := once(w)
+			if err != nil {
+				return err
+			}
+			took = append(took, ns)
+		}
+		return nil
+	})
+	return took, err
 }
 
 func (b *bench) oneFirstHarm(d *daemon, w *worker, h harm) (float64, error) {
@@ -132,17 +137,7 @@ func (b *bench) lastHarm(d *daemon, target string) error {
 			return exec.Command(b.options.faultd, "--socket", d.socket, "kill", "--reason", "bench", "--pin-dir", d.pinDir).Run()
 		}, 0},
 	} {
-		var took []float64
-		err := b.withWorker(target, 2, func(w *worker) error {
-			for range b.options.rounds {
-				ns, err := b.oneLastHarm(d, w, connectFault(target), way.kill)
-				if err != nil {
-					return err
-				}
-				took = append(took, ns)
-			}
-			return nil
-		})
+		took, err := b.repeat(target, 2, func(w *worker) (float64, error) { return b.oneLastHarm(d, w, connectFault(target), way.kill) })
 		if err != nil {
 			return err
 		}
@@ -188,16 +183,8 @@ func (b *bench) lastWake(d *daemon, target string) error {
 		return err
 	}
 	defer sw.Close()
-	var took []float64
-	err = b.withWorker(target, sleepers, func(w *worker) error {
-		for range b.options.rounds {
-			ns, err := b.oneLastWake(d, w, sw, delayFault(target, bpf.MaxDelay, call), call, sleepers)
-			if err != nil {
-				return err
-			}
-			took = append(took, ns)
-		}
-		return nil
+	took, err := b.repeat(target, sleepers, func(w *worker) (float64, error) {
+		return b.oneLastWake(d, w, sw, delayFault(target, bpf.MaxDelay, call), call, sleepers)
 	})
 	if err != nil {
 		return err
