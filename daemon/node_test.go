@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -257,9 +258,12 @@ func (n *node) noResidue() {
 	}
 }
 
-// idle asks the running daemon, which has no fault, for residue.
+// idle asks the running daemon for residue, once the last fault that is being undone has ended.
 func (n *node) idle() {
 	n.t.Helper()
+	n.until("no fault is being undone", func() bool {
+		return !slices.ContainsFunc(n.list().GetFaults(), func(f *v1.Fault) bool { return f.GetState() != "ended" })
+	})
 	check, err := n.client.Check(context.Background(), connect.NewRequest(&v1.CheckRequest{Residue: true}))
 	if err != nil || len(check.Msg.GetResidue()) > 0 {
 		n.t.Errorf("residue: %v, %v", check, err)
