@@ -26,6 +26,7 @@ type Parameter struct{ Name, Type, Help string }
 func Kinds() []Kind {
 	return []Kind{
 		{"connect", "fail new connections, and datagrams sent with an address", connectParameters(), newConnect},
+		{"disk", "fill a file system, or use up its inodes", diskParameters(), newDisk},
 		{"packet", "lose packets, silently as a wire does", packetParameters(), newPacket},
 		{"syscall", "delay system calls; the caller really sleeps", syscallParameters(), newSyscall},
 	}

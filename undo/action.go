@@ -22,6 +22,8 @@ type Action struct {
 	RemoveDir    *RemoveDir    `json:"removeDir,omitempty"`
 	KillProcess  *KillProcess  `json:"killProcess,omitempty"`
 	RemoveFilter *RemoveFilter `json:"removeFilter,omitempty"`
+	EmptyFile    *EmptyFile    `json:"emptyFile,omitempty"`
+	RemoveFiles  *RemoveFiles  `json:"removeFiles,omitempty"`
 }
 
 // Outcome is what undoing came to.
@@ -65,6 +67,12 @@ func (a Action) only() (undoer, error) {
 	}
 	if a.RemoveFilter != nil {
 		set = append(set, a.RemoveFilter)
+	}
+	if a.EmptyFile != nil {
+		set = append(set, a.EmptyFile)
+	}
+	if a.RemoveFiles != nil {
+		set = append(set, a.RemoveFiles)
 	}
 	if len(set) != 1 {
 		return nil, fmt.Errorf("read an action: it must be exactly one thing, it is %d", len(set))

@@ -73,6 +73,9 @@ func Open(dir string) (*Journal, error) {
 	return &Journal{dir: dir}, nil
 }
 
+// Dir is the directory of the journal.
+func (j *Journal) Dir() string { return j.dir }
+
 // makeDir makes a directory and those above it, each of them for good.
 func makeDir(dir string) error {
 	err := os.Mkdir(dir, 0o700)

@@ -46,7 +46,7 @@ func OpenFileAction(f *os.File, path string) (Action, error) {
 	if err := unix.Fstatfs(int(f.Fd()), &st); err != nil {
 		return Action{}, fmt.Errorf("look at the file system of %s: %w", path, err)
 	}
-	r.Durable = st.Type != unix.TMPFS_MAGIC && st.Type != unix.RAMFS_MAGIC && st.Type != unix.BPF_FS_MAGIC
+	r.Durable = lasting(st)
 	return Action{Version: Version, RemoveFile: r}, r.validate()
 }
 

@@ -19,6 +19,7 @@ func injectCommand() *cli.Command {
 		Action:      noCommand,
 		Subcommands: []*cli.Command{
 			kindCommand("connect", "fail new connections, and datagrams sent with an address", connectFlags(), connectKind),
+			kindCommand("disk", "fill a file system, or use up its inodes", diskFlags(), diskKind),
 			kindCommand("packet", "lose packets, silently as a wire does", packetFlags(), packetKind),
 			kindCommand("syscall", "delay system calls; the caller really sleeps", syscallFlags(), syscallKind),
 		},

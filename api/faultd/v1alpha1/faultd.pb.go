@@ -47,6 +47,7 @@ type FaultSpec struct {
 	//	*FaultSpec_Connect
 	//	*FaultSpec_Packet
 	//	*FaultSpec_Syscall
+	//	*FaultSpec_Disk
 	Kind          isFaultSpec_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -165,6 +166,15 @@ func (x *FaultSpec) GetSyscall() *Syscall {
 	return nil
 }
 
+func (x *FaultSpec) GetDisk() *Disk {
+	if x != nil {
+		if x, ok := x.Kind.(*FaultSpec_Disk); ok {
+			return x.Disk
+		}
+	}
+	return nil
+}
+
 type isFaultSpec_Kind interface {
 	isFaultSpec_Kind()
 }
@@ -181,11 +191,17 @@ type FaultSpec_Syscall struct {
 	Syscall *Syscall `protobuf:"bytes,18,opt,name=syscall,proto3,oneof"`
 }
 
+type FaultSpec_Disk struct {
+	Disk *Disk `protobuf:"bytes,22,opt,name=disk,proto3,oneof"`
+}
+
 func (*FaultSpec_Connect) isFaultSpec_Kind() {}
 
 func (*FaultSpec_Packet) isFaultSpec_Kind() {}
 
 func (*FaultSpec_Syscall) isFaultSpec_Kind() {}
+
+func (*FaultSpec_Disk) isFaultSpec_Kind() {}
 
 // Connect fails new connections, and datagrams sent with an address, of the target.
 type Connect struct {
@@ -424,6 +440,115 @@ func (x *Syscall) GetJitter() string {
 	return ""
 }
 
+// Disk fills the file system that holds a directory of the target, or uses up its inodes. Whoever writes there is hurt.
+type Disk struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The directory, absolute, as the target's processes see it.
+	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// What is used up: "space" or "inodes"; empty means space. Amounts are bytes ("512MiB"), or numbers of inodes ("10000").
+	Resource string `protobuf:"bytes,2,opt,name=resource,proto3" json:"resource,omitempty"`
+	// Take so much. Exactly one of size, percent_used and reserve.
+	Size string `protobuf:"bytes,3,opt,name=size,proto3" json:"size,omitempty"`
+	// Take until so many percent are used, as df counts them.
+	PercentUsed *float64 `protobuf:"fixed64,4,opt,name=percent_used,json=percentUsed,proto3,oneof" json:"percent_used,omitempty"`
+	// Take until so much is free.
+	Reserve string `protobuf:"bytes,5,opt,name=reserve,proto3" json:"reserve,omitempty"`
+	// Never leave less free than this. Empty: 64MiB, or 1 % of the inodes.
+	Floor string `protobuf:"bytes,6,opt,name=floor,proto3" json:"floor,omitempty"`
+	// Get there evenly over this time: "2m". Empty: at once.
+	Ramp string `protobuf:"bytes,7,opt,name=ramp,proto3" json:"ramp,omitempty"`
+	// Allow the node's own file systems: of /, of kubelet, of the container runtime and of faultd.
+	AllowRoot     bool `protobuf:"varint,8,opt,name=allow_root,json=allowRoot,proto3" json:"allow_root,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Disk) Reset() {
+	*x = Disk{}
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Disk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Disk) ProtoMessage() {}
+
+func (x *Disk) ProtoReflect() protoreflect.Message {
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Disk.ProtoReflect.Descriptor instead.
+func (*Disk) Descriptor() ([]byte, []int) {
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Disk) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *Disk) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *Disk) GetSize() string {
+	if x != nil {
+		return x.Size
+	}
+	return ""
+}
+
+func (x *Disk) GetPercentUsed() float64 {
+	if x != nil && x.PercentUsed != nil {
+		return *x.PercentUsed
+	}
+	return 0
+}
+
+func (x *Disk) GetReserve() string {
+	if x != nil {
+		return x.Reserve
+	}
+	return ""
+}
+
+func (x *Disk) GetFloor() string {
+	if x != nil {
+		return x.Floor
+	}
+	return ""
+}
+
+func (x *Disk) GetRamp() string {
+	if x != nil {
+		return x.Ramp
+	}
+	return ""
+}
+
+func (x *Disk) GetAllowRoot() bool {
+	if x != nil {
+		return x.AllowRoot
+	}
+	return false
+}
+
 // Fault is one fault as the daemon knows it.
 type Fault struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -458,7 +583,7 @@ type Fault struct {
 
 func (x *Fault) Reset() {
 	*x = Fault{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[4]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -470,7 +595,7 @@ func (x *Fault) String() string {
 func (*Fault) ProtoMessage() {}
 
 func (x *Fault) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[4]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -483,7 +608,7 @@ func (x *Fault) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fault.ProtoReflect.Descriptor instead.
 func (*Fault) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{4}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Fault) GetId() string {
@@ -595,7 +720,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[5]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -607,7 +732,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[5]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -620,7 +745,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{5}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Target) GetPath() string {
@@ -660,7 +785,7 @@ type Counters struct {
 
 func (x *Counters) Reset() {
 	*x = Counters{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[6]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -672,7 +797,7 @@ func (x *Counters) String() string {
 func (*Counters) ProtoMessage() {}
 
 func (x *Counters) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[6]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -685,7 +810,7 @@ func (x *Counters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counters.ProtoReflect.Descriptor instead.
 func (*Counters) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{6}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Counters) GetEvaluated() uint64 {
@@ -749,7 +874,7 @@ type InjectRequest struct {
 
 func (x *InjectRequest) Reset() {
 	*x = InjectRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[7]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -761,7 +886,7 @@ func (x *InjectRequest) String() string {
 func (*InjectRequest) ProtoMessage() {}
 
 func (x *InjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[7]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -774,7 +899,7 @@ func (x *InjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InjectRequest.ProtoReflect.Descriptor instead.
 func (*InjectRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{7}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *InjectRequest) GetSpec() *FaultSpec {
@@ -808,7 +933,7 @@ type InjectResponse struct {
 
 func (x *InjectResponse) Reset() {
 	*x = InjectResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[8]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -820,7 +945,7 @@ func (x *InjectResponse) String() string {
 func (*InjectResponse) ProtoMessage() {}
 
 func (x *InjectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[8]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -833,7 +958,7 @@ func (x *InjectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InjectResponse.ProtoReflect.Descriptor instead.
 func (*InjectResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{8}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *InjectResponse) GetFault() *Fault {
@@ -860,7 +985,7 @@ type UpdateRequest struct {
 
 func (x *UpdateRequest) Reset() {
 	*x = UpdateRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[9]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -872,7 +997,7 @@ func (x *UpdateRequest) String() string {
 func (*UpdateRequest) ProtoMessage() {}
 
 func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[9]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -885,7 +1010,7 @@ func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRequest.ProtoReflect.Descriptor instead.
 func (*UpdateRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{9}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *UpdateRequest) GetId() string {
@@ -939,7 +1064,7 @@ type UpdateResponse struct {
 
 func (x *UpdateResponse) Reset() {
 	*x = UpdateResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[10]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -951,7 +1076,7 @@ func (x *UpdateResponse) String() string {
 func (*UpdateResponse) ProtoMessage() {}
 
 func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[10]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -964,7 +1089,7 @@ func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateResponse.ProtoReflect.Descriptor instead.
 func (*UpdateResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{10}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *UpdateResponse) GetFault() *Fault {
@@ -982,7 +1107,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[11]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -994,7 +1119,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[11]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1007,7 +1132,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{11}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{12}
 }
 
 type ListResponse struct {
@@ -1022,7 +1147,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[12]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1034,7 +1159,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[12]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1047,7 +1172,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{12}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListResponse) GetFaults() []*Fault {
@@ -1080,7 +1205,7 @@ type GetRequest struct {
 
 func (x *GetRequest) Reset() {
 	*x = GetRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[13]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1092,7 +1217,7 @@ func (x *GetRequest) String() string {
 func (*GetRequest) ProtoMessage() {}
 
 func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[13]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1105,7 +1230,7 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{13}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *GetRequest) GetId() string {
@@ -1124,7 +1249,7 @@ type GetResponse struct {
 
 func (x *GetResponse) Reset() {
 	*x = GetResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[14]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1136,7 +1261,7 @@ func (x *GetResponse) String() string {
 func (*GetResponse) ProtoMessage() {}
 
 func (x *GetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[14]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1149,7 +1274,7 @@ func (x *GetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResponse.ProtoReflect.Descriptor instead.
 func (*GetResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{14}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GetResponse) GetFault() *Fault {
@@ -1168,7 +1293,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[15]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1180,7 +1305,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[15]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1193,7 +1318,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{15}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *StopRequest) GetId() string {
@@ -1212,7 +1337,7 @@ type StopResponse struct {
 
 func (x *StopResponse) Reset() {
 	*x = StopResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[16]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1224,7 +1349,7 @@ func (x *StopResponse) String() string {
 func (*StopResponse) ProtoMessage() {}
 
 func (x *StopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[16]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1237,7 +1362,7 @@ func (x *StopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopResponse.ProtoReflect.Descriptor instead.
 func (*StopResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{16}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *StopResponse) GetFault() *Fault {
@@ -1255,7 +1380,7 @@ type StopAllRequest struct {
 
 func (x *StopAllRequest) Reset() {
 	*x = StopAllRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[17]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1267,7 +1392,7 @@ func (x *StopAllRequest) String() string {
 func (*StopAllRequest) ProtoMessage() {}
 
 func (x *StopAllRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[17]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1280,7 +1405,7 @@ func (x *StopAllRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopAllRequest.ProtoReflect.Descriptor instead.
 func (*StopAllRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{17}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{18}
 }
 
 type StopAllResponse struct {
@@ -1292,7 +1417,7 @@ type StopAllResponse struct {
 
 func (x *StopAllResponse) Reset() {
 	*x = StopAllResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[18]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1304,7 +1429,7 @@ func (x *StopAllResponse) String() string {
 func (*StopAllResponse) ProtoMessage() {}
 
 func (x *StopAllResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[18]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1317,7 +1442,7 @@ func (x *StopAllResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopAllResponse.ProtoReflect.Descriptor instead.
 func (*StopAllResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{18}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *StopAllResponse) GetFaults() []*Fault {
@@ -1336,7 +1461,7 @@ type KillRequest struct {
 
 func (x *KillRequest) Reset() {
 	*x = KillRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[19]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1348,7 +1473,7 @@ func (x *KillRequest) String() string {
 func (*KillRequest) ProtoMessage() {}
 
 func (x *KillRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[19]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1361,7 +1486,7 @@ func (x *KillRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillRequest.ProtoReflect.Descriptor instead.
 func (*KillRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{19}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *KillRequest) GetReason() string {
@@ -1381,7 +1506,7 @@ type KillResponse struct {
 
 func (x *KillResponse) Reset() {
 	*x = KillResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[20]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1393,7 +1518,7 @@ func (x *KillResponse) String() string {
 func (*KillResponse) ProtoMessage() {}
 
 func (x *KillResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[20]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1406,7 +1531,7 @@ func (x *KillResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillResponse.ProtoReflect.Descriptor instead.
 func (*KillResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{20}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *KillResponse) GetEnded() uint32 {
@@ -1425,7 +1550,7 @@ type ArmRequest struct {
 
 func (x *ArmRequest) Reset() {
 	*x = ArmRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[21]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1437,7 +1562,7 @@ func (x *ArmRequest) String() string {
 func (*ArmRequest) ProtoMessage() {}
 
 func (x *ArmRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[21]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1450,7 +1575,7 @@ func (x *ArmRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArmRequest.ProtoReflect.Descriptor instead.
 func (*ArmRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{21}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ArmRequest) GetReason() string {
@@ -1468,7 +1593,7 @@ type ArmResponse struct {
 
 func (x *ArmResponse) Reset() {
 	*x = ArmResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[22]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1480,7 +1605,7 @@ func (x *ArmResponse) String() string {
 func (*ArmResponse) ProtoMessage() {}
 
 func (x *ArmResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[22]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1493,7 +1618,7 @@ func (x *ArmResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArmResponse.ProtoReflect.Descriptor instead.
 func (*ArmResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{22}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{23}
 }
 
 type WatchRequest struct {
@@ -1504,7 +1629,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[23]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1516,7 +1641,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[23]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1529,7 +1654,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{23}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{24}
 }
 
 type WatchResponse struct {
@@ -1549,7 +1674,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[24]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1561,7 +1686,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[24]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1574,7 +1699,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{24}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *WatchResponse) GetTime() string {
@@ -1620,7 +1745,7 @@ type KindsRequest struct {
 
 func (x *KindsRequest) Reset() {
 	*x = KindsRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[25]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1632,7 +1757,7 @@ func (x *KindsRequest) String() string {
 func (*KindsRequest) ProtoMessage() {}
 
 func (x *KindsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[25]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1645,7 +1770,7 @@ func (x *KindsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KindsRequest.ProtoReflect.Descriptor instead.
 func (*KindsRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{25}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{26}
 }
 
 type KindsResponse struct {
@@ -1657,7 +1782,7 @@ type KindsResponse struct {
 
 func (x *KindsResponse) Reset() {
 	*x = KindsResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[26]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1669,7 +1794,7 @@ func (x *KindsResponse) String() string {
 func (*KindsResponse) ProtoMessage() {}
 
 func (x *KindsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[26]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1682,7 +1807,7 @@ func (x *KindsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KindsResponse.ProtoReflect.Descriptor instead.
 func (*KindsResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{26}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *KindsResponse) GetKinds() []*Kind {
@@ -1704,7 +1829,7 @@ type Kind struct {
 
 func (x *Kind) Reset() {
 	*x = Kind{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[27]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1716,7 +1841,7 @@ func (x *Kind) String() string {
 func (*Kind) ProtoMessage() {}
 
 func (x *Kind) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[27]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1729,7 +1854,7 @@ func (x *Kind) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Kind.ProtoReflect.Descriptor instead.
 func (*Kind) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{27}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Kind) GetName() string {
@@ -1764,7 +1889,7 @@ type Parameter struct {
 
 func (x *Parameter) Reset() {
 	*x = Parameter{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[28]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1776,7 +1901,7 @@ func (x *Parameter) String() string {
 func (*Parameter) ProtoMessage() {}
 
 func (x *Parameter) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[28]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1789,7 +1914,7 @@ func (x *Parameter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Parameter.ProtoReflect.Descriptor instead.
 func (*Parameter) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{28}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Parameter) GetName() string {
@@ -1823,7 +1948,7 @@ type CheckRequest struct {
 
 func (x *CheckRequest) Reset() {
 	*x = CheckRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[29]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1835,7 +1960,7 @@ func (x *CheckRequest) String() string {
 func (*CheckRequest) ProtoMessage() {}
 
 func (x *CheckRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[29]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1848,7 +1973,7 @@ func (x *CheckRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckRequest.ProtoReflect.Descriptor instead.
 func (*CheckRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{29}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *CheckRequest) GetResidue() bool {
@@ -1869,7 +1994,7 @@ type CheckResponse struct {
 
 func (x *CheckResponse) Reset() {
 	*x = CheckResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[30]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1881,7 +2006,7 @@ func (x *CheckResponse) String() string {
 func (*CheckResponse) ProtoMessage() {}
 
 func (x *CheckResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[30]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1894,7 +2019,7 @@ func (x *CheckResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckResponse.ProtoReflect.Descriptor instead.
 func (*CheckResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{30}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *CheckResponse) GetCapabilities() []*Capability {
@@ -1935,7 +2060,7 @@ type Capability struct {
 
 func (x *Capability) Reset() {
 	*x = Capability{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[31]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1947,7 +2072,7 @@ func (x *Capability) String() string {
 func (*Capability) ProtoMessage() {}
 
 func (x *Capability) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[31]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1960,7 +2085,7 @@ func (x *Capability) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Capability.ProtoReflect.Descriptor instead.
 func (*Capability) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{31}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Capability) GetKind() string {
@@ -2007,7 +2132,7 @@ type WhoRequest struct {
 
 func (x *WhoRequest) Reset() {
 	*x = WhoRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[32]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2019,7 +2144,7 @@ func (x *WhoRequest) String() string {
 func (*WhoRequest) ProtoMessage() {}
 
 func (x *WhoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[32]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2032,7 +2157,7 @@ func (x *WhoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoRequest.ProtoReflect.Descriptor instead.
 func (*WhoRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{32}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *WhoRequest) GetPid() int32 {
@@ -2052,7 +2177,7 @@ type WhoResponse struct {
 
 func (x *WhoResponse) Reset() {
 	*x = WhoResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[33]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2064,7 +2189,7 @@ func (x *WhoResponse) String() string {
 func (*WhoResponse) ProtoMessage() {}
 
 func (x *WhoResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[33]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2077,7 +2202,7 @@ func (x *WhoResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoResponse.ProtoReflect.Descriptor instead.
 func (*WhoResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{33}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *WhoResponse) GetTarget() *Target {
@@ -2098,7 +2223,7 @@ var File_faultd_v1alpha1_faultd_proto protoreflect.FileDescriptor
 
 const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\n" +
-	"\x1cfaultd/v1alpha1/faultd.proto\x12\x0ffaultd.v1alpha1\x1a\x1bbuf/validate/validate.proto\"\xc3\x03\n" +
+	"\x1cfaultd/v1alpha1/faultd.proto\x12\x0ffaultd.v1alpha1\x1a\x1bbuf/validate/validate.proto\"\xf0\x03\n" +
 	"\tFaultSpec\x12\"\n" +
 	"\x06target\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80 R\x06target\x12%\n" +
@@ -2111,7 +2236,8 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\x04seed\x18\a \x01(\x04H\x02R\x04seed\x88\x01\x01\x124\n" +
 	"\aconnect\x18\x10 \x01(\v2\x18.faultd.v1alpha1.ConnectH\x00R\aconnect\x121\n" +
 	"\x06packet\x18\x11 \x01(\v2\x17.faultd.v1alpha1.PacketH\x00R\x06packet\x124\n" +
-	"\asyscall\x18\x12 \x01(\v2\x18.faultd.v1alpha1.SyscallH\x00R\asyscallB\r\n" +
+	"\asyscall\x18\x12 \x01(\v2\x18.faultd.v1alpha1.SyscallH\x00R\asyscall\x12+\n" +
+	"\x04disk\x18\x16 \x01(\v2\x15.faultd.v1alpha1.DiskH\x00R\x04diskB\r\n" +
 	"\x04kind\x12\x05\xbaH\x02\b\x01B\n" +
 	"\n" +
 	"\b_percentB\a\n" +
@@ -2134,7 +2260,19 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\aSyscall\x12(\n" +
 	"\x05calls\x18\x01 \x03(\tB\x12\xbaH\x0f\x92\x01\f\b\x01\x10@\"\x06r\x04\x10\x01\x18 R\x05calls\x12\x1f\n" +
 	"\x05delay\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18 R\x05delay\x12\x1f\n" +
-	"\x06jitter\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18 R\x06jitter\"\xa1\x03\n" +
+	"\x06jitter\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18 R\x06jitter\"\xc9\x02\n" +
+	"\x04Disk\x12\x1e\n" +
+	"\x04path\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80 R\x04path\x122\n" +
+	"\bresource\x18\x02 \x01(\tB\x16\xbaH\x13r\x11R\x00R\x05spaceR\x06inodesR\bresource\x12\x1b\n" +
+	"\x04size\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18 R\x04size\x12A\n" +
+	"\fpercent_used\x18\x04 \x01(\x01B\x19\xbaH\x16\x12\x14@\x01\x19\x00\x00\x00\x00\x00\x00Y@!\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\vpercentUsed\x88\x01\x01\x12!\n" +
+	"\areserve\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x18 R\areserve\x12\x1d\n" +
+	"\x05floor\x18\x06 \x01(\tB\a\xbaH\x04r\x02\x18 R\x05floor\x12\x1b\n" +
+	"\x04ramp\x18\a \x01(\tB\a\xbaH\x04r\x02\x18 R\x04ramp\x12\x1d\n" +
+	"\n" +
+	"allow_root\x18\b \x01(\bR\tallowRootB\x0f\n" +
+	"\r_percent_used\"\xa1\x03\n" +
 	"\x05Fault\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12.\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1a.faultd.v1alpha1.FaultSpecR\x04spec\x12\x12\n" +
@@ -2273,92 +2411,94 @@ func file_faultd_v1alpha1_faultd_proto_rawDescGZIP() []byte {
 	return file_faultd_v1alpha1_faultd_proto_rawDescData
 }
 
-var file_faultd_v1alpha1_faultd_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_faultd_v1alpha1_faultd_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_faultd_v1alpha1_faultd_proto_goTypes = []any{
 	(*FaultSpec)(nil),       // 0: faultd.v1alpha1.FaultSpec
 	(*Connect)(nil),         // 1: faultd.v1alpha1.Connect
 	(*Packet)(nil),          // 2: faultd.v1alpha1.Packet
 	(*Syscall)(nil),         // 3: faultd.v1alpha1.Syscall
-	(*Fault)(nil),           // 4: faultd.v1alpha1.Fault
-	(*Target)(nil),          // 5: faultd.v1alpha1.Target
-	(*Counters)(nil),        // 6: faultd.v1alpha1.Counters
-	(*InjectRequest)(nil),   // 7: faultd.v1alpha1.InjectRequest
-	(*InjectResponse)(nil),  // 8: faultd.v1alpha1.InjectResponse
-	(*UpdateRequest)(nil),   // 9: faultd.v1alpha1.UpdateRequest
-	(*UpdateResponse)(nil),  // 10: faultd.v1alpha1.UpdateResponse
-	(*ListRequest)(nil),     // 11: faultd.v1alpha1.ListRequest
-	(*ListResponse)(nil),    // 12: faultd.v1alpha1.ListResponse
-	(*GetRequest)(nil),      // 13: faultd.v1alpha1.GetRequest
-	(*GetResponse)(nil),     // 14: faultd.v1alpha1.GetResponse
-	(*StopRequest)(nil),     // 15: faultd.v1alpha1.StopRequest
-	(*StopResponse)(nil),    // 16: faultd.v1alpha1.StopResponse
-	(*StopAllRequest)(nil),  // 17: faultd.v1alpha1.StopAllRequest
-	(*StopAllResponse)(nil), // 18: faultd.v1alpha1.StopAllResponse
-	(*KillRequest)(nil),     // 19: faultd.v1alpha1.KillRequest
-	(*KillResponse)(nil),    // 20: faultd.v1alpha1.KillResponse
-	(*ArmRequest)(nil),      // 21: faultd.v1alpha1.ArmRequest
-	(*ArmResponse)(nil),     // 22: faultd.v1alpha1.ArmResponse
-	(*WatchRequest)(nil),    // 23: faultd.v1alpha1.WatchRequest
-	(*WatchResponse)(nil),   // 24: faultd.v1alpha1.WatchResponse
-	(*KindsRequest)(nil),    // 25: faultd.v1alpha1.KindsRequest
-	(*KindsResponse)(nil),   // 26: faultd.v1alpha1.KindsResponse
-	(*Kind)(nil),            // 27: faultd.v1alpha1.Kind
-	(*Parameter)(nil),       // 28: faultd.v1alpha1.Parameter
-	(*CheckRequest)(nil),    // 29: faultd.v1alpha1.CheckRequest
-	(*CheckResponse)(nil),   // 30: faultd.v1alpha1.CheckResponse
-	(*Capability)(nil),      // 31: faultd.v1alpha1.Capability
-	(*WhoRequest)(nil),      // 32: faultd.v1alpha1.WhoRequest
-	(*WhoResponse)(nil),     // 33: faultd.v1alpha1.WhoResponse
+	(*Disk)(nil),            // 4: faultd.v1alpha1.Disk
+	(*Fault)(nil),           // 5: faultd.v1alpha1.Fault
+	(*Target)(nil),          // 6: faultd.v1alpha1.Target
+	(*Counters)(nil),        // 7: faultd.v1alpha1.Counters
+	(*InjectRequest)(nil),   // 8: faultd.v1alpha1.InjectRequest
+	(*InjectResponse)(nil),  // 9: faultd.v1alpha1.InjectResponse
+	(*UpdateRequest)(nil),   // 10: faultd.v1alpha1.UpdateRequest
+	(*UpdateResponse)(nil),  // 11: faultd.v1alpha1.UpdateResponse
+	(*ListRequest)(nil),     // 12: faultd.v1alpha1.ListRequest
+	(*ListResponse)(nil),    // 13: faultd.v1alpha1.ListResponse
+	(*GetRequest)(nil),      // 14: faultd.v1alpha1.GetRequest
+	(*GetResponse)(nil),     // 15: faultd.v1alpha1.GetResponse
+	(*StopRequest)(nil),     // 16: faultd.v1alpha1.StopRequest
+	(*StopResponse)(nil),    // 17: faultd.v1alpha1.StopResponse
+	(*StopAllRequest)(nil),  // 18: faultd.v1alpha1.StopAllRequest
+	(*StopAllResponse)(nil), // 19: faultd.v1alpha1.StopAllResponse
+	(*KillRequest)(nil),     // 20: faultd.v1alpha1.KillRequest
+	(*KillResponse)(nil),    // 21: faultd.v1alpha1.KillResponse
+	(*ArmRequest)(nil),      // 22: faultd.v1alpha1.ArmRequest
+	(*ArmResponse)(nil),     // 23: faultd.v1alpha1.ArmResponse
+	(*WatchRequest)(nil),    // 24: faultd.v1alpha1.WatchRequest
+	(*WatchResponse)(nil),   // 25: faultd.v1alpha1.WatchResponse
+	(*KindsRequest)(nil),    // 26: faultd.v1alpha1.KindsRequest
+	(*KindsResponse)(nil),   // 27: faultd.v1alpha1.KindsResponse
+	(*Kind)(nil),            // 28: faultd.v1alpha1.Kind
+	(*Parameter)(nil),       // 29: faultd.v1alpha1.Parameter
+	(*CheckRequest)(nil),    // 30: faultd.v1alpha1.CheckRequest
+	(*CheckResponse)(nil),   // 31: faultd.v1alpha1.CheckResponse
+	(*Capability)(nil),      // 32: faultd.v1alpha1.Capability
+	(*WhoRequest)(nil),      // 33: faultd.v1alpha1.WhoRequest
+	(*WhoResponse)(nil),     // 34: faultd.v1alpha1.WhoResponse
 }
 var file_faultd_v1alpha1_faultd_proto_depIdxs = []int32{
 	1,  // 0: faultd.v1alpha1.FaultSpec.connect:type_name -> faultd.v1alpha1.Connect
 	2,  // 1: faultd.v1alpha1.FaultSpec.packet:type_name -> faultd.v1alpha1.Packet
 	3,  // 2: faultd.v1alpha1.FaultSpec.syscall:type_name -> faultd.v1alpha1.Syscall
-	0,  // 3: faultd.v1alpha1.Fault.spec:type_name -> faultd.v1alpha1.FaultSpec
-	5,  // 4: faultd.v1alpha1.Fault.target:type_name -> faultd.v1alpha1.Target
-	6,  // 5: faultd.v1alpha1.Fault.counters:type_name -> faultd.v1alpha1.Counters
-	0,  // 6: faultd.v1alpha1.InjectRequest.spec:type_name -> faultd.v1alpha1.FaultSpec
-	4,  // 7: faultd.v1alpha1.InjectResponse.fault:type_name -> faultd.v1alpha1.Fault
-	4,  // 8: faultd.v1alpha1.UpdateResponse.fault:type_name -> faultd.v1alpha1.Fault
-	4,  // 9: faultd.v1alpha1.ListResponse.faults:type_name -> faultd.v1alpha1.Fault
-	4,  // 10: faultd.v1alpha1.GetResponse.fault:type_name -> faultd.v1alpha1.Fault
-	4,  // 11: faultd.v1alpha1.StopResponse.fault:type_name -> faultd.v1alpha1.Fault
-	4,  // 12: faultd.v1alpha1.StopAllResponse.faults:type_name -> faultd.v1alpha1.Fault
-	4,  // 13: faultd.v1alpha1.WatchResponse.fault:type_name -> faultd.v1alpha1.Fault
-	27, // 14: faultd.v1alpha1.KindsResponse.kinds:type_name -> faultd.v1alpha1.Kind
-	28, // 15: faultd.v1alpha1.Kind.parameters:type_name -> faultd.v1alpha1.Parameter
-	31, // 16: faultd.v1alpha1.CheckResponse.capabilities:type_name -> faultd.v1alpha1.Capability
-	5,  // 17: faultd.v1alpha1.WhoResponse.target:type_name -> faultd.v1alpha1.Target
-	4,  // 18: faultd.v1alpha1.WhoResponse.faults:type_name -> faultd.v1alpha1.Fault
-	7,  // 19: faultd.v1alpha1.FaultService.Inject:input_type -> faultd.v1alpha1.InjectRequest
-	9,  // 20: faultd.v1alpha1.FaultService.Update:input_type -> faultd.v1alpha1.UpdateRequest
-	11, // 21: faultd.v1alpha1.FaultService.List:input_type -> faultd.v1alpha1.ListRequest
-	13, // 22: faultd.v1alpha1.FaultService.Get:input_type -> faultd.v1alpha1.GetRequest
-	15, // 23: faultd.v1alpha1.FaultService.Stop:input_type -> faultd.v1alpha1.StopRequest
-	17, // 24: faultd.v1alpha1.FaultService.StopAll:input_type -> faultd.v1alpha1.StopAllRequest
-	19, // 25: faultd.v1alpha1.FaultService.Kill:input_type -> faultd.v1alpha1.KillRequest
-	21, // 26: faultd.v1alpha1.FaultService.Arm:input_type -> faultd.v1alpha1.ArmRequest
-	23, // 27: faultd.v1alpha1.FaultService.Watch:input_type -> faultd.v1alpha1.WatchRequest
-	25, // 28: faultd.v1alpha1.FaultService.Kinds:input_type -> faultd.v1alpha1.KindsRequest
-	29, // 29: faultd.v1alpha1.FaultService.Check:input_type -> faultd.v1alpha1.CheckRequest
-	32, // 30: faultd.v1alpha1.FaultService.Who:input_type -> faultd.v1alpha1.WhoRequest
-	8,  // 31: faultd.v1alpha1.FaultService.Inject:output_type -> faultd.v1alpha1.InjectResponse
-	10, // 32: faultd.v1alpha1.FaultService.Update:output_type -> faultd.v1alpha1.UpdateResponse
-	12, // 33: faultd.v1alpha1.FaultService.List:output_type -> faultd.v1alpha1.ListResponse
-	14, // 34: faultd.v1alpha1.FaultService.Get:output_type -> faultd.v1alpha1.GetResponse
-	16, // 35: faultd.v1alpha1.FaultService.Stop:output_type -> faultd.v1alpha1.StopResponse
-	18, // 36: faultd.v1alpha1.FaultService.StopAll:output_type -> faultd.v1alpha1.StopAllResponse
-	20, // 37: faultd.v1alpha1.FaultService.Kill:output_type -> faultd.v1alpha1.KillResponse
-	22, // 38: faultd.v1alpha1.FaultService.Arm:output_type -> faultd.v1alpha1.ArmResponse
-	24, // 39: faultd.v1alpha1.FaultService.Watch:output_type -> faultd.v1alpha1.WatchResponse
-	26, // 40: faultd.v1alpha1.FaultService.Kinds:output_type -> faultd.v1alpha1.KindsResponse
-	30, // 41: faultd.v1alpha1.FaultService.Check:output_type -> faultd.v1alpha1.CheckResponse
-	33, // 42: faultd.v1alpha1.FaultService.Who:output_type -> faultd.v1alpha1.WhoResponse
-	31, // [31:43] is the sub-list for method output_type
-	19, // [19:31] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	4,  // 3: faultd.v1alpha1.FaultSpec.disk:type_name -> faultd.v1alpha1.Disk
+	0,  // 4: faultd.v1alpha1.Fault.spec:type_name -> faultd.v1alpha1.FaultSpec
+	6,  // 5: faultd.v1alpha1.Fault.target:type_name -> faultd.v1alpha1.Target
+	7,  // 6: faultd.v1alpha1.Fault.counters:type_name -> faultd.v1alpha1.Counters
+	0,  // 7: faultd.v1alpha1.InjectRequest.spec:type_name -> faultd.v1alpha1.FaultSpec
+	5,  // 8: faultd.v1alpha1.InjectResponse.fault:type_name -> faultd.v1alpha1.Fault
+	5,  // 9: faultd.v1alpha1.UpdateResponse.fault:type_name -> faultd.v1alpha1.Fault
+	5,  // 10: faultd.v1alpha1.ListResponse.faults:type_name -> faultd.v1alpha1.Fault
+	5,  // 11: faultd.v1alpha1.GetResponse.fault:type_name -> faultd.v1alpha1.Fault
+	5,  // 12: faultd.v1alpha1.StopResponse.fault:type_name -> faultd.v1alpha1.Fault
+	5,  // 13: faultd.v1alpha1.StopAllResponse.faults:type_name -> faultd.v1alpha1.Fault
+	5,  // 14: faultd.v1alpha1.WatchResponse.fault:type_name -> faultd.v1alpha1.Fault
+	28, // 15: faultd.v1alpha1.KindsResponse.kinds:type_name -> faultd.v1alpha1.Kind
+	29, // 16: faultd.v1alpha1.Kind.parameters:type_name -> faultd.v1alpha1.Parameter
+	32, // 17: faultd.v1alpha1.CheckResponse.capabilities:type_name -> faultd.v1alpha1.Capability
+	6,  // 18: faultd.v1alpha1.WhoResponse.target:type_name -> faultd.v1alpha1.Target
+	5,  // 19: faultd.v1alpha1.WhoResponse.faults:type_name -> faultd.v1alpha1.Fault
+	8,  // 20: faultd.v1alpha1.FaultService.Inject:input_type -> faultd.v1alpha1.InjectRequest
+	10, // 21: faultd.v1alpha1.FaultService.Update:input_type -> faultd.v1alpha1.UpdateRequest
+	12, // 22: faultd.v1alpha1.FaultService.List:input_type -> faultd.v1alpha1.ListRequest
+	14, // 23: faultd.v1alpha1.FaultService.Get:input_type -> faultd.v1alpha1.GetRequest
+	16, // 24: faultd.v1alpha1.FaultService.Stop:input_type -> faultd.v1alpha1.StopRequest
+	18, // 25: faultd.v1alpha1.FaultService.StopAll:input_type -> faultd.v1alpha1.StopAllRequest
+	20, // 26: faultd.v1alpha1.FaultService.Kill:input_type -> faultd.v1alpha1.KillRequest
+	22, // 27: faultd.v1alpha1.FaultService.Arm:input_type -> faultd.v1alpha1.ArmRequest
+	24, // 28: faultd.v1alpha1.FaultService.Watch:input_type -> faultd.v1alpha1.WatchRequest
+	26, // 29: faultd.v1alpha1.FaultService.Kinds:input_type -> faultd.v1alpha1.KindsRequest
+	30, // 30: faultd.v1alpha1.FaultService.Check:input_type -> faultd.v1alpha1.CheckRequest
+	33, // 31: faultd.v1alpha1.FaultService.Who:input_type -> faultd.v1alpha1.WhoRequest
+	9,  // 32: faultd.v1alpha1.FaultService.Inject:output_type -> faultd.v1alpha1.InjectResponse
+	11, // 33: faultd.v1alpha1.FaultService.Update:output_type -> faultd.v1alpha1.UpdateResponse
+	13, // 34: faultd.v1alpha1.FaultService.List:output_type -> faultd.v1alpha1.ListResponse
+	15, // 35: faultd.v1alpha1.FaultService.Get:output_type -> faultd.v1alpha1.GetResponse
+	17, // 36: faultd.v1alpha1.FaultService.Stop:output_type -> faultd.v1alpha1.StopResponse
+	19, // 37: faultd.v1alpha1.FaultService.StopAll:output_type -> faultd.v1alpha1.StopAllResponse
+	21, // 38: faultd.v1alpha1.FaultService.Kill:output_type -> faultd.v1alpha1.KillResponse
+	23, // 39: faultd.v1alpha1.FaultService.Arm:output_type -> faultd.v1alpha1.ArmResponse
+	25, // 40: faultd.v1alpha1.FaultService.Watch:output_type -> faultd.v1alpha1.WatchResponse
+	27, // 41: faultd.v1alpha1.FaultService.Kinds:output_type -> faultd.v1alpha1.KindsResponse
+	31, // 42: faultd.v1alpha1.FaultService.Check:output_type -> faultd.v1alpha1.CheckResponse
+	34, // 43: faultd.v1alpha1.FaultService.Who:output_type -> faultd.v1alpha1.WhoResponse
+	32, // [32:44] is the sub-list for method output_type
+	20, // [20:32] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_faultd_v1alpha1_faultd_proto_init() }
@@ -2370,15 +2510,17 @@ func file_faultd_v1alpha1_faultd_proto_init() {
 		(*FaultSpec_Connect)(nil),
 		(*FaultSpec_Packet)(nil),
 		(*FaultSpec_Syscall)(nil),
+		(*FaultSpec_Disk)(nil),
 	}
-	file_faultd_v1alpha1_faultd_proto_msgTypes[9].OneofWrappers = []any{}
+	file_faultd_v1alpha1_faultd_proto_msgTypes[4].OneofWrappers = []any{}
+	file_faultd_v1alpha1_faultd_proto_msgTypes[10].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_faultd_v1alpha1_faultd_proto_rawDesc), len(file_faultd_v1alpha1_faultd_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   34,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
