@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -64,13 +65,22 @@ func explain(c *cli.Context, limit time.Duration, err error) error {
 	switch {
 	case errors.As(err, &dial) && dial.Op == "dial":
 		return dialError(c.String("socket"), dial.Err)
-	case connect.CodeOf(err) == connect.CodeDeadlineExceeded && !connect.IsWireError(err):
-		return fmt.Errorf("no answer from the daemon on %s within %s: %w", c.String("socket"), limit, context.DeadlineExceeded)
+	case connect.CodeOf(err) == connect.CodeDeadlineExceeded:
+		return fmt.Errorf("no answer from the daemon on %s within %s: %s%w", c.String("socket"), limit, waitsFor(err), context.DeadlineExceeded)
 	case connect.CodeOf(err) == connect.CodeUnavailable && !connect.IsWireError(err):
 		return exitError{exitNoDaemon, fmt.Errorf("the daemon on %s hung up: %w", c.String("socket"), errors.Unwrap(err))}
 	default:
 		return err
 	}
+}
+
+// waitsFor is what the daemon says that it waits for. It is told the limit, and may notice before us that it is over.
+func waitsFor(err error) string {
+	var remote *connect.Error
+	if !connect.IsWireError(err) || !errors.As(err, &remote) {
+		return ""
+	}
+	return strings.TrimSuffix(remote.Message(), context.DeadlineExceeded.Error())
 }
 
 func dialError(socket string, err error) error {

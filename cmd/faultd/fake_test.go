@@ -9,9 +9,9 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
-	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
 
 	"faultd/api"
 	v1 "faultd/api/faultd/v1alpha1"
@@ -25,6 +25,8 @@ type fake struct {
 	mu     sync.Mutex
 	faults []*v1.Fault
 	killed string
+	// got is called when somebody asks for a fault.
+	got func()
 }
 
 // serveFake runs a fake in dir; the result is its socket.
@@ -82,7 +84,7 @@ func (f *fake) Inject(_ context.Context, r *connect.Request[v1.InjectRequest]) (
 		end(fault, "expired")
 	}
 	f.faults = append(f.faults, fault)
-	return connect.NewResponse(&v1.InjectResponse{Fault: fault}), nil
+	return connect.NewResponse(&v1.InjectResponse{Fault: proto.CloneOf(fault)}), nil
 }
 
 func kindOf(spec *v1.FaultSpec) string {
@@ -103,6 +105,14 @@ func end(fault *v1.Fault, reason string) {
 	}
 }
 
+// clones are what may go on the wire: it is written there without the lock.
+func clones(faults []*v1.Fault) (list []*v1.Fault) {
+	for _, fault := range faults {
+		list = append(list, proto.CloneOf(fault))
+	}
+	return list
+}
+
 func (f *fake) find(id string) (*v1.Fault, error) {
 	for _, fault := range f.faults {
 		if fault.GetId() == id {
@@ -120,23 +130,26 @@ func (f *fake) Update(_ context.Context, r *connect.Request[v1.UpdateRequest]) (
 		return nil, err
 	}
 	fault.Notes = append(fault.Notes, fmt.Sprintf("updated %v %v %q %q %q", r.Msg.GetPercent(), r.Msg.GetLoss(), r.Msg.GetDuration(), r.Msg.GetDelay(), r.Msg.GetJitter()))
-	return connect.NewResponse(&v1.UpdateResponse{Fault: fault}), nil
+	return connect.NewResponse(&v1.UpdateResponse{Fault: proto.CloneOf(fault)}), nil
 }
 
 func (f *fake) List(context.Context, *connect.Request[v1.ListRequest]) (*connect.Response[v1.ListResponse], error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return connect.NewResponse(&v1.ListResponse{Faults: f.faults, Armed: f.killed == "", Reason: f.killed}), nil
+	return connect.NewResponse(&v1.ListResponse{Faults: clones(f.faults), Armed: f.killed == "", Reason: f.killed}), nil
 }
 
 func (f *fake) Get(_ context.Context, r *connect.Request[v1.GetRequest]) (*connect.Response[v1.GetResponse], error) {
+	if f.got != nil {
+		f.got()
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	fault, err := f.find(r.Msg.GetId())
 	if err != nil {
 		return nil, err
 	}
-	return connect.NewResponse(&v1.GetResponse{Fault: fault}), nil
+	return connect.NewResponse(&v1.GetResponse{Fault: proto.CloneOf(fault)}), nil
 }
 
 func (f *fake) Stop(_ context.Context, r *connect.Request[v1.StopRequest]) (*connect.Response[v1.StopResponse], error) {
@@ -149,7 +162,7 @@ func (f *fake) Stop(_ context.Context, r *connect.Request[v1.StopRequest]) (*con
 	if fault.GetState() != "ended" {
 		end(fault, "stopped")
 	}
-	return connect.NewResponse(&v1.StopResponse{Fault: fault}), nil
+	return connect.NewResponse(&v1.StopResponse{Fault: proto.CloneOf(fault)}), nil
 }
 
 func (f *fake) StopAll(context.Context, *connect.Request[v1.StopAllRequest]) (*connect.Response[v1.StopAllResponse], error) {
@@ -158,7 +171,7 @@ func (f *fake) StopAll(context.Context, *connect.Request[v1.StopAllRequest]) (*c
 	for _, fault := range f.faults {
 		end(fault, "stopped")
 	}
-	return connect.NewResponse(&v1.StopAllResponse{Faults: f.faults}), nil
+	return connect.NewResponse(&v1.StopAllResponse{Faults: clones(f.faults)}), nil
 }
 
 func (f *fake) Kill(_ context.Context, r *connect.Request[v1.KillRequest]) (*connect.Response[v1.KillResponse], error) {
@@ -204,15 +217,27 @@ func (f *fake) Who(_ context.Context, r *connect.Request[v1.WhoRequest]) (*conne
 	return connect.NewResponse(&v1.WhoResponse{Target: &v1.Target{Path: "/proc-of-" + fmt.Sprint(r.Msg.GetPid()), CgroupId: 42}}), nil
 }
 
-// hung is a daemon that never answers.
+// hung is a daemon that does not answer.
 type hung struct {
 	faultdv1alpha1connect.UnimplementedFaultServiceHandler
 }
 
 func (hung) Kill(ctx context.Context, _ *connect.Request[v1.KillRequest]) (*connect.Response[v1.KillResponse], error) {
-	select {
-	case <-ctx.Done():
-	case <-time.After(time.Minute):
-	}
+	<-ctx.Done() // the client tells its patience
 	return nil, ctx.Err()
+}
+
+// tardy is one that notices before the client that the time is over.
+type tardy struct {
+	faultdv1alpha1connect.UnimplementedFaultServiceHandler
+}
+
+var errTardy = connect.NewError(connect.CodeDeadlineExceeded, fmt.Errorf("wait for x: %w", context.DeadlineExceeded))
+
+func (tardy) Kill(context.Context, *connect.Request[v1.KillRequest]) (*connect.Response[v1.KillResponse], error) {
+	return nil, errTardy
+}
+
+func (tardy) Inject(context.Context, *connect.Request[v1.InjectRequest]) (*connect.Response[v1.InjectResponse], error) {
+	return nil, errTardy
 }
