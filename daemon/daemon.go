@@ -130,10 +130,11 @@ func (d *Daemon) startGuard() error {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	d.unwatch = cancel
-	var err error
-	if d.guard, err = d.options.StartGuard(ctx, d.env.Kernel, d.options.StateDir, d.guardCgroup()); err != nil {
+	guard, err := d.options.StartGuard(ctx, d.env.Kernel, d.options.StateDir, d.guardCgroup())
+	if err != nil {
 		return err
 	}
+	d.guard = guard // only now: what comes with an error need not be nil
 	d.env.CanSleep = d.guard.CanSleep
 	d.watched.Go(func() { d.guard.Watch(ctx) })
 	return nil
@@ -250,6 +251,10 @@ func (d *Daemon) tend() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	kernel := d.env.Kernel
+	// Before the lease: a daemon that was stopped meanwhile finds both over, and it is the kill that somebody wanted.
+	if kernel.Switch().Generation() == 0 && d.reason == "" {
+		d.killed("killed from outside", "unknown")
+	}
 	if kernel.KeepLease(d.options.Lease) {
 		d.lapses++
 		kernel.Switch().Renew()
@@ -257,9 +262,6 @@ func (d *Daemon) tend() {
 		kernel.RenewLease(d.options.Lease)
 		d.log.Error("the lease had lapsed: the daemon was stopped or starved; its faults are over")
 		d.events.send("lapsed", nil, "the daemon was stopped or starved; its faults are over")
-	}
-	if kernel.Switch().Generation() == 0 && d.reason == "" {
-		d.killed("killed from outside", "unknown")
 	}
 	now := time.Now()
 	for _, f := range d.ordered() {

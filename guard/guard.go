@@ -18,8 +18,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// startTimeout is how long a new guard may take until it is ready.
-const startTimeout = 10 * time.Second
+// startTimeout is how long a new guard may take until it is ready; a node under load, or an emulated one, needs seconds.
+const startTimeout = 30 * time.Second
 
 // Options say how a guard is started.
 type Options struct {

@@ -1,0 +1,57 @@
+package daemon
+
+import (
+	"context"
+	"log/slog"
+	"path/filepath"
+	"testing"
+	"time"
+
+	v1 "faultd/api/faultd/v1alpha1"
+	"faultd/bpf"
+	"faultd/faults"
+	"faultd/test/cgrouptest"
+)
+
+// idleHandle is that of a fault that does nothing.
+type idleHandle struct{ faults.Handle }
+
+func (idleHandle) Counters() bpf.Counters { return bpf.Counters{} }
+func (idleHandle) Mechanism() string      { return "none" }
+func (idleHandle) Disarm() error          { return nil }
+func (idleHandle) Close() error           { return nil }
+
+// TestKillGoesBeforeALapse: a daemon that was stopped when somebody killed, and for longer than its lease, says why its faults ended.
+func TestKillGoesBeforeALapse(t *testing.T) {
+	cgrouptest.RequireRoot(t)
+	pins := filepath.Join("/sys/fs/bpf", "faultd-test-tend-"+newID())
+	kernel, err := bpf.Open(bpf.Options{PinDir: pins})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		kernel.Close()
+		if err := bpf.RemoveSwitch(pins); err != nil {
+			t.Error(err)
+		}
+	}()
+	d := &Daemon{
+		options: Options{StateDir: t.TempDir(), Lease: time.Minute}, log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		faults: map[string]*fault{}, events: hub{readers: map[*reader]bool{}},
+	}
+	d.env.Kernel = kernel
+	_, unwatch := context.WithCancel(t.Context())
+	f := &fault{id: "f", spec: &v1.FaultSpec{}, handle: idleHandle{}, unwatch: unwatch, state: stateActive, over: make(chan struct{})}
+	d.faults[f.id] = f
+	kernel.Switch().Arm()
+	kernel.Switch().Kill()
+	kernel.RenewLease(0)
+	d.tend()
+	d.closing.Wait()
+	if f.state != stateEnded || f.reason != "killed" || d.lapses != 1 {
+		t.Errorf("the fault is %s because: %s; lapses: %d", f.state, f.reason, d.lapses)
+	}
+	if latched, _ := latched(d.options.StateDir); !latched {
+		t.Error("the kill is not written down")
+	}
+}
