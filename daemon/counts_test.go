@@ -26,7 +26,7 @@ func allDice() []dice {
 		{"max hits", func(s *v1.FaultSpec) { s.MaxHits = 100 }, exactly(100)},
 		{"max hits of half", func(s *v1.FaultSpec) { s.Percent, s.MaxHits = &half, 333 }, exactly(333)},
 		{"skip first, every nth", func(s *v1.FaultSpec) { s.SkipFirst, s.EveryNth = 1000, 7 }, func(n uint64) (uint64, uint64) {
-			return (n - 1000) / 7, (n - 1000) / 7
+			return (max(n, 1000) - 1000) / 7, (max(n, 1000) - 1000) / 7
 		}},
 	}
 }

@@ -43,7 +43,12 @@ func TestTheWholeWay(t *testing.T) {
 	h.hurts(deep, "", 8)
 	h.untouched(n.worker(n.child(sibling)), "", 8)
 	for _, f := range h.faults() {
-		if got := n.stop(f.GetId()); got.GetState() != "ended" || got.GetVerdict() != "injected" || got.GetReason() != "stopped" {
+		got := n.stop(f.GetId())
+		want := "injected"
+		if got.GetCounters().GetMissed() > 0 {
+			want = "partial" // see hurts
+		}
+		if got.GetState() != "ended" || got.GetVerdict() != want || got.GetReason() != "stopped" {
 			t.Errorf("stopped as %v", got)
 		}
 	}
@@ -97,8 +102,12 @@ func TestBlackholeTimesOut(t *testing.T) {
 	spec.Kind = &v1.FaultSpec_Connect{Connect: &v1.Connect{Blackhole: true}}
 	f := n.inject(spec)
 	w.wants("map[timeout:4]", "dial tcp4 %s 200ms 2 2", server)
-	if got := w.do("echo 10"); !established(got) {
-		t.Errorf("the connection of before says %s", got)
+	before := n.settled(f.GetId())
+	if _, err := echoed(w.do("echo 10")); err != nil {
+		t.Errorf("the connection of before: %v", err)
+	}
+	if after := n.settled(f.GetId()); after.GetInjected() != before.GetInjected() {
+		t.Errorf("of the connection of before something was lost: counted %v, before %v", after, before)
 	}
 	other.wants("map[ok:4]", "dial tcp4 %s 30s 2 2", server)
 	if c := n.settled(f.GetId()); c.GetInjected() < 4 {
@@ -108,12 +117,18 @@ func TestBlackholeTimesOut(t *testing.T) {
 	w.wants("map[ok:4]", "dial tcp4 %s 30s 2 2", server)
 }
 
-// established: all came back, and nothing had to be sent twice.
-func established(answer string) bool {
-	var hash string
-	var again int
-	n, _ := fmt.Sscanf(answer, "%s %d", &hash, &again)
-	return n == 2 && again == 0
+// echo is what came of a connection: the hash of what came back, and how often something had to be sent twice. A kernel that
+// has no time does so without a loss too.
+type echo struct {
+	hash  string
+	again int
+}
+
+func echoed(answer string) (e echo, err error) {
+	if _, err = fmt.Sscanf(answer, "%s %d", &e.hash, &e.again); err != nil {
+		err = fmt.Errorf("%q: %w", answer, err)
+	}
+	return e, err
 }
 
 func TestConnectFilters(t *testing.T) {

@@ -193,6 +193,7 @@ func (n *node) end(signal syscall.Signal) {
 		return
 	}
 	n.signal(signal)
+	n.signal(syscall.SIGCONT) // if a test failed while it was stopped
 	// A killed daemon's error is its signal.
 	_ = n.cmd.Wait()
 	n.cmd = nil
@@ -207,10 +208,13 @@ func (n *node) signal(signal syscall.Signal) {
 	}
 }
 
-// until waits for a state; the bound is for a broken kernel or test.
+// patience bounds every wait; it is for a broken kernel or test.
+const patience = 2 * time.Minute
+
+// until waits for a state.
 func (n *node) until(what string, holds func() bool) {
 	n.t.Helper()
-	for deadline := time.Now().Add(2 * time.Minute); !holds(); {
+	for deadline := time.Now().Add(patience); !holds(); {
 		if time.Now().After(deadline) {
 			n.t.Fatalf("did not come: %s", what)
 		}
@@ -246,15 +250,29 @@ func (n *node) signalGuard(signal syscall.Signal) int {
 	return pids[0]
 }
 
-// noResidue looks for what the ended daemon may have left.
+// noResidue waits until nothing is there of what the ended daemon may have left.
 func (n *node) noResidue() {
 	n.t.Helper()
-	left, err := daemon.Residue(pinDir(n.dir), stateDir(n.dir), false)
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	if len(left) > 0 {
-		n.t.Errorf("left behind: %q", left)
+	n.clean(func() ([]string, error) { return daemon.Residue(pinDir(n.dir), stateDir(n.dir), false) })
+}
+
+// clean waits until nothing is left. Residue has patience, but not for a slow machine.
+func (n *node) clean(residue func() ([]string, error)) {
+	n.t.Helper()
+	var left []string
+	for deadline := time.Now().Add(patience); ; {
+		var err error
+		if left, err = residue(); err != nil {
+			n.t.Fatal(err)
+		}
+		if len(left) == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			n.t.Errorf("left behind: %q", left)
+			return
+		}
+		n.t.Logf("still there: %q", left)
 	}
 }
 
@@ -264,10 +282,13 @@ func (n *node) idle() {
 	n.until("no fault is being undone", func() bool {
 		return !slices.ContainsFunc(n.list().GetFaults(), func(f *v1.Fault) bool { return f.GetState() != "ended" })
 	})
-	check, err := n.client.Check(context.Background(), connect.NewRequest(&v1.CheckRequest{Residue: true}))
-	if err != nil || len(check.Msg.GetResidue()) > 0 {
-		n.t.Errorf("residue: %v, %v", check, err)
-	}
+	n.clean(func() ([]string, error) {
+		check, err := n.client.Check(context.Background(), connect.NewRequest(&v1.CheckRequest{Residue: true}))
+		if err != nil {
+			return nil, err
+		}
+		return check.Msg.GetResidue(), nil
+	})
 }
 
 // target is a cgroup of its own, which goes with the test.

@@ -38,20 +38,17 @@ func TestTCPSurvivesLoss(t *testing.T) {
 	target := n.target()
 	w := n.worker(target)
 	w.wants("opened", "open %s", server)
-	without := w.do("echo %s", lines)
-	if !established(without) {
-		t.Errorf("without loss: %s", without)
+	without, err := echoed(w.do("echo %s", lines))
+	if err != nil {
+		t.Fatal(err)
 	}
 	spec := lose(target, &v1.Packet{Loss: 20, Protocol: "tcp"})
 	seed := uint64(1)
 	spec.Seed = &seed
 	f := n.inject(spec)
-	with := w.do("echo %s", lines)
-	var hashWithout, hashWith string
-	var again int
-	fmt.Sscanf(without, "%s", &hashWithout)
-	if fmt.Sscanf(with, "%s %d", &hashWith, &again); hashWith != hashWithout || again == 0 {
-		t.Errorf("with loss: %s, without: %s", with, without)
+	with, err := echoed(w.do("echo %s", lines))
+	if err != nil || with.hash != without.hash || with.again <= without.again {
+		t.Errorf("with loss: %v, %v, without: %v", with, err, without)
 	}
 	if c := n.settled(f.GetId()); c.GetInjected() == 0 || c.GetSpared() == 0 {
 		t.Errorf("counted %v", c)

@@ -3,11 +3,14 @@ package daemon_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"io"
 	"net"
 	"strings"
 	"sync"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // tcpServer takes connections on an address such as 127.0.0.1:0 and sends every line back.
@@ -72,6 +75,10 @@ func receive(t *testing.T, address string) *receiver {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// All that a test sends before this process has its turn must find room.
+	if err := forceBuffer(c.(*net.UDPConn), 4<<20); err != nil {
+		t.Fatal(err)
+	}
 	r := &receiver{address: c.LocalAddr().String(), conn: c, got: map[string]int{}}
 	done := make(chan struct{})
 	t.Cleanup(func() { c.Close(); <-done })
@@ -80,6 +87,17 @@ func receive(t *testing.T, address string) *receiver {
 		r.read()
 	}()
 	return r
+}
+
+// forceBuffer gives a socket room beyond what the node allows its users.
+func forceBuffer(c *net.UDPConn, bytes int) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var forced error
+	err = raw.Control(func(fd uintptr) { forced = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, bytes) })
+	return errors.Join(err, forced)
 }
 
 func (r *receiver) read() {

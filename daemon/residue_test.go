@@ -383,7 +383,13 @@ func TestResidueNamesADamagedJournal(t *testing.T) {
 	if err := os.WriteFile(path, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if found := p.residue(); len(found) != 1 || !strings.Contains(found[0], "damaged") {
-		t.Errorf("it names %q", found)
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		found := p.residue()
+		if len(found) == 1 && strings.Contains(found[0], "damaged") {
+			return // and what other tests had in the kernel is freed
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("it names %q", found)
+		}
 	}
 }

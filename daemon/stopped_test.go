@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -42,14 +43,26 @@ func TestKill9LeavesNothing(t *testing.T) {
 func (n *node) sleepers() (*worker, *v1.Fault) {
 	n.t.Helper()
 	target := n.target()
-	f := n.delay(target, hookedCall, "5s")
-	w := n.worker(target)
-	w.tell("call %s 1 %d", hookedCall, sleeping)
-	n.until("all are asleep", func() bool {
-		c := n.get(f.GetId()).GetCounters()
-		return c.GetMatched() == sleeping && c.GetInjected()+c.GetNotApplied() == 0
-	})
-	return w, f
+	for deadline := time.Now().Add(patience); ; {
+		f := n.delay(target, hookedCall, "5s")
+		w := n.worker(target)
+		w.tell("call %s 1 %d", hookedCall, sleeping)
+		var c *v1.Counters
+		n.until("all are asleep, or one is awake again", func() bool {
+			c = n.get(f.GetId()).GetCounters()
+			// The kernel may miss a call of a thread, as in hurts.
+			return c.GetMatched() > 0 && c.GetMatched()+c.GetMissed() >= sleeping || c.GetInjected()+c.GetNotApplied() > 0
+		})
+		if c.GetInjected()+c.GetNotApplied() == 0 {
+			return w, f
+		}
+		if time.Now().After(deadline) {
+			n.t.Fatalf("never were all asleep: %v", c)
+		}
+		// On a slow machine the first is up before the last one sleeps.
+		w.hear()
+		n.stop(f.GetId())
+	}
 }
 
 const sleeping = 64
@@ -57,7 +70,7 @@ const sleeping = 64
 // woke checks that the sleepers all went on before their time.
 func (n *node) woke(f *v1.Fault) {
 	n.t.Helper()
-	if c := n.settled(f.GetId()); c.GetMatched() != sleeping || c.GetCutShort()+c.GetNotApplied() != sleeping {
+	if c := n.settled(f.GetId()); c.GetMatched()+c.GetMissed() < sleeping || c.GetCutShort()+c.GetNotApplied() != c.GetMatched() {
 		n.t.Errorf("after it woke up: %v", c)
 	}
 }
@@ -83,7 +96,7 @@ func TestDaemonStoppedWithThreadsAsleep(t *testing.T) {
 			n.signal(syscall.SIGCONT)
 			h.ended("lease lapsed")
 			// The lease is over soon before the delays are: on a slow machine some may have slept to their end.
-			if c := n.settled(f.GetId()); c.GetMatched() != sleeping || c.GetCutShort()+c.GetNotApplied() == 0 {
+			if c := n.settled(f.GetId()); c.GetMatched()+c.GetMissed() < sleeping || c.GetCutShort()+c.GetNotApplied() == 0 {
 				t.Errorf("after they woke up: %v", c)
 			}
 			if got := n.get(f.GetId()).GetReason(); got != "lease lapsed" {

@@ -54,10 +54,10 @@ func (w *worker) tell(format string, args ...any) {
 	}
 }
 
-// hear waits for an answer; the bound is for a broken kernel or test.
+// hear waits for an answer.
 func (w *worker) hear() string {
 	w.t.Helper()
-	if err := w.out.SetReadDeadline(time.Now().Add(2 * time.Minute)); err != nil {
+	if err := w.out.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		w.t.Fatal(err)
 	}
 	line, err := w.lines.ReadString('\n')
