@@ -10,13 +10,17 @@ PROTOC_GEN_GO := v1.36.12
 PROTOC_GEN_CONNECT := v1.21.1
 GOLANGCI := v2.15.0
 TOXIPROXY := v2.12.0
-# The packages whose tests run in virtual machines too.
-VM_PACKAGES := bpf cgroup undo guard daemon
-VM_KERNELS := 6.1 6.12 7.3 6.12-ei
+# No waiting for races that might yet be reported when a program ends: the tests start hundreds, each would take a second.
+export GORACE ?= atexit_sleep_ms=0
+# The packages whose tests run in virtual machines too (test/machines.sh), the longest first.
+export VM_KERNELS := 7.3 6.12-ei 6.12 6.1
+export VM_PACKAGES := daemon bpf guard
+# Hardly anything in these differs from kernel to kernel: they run on the oldest and the newest.
+export VM_EDGE_PACKAGES := cgroup undo
+export VM_EDGES := 6.1 7.3
 # Kernels on which delays work without LSM too, by task work and by clones.
-VM_WITHOUT_LSM := 7.3 6.12-ei
-KERNEL ?=
-RUN ?=
+export VM_WITHOUT_LSM := 7.3 6.12-ei
+export KERNEL RUN
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "%-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,24 +52,28 @@ lint: ## gofmt, go vet, golangci-lint
 	GOBIN=$(GOBIN) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI)
 	$(GOBIN)/golangci-lint run ./...
 
-test: deps check-generated test-unit test-vm test-mechanisms test-powercut test-systemd ## everything: this kernel, then the virtual machines
+test: deps check-generated test-unit ## everything: this kernel, then the virtual machines, one for each processor
+	@test/machines.sh vm mechanisms runner systemd powercut
 
+# Short: without the virtual machines of the runner's own tests.
 test-unit: build ## unit and effect tests on this kernel, with the race detector; arm64 must build
 	GOARCH=arm64 CGO_ENABLED=0 go build -o /dev/null ./...
-	@test/kernels.sh $(VM_KERNELS) >/dev/null # the runner's own tests boot one
-	FAULTD_REQUIRE_VM=1 go test -race -count=1 -p 1 ./...
+	go test -race -count=1 -p 1 -short ./...
 
 test-vm: ## effect tests in virtual machines: make test-vm KERNEL=6.12 RUN=TestX
-	@test/vm.sh "$(or $(KERNEL),$(VM_KERNELS))" "$(RUN)" $(VM_PACKAGES)
+	@test/machines.sh vm
 
 test-mechanisms: ## sleeping by the mechanisms that are not a kernel's first choice
-	@FAULTD_TEST_DISABLE=lsm test/vm.sh "$(VM_WITHOUT_LSM)" "" guard
+	@test/machines.sh mechanisms
 
 test-powercut: ## faults, a power cut, and what the next boot finds
-	@test/powercut.sh $(VM_KERNELS)
+	@test/machines.sh powercut
 
 test-systemd: ## faultd as a unit, under a real systemd in a virtual machine
-	@test/systemd/run.sh
+	@test/machines.sh systemd
+
+test-runner: ## the runner of the virtual machines itself
+	@test/machines.sh runner
 
 bench: deps build ## measure speed beside bare runs: a table, and the raw numbers in bin/bench.json
 	GOBIN=$(GOBIN)/toxiproxy CGO_ENABLED=0 go install github.com/Shopify/toxiproxy/v2/cmd/server@$(TOXIPROXY)
@@ -78,4 +86,4 @@ image: ## build the container image with buildah
 clean: ## remove what was built
 	rm -rf bin
 
-.PHONY: help deps build demo generate check-generated lint test test-unit test-vm test-mechanisms test-powercut test-systemd bench image clean
+.PHONY: help deps build demo generate check-generated lint test test-unit test-vm test-mechanisms test-powercut test-systemd test-runner bench image clean

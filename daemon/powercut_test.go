@@ -13,7 +13,7 @@ import (
 	"faultd/undo"
 )
 
-// cutLine asks the runner of virtual machines to cut the power (test/powercut.sh).
+// cutLine asks the runner of virtual machines to cut the power (make test-powercut).
 const cutLine = "faultd test: cut the power"
 
 // persistent is where the machine's disk is.
@@ -23,7 +23,7 @@ const persistent = "/persist"
 func secondBoot(t *testing.T) bool {
 	t.Helper()
 	if _, err := os.Stat(filepath.Join(persistent, ".boot")); err != nil {
-		t.Skip("needs a virtual machine whose power can be cut: test/powercut.sh")
+		t.Skip("needs a virtual machine whose power can be cut: make test-powercut")
 	}
 	return os.Getenv("FAULTD_BOOT") == "2"
 }

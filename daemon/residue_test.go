@@ -73,6 +73,7 @@ func (p place) uninstall() (said []string, err error) {
 }
 
 func TestResidueNamesPins(t *testing.T) {
+	onlyOnHost(t)
 	p := newPlace(t)
 	other := filepath.Join(p.pins, "other")
 	if err := os.Mkdir(other, 0o700); err != nil {
@@ -123,6 +124,7 @@ func TestResidueLeavesAUsedCgroup(t *testing.T) {
 }
 
 func TestResidueNamesHalfMadeSockets(t *testing.T) {
+	onlyOnHost(t)
 	n := startNode(t)
 	n.end(syscall.SIGKILL)
 	p := place{t, pinDir(n.dir), stateDir(n.dir)}
@@ -134,6 +136,7 @@ func TestResidueNamesHalfMadeSockets(t *testing.T) {
 }
 
 func TestResidueNamesJournalEntries(t *testing.T) {
+	onlyOnHost(t)
 	p := newPlace(t)
 	journal, err := undo.Open(p.state)
 	if err != nil {
@@ -332,6 +335,7 @@ func TestUninstallSparesALivingDaemon(t *testing.T) {
 
 // TestUninstallTouchesNothingOfOthers: directories that faultd did not make.
 func TestUninstallTouchesNothingOfOthers(t *testing.T) {
+	onlyOnHost(t)
 	p := newPlace(t)
 	precious := filepath.Join(p.state, "precious")
 	if err := os.WriteFile(precious, nil, 0o600); err != nil {
@@ -356,6 +360,7 @@ func TestUninstallTouchesNothingOfOthers(t *testing.T) {
 
 // TestOwnWords: the guard is known by the words that it is really started with.
 func TestOwnWords(t *testing.T) {
+	onlyOnHost(t)
 	n := startNode(t)
 	pid := n.signalGuard(0)
 	for process, word := range map[int]string{pid: guard.Command, childOf(t, pid): guard.HolderCommand} {
@@ -368,6 +373,7 @@ func TestOwnWords(t *testing.T) {
 
 // TestResidueNamesADamagedJournal: what its bytes named may be left, and nobody knows.
 func TestResidueNamesADamagedJournal(t *testing.T) {
+	onlyOnHost(t)
 	p := newPlace(t)
 	journal, err := undo.Open(p.state)
 	if err != nil {

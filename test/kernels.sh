@@ -5,7 +5,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 mkdir -p bin/vm
-CGO_ENABLED=0 go build -o bin/vm/vm ./test/vm
+# Others may be about to run it.
+CGO_ENABLED=0 go build -o bin/vm/vm.new ./test/vm
+mv bin/vm/vm.new bin/vm/vm
 debian=()
 for kernel in "$@"; do
 	[[ $kernel == *-ei ]] || debian+=("$kernel")

@@ -1,0 +1,112 @@
+#!/usr/bin/env bash
+# Runs tests in virtual machines: machines.sh STAGE..., of the stages below. An emulated machine keeps one processor busy, so
+# there is one for each processor at a time; what a job prints comes as a whole, at its end. Its environment:
+#   VM_KERNELS VM_PACKAGES       the kernels, and the packages that are tested on each, the one that takes longest first
+#   VM_EDGES VM_EDGE_PACKAGES    the oldest and the newest kernel, and the packages of which these two tell enough
+#   VM_WITHOUT_LSM               the kernels on which delays work without LSM too
+#   KERNEL RUN                   only this kernel, only these tests; "" for all
+set -euo pipefail
+cd "$(dirname "$0")/.."
+root=$PWD
+read -ra packages <<<"$VM_PACKAGES"
+read -ra edge_packages <<<"$VM_EDGE_PACKAGES"
+
+lanes=$(nproc)
+outputs=$(mktemp -d)
+trap 'kill $(jobs -p) 2>/dev/null || true; wait; rm -rf "$outputs"' EXIT
+declare -A names began # of the running jobs, by process
+failed=()
+
+# start NAME COMMAND... runs a job as soon as there is a lane for it.
+start() {
+	while [ ${#names[@]} -ge "$lanes" ]; do finish_one; done
+	("${@:2}") >"$outputs/$1" 2>&1 &
+	names[$!]=$1 began[$!]=$SECONDS
+}
+
+finish_one() {
+	local process code=0
+	wait -n -p process || code=$?
+	local name=${names[$process]}
+	echo "=== $name"
+	cat "$outputs/$name"
+	echo "=== $name took $((SECONDS - began[$process])) s$([ $code = 0 ] || echo ", FAILED")"
+	[ $code = 0 ] || failed+=("$name")
+	unset "names[$process]" "began[$process]"
+}
+
+build() { # build PACKAGE...
+	for package in "$@"; do
+		[ -e "$outputs/$package.built" ] && continue
+		CGO_ENABLED=0 go test -c -o "bin/vm/$package.test" "./$package"
+		touch "$outputs/$package.built"
+	done
+}
+
+# in_machine KERNEL FLAG... -- PACKAGE... runs the tests of packages in one machine, in the directory of the first.
+in_machine() {
+	local kernel=$1 flags=() binaries
+	shift
+	while [ "$1" != -- ]; do flags+=("$1"); shift; done
+	shift
+	cd "$1"
+	binaries=$(printf ",$root/bin/vm/%s.test" "$@")
+	exec "$root/bin/vm/vm" run -v -kernel "$kernel" "${flags[@]}" -binaries "${binaries#,}" -- -test.v -test.run "${run:-.}" -test.timeout=15m
+}
+
+# stage_vm tests packages on kernels. The longest begin first, so that the lanes end together: those of a machine to themselves.
+stage_vm() {
+	local run=${RUN:-} kernel rest
+	build "${packages[@]}" "${edge_packages[@]}"
+	for kernel in "${kernels[@]}"; do
+		start "$kernel ${packages[0]}" in_machine "$kernel" -- "${packages[0]}"
+	done
+	for kernel in "${kernels[@]}"; do
+		rest=("${packages[@]:1}")
+		[[ -z ${KERNEL:-} && " $VM_EDGES " != *" $kernel "* ]] || rest=("${edge_packages[@]}" "${rest[@]}")
+		start "$kernel ${rest[*]}" in_machine "$kernel" -- "${rest[@]}"
+	done
+}
+
+# stage_mechanisms puts threads to sleep by the mechanisms that are not a kernel's first choice.
+stage_mechanisms() {
+	local run="" kernel
+	build guard
+	for kernel in "${kernels[@]}"; do
+		[[ " $VM_WITHOUT_LSM " == *" $kernel "* ]] || continue
+		start "$kernel guard without LSM" in_machine "$kernel" -env FAULTD_TEST_DISABLE=lsm -- guard
+	done
+}
+
+# stage_powercut cuts the power while faults run, and boots again. The runner fails if the line does not come: neither boot can
+# pass by doing nothing.
+stage_powercut() {
+	local kernel test run
+	build daemon
+	for kernel in "${kernels[@]}"; do
+		for test in TestPowerCutWhileHurting TestPowerCutAfterKill; do
+			run="^$test\$"
+			start "$kernel $test" in_machine "$kernel" -persist "$outputs/$kernel-$test.disk" -reset-after 'faultd test: cut the power' -- daemon
+		done
+	done
+}
+
+stage_systemd() {
+	start "systemd" test/systemd/run.sh
+}
+
+# stage_runner tests the runner itself, on this machine.
+stage_runner() {
+	start "runner" env FAULTD_REQUIRE_VM=1 go test -race -count=1 ./test/vm/...
+}
+
+mkdir -p bin/vm
+read -ra wanted <<<"${KERNEL:-$VM_KERNELS}"
+available=$(test/kernels.sh "${wanted[@]}")
+read -ra kernels <<<"${available//$'\n'/ }"
+for stage in "$@"; do "stage_$stage"; done
+while [ ${#names[@]} -gt 0 ]; do finish_one; done
+if [ ${#failed[@]} -gt 0 ]; then
+	printf 'FAILED in virtual machines: %s\n' "${failed[@]}"
+	exit 1
+fi
