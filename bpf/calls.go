@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"strings"
 )
 
 // SyscallNumber is the number of a system call on this machine, by its name in the manual's tables (newfstatat, not stat64).
@@ -13,8 +14,8 @@ func SyscallNumber(name string) (int, bool) {
 	return n, ok && n < maxSyscall
 }
 
-// neverDelayed says why a call is never touched, or "".
-func neverDelayed(name string) string {
+// untouchable says why a call is never touched, or "".
+func untouchable(name string) string {
 	switch name {
 	case "exit", "exit_group":
 		return "it does not return"
@@ -37,12 +38,65 @@ func CallNumbers(calls []string) ([]int, error) {
 		if !ok {
 			return nil, fmt.Errorf("%q is no system call of %s; write a name as syscalls(2) lists them", name, runtime.GOARCH)
 		}
-		if why := neverDelayed(name); why != "" {
-			return nil, fmt.Errorf("%s cannot be delayed: %s", name, why)
+		if why := untouchable(name); why != "" {
+			return nil, fmt.Errorf("%s is never touched: %s", name, why)
 		}
 		numbers = append(numbers, n)
 	}
 	return numbers, nil
+}
+
+// Groups are names for calls that users think of as one thing. Where a call has the same name, the group is meant.
+func Groups() map[string][]string {
+	return map[string][]string{
+		"open":     {"open", "openat", "openat2", "creat"},
+		"read":     {"read", "pread64", "readv", "preadv", "preadv2"},
+		"write":    {"write", "pwrite64", "writev", "pwritev", "pwritev2"},
+		"fsync":    {"fsync", "fdatasync", "sync_file_range", "syncfs", "msync"},
+		"close":    {"close", "close_range"},
+		"stat":     {"stat", "lstat", "fstat", "newfstatat", "statx"},
+		"unlink":   {"unlink", "unlinkat", "rmdir"},
+		"rename":   {"rename", "renameat", "renameat2"},
+		"mkdir":    {"mkdir", "mkdirat"},
+		"truncate": {"truncate", "ftruncate", "fallocate"},
+		"connect":  {"connect"},
+		"accept":   {"accept", "accept4"},
+		"send":     {"sendto", "sendmsg", "sendmmsg"},
+		"receive":  {"recvfrom", "recvmsg", "recvmmsg"},
+		"poll":     {"poll", "ppoll", "select", "pselect6", "epoll_wait", "epoll_pwait", "epoll_pwait2"},
+		"network":  {"socket", "connect", "bind", "listen", "accept", "accept4", "sendto", "sendmsg", "sendmmsg", "recvfrom", "recvmsg", "recvmmsg", "shutdown"},
+		"memory":   {"mmap", "mremap", "mprotect", "madvise", "mlock", "mlock2"},
+		"fork":     {"fork", "vfork", "clone", "clone3"},
+		"exec":     {"execve", "execveat"},
+		"all-file": {"open", "openat", "openat2", "creat", "read", "pread64", "readv", "preadv", "preadv2", "write", "pwrite64", "writev", "pwritev", "pwritev2",
+			"fsync", "fdatasync", "sync_file_range", "syncfs", "stat", "lstat", "fstat", "newfstatat", "statx", "unlink", "unlinkat", "rmdir",
+			"rename", "renameat", "renameat2", "mkdir", "mkdirat", "truncate", "ftruncate", "fallocate", "link", "linkat", "symlink", "symlinkat",
+			"chmod", "fchmod", "fchmodat", "chown", "fchown", "fchownat", "lchown", "utimensat", "sendfile", "copy_file_range", "splice"},
+	}
+}
+
+// ExpandCalls replaces the groups by the calls that this machine has of them. A name after "=" is the call of this name and
+// not the group. It refuses what CallNumbers refuses.
+func ExpandCalls(names []string) (calls Calls, err error) {
+	groups := Groups()
+	for _, name := range names {
+		group, ok := groups[name]
+		if !ok || len(group) == 1 {
+			calls.Named = append(calls.Named, strings.TrimPrefix(name, "="))
+			continue
+		}
+		for _, call := range group {
+			if _, here := SyscallNumber(call); here {
+				calls.Grouped = append(calls.Grouped, call)
+			}
+		}
+	}
+	slices.Sort(calls.Named)
+	calls.Named = slices.Compact(calls.Named)
+	slices.Sort(calls.Grouped)
+	calls.Grouped = slices.DeleteFunc(slices.Compact(calls.Grouped), func(call string) bool { return slices.Contains(calls.Named, call) })
+	_, err = CallNumbers(calls.All())
+	return calls, err
 }
 
 // callBits is a set of calls as the kernel side has it.

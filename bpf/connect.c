@@ -18,19 +18,16 @@ LOOP_BODY long connect_rule(const struct rule_ref *ref, const struct permit *per
 	if (!ref || !permit || !peer)
 		return 0;
 	struct rule *rule = rule_at(ref->slot, ref->serial, permit);
-	struct stat *stat = stat_of(ref->slot);
+	struct stat *stat = rule ? stat_of(rule) : 0;
 
 	if (!rule || !stat)
 		return 0;
 	atomic_inc(&stat->evaluated);
-	if (done || rule->action != ACTION_ERRNO || !peer_fits(rule, ref->slot, peer) || !harm_due(rule, stat, 0))
+	if (done || rule->action != ACTION_ERRNO || !peer_fits(rule, ref->slot, peer))
 		return 0;
-	if (rule->error >= 0 || rule->error < -4095) {
-		count_not_applied(rule, stat);
-		return 0;
-	}
-	count_injected(stat, permit->now);
-	return rule->error;
+	__u64 number = harm_due(rule, stat, scope_of(rule));
+
+	return number ? fail_with(rule, stat, permit, number) : 0;
 }
 
 /* 0: the call goes on; else the errno (negative) it shall fail with. */

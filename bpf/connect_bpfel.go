@@ -16,10 +16,12 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	connectMapFaultdCalls     = "faultd_calls"
 	connectMapFaultdKill      = "faultd_kill"
 	connectMapFaultdLease     = "faultd_lease"
 	connectMapFaultdLevels    = "faultd_levels"
 	connectMapFaultdPeers     = "faultd_peers"
+	connectMapFaultdQuantiles = "faultd_quantiles"
 	connectMapFaultdRules     = "faultd_rules"
 	connectMapFaultdSleep     = "faultd_sleep"
 	connectMapFaultdSleepers  = "faultd_sleepers"
@@ -84,15 +86,17 @@ type connectProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type connectMapSpecs struct {
-	FaultdKill     *ebpf.MapSpec `ebpf:"faultd_kill"`
-	FaultdLease    *ebpf.MapSpec `ebpf:"faultd_lease"`
-	FaultdLevels   *ebpf.MapSpec `ebpf:"faultd_levels"`
-	FaultdPeers    *ebpf.MapSpec `ebpf:"faultd_peers"`
-	FaultdRules    *ebpf.MapSpec `ebpf:"faultd_rules"`
-	FaultdSleep    *ebpf.MapSpec `ebpf:"faultd_sleep"`
-	FaultdSleepers *ebpf.MapSpec `ebpf:"faultd_sleepers"`
-	FaultdStats    *ebpf.MapSpec `ebpf:"faultd_stats"`
-	FaultdTargets  *ebpf.MapSpec `ebpf:"faultd_targets"`
+	FaultdCalls     *ebpf.MapSpec `ebpf:"faultd_calls"`
+	FaultdKill      *ebpf.MapSpec `ebpf:"faultd_kill"`
+	FaultdLease     *ebpf.MapSpec `ebpf:"faultd_lease"`
+	FaultdLevels    *ebpf.MapSpec `ebpf:"faultd_levels"`
+	FaultdPeers     *ebpf.MapSpec `ebpf:"faultd_peers"`
+	FaultdQuantiles *ebpf.MapSpec `ebpf:"faultd_quantiles"`
+	FaultdRules     *ebpf.MapSpec `ebpf:"faultd_rules"`
+	FaultdSleep     *ebpf.MapSpec `ebpf:"faultd_sleep"`
+	FaultdSleepers  *ebpf.MapSpec `ebpf:"faultd_sleepers"`
+	FaultdStats     *ebpf.MapSpec `ebpf:"faultd_stats"`
+	FaultdTargets   *ebpf.MapSpec `ebpf:"faultd_targets"`
 }
 
 // connectVariableSpecs contains global variables before they are loaded into the kernel.
@@ -122,23 +126,27 @@ func (o *connectObjects) Close() error {
 //
 // It can be passed to loadConnectObjects or ebpf.CollectionSpec.LoadAndAssign.
 type connectMaps struct {
-	FaultdKill     *ebpf.Map `ebpf:"faultd_kill"`
-	FaultdLease    *ebpf.Map `ebpf:"faultd_lease"`
-	FaultdLevels   *ebpf.Map `ebpf:"faultd_levels"`
-	FaultdPeers    *ebpf.Map `ebpf:"faultd_peers"`
-	FaultdRules    *ebpf.Map `ebpf:"faultd_rules"`
-	FaultdSleep    *ebpf.Map `ebpf:"faultd_sleep"`
-	FaultdSleepers *ebpf.Map `ebpf:"faultd_sleepers"`
-	FaultdStats    *ebpf.Map `ebpf:"faultd_stats"`
-	FaultdTargets  *ebpf.Map `ebpf:"faultd_targets"`
+	FaultdCalls     *ebpf.Map `ebpf:"faultd_calls"`
+	FaultdKill      *ebpf.Map `ebpf:"faultd_kill"`
+	FaultdLease     *ebpf.Map `ebpf:"faultd_lease"`
+	FaultdLevels    *ebpf.Map `ebpf:"faultd_levels"`
+	FaultdPeers     *ebpf.Map `ebpf:"faultd_peers"`
+	FaultdQuantiles *ebpf.Map `ebpf:"faultd_quantiles"`
+	FaultdRules     *ebpf.Map `ebpf:"faultd_rules"`
+	FaultdSleep     *ebpf.Map `ebpf:"faultd_sleep"`
+	FaultdSleepers  *ebpf.Map `ebpf:"faultd_sleepers"`
+	FaultdStats     *ebpf.Map `ebpf:"faultd_stats"`
+	FaultdTargets   *ebpf.Map `ebpf:"faultd_targets"`
 }
 
 func (m *connectMaps) Close() error {
 	return _ConnectClose(
+		m.FaultdCalls,
 		m.FaultdKill,
 		m.FaultdLease,
 		m.FaultdLevels,
 		m.FaultdPeers,
+		m.FaultdQuantiles,
 		m.FaultdRules,
 		m.FaultdSleep,
 		m.FaultdSleepers,

@@ -4,7 +4,7 @@
 #ifndef FAULTD_DELAY_H
 #define FAULTD_DELAY_H
 
-#include "match.h"
+#include "filter.h"
 
 #define MAX_DELAY_NS 5000000000ULL /* while a thread sleeps, the kernel frees no sleepable program */
 
@@ -25,27 +25,37 @@ enum outcome {
 
 #define ANCESTOR(level) bpf_get_current_ancestor_cgroup_id(level)
 
-static __always_inline int call_fits(const struct rule *rule, __u32 call)
+/* delay +- jitter, evenly. */
+static __always_inline __u64 spread(__u64 delay, __u64 jitter, __u64 thrown)
 {
-	return call < MAX_SYSCALL && (rule->calls[(call / 64) % (MAX_SYSCALL / 64)] >> (call % 64)) & 1;
+	if (jitter > MAX_DELAY_NS)
+		jitter = MAX_DELAY_NS;
+	/* In steps of 1 us, so that the product fits. */
+	delay += ((2 * jitter) >> 10) * thrown >> 22;
+	return delay > jitter ? delay - jitter : 0;
 }
 
-/* delay +- jitter, evenly, for match number n; with a seed the same each time. */
-static __always_inline __u64 roll_delay(const struct rule *rule, __u64 n)
+/* A distribution is a straight line between each two of its quantiles. */
+static __always_inline __u64 draw(__u32 slot, __u32 thrown)
+{
+	struct quantiles *quantiles = bpf_map_lookup_elem(&faultd_quantiles, &slot);
+	__u32 step = thrown >> 24;
+
+	if (!quantiles)
+		return 0;
+	__u64 low = quantiles->ns[step], high = quantiles->ns[step + 1];
+
+	return low + ((high - low) >> 8) * (thrown & 0xffffff) / (1 << 16);
+}
+
+/* The delay of match number n of the rule in a slot; with a seed the same each time. */
+static __always_inline __u64 roll_delay(const struct rule *rule, __u32 slot, __u64 n)
 {
 	__u64 delay = READ_ONCE(rule->delay_ns), jitter = READ_ONCE(rule->jitter_ns);
 
-	if (!jitter)
-		return delay;
-	if (jitter > MAX_DELAY_NS)
-		jitter = MAX_DELAY_NS;
-	__u64 dice = bpf_get_prandom_u32();
-
-	if (rule->flags & RULE_SEEDED)
-		dice = (__u32)mix(~rule->seed + n * 0x9e3779b97f4a7c15ULL);
-	/* In steps of 1 us, so that the product fits. */
-	delay += ((2 * jitter) >> 10) * dice >> 22;
-	return delay > jitter ? delay - jitter : 0;
+	if (rule->flags & RULE_QUANTILES)
+		return draw(slot, dice(rule, n, SALT_DELAY));
+	return jitter ? spread(delay, jitter, dice(rule, n, SALT_DELAY)) : delay;
 }
 
 /* Counts what became of a delay, for one of its rules, if that is still the same. */
@@ -55,7 +65,7 @@ LOOP_BODY int settle_part(const struct rule_ref *ref, enum outcome outcome, __u6
 		return 0;
 	__u32 slot = ref->slot; /* before 6.3 a key must lie on the stack */
 	struct rule *rule = bpf_map_lookup_elem(&faultd_rules, &slot);
-	struct stat *stat = stat_of(slot);
+	struct stat *stat = rule ? stat_of(rule) : 0;
 
 	if (!rule || !stat || rule->serial != ref->serial)
 		return 0;
@@ -78,19 +88,19 @@ static __always_inline void settle(const struct delay *delay, enum outcome outco
 }
 
 /* Tries a rule, and adds what it gives to the delay. */
-LOOP_BODY int delay_rule(const struct rule_ref *ref, const struct permit *permit, __u32 call, struct delay *delay)
+LOOP_BODY int delay_rule(const struct rule_ref *ref, const struct permit *permit, const struct call *call, struct delay *delay)
 {
-	if (!ref || !permit || !delay)
+	if (!ref || !permit || !call || !delay)
 		return 0;
 	struct rule *rule = rule_at(ref->slot, ref->serial, permit);
-	struct stat *stat = stat_of(ref->slot);
+	struct stat *stat = rule ? stat_of(rule) : 0;
 
 	if (!rule || !stat || rule->action != ACTION_DELAY || rule->mechanism != MECHANISM)
 		return 0;
 	atomic_inc(&stat->evaluated);
-	if (!call_fits(rule, call))
+	if (!call_fits(rule, call->number) || !call_is_meant(rule, stat, call))
 		return 0;
-	__u64 number = harm_due(rule, stat, 0);
+	__u64 number = harm_due(rule, stat, scope_of(rule));
 	__u32 part = delay->count;
 
 	if (!number)
@@ -101,12 +111,12 @@ LOOP_BODY int delay_rule(const struct rule_ref *ref, const struct permit *permit
 	}
 	delay->parts[part] = *ref;
 	delay->count = part + 1;
-	delay->ns += roll_delay(rule, number);
+	delay->ns += roll_delay(rule, ref->slot, number);
 	return 0;
 }
 
 /* The delay that a call of the current thread is due; count is 0 if none is. */
-static __always_inline void decide(__u32 call, struct delay *delay)
+static __always_inline void decide(const struct call *call, struct delay *delay)
 {
 	struct rule_set *set = find_rule_set(HOOK_SYSCALL, ANCESTOR);
 

@@ -10,7 +10,7 @@
 #include <linux/types.h>
 #include <bpf/bpf_helpers.h>
 
-#define FAULTD_ABI 1
+#define FAULTD_ABI 2
 
 #define MAX_RULES 1024       /* rules at once on a node */
 #define MAX_RULES_PER_SET 16 /* rules that one target and its ancestors may have for one hook */
@@ -20,19 +20,29 @@
 #define MAX_SYSCALL 512
 #define MAX_SLEEPERS 1024
 #define MAX_PARTS 4 /* rules that one delay is made of */
+#define MAX_ERRORS 8
+#define MAX_PREDICATES 4
+#define COMM_SIZE 16
+#define QUANTILES 256 /* steps of a distribution */
 #define SLEEP_PAGE 4096
 
 /* Families of hooks; a rule belongs to one. */
 enum hook {
 	HOOK_CONNECT = 1,
 	HOOK_PACKET = 2,
-	HOOK_SYSCALL = 3,
+	HOOK_SYSCALL = 3,  /* delays of system calls */
+	HOOK_RESULT = 4,   /* results of system calls: errors, calls that are not made, short calls */
+	HOOK_SECURITY = 5, /* errors of security hooks, on files and sockets */
+	HOOK_BLOCK = 6,    /* errors of requests to block devices */
+	HOOK_MEMORY = 7,   /* failed allocations of the kernel */
 };
 
 enum action {
-	ACTION_ERRNO = 1, /* fail with rule.error */
-	ACTION_LOSE = 2,  /* lose the packet */
-	ACTION_DELAY = 3, /* sleep rule.delay_ns */
+	ACTION_ERRNO = 1,   /* fail with one of rule.error */
+	ACTION_LOSE = 2,    /* lose the packet */
+	ACTION_DELAY = 3,   /* sleep rule.delay_ns */
+	ACTION_PRETEND = 4, /* the call is not made and returns rule.result */
+	ACTION_SHORT = 5,   /* the call is made with a smaller count, see rule.result */
 };
 
 /* How a system call is reached. Each object serves the rules of its own mechanism, so that two never serve one rule. */
@@ -41,15 +51,108 @@ enum mechanism {
 	MECHANISM_TASK_WORK = 2,
 	MECHANISM_CLONES = 3,
 	MECHANISM_SPIN = 4,
+	MECHANISM_FMOD_RET = 5,
+	MECHANISM_OVERRIDE = 6,
+	MECHANISM_UPROBE = 7,
+};
+
+/* What a security hook is about; a rule has a set of them (1 << op). */
+enum op {
+	OP_OPEN,
+	OP_CREATE,
+	OP_READ,
+	OP_WRITE,
+	OP_TRUNCATE,
+	OP_UNLINK,
+	OP_RENAME,
+	OP_MKDIR,
+	OP_RMDIR,
+	OP_LINK,
+	OP_STAT,
+	OP_SETATTR,
+	OP_MMAP,
+	OP_EXEC,
+	OP_LOCK,
+	OP_IOCTL,
+	OP_SOCKET,
+	OP_BIND,
+	OP_CONNECT,
+	OP_LISTEN,
+	OP_ACCEPT,
+	OP_SEND,
+	OP_RECEIVE,
+	OP_SHUTDOWN,
+	OP_FORK,
 };
 
 enum rule_flag {
-	RULE_PEERS = 1,    /* the peers trie decides; else every peer fits */
-	RULE_SEEDED = 2,   /* dice from (seed, match number) */
-	RULE_PER_FLOW = 4, /* dice from (seed, flow) */
+	RULE_PEERS = 1,        /* the peers trie decides; else every peer fits */
+	RULE_SEEDED = 2,       /* dice from (seed, match number) */
+	RULE_PER_FLOW = 4,     /* dice from (seed, flow) */
 	RULE_EGRESS = 8,
 	RULE_INGRESS = 16,
-	RULE_OPENING = 32, /* of TCP only the segments that open a connection */
+	RULE_OPENING = 32,     /* of TCP only the segments that open a connection */
+	RULE_PER_THREAD = 64,  /* dice from (seed, thread) */
+	RULE_PER_PROCESS = 128, /* dice from (seed, process) */
+	RULE_QUANTILES = 256,  /* the delay is drawn from the rule's quantiles */
+	RULE_COUNT = 512,      /* ACTION_PRETEND: a call that writes returns the count that its caller asked for */
+	RULE_SHARE = 1024,     /* ACTION_SHORT: result is a share of the count in 1/65536; else it is a number of bytes */
+	RULE_BEYOND = 2048,    /* of writes and truncations only those that make the file grow */
+};
+
+/* An error and how likely it is: chosen when the dice, in [0, 2^32), is below; the last one is chosen in any case. */
+struct weighted_error {
+	__u32 below;
+	__s32 error; /* -4095..-1 */
+};
+
+enum predicate_op {
+	EQUAL = 1,
+	NOT_EQUAL,
+	LESS,
+	LESS_EQUAL,
+	GREATER,
+	GREATER_EQUAL,
+	ANY_BIT, /* argument & value */
+	NO_BIT,  /* !(argument & value) */
+};
+
+/* A condition on an argument of the call, as unsigned numbers. */
+struct predicate {
+	__u64 value;
+	__u64 mask; /* of the argument: all bits, or the low 32 for an int */
+	__u32 argument; /* 0..5 */
+	__u32 op;       /* enum predicate_op */
+};
+
+enum filter_flag {
+	FILTER_COMM = 1,
+	FILTER_UID = 2,
+	FILTER_FD = 4,
+	FILTER_FD_TYPE = 8,
+	FILTER_EXECUTABLE = 16, /* the rule's second glob table */
+	FILTER_PATH = 32,       /* the rule's first glob table */
+};
+
+/* What a descriptor is; a rule has a set of them. */
+enum fd_type {
+	FD_FILE = 1, /* regular files and directories */
+	FD_SOCKET = 2,
+	FD_PIPE = 4,
+	FD_TTY = 8,
+	FD_OTHER = 16,
+};
+
+/* Which of the target's calls are meant. Everything must fit. */
+struct filter {
+	__u32 flags; /* enum filter_flag */
+	__u32 predicates;
+	struct predicate predicate[MAX_PREDICATES];
+	char comm[COMM_SIZE];
+	__u32 uid;
+	__u32 fd_types;
+	__u32 fd_low;
+	__u32 fd_high;
 };
 
 /* One fault as the kernel sees it. A slot of the rules array; serial tells its users apart. */
@@ -66,13 +169,23 @@ struct rule {
 	__u32 serial;
 	__u32 flags;
 	__u32 action;
-	__s32 error; /* -4095..-1 */
+	__u32 stat; /* slot of the counters: the parts of a fault share those of its first rule */
 	__u16 protocol; /* IPPROTO_*, 0: any */
 	__u16 ports;    /* how many of port_lo/hi count; 0: any */
-	__u32 mechanism; /* of HOOK_SYSCALL: the one whose programs serve the rule (enum mechanism) */
+	__u32 mechanism; /* of calls: the one whose programs serve the rule (enum mechanism) */
 	__u16 port_lo[MAX_PORTS]; /* of the peer, host byte order */
 	__u16 port_hi[MAX_PORTS];
-	__u64 calls[MAX_SYSCALL / 64];
+	__u64 calls[MAX_SYSCALL / 64]; /* of HOOK_SECURITY: all zero means any */
+	__u64 interval_ns; /* at least so long between two injections; 0: no limit */
+	__s64 result;      /* of ACTION_PRETEND and ACTION_SHORT */
+	__u32 ops;         /* of HOOK_SECURITY: set of enum op */
+	__u32 errors;      /* how many of error count */
+	struct weighted_error error[MAX_ERRORS];
+	struct filter filter;
+	__u64 sector_low; /* of HOOK_BLOCK, in units of 512 bytes; both ends included */
+	__u64 sector_high;
+	__u32 device;     /* of HOOK_BLOCK: dev_t of the kernel */
+	__u32 bio_flags;  /* of HOOK_BLOCK: what is meant, see block.c */
 };
 
 /* What happened to a rule, by slot. matched = injected + not_applied + spared + those asleep now. A rule that was not
@@ -86,6 +199,36 @@ struct stat {
 	__u64 cut_short;
 	__u64 hits; /* max_hits tickets taken */
 	__u64 first_ns; /* when harm was first done, CLOCK_MONOTONIC */
+	__u64 next_ns;  /* not before this the next injection, with interval_ns */
+	__u64 unknown;  /* calls that a filter could not judge: no path, no descriptor; they are not matched */
+	__u64 pad[6];
+};
+
+/* What the arguments of a call are: number of the argument + 1, 0: there is none. */
+struct call_shape {
+	__u8 fd;    /* the descriptor it is about */
+	__u8 count; /* how many bytes it shall move */
+	__u8 iov;   /* or the vector of buffers, whose length follows */
+	__u8 writes; /* 1: it returns how many bytes it wrote */
+};
+
+/* A distribution of delays: quantile i of QUANTILES, in ns. */
+struct quantiles {
+	__u64 ns[QUANTILES + 1];
+};
+
+#define GLOB_ENTRIES 32768
+#define GLOB_SLACK 256 /* what a class may add to the last state */
+#define GLOB_USES 2    /* tables that a rule may have */
+
+/* The globs of a rule as one automaton over the bytes of a path (glob.go). A state is named by the offset in bytes of its row
+ * in next; a row has a column for each class of bytes, from 1. */
+struct glob_table {
+	__u8 class_of[256];
+	__u16 start;
+	__u16 all; /* from here on everything fits; 0: there is no such state */
+	__u16 pad[2];
+	__u16 next[GLOB_ENTRIES + GLOB_SLACK]; /* column 0: 1 if the path fits that ends here. State 0: nothing fits any more */
 };
 
 /* The levels of the tree at which there are targets for a hook: level + 1, deepest first, 0 ends the list. */

@@ -14,6 +14,8 @@ import (
 // Counters is what happened to a rule. Matched = Injected + NotApplied + Spared once no call is in flight.
 type Counters struct {
 	Evaluated, Matched, Injected, NotApplied, Spared, CutShort, Missed uint64
+	// Unknown are calls that a filter could not judge; they are not matched.
+	Unknown uint64
 	// First is when harm was first done; zero: never.
 	First time.Time
 }
@@ -62,26 +64,25 @@ func (k *Kernel) install(hook Hook, t Target, r Rule, attach, rest attachFunc) (
 	if in.encoded, err = r.encode(k.sw.Generation(), in.serial); err != nil {
 		return nil, err
 	}
+	in.encoded.Stat = uint32(slot)
+	if r.shares != nil {
+		in.encoded.Stat, in.encoded.Seed = uint32(r.shares.slot), r.shares.encoded.Seed
+	}
 	k.slots[slot] = in
 	clear(k.stats.bytes[slot*statSize : (slot+1)*statSize])
-	if err := in.fill(r.Peers, attach, rest); err != nil {
+	if err := in.fill(r, attach, rest); err != nil {
 		return nil, errors.Join(err, in.remove())
 	}
 	return in, nil
 }
 
-func (in *Installed) fill(peers []netip.Prefix, attach, rest attachFunc) error {
+func (in *Installed) fill(r Rule, attach, rest attachFunc) error {
 	k := in.kernel
-	if slices.ContainsFunc(peers, holdsMapped) {
-		// First, so that 0.0.0.0/0, which is the same entry, goes over it.
-		if err := in.writePeer(netip.PrefixFrom(netip.IPv4Unspecified(), 0), 0); err != nil {
-			return err
-		}
+	if err := in.writePeers(r.Peers); err != nil {
+		return err
 	}
-	for _, prefix := range peers {
-		if err := in.writePeer(prefix, 1); err != nil {
-			return err
-		}
+	if err := in.writeQuantiles(r.Quantiles); err != nil {
+		return err
 	}
 	if err := k.maps["faultd_rules"].Put(uint32(in.slot), in.encoded); err != nil {
 		return fmt.Errorf("write the rule: %w", err)
@@ -96,6 +97,21 @@ func (in *Installed) fill(peers []netip.Prefix, attach, rest attachFunc) error {
 		return err
 	}
 	return in.use(rest)
+}
+
+func (in *Installed) writePeers(peers []netip.Prefix) error {
+	if slices.ContainsFunc(peers, holdsMapped) {
+		// First, so that 0.0.0.0/0, which is the same entry, goes over it.
+		if err := in.writePeer(netip.PrefixFrom(netip.IPv4Unspecified(), 0), 0); err != nil {
+			return err
+		}
+	}
+	for _, prefix := range peers {
+		if err := in.writePeer(prefix, 1); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (in *Installed) use(attach attachFunc) error {
@@ -132,7 +148,25 @@ func (k *Kernel) freeSlot() (int, error) {
 	return 0, fmt.Errorf("%w: this node has %d, which is the limit; stop one first", ErrFull, maxRules)
 }
 
-// Update changes dice, delay and deadline; counters, peers, ports and calls stay.
+// writeQuantiles makes the rule's distribution that one; nil: it has none.
+func (in *Installed) writeQuantiles(quantiles *[Quantiles + 1]uint64) error {
+	if quantiles == nil {
+		return nil
+	}
+	if err := in.kernel.maps["faultd_quantiles"].Put(uint32(in.slot), sharedQuantiles{Ns: *quantiles}); err != nil {
+		return fmt.Errorf("write the distribution of the delay: %w", err)
+	}
+	return nil
+}
+
+func (in *Installed) deleteQuantiles() error {
+	if err := in.kernel.maps["faultd_quantiles"].Delete(uint32(in.slot)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return fmt.Errorf("delete the distribution of the delay: %w", err)
+	}
+	return nil
+}
+
+// Update changes dice, delay, errors and deadline; counters, peers, ports, calls and globs stay.
 func (in *Installed) Update(r Rule) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -146,7 +180,10 @@ func (in *Installed) Update(r Rule) error {
 	if r.Seed == nil {
 		e.Seed = in.encoded.Seed
 	}
-	e.Mechanism = in.encoded.Mechanism
+	e.Mechanism, e.Stat, e.Calls, e.Ops = in.encoded.Mechanism, in.encoded.Stat, in.encoded.Calls, in.encoded.Ops
+	if err := in.writeQuantiles(r.Quantiles); err != nil {
+		return err
+	}
 	if err := in.kernel.maps["faultd_rules"].Update(uint32(in.slot), e, ebpf.UpdateExist); err != nil {
 		return fmt.Errorf("update the rule: %w", err)
 	}
@@ -165,8 +202,8 @@ func (in *Installed) Counters() Counters {
 }
 
 func (in *Installed) read() Counters {
-	at := func(i int) uint64 { return in.kernel.stats.word(in.slot*statSize + i*8).Load() }
-	c := Counters{Evaluated: at(0), Matched: at(1), Injected: at(2), NotApplied: at(3), Spared: at(4), CutShort: at(5)}
+	at := func(i int) uint64 { return in.kernel.stats.word(int(in.encoded.Stat)*statSize + i*8).Load() }
+	c := Counters{Evaluated: at(0), Matched: at(1), Injected: at(2), NotApplied: at(3), Spared: at(4), CutShort: at(5), Unknown: at(9)}
 	if ns := at(7); ns != 0 {
 		c.First = time.Now().Add(time.Duration(int64(ns) - Monotonic()))
 	}
@@ -233,7 +270,7 @@ func (in *Installed) remove() error {
 	k := in.kernel
 	errs := []error{in.Disarm()}
 	k.leave(in)
-	errs = append(errs, k.publish(in.hook), in.release(), in.deletePeers())
+	errs = append(errs, k.publish(in.hook), in.release(), in.deletePeers(), in.deleteQuantiles())
 	in.mu.Lock()
 	if in.final == nil {
 		final := in.read()

@@ -25,6 +25,13 @@ func TestMain(m *testing.M) {
 		dialMany(os.Args[2], os.Args[3])
 		return
 	}
+	if len(os.Args) > 1 && os.Args[1] == "file" {
+		if err := workFile(os.Args[2], os.Args[3:]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	os.Exit(m.Run())
 }
 
@@ -149,7 +156,7 @@ func checkSum(t *testing.T, c Counters) {
 }
 
 func refuse(percent float64) Rule {
-	return Rule{Action: ActionErrno, Errno: int(unix.ECONNREFUSED), Percent: percent, Until: time.Now().Add(time.Minute)}
+	return Rule{Action: ActionErrno, Errnos: []WeightedErrno{{int(unix.ECONNREFUSED), 1}}, Percent: percent, Until: time.Now().Add(time.Minute)}
 }
 
 func TestConnectHurtsOnlyItsTarget(t *testing.T) {
@@ -246,7 +253,7 @@ func TestNestedTargetsRollOnce(t *testing.T) {
 	k, address := openKernel(t), listen(t)
 	outer := newTarget(t)
 	inner := newTarget(t, outer)
-	old, err := k.InstallConnect(inner, Rule{Action: ActionErrno, Errno: int(unix.ETIMEDOUT), Percent: 100, MaxHits: 80, Until: time.Now().Add(time.Minute)})
+	old, err := k.InstallConnect(inner, Rule{Action: ActionErrno, Errnos: []WeightedErrno{{int(unix.ETIMEDOUT), 1}}, Percent: 100, MaxHits: 80, Until: time.Now().Add(time.Minute)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -29,7 +29,7 @@ struct {
 /* Where to look for targets, by hook. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 4);
+	__uint(max_entries, 8);
 	__type(key, __u32);
 	__type(value, struct levels);
 } faultd_levels SEC(".maps");
@@ -65,6 +65,23 @@ struct {
 	__type(key, struct peer_key);
 	__type(value, __u32);
 } faultd_peers SEC(".maps");
+
+/* By number. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MAX_SYSCALL);
+	__type(key, __u32);
+	__type(value, struct call_shape);
+} faultd_calls SEC(".maps");
+
+/* Of rules with RULE_QUANTILES, by slot. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MAX_RULES);
+	__type(key, __u32);
+	__type(value, struct quantiles);
+} faultd_quantiles SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -61,8 +61,11 @@ static __always_inline struct rule *rule_at(__u32 slot, __u32 serial, const stru
 	return rule;
 }
 
-static __always_inline struct stat *stat_of(__u32 slot)
+/* The counters of a rule: its own, or those that it shares with the other parts of its fault. */
+static __always_inline struct stat *stat_of(const struct rule *rule)
 {
+	__u32 slot = rule->stat;
+
 	return bpf_map_lookup_elem(&faultd_stats, &slot);
 }
 
@@ -76,19 +79,48 @@ static __always_inline __u64 mix(__u64 x)
 	return x ^ (x >> 31);
 }
 
-/* A number in [0, 2^32) for match number n; flow is 0 unless the rule rolls per flow. */
-static __always_inline __u32 roll(const struct rule *rule, __u64 n, __u64 flow)
+/* For match number n: the same number each time with a seed. salt tells several throws for one match apart. */
+static __always_inline __u32 dice(const struct rule *rule, __u64 n, __u64 salt)
 {
-	if (rule->flags & RULE_PER_FLOW)
-		return (__u32)mix(rule->seed + flow);
 	if (rule->flags & RULE_SEEDED)
-		return (__u32)mix(rule->seed + n * 0x9e3779b97f4a7c15ULL);
+		return (__u32)mix((rule->seed ^ salt) + n * 0x9e3779b97f4a7c15ULL);
 	return bpf_get_prandom_u32();
+}
+
+#define SALT_DELAY ~0ULL
+#define SALT_ERROR 0x5851f42d4c957f2dULL
+
+/* A number in [0, 2^32) for match number n; scope is what the rule rolls for: 0, or a flow, thread or process. */
+static __always_inline __u32 roll(const struct rule *rule, __u64 n, __u64 scope)
+{
+	if (rule->flags & (RULE_PER_FLOW | RULE_PER_THREAD | RULE_PER_PROCESS))
+		return (__u32)mix(rule->seed + scope);
+	return dice(rule, n, 0);
+}
+
+/* What the current thread's calls are rolled for. */
+static __always_inline __u64 scope_of(const struct rule *rule)
+{
+	if (rule->flags & RULE_PER_THREAD)
+		return mix((__u32)bpf_get_current_pid_tgid());
+	if (rule->flags & RULE_PER_PROCESS)
+		return mix(bpf_get_current_pid_tgid() >> 32);
+	return 0;
+}
+
+/* Whether the rate allows an injection now; who gets a yes has used it up. */
+static __always_inline int rate_allows(const struct rule *rule, struct stat *stat)
+{
+	__u64 next = READ_ONCE(stat->next_ns), now = bpf_ktime_get_ns();
+
+	if (!rule->interval_ns)
+		return 1;
+	return now >= next && __sync_val_compare_and_swap(&stat->next_ns, next, now + rule->interval_ns) == next;
 }
 
 /* Counts a match and decides. If harm is due: the number of the match, from 1, and the caller must count it injected or
  * not_applied. 0: it is spared. */
-static __always_inline __u64 harm_due(const struct rule *rule, struct stat *stat, __u64 flow)
+static __always_inline __u64 harm_due(const struct rule *rule, struct stat *stat, __u64 scope)
 {
 	__u64 n = __sync_fetch_and_add(&stat->matched, 1);
 
@@ -96,11 +128,13 @@ static __always_inline __u64 harm_due(const struct rule *rule, struct stat *stat
 		goto spared;
 	if (rule->every_nth > 1 && (n - rule->skip_first + 1) % rule->every_nth != 0)
 		goto spared;
-	if (roll(rule, n, flow) >= rule->threshold)
+	if (roll(rule, n, scope) >= rule->threshold)
+		goto spared;
+	if (rule->max_hits && READ_ONCE(stat->hits) >= rule->max_hits)
+		goto spared;
+	if (!rate_allows(rule, stat))
 		goto spared;
 	if (rule->max_hits) {
-		if (READ_ONCE(stat->hits) >= rule->max_hits)
-			goto spared;
 		if (__sync_fetch_and_add(&stat->hits, 1) >= rule->max_hits) {
 			__sync_fetch_and_add(&stat->hits, -1ULL);
 			goto spared;
@@ -110,6 +144,18 @@ static __always_inline __u64 harm_due(const struct rule *rule, struct stat *stat
 spared:
 	atomic_inc(&stat->spared);
 	return 0;
+}
+
+/* The error of match number n (as from harm_due), negative; 0: the rule has none that can be returned. */
+static __always_inline __s64 choose_error(const struct rule *rule, __u64 n)
+{
+	__u32 thrown = rule->errors > 1 ? dice(rule, n, SALT_ERROR) : 0;
+	__s64 error = 0;
+
+	for (__u32 i = 0; i < MAX_ERRORS; i++)
+		if (!error && i < rule->errors && (i + 1 == rule->errors || thrown < rule->error[i].below))
+			error = rule->error[i].error;
+	return error < 0 && error >= -4095 ? error : 0;
 }
 
 static __always_inline void count_injected(struct stat *stat, __u64 now)
@@ -125,6 +171,18 @@ static __always_inline void count_not_applied(const struct rule *rule, struct st
 	if (rule->max_hits)
 		__sync_fetch_and_add(&stat->hits, -1ULL);
 	atomic_inc(&stat->not_applied);
+}
+
+/* Does the harm of match number n where it is an error: counts it, and gives the error (negative), or 0. */
+static __always_inline __s64 fail_with(const struct rule *rule, struct stat *stat, const struct permit *permit, __u64 n)
+{
+	__s64 error = choose_error(rule, n);
+
+	if (error)
+		count_injected(stat, permit->now);
+	else
+		count_not_applied(rule, stat);
+	return error;
 }
 
 #endif

@@ -7,16 +7,41 @@ import (
 	"time"
 )
 
-// SyscallMechanism is a way in which system calls are delayed.
+// SyscallMechanism is a way in which system calls are reached.
 type SyscallMechanism string
 
-// The mechanisms, best first.
+// The mechanisms.
 const (
 	MechanismLSM      SyscallMechanism = "lsm"
 	MechanismTaskWork SyscallMechanism = "task-work"
 	MechanismClones   SyscallMechanism = "clones"
 	MechanismSpin     SyscallMechanism = "spin"
+	MechanismFmodRet  SyscallMechanism = "fmod-ret"
+	MechanismOverride SyscallMechanism = "override"
 )
+
+// Mechanisms are those that a fault takes, one for each group of its calls.
+type Mechanisms []SyscallMechanism
+
+// String joins the names with "+".
+func (m Mechanisms) String() string {
+	names := make([]string, len(m))
+	for i, one := range m {
+		names[i] = string(one)
+	}
+	return strings.Join(names, "+")
+}
+
+// mechanismsFor are those that can do what an action is, best first.
+func mechanismsFor(action Action) Mechanisms {
+	switch action {
+	case ActionDelay:
+		return Mechanisms{MechanismLSM, MechanismTaskWork, MechanismClones, MechanismSpin}
+	case ActionErrno, ActionPretend:
+		return Mechanisms{MechanismFmodRet, MechanismOverride}
+	}
+	return nil
+}
 
 // maxSpin is the longest delay that is waited out on the CPU.
 const maxSpin = 100 * time.Microsecond
@@ -35,17 +60,25 @@ func (m SyscallMechanism) number() uint32 {
 		return 3
 	case MechanismSpin:
 		return 4
+	case MechanismFmodRet:
+		return 5
+	case MechanismOverride:
+		return 6
 	}
 	return 0
 }
 
-// Sleeps says whether the mechanism needs a guard.
-func (m SyscallMechanism) Sleeps() bool { return m != MechanismSpin }
+// needsGuard says whether threads sleep by one of the mechanisms, for which there must be a guard.
+func (r Rule) needsGuard(m SyscallMechanism) bool {
+	return r.Action == ActionDelay && m != MechanismSpin
+}
 
-// SyscallMechanism says which mechanism delays all these calls on this kernel, by trying. delay is the longest,
-// jitter included. Without one the error wraps ErrNotSupported and says per mechanism why not, and what would work.
-func (k *Kernel) SyscallMechanism(calls []string, delay time.Duration) (SyscallMechanism, error) {
-	return k.chooseMechanism(calls, delay, func(m SyscallMechanism) error { return k.tryMechanism(m, calls) })
+// hook is the family that a rule for calls belongs to.
+func (r Rule) hook() Hook {
+	if r.Action == ActionDelay {
+		return HookSyscall
+	}
+	return HookResult
 }
 
 // attachError says that a mechanism does not work here; any other error has nothing to do with mechanisms.
@@ -54,60 +87,44 @@ type attachError struct{ error }
 // Unwrap gives what went wrong.
 func (e attachError) Unwrap() error { return e.error }
 
-// chooseMechanism goes through the mechanisms, best first, to the first one that use can attach.
-func (k *Kernel) chooseMechanism(calls []string, delay time.Duration, use func(SyscallMechanism) error) (SyscallMechanism, error) {
-	if _, err := CallNumbers(calls); err != nil {
-		return "", fmt.Errorf("calls: %w", err)
-	}
-	if delay <= 0 || delay > MaxDelay {
-		return "", fmt.Errorf("delay %v: must be above 0 and at most %v, jitter included", delay, MaxDelay)
-	}
-	var reasons []string
-	for _, m := range []SyscallMechanism{MechanismLSM, MechanismTaskWork, MechanismClones, MechanismSpin} {
-		err := k.precheck(m, calls, delay)
-		if err == nil {
-			if err = use(m); err == nil {
-				return m, nil
-			}
-			if !errors.As(err, new(attachError)) {
-				return "", err
-			}
-		}
-		reasons = append(reasons, fmt.Sprintf("%s: %v", m, err))
-	}
-	return "", fmt.Errorf("delay %s: %w: %s. %s", strings.Join(calls, ", "), ErrNotSupported, strings.Join(reasons, "; "), nearest(calls))
-}
-
 // precheck finds what attaching would not.
-func (k *Kernel) precheck(m SyscallMechanism, calls []string, delay time.Duration) error {
+func (k *Kernel) precheck(m SyscallMechanism, call string, r Rule) error {
 	if k.disabled[string(m)] {
 		return errors.New("switched off")
 	}
-	if m.Sleeps() {
+	if r.needsGuard(m) {
 		if err := CanSleep(); err != nil {
 			return err
 		}
 	}
 	switch m {
 	case MechanismLSM:
-		return k.precheckLSM(calls)
+		return k.precheckLSM(call)
 	case MechanismSpin:
-		if delay > maxSpin {
-			return fmt.Errorf("%v is too long to wait on the CPU, the limit is %v", delay, maxSpin)
+		if most := r.longest(); most > maxSpin {
+			return fmt.Errorf("%v is too long to wait on the CPU, the limit is %v", most, maxSpin)
+		}
+	case MechanismFmodRet:
+		if r.Action == ActionPretend && r.Result == 0 && !(r.Count && WritesBytes(call)) {
+			return errors.New("it cannot pretend 0")
 		}
 	}
 	return nil
 }
 
-// precheckLSM: the calls need hooks, and the hooks must run; that they do is found out once.
-func (k *Kernel) precheckLSM(calls []string) error {
-	for _, call := range calls {
-		if lsmHook(call) == "" {
-			return fmt.Errorf("%s has no security hook that may sleep", call)
-		}
+// longest is the longest delay that the rule may give.
+func (r Rule) longest() time.Duration {
+	if r.Quantiles != nil {
+		return time.Duration(r.Quantiles[Quantiles])
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
+	return r.Delay + r.Jitter
+}
+
+// precheckLSM: the call needs a hook, and the hooks must run; that they do is found out once.
+func (k *Kernel) precheckLSM(call string) error {
+	if lsmHook(call) == "" {
+		return fmt.Errorf("%s has no security hook that may sleep", call)
+	}
 	if k.lsmFired {
 		return nil
 	}
@@ -116,19 +133,14 @@ func (k *Kernel) precheckLSM(calls []string) error {
 	return err
 }
 
-// tryMechanism attaches everything once, while the calls of no target are delayed yet, and lets go.
-func (k *Kernel) tryMechanism(m SyscallMechanism, calls []string) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	attached, err := k.attachSyscall(m, calls)
-	if err != nil {
-		return err
-	}
-	return attached.Close()
-}
-
 // nearest says what would work instead.
-func nearest(calls []string) string {
+func nearest(calls []string, r Rule) string {
+	switch r.Action {
+	case ActionErrno:
+		return "What would work: a kernel with CONFIG_FUNCTION_ERROR_INJECTION, or one that lets fmod_ret programs on system calls (seen on 7.3)"
+	case ActionPretend:
+		return "What would work: a kernel with CONFIG_BPF_KPROBE_OVERRIDE; a result other than 0 also where an error can be injected"
+	}
 	var reachable []string
 	for _, call := range calls {
 		if lsmHook(call) != "" {

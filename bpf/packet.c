@@ -112,7 +112,7 @@ LOOP_BODY int packet_rule(const struct rule_ref *ref, const struct permit *permi
 	if (!ref || !permit || !packet)
 		return 0;
 	struct rule *rule = rule_at(ref->slot, ref->serial, permit);
-	struct stat *stat = stat_of(ref->slot);
+	struct stat *stat = rule ? stat_of(rule) : 0;
 
 	if (!rule || !stat)
 		return 0;

@@ -16,10 +16,12 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	packetMapFaultdCalls     = "faultd_calls"
 	packetMapFaultdKill      = "faultd_kill"
 	packetMapFaultdLease     = "faultd_lease"
 	packetMapFaultdLevels    = "faultd_levels"
 	packetMapFaultdPeers     = "faultd_peers"
+	packetMapFaultdQuantiles = "faultd_quantiles"
 	packetMapFaultdRules     = "faultd_rules"
 	packetMapFaultdSleep     = "faultd_sleep"
 	packetMapFaultdSleepers  = "faultd_sleepers"
@@ -82,15 +84,17 @@ type packetProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type packetMapSpecs struct {
-	FaultdKill     *ebpf.MapSpec `ebpf:"faultd_kill"`
-	FaultdLease    *ebpf.MapSpec `ebpf:"faultd_lease"`
-	FaultdLevels   *ebpf.MapSpec `ebpf:"faultd_levels"`
-	FaultdPeers    *ebpf.MapSpec `ebpf:"faultd_peers"`
-	FaultdRules    *ebpf.MapSpec `ebpf:"faultd_rules"`
-	FaultdSleep    *ebpf.MapSpec `ebpf:"faultd_sleep"`
-	FaultdSleepers *ebpf.MapSpec `ebpf:"faultd_sleepers"`
-	FaultdStats    *ebpf.MapSpec `ebpf:"faultd_stats"`
-	FaultdTargets  *ebpf.MapSpec `ebpf:"faultd_targets"`
+	FaultdCalls     *ebpf.MapSpec `ebpf:"faultd_calls"`
+	FaultdKill      *ebpf.MapSpec `ebpf:"faultd_kill"`
+	FaultdLease     *ebpf.MapSpec `ebpf:"faultd_lease"`
+	FaultdLevels    *ebpf.MapSpec `ebpf:"faultd_levels"`
+	FaultdPeers     *ebpf.MapSpec `ebpf:"faultd_peers"`
+	FaultdQuantiles *ebpf.MapSpec `ebpf:"faultd_quantiles"`
+	FaultdRules     *ebpf.MapSpec `ebpf:"faultd_rules"`
+	FaultdSleep     *ebpf.MapSpec `ebpf:"faultd_sleep"`
+	FaultdSleepers  *ebpf.MapSpec `ebpf:"faultd_sleepers"`
+	FaultdStats     *ebpf.MapSpec `ebpf:"faultd_stats"`
+	FaultdTargets   *ebpf.MapSpec `ebpf:"faultd_targets"`
 }
 
 // packetVariableSpecs contains global variables before they are loaded into the kernel.
@@ -120,23 +124,27 @@ func (o *packetObjects) Close() error {
 //
 // It can be passed to loadPacketObjects or ebpf.CollectionSpec.LoadAndAssign.
 type packetMaps struct {
-	FaultdKill     *ebpf.Map `ebpf:"faultd_kill"`
-	FaultdLease    *ebpf.Map `ebpf:"faultd_lease"`
-	FaultdLevels   *ebpf.Map `ebpf:"faultd_levels"`
-	FaultdPeers    *ebpf.Map `ebpf:"faultd_peers"`
-	FaultdRules    *ebpf.Map `ebpf:"faultd_rules"`
-	FaultdSleep    *ebpf.Map `ebpf:"faultd_sleep"`
-	FaultdSleepers *ebpf.Map `ebpf:"faultd_sleepers"`
-	FaultdStats    *ebpf.Map `ebpf:"faultd_stats"`
-	FaultdTargets  *ebpf.Map `ebpf:"faultd_targets"`
+	FaultdCalls     *ebpf.Map `ebpf:"faultd_calls"`
+	FaultdKill      *ebpf.Map `ebpf:"faultd_kill"`
+	FaultdLease     *ebpf.Map `ebpf:"faultd_lease"`
+	FaultdLevels    *ebpf.Map `ebpf:"faultd_levels"`
+	FaultdPeers     *ebpf.Map `ebpf:"faultd_peers"`
+	FaultdQuantiles *ebpf.Map `ebpf:"faultd_quantiles"`
+	FaultdRules     *ebpf.Map `ebpf:"faultd_rules"`
+	FaultdSleep     *ebpf.Map `ebpf:"faultd_sleep"`
+	FaultdSleepers  *ebpf.Map `ebpf:"faultd_sleepers"`
+	FaultdStats     *ebpf.Map `ebpf:"faultd_stats"`
+	FaultdTargets   *ebpf.Map `ebpf:"faultd_targets"`
 }
 
 func (m *packetMaps) Close() error {
 	return _PacketClose(
+		m.FaultdCalls,
 		m.FaultdKill,
 		m.FaultdLease,
 		m.FaultdLevels,
 		m.FaultdPeers,
+		m.FaultdQuantiles,
 		m.FaultdRules,
 		m.FaultdSleep,
 		m.FaultdSleepers,

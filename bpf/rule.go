@@ -14,7 +14,14 @@ const (
 	maxRules       = 1024
 	maxRulesPerSet = 16
 	maxSyscall     = 512
-	statSize       = 64
+	statSize       = 128
+	maxErrors      = 8
+	// MaxPredicates is how many conditions on arguments a rule may have.
+	MaxPredicates = 4
+	// MaxComm is the longest name of a thread, in bytes.
+	MaxComm = 15
+	// Quantiles is how many steps a distribution has.
+	Quantiles = 256
 	// MaxPorts is how many port ranges a rule may have.
 	MaxPorts = 8
 	// MaxLevel is the deepest cgroup level of a target.
@@ -26,9 +33,13 @@ type Hook uint32
 
 // The families (enum hook).
 const (
-	HookConnect Hook = 1
-	HookPacket  Hook = 2
-	HookSyscall Hook = 3
+	HookConnect  Hook = 1
+	HookPacket   Hook = 2
+	HookSyscall  Hook = 3
+	HookResult   Hook = 4
+	HookSecurity Hook = 5
+	HookBlock    Hook = 6
+	HookMemory   Hook = 7
 )
 
 // Action is what a rule does (enum action).
@@ -36,19 +47,27 @@ type Action uint32
 
 // The actions.
 const (
-	ActionErrno Action = 1
-	ActionLose  Action = 2
-	ActionDelay Action = 3
+	ActionErrno   Action = 1
+	ActionLose    Action = 2
+	ActionDelay   Action = 3
+	ActionPretend Action = 4
+	ActionShort   Action = 5
 )
 
 // Flags of a rule (enum rule_flag).
 const (
-	flagPeers   = 1
-	flagSeeded  = 2
-	flagPerFlow = 4
-	flagEgress  = 8
-	flagIngress = 16
-	flagOpening = 32
+	flagPeers      = 1
+	flagSeeded     = 2
+	flagPerFlow    = 4
+	flagEgress     = 8
+	flagIngress    = 16
+	flagOpening    = 32
+	flagPerThread  = 64
+	flagPerProcess = 128
+	flagQuantiles  = 256
+	flagCount      = 512
+	flagShare      = 1024
+	flagBeyond     = 2048
 )
 
 // Target is a cgroup as the kernel side needs it.
@@ -64,71 +83,151 @@ func (t Target) id() uint64 { return t.Ancestors[len(t.Ancestors)-1] }
 // Ports is a range of the peer's ports, both ends included.
 type Ports struct{ Low, High uint16 }
 
+// WeightedErrno is an error and how often it is chosen, in proportion to the other weights of its rule.
+type WeightedErrno struct {
+	Errno  int // positive, 1..4095
+	Weight uint32
+}
+
 // Rule is one fault as the kernel sees it.
 type Rule struct {
-	Action    Action
-	Until     time.Time
-	Percent   float64 // (0,100]
-	Seed      *uint64
-	EveryNth  uint64
-	SkipFirst uint64
-	MaxHits   uint64
-	Errno     int // positive, 1..4095, with ActionErrno
-	Delay     time.Duration
-	Jitter    time.Duration
-	Protocol  uint16 // IPPROTO_*, 0: any
-	Peers     []netip.Prefix
-	Ports     []Ports
-	PerFlow   bool
-	Egress    bool
-	Ingress   bool
-	Opening   bool // of TCP only the segments that open a connection
-	Calls     []int
+	Action     Action
+	Until      time.Time
+	Percent    float64 // (0,100]
+	Seed       *uint64
+	EveryNth   uint64
+	SkipFirst  uint64
+	MaxHits    uint64
+	Rate       float64         // injections per second at most, evenly spaced; 0: no limit
+	Errnos     []WeightedErrno // with ActionErrno, at least one
+	Delay      time.Duration
+	Jitter     time.Duration
+	Quantiles  *[Quantiles + 1]uint64 // of the delay, in ns; instead of Delay and Jitter
+	Protocol   uint16                 // IPPROTO_*, 0: any
+	Peers      []netip.Prefix
+	Ports      []Ports
+	PerFlow    bool
+	PerThread  bool
+	PerProcess bool
+	Egress     bool
+	Ingress    bool
+	Opening    bool // of TCP only the segments that open a connection
+	Calls      []int
+	Filter     CallFilter
+	// Result is what a call that is not made returns (ActionPretend), or the count that a call is made with (ActionShort).
+	Result int64
+	// Count: the result is the count that the caller asked for.
+	Count bool
+	// Share: Result is a share of the count, in 1/65536.
+	Share bool
+	// Beyond: of writes and truncations only those that make the file grow.
+	Beyond bool
+	Ops    Ops
+	// Device, Sectors and BioFlags are of HookBlock.
+	Device   uint32
+	Sectors  [2]uint64
+	BioFlags uint32
 
-	mechanism uint32 // of HookSyscall: whose programs serve the rule
+	mechanism uint32     // whose programs serve the rule
+	shares    *Installed // whose counters it shares; nil: it has its own
 }
 
 // encode checks the numbers that the kernel must be able to trust, and writes the rule in the kernel's form.
 func (r Rule) encode(generation uint64, serial uint32) (sharedRule, error) {
-	if !(r.Percent > 0 && r.Percent <= 100) {
-		return sharedRule{}, fmt.Errorf("percent %v: must be in (0,100]", r.Percent)
-	}
-	if r.Action == ActionErrno && (r.Errno < 1 || r.Errno > 4095) {
-		return sharedRule{}, fmt.Errorf("errno %d: must be in 1..4095", r.Errno)
-	}
-	if len(r.Ports) > MaxPorts {
-		return sharedRule{}, fmt.Errorf("ports: %d ranges, at most %d are possible", len(r.Ports), MaxPorts)
+	if err := r.check(); err != nil {
+		return sharedRule{}, err
 	}
 	e := sharedRule{
 		Generation: generation, UntilNs: monotonicAt(r.Until), Threshold: threshold(r.Percent),
-		EveryNth: r.EveryNth, SkipFirst: r.SkipFirst, MaxHits: r.MaxHits,
+		EveryNth: r.EveryNth, SkipFirst: r.SkipFirst, MaxHits: r.MaxHits, IntervalNs: interval(r.Rate),
 		DelayNs: uint64(r.Delay), JitterNs: uint64(r.Jitter), Serial: serial,
-		Action: uint32(r.Action), Error: int32(-r.Errno), Protocol: r.Protocol, Ports: uint16(len(r.Ports)),
-		Mechanism: r.mechanism,
+		Action: uint32(r.Action), Protocol: r.Protocol, Ports: uint16(len(r.Ports)), Mechanism: r.mechanism,
+		Result: r.Result, Ops: uint32(r.Ops), Flags: r.flags(), Filter: r.Filter.encode(),
+		Device: r.Device, SectorLow: r.Sectors[0], SectorHigh: r.Sectors[1], BioFlags: r.BioFlags,
 	}
 	e.Seed = rand.Uint64()
 	if r.Seed != nil {
 		e.Seed = *r.Seed
 	}
-	for _, f := range []struct {
-		on   bool
-		flag uint32
-	}{{len(r.Peers) > 0, flagPeers}, {r.Seed != nil, flagSeeded}, {r.PerFlow, flagPerFlow}, {r.Egress, flagEgress},
-		{r.Ingress, flagIngress}, {r.Opening, flagOpening}} {
-		if f.on {
-			e.Flags |= f.flag
-		}
+	if r.Action == ActionErrno {
+		e.Errors = uint32(copy(e.Error[:], weigh(r.Errnos)))
 	}
 	for i, p := range r.Ports {
 		e.PortLo[i], e.PortHi[i] = p.Low, p.High
 	}
 	for _, call := range r.Calls {
-		if call < 0 || call >= maxSyscall {
-			return sharedRule{}, fmt.Errorf("system call number %d: must be in 0..%d", call, maxSyscall-1)
-		}
 		e.Calls[call/64] |= 1 << (call % 64)
 	}
 	return e, nil
+}
+
+func (r Rule) check() error {
+	if !(r.Percent > 0 && r.Percent <= 100) {
+		return fmt.Errorf("percent %v: must be in (0,100]", r.Percent)
+	}
+	if !(r.Rate >= 0 && r.Rate <= 1e9) {
+		return fmt.Errorf("rate %v: must be in (0,1e9] per second", r.Rate)
+	}
+	if len(r.Ports) > MaxPorts {
+		return fmt.Errorf("ports: %d ranges, at most %d are possible", len(r.Ports), MaxPorts)
+	}
+	for _, call := range r.Calls {
+		if call < 0 || call >= maxSyscall {
+			return fmt.Errorf("system call number %d: must be in 0..%d", call, maxSyscall-1)
+		}
+	}
+	if r.Action == ActionErrno {
+		return checkErrnos(r.Errnos)
+	}
+	return nil
+}
+
+func checkErrnos(errnos []WeightedErrno) error {
+	if len(errnos) < 1 || len(errnos) > maxErrors {
+		return fmt.Errorf("errnos: there are %d, it must be 1..%d", len(errnos), maxErrors)
+	}
+	for _, e := range errnos {
+		if e.Errno < 1 || e.Errno > 4095 || e.Weight < 1 {
+			return fmt.Errorf("errno %d with weight %d: must be in 1..4095, with a weight of at least 1", e.Errno, e.Weight)
+		}
+	}
+	return nil
+}
+
+// weigh turns weights into places on the dice, which shows 0 to 2^32 - 1.
+func weigh(errnos []WeightedErrno) []sharedWeightedError {
+	var all, sum uint64
+	for _, e := range errnos {
+		all += uint64(e.Weight)
+	}
+	weighed := make([]sharedWeightedError, len(errnos))
+	for i, e := range errnos {
+		sum += uint64(e.Weight)
+		weighed[i] = sharedWeightedError{Below: uint32(min(math.MaxUint32, (1<<32)*float64(sum)/float64(all))), Error: int32(-e.Errno)}
+	}
+	return weighed
+}
+
+func (r Rule) flags() (flags uint32) {
+	for _, f := range []struct {
+		on   bool
+		flag uint32
+	}{{len(r.Peers) > 0, flagPeers}, {r.Seed != nil, flagSeeded}, {r.PerFlow, flagPerFlow}, {r.Egress, flagEgress},
+		{r.Ingress, flagIngress}, {r.Opening, flagOpening}, {r.PerThread, flagPerThread}, {r.PerProcess, flagPerProcess},
+		{r.Quantiles != nil, flagQuantiles}, {r.Count, flagCount}, {r.Share, flagShare}, {r.Beyond, flagBeyond}} {
+		if f.on {
+			flags |= f.flag
+		}
+	}
+	return flags
+}
+
+// interval is the least time between two injections, in ns.
+func interval(rate float64) uint64 {
+	if rate == 0 {
+		return 0
+	}
+	return max(1, uint64(min(math.MaxInt64, 1e9/rate)))
 }
 
 // threshold is a percentage in 1/2^32; the smallest chance is 1/2^32, and 100 is always.

@@ -13,6 +13,8 @@ const volatile struct {
 	struct peer_key peer_key;
 	struct sleeper sleeper;
 	struct sleep_config sleep_config;
+	struct call_shape call_shape;
+	struct quantiles quantiles;
 } faultd_abi_types SEC(".rodata.abi");
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

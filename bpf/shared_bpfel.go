@@ -13,6 +13,26 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type sharedCallShape struct {
+	_      structs.HostLayout
+	Fd     uint8
+	Count  uint8
+	Iov    uint8
+	Writes uint8
+}
+
+type sharedFilter struct {
+	_          structs.HostLayout
+	Flags      uint32
+	Predicates uint32
+	Predicate  [4]sharedPredicate
+	Comm       [16]int8
+	Uid        uint32
+	FdTypes    uint32
+	FdLow      uint32
+	FdHigh     uint32
+}
+
 type sharedLevels struct {
 	_       structs.HostLayout
 	PlusOne [32]uint8
@@ -23,6 +43,19 @@ type sharedPeerKey struct {
 	Prefix  uint32
 	Slot    uint32
 	Address [16]uint8
+}
+
+type sharedPredicate struct {
+	_        structs.HostLayout
+	Value    uint64
+	Mask     uint64
+	Argument uint32
+	Op       uint32
+}
+
+type sharedQuantiles struct {
+	_  structs.HostLayout
+	Ns [257]uint64
 }
 
 type sharedRule struct {
@@ -39,13 +72,23 @@ type sharedRule struct {
 	Serial     uint32
 	Flags      uint32
 	Action     uint32
-	Error      int32
+	Stat       uint32
 	Protocol   uint16
 	Ports      uint16
 	Mechanism  uint32
 	PortLo     [8]uint16
 	PortHi     [8]uint16
 	Calls      [8]uint64
+	IntervalNs uint64
+	Result     int64
+	Ops        uint32
+	Errors     uint32
+	Error      [8]sharedWeightedError
+	Filter     sharedFilter
+	SectorLow  uint64
+	SectorHigh uint64
+	Device     uint32
+	BioFlags   uint32
 }
 
 type sharedRuleRef struct {
@@ -91,6 +134,9 @@ type sharedStat struct {
 	CutShort   uint64
 	Hits       uint64
 	FirstNs    uint64
+	NextNs     uint64
+	Unknown    uint64
+	Pad        [6]uint64
 }
 
 type sharedTargetKey struct {
@@ -100,21 +146,29 @@ type sharedTargetKey struct {
 	Pad    uint32
 }
 
+type sharedWeightedError struct {
+	_     structs.HostLayout
+	Below uint32
+	Error int32
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	sharedMapFaultdKill     = "faultd_kill"
-	sharedMapFaultdLease    = "faultd_lease"
-	sharedMapFaultdLevels   = "faultd_levels"
-	sharedMapFaultdPeers    = "faultd_peers"
-	sharedMapFaultdRules    = "faultd_rules"
-	sharedMapFaultdSleep    = "faultd_sleep"
-	sharedMapFaultdSleepers = "faultd_sleepers"
-	sharedMapFaultdStats    = "faultd_stats"
-	sharedMapFaultdTargets  = "faultd_targets"
-	sharedVarFaultdAbi      = "faultd_abi"
-	sharedVarFaultdAbiTypes = "faultd_abi_types"
+	sharedMapFaultdCalls     = "faultd_calls"
+	sharedMapFaultdKill      = "faultd_kill"
+	sharedMapFaultdLease     = "faultd_lease"
+	sharedMapFaultdLevels    = "faultd_levels"
+	sharedMapFaultdPeers     = "faultd_peers"
+	sharedMapFaultdQuantiles = "faultd_quantiles"
+	sharedMapFaultdRules     = "faultd_rules"
+	sharedMapFaultdSleep     = "faultd_sleep"
+	sharedMapFaultdSleepers  = "faultd_sleepers"
+	sharedMapFaultdStats     = "faultd_stats"
+	sharedMapFaultdTargets   = "faultd_targets"
+	sharedVarFaultdAbi       = "faultd_abi"
+	sharedVarFaultdAbiTypes  = "faultd_abi_types"
 )
 
 // loadShared returns the embedded CollectionSpec for shared.
@@ -165,15 +219,17 @@ type sharedProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type sharedMapSpecs struct {
-	FaultdKill     *ebpf.MapSpec `ebpf:"faultd_kill"`
-	FaultdLease    *ebpf.MapSpec `ebpf:"faultd_lease"`
-	FaultdLevels   *ebpf.MapSpec `ebpf:"faultd_levels"`
-	FaultdPeers    *ebpf.MapSpec `ebpf:"faultd_peers"`
-	FaultdRules    *ebpf.MapSpec `ebpf:"faultd_rules"`
-	FaultdSleep    *ebpf.MapSpec `ebpf:"faultd_sleep"`
-	FaultdSleepers *ebpf.MapSpec `ebpf:"faultd_sleepers"`
-	FaultdStats    *ebpf.MapSpec `ebpf:"faultd_stats"`
-	FaultdTargets  *ebpf.MapSpec `ebpf:"faultd_targets"`
+	FaultdCalls     *ebpf.MapSpec `ebpf:"faultd_calls"`
+	FaultdKill      *ebpf.MapSpec `ebpf:"faultd_kill"`
+	FaultdLease     *ebpf.MapSpec `ebpf:"faultd_lease"`
+	FaultdLevels    *ebpf.MapSpec `ebpf:"faultd_levels"`
+	FaultdPeers     *ebpf.MapSpec `ebpf:"faultd_peers"`
+	FaultdQuantiles *ebpf.MapSpec `ebpf:"faultd_quantiles"`
+	FaultdRules     *ebpf.MapSpec `ebpf:"faultd_rules"`
+	FaultdSleep     *ebpf.MapSpec `ebpf:"faultd_sleep"`
+	FaultdSleepers  *ebpf.MapSpec `ebpf:"faultd_sleepers"`
+	FaultdStats     *ebpf.MapSpec `ebpf:"faultd_stats"`
+	FaultdTargets   *ebpf.MapSpec `ebpf:"faultd_targets"`
 }
 
 // sharedVariableSpecs contains global variables before they are loaded into the kernel.
@@ -204,23 +260,27 @@ func (o *sharedObjects) Close() error {
 //
 // It can be passed to loadSharedObjects or ebpf.CollectionSpec.LoadAndAssign.
 type sharedMaps struct {
-	FaultdKill     *ebpf.Map `ebpf:"faultd_kill"`
-	FaultdLease    *ebpf.Map `ebpf:"faultd_lease"`
-	FaultdLevels   *ebpf.Map `ebpf:"faultd_levels"`
-	FaultdPeers    *ebpf.Map `ebpf:"faultd_peers"`
-	FaultdRules    *ebpf.Map `ebpf:"faultd_rules"`
-	FaultdSleep    *ebpf.Map `ebpf:"faultd_sleep"`
-	FaultdSleepers *ebpf.Map `ebpf:"faultd_sleepers"`
-	FaultdStats    *ebpf.Map `ebpf:"faultd_stats"`
-	FaultdTargets  *ebpf.Map `ebpf:"faultd_targets"`
+	FaultdCalls     *ebpf.Map `ebpf:"faultd_calls"`
+	FaultdKill      *ebpf.Map `ebpf:"faultd_kill"`
+	FaultdLease     *ebpf.Map `ebpf:"faultd_lease"`
+	FaultdLevels    *ebpf.Map `ebpf:"faultd_levels"`
+	FaultdPeers     *ebpf.Map `ebpf:"faultd_peers"`
+	FaultdQuantiles *ebpf.Map `ebpf:"faultd_quantiles"`
+	FaultdRules     *ebpf.Map `ebpf:"faultd_rules"`
+	FaultdSleep     *ebpf.Map `ebpf:"faultd_sleep"`
+	FaultdSleepers  *ebpf.Map `ebpf:"faultd_sleepers"`
+	FaultdStats     *ebpf.Map `ebpf:"faultd_stats"`
+	FaultdTargets   *ebpf.Map `ebpf:"faultd_targets"`
 }
 
 func (m *sharedMaps) Close() error {
 	return _SharedClose(
+		m.FaultdCalls,
 		m.FaultdKill,
 		m.FaultdLease,
 		m.FaultdLevels,
 		m.FaultdPeers,
+		m.FaultdQuantiles,
 		m.FaultdRules,
 		m.FaultdSleep,
 		m.FaultdSleepers,

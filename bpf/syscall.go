@@ -14,46 +14,6 @@ import (
 // sleeperClones is how many threads can sleep per CPU and call with MechanismClones. A function takes 38 programs.
 const sleeperClones = 16
 
-// InstallDelay makes calls of the target late, by the first mechanism that can be attached. The caller closes the rule. A
-// delay needs a guard (package guard), unless the mechanism is MechanismSpin; r.Calls and r.Action are set here. Without a
-// mechanism the error is that of SyscallMechanism.
-func (k *Kernel) InstallDelay(t Target, calls []string, r Rule) (*Installed, SyscallMechanism, error) {
-	var in *Installed
-	m, err := k.chooseMechanism(calls, r.Delay+r.Jitter, func(m SyscallMechanism) (err error) {
-		in, err = k.installDelay(t, calls, r, m)
-		return err
-	})
-	if err != nil {
-		return nil, "", err
-	}
-	return in, m, nil
-}
-
-func (k *Kernel) installDelay(t Target, calls []string, r Rule, m SyscallMechanism) (*Installed, error) {
-	var err error
-	if r.Calls, err = CallNumbers(calls); err != nil {
-		return nil, err
-	}
-	r.Action, r.mechanism = ActionDelay, m.number()
-	var missed *misses
-	in, err := k.install(HookSyscall, t, r, func() ([]func() error, error) {
-		attached, err := k.attachSyscall(m, calls)
-		if err != nil {
-			return nil, err
-		}
-		missed = k.missesSince(m, calls)
-		return []func() error{func() error {
-			missed.finish()
-			return attached.Close()
-		}}, nil
-	}, nil)
-	if err != nil {
-		return nil, err
-	}
-	in.missed = missed
-	return in, nil
-}
-
 // syscallPrograms is what is attached for one call, or for one security hook.
 type syscallPrograms struct {
 	links    closers
@@ -123,6 +83,8 @@ func (n *misses) finish() {
 	n.used = nil
 }
 
+func attachKey(m SyscallMechanism, point string) string { return "syscall/" + string(m) + "/" + point }
+
 // attachKeys are the shared attachments that the calls need, each once.
 func attachKeys(m SyscallMechanism, calls []string) (keys []string) {
 	seen := map[string]bool{}
@@ -131,7 +93,7 @@ func attachKeys(m SyscallMechanism, calls []string) (keys []string) {
 		if m == MechanismLSM {
 			point = lsmHook(call)
 		}
-		if key := "syscall/" + string(m) + "/" + point; !seen[key] {
+		if key := attachKey(m, point); !seen[key] {
 			seen[key] = true
 			keys = append(keys, key)
 		}
@@ -143,7 +105,7 @@ func attachKeys(m SyscallMechanism, calls []string) (keys []string) {
 // attachError. Call with k.mu held; so must be the Close of the result.
 func (k *Kernel) attachSyscall(m SyscallMechanism, calls []string) (io.Closer, error) {
 	var releases closers
-	prefix := len("syscall/" + string(m) + "/")
+	prefix := len(attachKey(m, ""))
 	for _, key := range attachKeys(m, calls) {
 		point := key[prefix:]
 		release, err := k.acquire(key, func() (io.Closer, error) {
@@ -171,6 +133,10 @@ func (k *Kernel) openMechanism(m SyscallMechanism, point string, s *syscallProgr
 		return k.openClones(point, s)
 	case MechanismSpin:
 		return k.openTracepoint(loadSyscallSpin, "faultd_return", point, s)
+	case MechanismFmodRet:
+		return k.openFmodRet(point, s)
+	case MechanismOverride:
+		return k.openOverride(point, s)
 	}
 	return fmt.Errorf("mechanism %q: there is none of this name", m)
 }

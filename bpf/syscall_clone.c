@@ -34,10 +34,11 @@ SEC("fentry")
 int faultd_decide(void *ctx)
 {
 	__u32 tid = bpf_get_current_pid_tgid();
+	struct call call = {.number = call_number};
 	struct delay delay = {};
 
 	close_asked(tid);
-	decide(call_number, &delay);
+	decide(&call, &delay);
 	if (delay.count && bpf_map_update_elem(&faultd_asked, &tid, &delay, BPF_ANY))
 		settle(&delay, NOT_APPLIED);
 	return 0;

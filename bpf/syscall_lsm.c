@@ -6,17 +6,18 @@
  * A hook may run inside other calls too (execve opens files): hook_calls says which ones are its own. */
 #define MECHANISM MECHANISM_LSM
 #include "sleep.h"
+#include "vfs.h"
 
 const volatile __u64 hook_calls[MAX_SYSCALL / 64];
 
-static __always_inline void delay_current(void)
+static __always_inline void delay_current(struct file *file)
 {
-	__u32 call = current_call();
+	struct call call = {.number = current_call(), .file = (__u64)file};
 	struct delay delay = {};
 
-	if (call >= MAX_SYSCALL || !((hook_calls[(call / 64) % (MAX_SYSCALL / 64)] >> (call % 64)) & 1))
+	if (call.number >= MAX_SYSCALL || !((hook_calls[(call.number / 64) % (MAX_SYSCALL / 64)] >> (call.number % 64)) & 1))
 		return;
-	decide(call, &delay);
+	decide(&call, &delay);
 	if (delay.count)
 		sleep_for(&delay);
 }
@@ -25,7 +26,7 @@ static __always_inline void delay_current(void)
 	SEC("lsm.s/" #HOOK)         \
 	int faultd_##HOOK(void *ctx) \
 	{                           \
-		delay_current();    \
+		delay_current(0);   \
 		return 0;           \
 	}
 
@@ -40,31 +41,6 @@ DELAY_HOOK(socket_recvmsg)
 DELAY_HOOK(socket_shutdown)
 DELAY_HOOK(bprm_creds_for_exec)
 
-#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-
-struct inode_operations {
-	int (*atomic_open)(void);
-};
-
-struct inode {
-	const struct inode_operations *i_op;
-};
-
-struct dentry {
-	struct dentry *d_parent;
-	struct inode *d_inode;
-};
-
-struct path {
-	struct dentry *dentry;
-};
-
-struct file {
-	struct path f_path;
-};
-
-#pragma clang attribute pop
-
 /* Network file systems look up and open in one step, under the directory's lock: others would wait too. */
 static __always_inline int holds_directory(struct file *file)
 {
@@ -77,8 +53,10 @@ static __always_inline int holds_directory(struct file *file)
 SEC("lsm.s/file_open")
 int faultd_file_open(__u64 *ctx)
 {
-	if (!holds_directory((struct file *)ctx[0]))
-		delay_current();
+	struct file *file = (struct file *)ctx[0];
+
+	if (!holds_directory(file))
+		delay_current(file);
 	return 0;
 }
 

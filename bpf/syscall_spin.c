@@ -16,11 +16,12 @@ static long until_reached(__u64 i, __u64 *until)
 SEC("tracepoint/syscalls")
 int faultd_return(struct sys_exit *ctx)
 {
+	struct call call = {.number = ctx->call};
 	struct delay delay = {};
 
 	if (!is_return(ctx->call, ctx->result))
 		return 0;
-	decide(ctx->call, &delay);
+	decide(&call, &delay);
 	if (!delay.count)
 		return 0;
 	__u64 ns = delay.ns > MAX_SPIN_NS ? MAX_SPIN_NS : delay.ns;

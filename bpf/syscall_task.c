@@ -49,11 +49,12 @@ static int wake_late(struct bpf_map *map, void *key, void *value)
 /* This thread's entry with the delay that it is due, or 0. */
 static __always_inline struct pending *prepare(__u32 call, __s64 result, __u32 tid)
 {
+	struct call about = {.number = call};
 	struct pending new = {};
 
 	if (!is_return(call, result))
 		return 0;
-	decide(call, &new.delay);
+	decide(&about, &new.delay);
 	if (!new.delay.count)
 		return 0;
 	if (bpf_map_update_elem(&faultd_pending, &tid, &new, BPF_NOEXIST)) {

@@ -10,6 +10,10 @@ import (
 	"faultd/test/vm/guest"
 )
 
+func delayMechanisms(k *Kernel, delay time.Duration, calls ...string) (Mechanisms, error) {
+	return k.CallMechanisms(Calls{Named: calls}, Rule{Action: ActionDelay, Delay: delay})
+}
+
 func TestSyscallMechanismRefuses(t *testing.T) {
 	k := openKernel(t)
 	for name, c := range map[string]struct {
@@ -24,7 +28,7 @@ func TestSyscallMechanismRefuses(t *testing.T) {
 		"no delay":     {[]string{"getppid"}, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if m, err := k.SyscallMechanism(c.calls, c.delay); err == nil {
+			if m, err := delayMechanisms(k, c.delay, c.calls...); err == nil {
 				t.Errorf("it chose %s", m)
 			}
 		})
@@ -37,12 +41,12 @@ func TestSyscallMechanismNamesWhatIsMissing(t *testing.T) {
 	for _, m := range []string{"lsm", "task-work", "clones"} {
 		k.disabled[m] = true
 	}
-	_, err := k.SyscallMechanism([]string{"getppid", "openat"}, time.Millisecond)
+	_, err := delayMechanisms(k, time.Millisecond, "getppid", "openat")
 	if !errors.Is(err, ErrNotSupported) {
 		t.Fatalf("got %v", err)
 	}
 	t.Log(err)
-	if m, err := k.SyscallMechanism([]string{"getppid"}, 50*time.Microsecond); m != MechanismSpin {
+	if m, err := delayMechanisms(k, 50*time.Microsecond, "getppid"); m.String() != "spin" {
 		t.Errorf("got %q, %v, want spin", m, err)
 	}
 }
@@ -50,8 +54,16 @@ func TestSyscallMechanismNamesWhatIsMissing(t *testing.T) {
 // TestSyscallMechanisms logs what this kernel has, and loads it.
 func TestSyscallMechanisms(t *testing.T) {
 	k := openKernel(t)
-	for _, m := range []SyscallMechanism{MechanismLSM, MechanismTaskWork, MechanismClones, MechanismSpin} {
-		t.Logf("%s: %v", m, k.tryMechanism(m, []string{"openat", "execve"}))
+	for _, m := range mechanismsFor(ActionDelay) {
+		k.mu.Lock()
+		attached, err := k.attachSyscall(m, []string{"openat"})
+		t.Logf("%s: %v", m, err)
+		if err == nil {
+			if err := attached.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+		k.mu.Unlock()
 	}
 	if len(k.shared) != 0 {
 		t.Errorf("left attached: %v", k.shared)
@@ -64,7 +76,7 @@ func TestCallsWithoutArguments(t *testing.T) {
 	for _, m := range []string{"lsm", "task-work"} {
 		k.disabled[m] = true
 	}
-	_, err := k.SyscallMechanism([]string{"getppid"}, time.Millisecond)
+	_, err := delayMechanisms(k, time.Millisecond, "getppid")
 	if !errors.Is(err, ErrNotSupported) || CanSleep() == nil && !strings.Contains(err.Error(), "getppid, as of all calls without arguments") {
 		t.Errorf("got %v", err)
 	}
@@ -74,7 +86,7 @@ func TestCallsWithoutArguments(t *testing.T) {
 func TestTaskWorkHook(t *testing.T) {
 	k := openKernel(t)
 	k.disabled["lsm"] = true
-	if m, err := k.SyscallMechanism([]string{"getpgid"}, time.Second); err != nil || m != MechanismTaskWork {
+	if m, err := delayMechanisms(k, time.Second, "getpgid"); err != nil || m.String() != "task-work" {
 		t.Skipf("this kernel has no task work: %s, %v", m, err)
 	}
 	hook := func() string {

@@ -17,10 +17,12 @@ import (
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	syscallCloneMapFaultdAsked      = "faultd_asked"
+	syscallCloneMapFaultdCalls      = "faultd_calls"
 	syscallCloneMapFaultdKill       = "faultd_kill"
 	syscallCloneMapFaultdLease      = "faultd_lease"
 	syscallCloneMapFaultdLevels     = "faultd_levels"
 	syscallCloneMapFaultdPeers      = "faultd_peers"
+	syscallCloneMapFaultdQuantiles  = "faultd_quantiles"
 	syscallCloneMapFaultdRules      = "faultd_rules"
 	syscallCloneMapFaultdSleep      = "faultd_sleep"
 	syscallCloneMapFaultdSleepers   = "faultd_sleepers"
@@ -84,16 +86,18 @@ type syscallCloneProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type syscallCloneMapSpecs struct {
-	FaultdAsked    *ebpf.MapSpec `ebpf:"faultd_asked"`
-	FaultdKill     *ebpf.MapSpec `ebpf:"faultd_kill"`
-	FaultdLease    *ebpf.MapSpec `ebpf:"faultd_lease"`
-	FaultdLevels   *ebpf.MapSpec `ebpf:"faultd_levels"`
-	FaultdPeers    *ebpf.MapSpec `ebpf:"faultd_peers"`
-	FaultdRules    *ebpf.MapSpec `ebpf:"faultd_rules"`
-	FaultdSleep    *ebpf.MapSpec `ebpf:"faultd_sleep"`
-	FaultdSleepers *ebpf.MapSpec `ebpf:"faultd_sleepers"`
-	FaultdStats    *ebpf.MapSpec `ebpf:"faultd_stats"`
-	FaultdTargets  *ebpf.MapSpec `ebpf:"faultd_targets"`
+	FaultdAsked     *ebpf.MapSpec `ebpf:"faultd_asked"`
+	FaultdCalls     *ebpf.MapSpec `ebpf:"faultd_calls"`
+	FaultdKill      *ebpf.MapSpec `ebpf:"faultd_kill"`
+	FaultdLease     *ebpf.MapSpec `ebpf:"faultd_lease"`
+	FaultdLevels    *ebpf.MapSpec `ebpf:"faultd_levels"`
+	FaultdPeers     *ebpf.MapSpec `ebpf:"faultd_peers"`
+	FaultdQuantiles *ebpf.MapSpec `ebpf:"faultd_quantiles"`
+	FaultdRules     *ebpf.MapSpec `ebpf:"faultd_rules"`
+	FaultdSleep     *ebpf.MapSpec `ebpf:"faultd_sleep"`
+	FaultdSleepers  *ebpf.MapSpec `ebpf:"faultd_sleepers"`
+	FaultdStats     *ebpf.MapSpec `ebpf:"faultd_stats"`
+	FaultdTargets   *ebpf.MapSpec `ebpf:"faultd_targets"`
 }
 
 // syscallCloneVariableSpecs contains global variables before they are loaded into the kernel.
@@ -124,25 +128,29 @@ func (o *syscallCloneObjects) Close() error {
 //
 // It can be passed to loadSyscallCloneObjects or ebpf.CollectionSpec.LoadAndAssign.
 type syscallCloneMaps struct {
-	FaultdAsked    *ebpf.Map `ebpf:"faultd_asked"`
-	FaultdKill     *ebpf.Map `ebpf:"faultd_kill"`
-	FaultdLease    *ebpf.Map `ebpf:"faultd_lease"`
-	FaultdLevels   *ebpf.Map `ebpf:"faultd_levels"`
-	FaultdPeers    *ebpf.Map `ebpf:"faultd_peers"`
-	FaultdRules    *ebpf.Map `ebpf:"faultd_rules"`
-	FaultdSleep    *ebpf.Map `ebpf:"faultd_sleep"`
-	FaultdSleepers *ebpf.Map `ebpf:"faultd_sleepers"`
-	FaultdStats    *ebpf.Map `ebpf:"faultd_stats"`
-	FaultdTargets  *ebpf.Map `ebpf:"faultd_targets"`
+	FaultdAsked     *ebpf.Map `ebpf:"faultd_asked"`
+	FaultdCalls     *ebpf.Map `ebpf:"faultd_calls"`
+	FaultdKill      *ebpf.Map `ebpf:"faultd_kill"`
+	FaultdLease     *ebpf.Map `ebpf:"faultd_lease"`
+	FaultdLevels    *ebpf.Map `ebpf:"faultd_levels"`
+	FaultdPeers     *ebpf.Map `ebpf:"faultd_peers"`
+	FaultdQuantiles *ebpf.Map `ebpf:"faultd_quantiles"`
+	FaultdRules     *ebpf.Map `ebpf:"faultd_rules"`
+	FaultdSleep     *ebpf.Map `ebpf:"faultd_sleep"`
+	FaultdSleepers  *ebpf.Map `ebpf:"faultd_sleepers"`
+	FaultdStats     *ebpf.Map `ebpf:"faultd_stats"`
+	FaultdTargets   *ebpf.Map `ebpf:"faultd_targets"`
 }
 
 func (m *syscallCloneMaps) Close() error {
 	return _SyscallCloneClose(
 		m.FaultdAsked,
+		m.FaultdCalls,
 		m.FaultdKill,
 		m.FaultdLease,
 		m.FaultdLevels,
 		m.FaultdPeers,
+		m.FaultdQuantiles,
 		m.FaultdRules,
 		m.FaultdSleep,
 		m.FaultdSleepers,

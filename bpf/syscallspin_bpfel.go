@@ -16,18 +16,20 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	syscallSpinMapFaultdKill     = "faultd_kill"
-	syscallSpinMapFaultdLease    = "faultd_lease"
-	syscallSpinMapFaultdLevels   = "faultd_levels"
-	syscallSpinMapFaultdPeers    = "faultd_peers"
-	syscallSpinMapFaultdRules    = "faultd_rules"
-	syscallSpinMapFaultdSleep    = "faultd_sleep"
-	syscallSpinMapFaultdSleepers = "faultd_sleepers"
-	syscallSpinMapFaultdStats    = "faultd_stats"
-	syscallSpinMapFaultdTargets  = "faultd_targets"
-	syscallSpinProgFaultdReturn  = "faultd_return"
-	syscallSpinVarFaultdAbi      = "faultd_abi"
-	syscallSpinVarReturnsTwice   = "returns_twice"
+	syscallSpinMapFaultdCalls     = "faultd_calls"
+	syscallSpinMapFaultdKill      = "faultd_kill"
+	syscallSpinMapFaultdLease     = "faultd_lease"
+	syscallSpinMapFaultdLevels    = "faultd_levels"
+	syscallSpinMapFaultdPeers     = "faultd_peers"
+	syscallSpinMapFaultdQuantiles = "faultd_quantiles"
+	syscallSpinMapFaultdRules     = "faultd_rules"
+	syscallSpinMapFaultdSleep     = "faultd_sleep"
+	syscallSpinMapFaultdSleepers  = "faultd_sleepers"
+	syscallSpinMapFaultdStats     = "faultd_stats"
+	syscallSpinMapFaultdTargets   = "faultd_targets"
+	syscallSpinProgFaultdReturn   = "faultd_return"
+	syscallSpinVarFaultdAbi       = "faultd_abi"
+	syscallSpinVarReturnsTwice    = "returns_twice"
 )
 
 // loadSyscallSpin returns the embedded CollectionSpec for syscallSpin.
@@ -79,15 +81,17 @@ type syscallSpinProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type syscallSpinMapSpecs struct {
-	FaultdKill     *ebpf.MapSpec `ebpf:"faultd_kill"`
-	FaultdLease    *ebpf.MapSpec `ebpf:"faultd_lease"`
-	FaultdLevels   *ebpf.MapSpec `ebpf:"faultd_levels"`
-	FaultdPeers    *ebpf.MapSpec `ebpf:"faultd_peers"`
-	FaultdRules    *ebpf.MapSpec `ebpf:"faultd_rules"`
-	FaultdSleep    *ebpf.MapSpec `ebpf:"faultd_sleep"`
-	FaultdSleepers *ebpf.MapSpec `ebpf:"faultd_sleepers"`
-	FaultdStats    *ebpf.MapSpec `ebpf:"faultd_stats"`
-	FaultdTargets  *ebpf.MapSpec `ebpf:"faultd_targets"`
+	FaultdCalls     *ebpf.MapSpec `ebpf:"faultd_calls"`
+	FaultdKill      *ebpf.MapSpec `ebpf:"faultd_kill"`
+	FaultdLease     *ebpf.MapSpec `ebpf:"faultd_lease"`
+	FaultdLevels    *ebpf.MapSpec `ebpf:"faultd_levels"`
+	FaultdPeers     *ebpf.MapSpec `ebpf:"faultd_peers"`
+	FaultdQuantiles *ebpf.MapSpec `ebpf:"faultd_quantiles"`
+	FaultdRules     *ebpf.MapSpec `ebpf:"faultd_rules"`
+	FaultdSleep     *ebpf.MapSpec `ebpf:"faultd_sleep"`
+	FaultdSleepers  *ebpf.MapSpec `ebpf:"faultd_sleepers"`
+	FaultdStats     *ebpf.MapSpec `ebpf:"faultd_stats"`
+	FaultdTargets   *ebpf.MapSpec `ebpf:"faultd_targets"`
 }
 
 // syscallSpinVariableSpecs contains global variables before they are loaded into the kernel.
@@ -118,23 +122,27 @@ func (o *syscallSpinObjects) Close() error {
 //
 // It can be passed to loadSyscallSpinObjects or ebpf.CollectionSpec.LoadAndAssign.
 type syscallSpinMaps struct {
-	FaultdKill     *ebpf.Map `ebpf:"faultd_kill"`
-	FaultdLease    *ebpf.Map `ebpf:"faultd_lease"`
-	FaultdLevels   *ebpf.Map `ebpf:"faultd_levels"`
-	FaultdPeers    *ebpf.Map `ebpf:"faultd_peers"`
-	FaultdRules    *ebpf.Map `ebpf:"faultd_rules"`
-	FaultdSleep    *ebpf.Map `ebpf:"faultd_sleep"`
-	FaultdSleepers *ebpf.Map `ebpf:"faultd_sleepers"`
-	FaultdStats    *ebpf.Map `ebpf:"faultd_stats"`
-	FaultdTargets  *ebpf.Map `ebpf:"faultd_targets"`
+	FaultdCalls     *ebpf.Map `ebpf:"faultd_calls"`
+	FaultdKill      *ebpf.Map `ebpf:"faultd_kill"`
+	FaultdLease     *ebpf.Map `ebpf:"faultd_lease"`
+	FaultdLevels    *ebpf.Map `ebpf:"faultd_levels"`
+	FaultdPeers     *ebpf.Map `ebpf:"faultd_peers"`
+	FaultdQuantiles *ebpf.Map `ebpf:"faultd_quantiles"`
+	FaultdRules     *ebpf.Map `ebpf:"faultd_rules"`
+	FaultdSleep     *ebpf.Map `ebpf:"faultd_sleep"`
+	FaultdSleepers  *ebpf.Map `ebpf:"faultd_sleepers"`
+	FaultdStats     *ebpf.Map `ebpf:"faultd_stats"`
+	FaultdTargets   *ebpf.Map `ebpf:"faultd_targets"`
 }
 
 func (m *syscallSpinMaps) Close() error {
 	return _SyscallSpinClose(
+		m.FaultdCalls,
 		m.FaultdKill,
 		m.FaultdLease,
 		m.FaultdLevels,
 		m.FaultdPeers,
+		m.FaultdQuantiles,
 		m.FaultdRules,
 		m.FaultdSleep,
 		m.FaultdSleepers,

@@ -16,11 +16,13 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	syscallTaskMapFaultdCalls       = "faultd_calls"
 	syscallTaskMapFaultdKill        = "faultd_kill"
 	syscallTaskMapFaultdLease       = "faultd_lease"
 	syscallTaskMapFaultdLevels      = "faultd_levels"
 	syscallTaskMapFaultdPeers       = "faultd_peers"
 	syscallTaskMapFaultdPending     = "faultd_pending"
+	syscallTaskMapFaultdQuantiles   = "faultd_quantiles"
 	syscallTaskMapFaultdRules       = "faultd_rules"
 	syscallTaskMapFaultdSleep       = "faultd_sleep"
 	syscallTaskMapFaultdSleepers    = "faultd_sleepers"
@@ -87,16 +89,18 @@ type syscallTaskProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type syscallTaskMapSpecs struct {
-	FaultdKill     *ebpf.MapSpec `ebpf:"faultd_kill"`
-	FaultdLease    *ebpf.MapSpec `ebpf:"faultd_lease"`
-	FaultdLevels   *ebpf.MapSpec `ebpf:"faultd_levels"`
-	FaultdPeers    *ebpf.MapSpec `ebpf:"faultd_peers"`
-	FaultdPending  *ebpf.MapSpec `ebpf:"faultd_pending"`
-	FaultdRules    *ebpf.MapSpec `ebpf:"faultd_rules"`
-	FaultdSleep    *ebpf.MapSpec `ebpf:"faultd_sleep"`
-	FaultdSleepers *ebpf.MapSpec `ebpf:"faultd_sleepers"`
-	FaultdStats    *ebpf.MapSpec `ebpf:"faultd_stats"`
-	FaultdTargets  *ebpf.MapSpec `ebpf:"faultd_targets"`
+	FaultdCalls     *ebpf.MapSpec `ebpf:"faultd_calls"`
+	FaultdKill      *ebpf.MapSpec `ebpf:"faultd_kill"`
+	FaultdLease     *ebpf.MapSpec `ebpf:"faultd_lease"`
+	FaultdLevels    *ebpf.MapSpec `ebpf:"faultd_levels"`
+	FaultdPeers     *ebpf.MapSpec `ebpf:"faultd_peers"`
+	FaultdPending   *ebpf.MapSpec `ebpf:"faultd_pending"`
+	FaultdQuantiles *ebpf.MapSpec `ebpf:"faultd_quantiles"`
+	FaultdRules     *ebpf.MapSpec `ebpf:"faultd_rules"`
+	FaultdSleep     *ebpf.MapSpec `ebpf:"faultd_sleep"`
+	FaultdSleepers  *ebpf.MapSpec `ebpf:"faultd_sleepers"`
+	FaultdStats     *ebpf.MapSpec `ebpf:"faultd_stats"`
+	FaultdTargets   *ebpf.MapSpec `ebpf:"faultd_targets"`
 }
 
 // syscallTaskVariableSpecs contains global variables before they are loaded into the kernel.
@@ -128,25 +132,29 @@ func (o *syscallTaskObjects) Close() error {
 //
 // It can be passed to loadSyscallTaskObjects or ebpf.CollectionSpec.LoadAndAssign.
 type syscallTaskMaps struct {
-	FaultdKill     *ebpf.Map `ebpf:"faultd_kill"`
-	FaultdLease    *ebpf.Map `ebpf:"faultd_lease"`
-	FaultdLevels   *ebpf.Map `ebpf:"faultd_levels"`
-	FaultdPeers    *ebpf.Map `ebpf:"faultd_peers"`
-	FaultdPending  *ebpf.Map `ebpf:"faultd_pending"`
-	FaultdRules    *ebpf.Map `ebpf:"faultd_rules"`
-	FaultdSleep    *ebpf.Map `ebpf:"faultd_sleep"`
-	FaultdSleepers *ebpf.Map `ebpf:"faultd_sleepers"`
-	FaultdStats    *ebpf.Map `ebpf:"faultd_stats"`
-	FaultdTargets  *ebpf.Map `ebpf:"faultd_targets"`
+	FaultdCalls     *ebpf.Map `ebpf:"faultd_calls"`
+	FaultdKill      *ebpf.Map `ebpf:"faultd_kill"`
+	FaultdLease     *ebpf.Map `ebpf:"faultd_lease"`
+	FaultdLevels    *ebpf.Map `ebpf:"faultd_levels"`
+	FaultdPeers     *ebpf.Map `ebpf:"faultd_peers"`
+	FaultdPending   *ebpf.Map `ebpf:"faultd_pending"`
+	FaultdQuantiles *ebpf.Map `ebpf:"faultd_quantiles"`
+	FaultdRules     *ebpf.Map `ebpf:"faultd_rules"`
+	FaultdSleep     *ebpf.Map `ebpf:"faultd_sleep"`
+	FaultdSleepers  *ebpf.Map `ebpf:"faultd_sleepers"`
+	FaultdStats     *ebpf.Map `ebpf:"faultd_stats"`
+	FaultdTargets   *ebpf.Map `ebpf:"faultd_targets"`
 }
 
 func (m *syscallTaskMaps) Close() error {
 	return _SyscallTaskClose(
+		m.FaultdCalls,
 		m.FaultdKill,
 		m.FaultdLease,
 		m.FaultdLevels,
 		m.FaultdPeers,
 		m.FaultdPending,
+		m.FaultdQuantiles,
 		m.FaultdRules,
 		m.FaultdSleep,
 		m.FaultdSleepers,

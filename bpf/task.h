@@ -25,11 +25,22 @@ struct task_struct___x86 {
 };
 
 struct pt_regs___x86 {
+	unsigned long r10;
+	unsigned long r9;
+	unsigned long r8;
+	unsigned long dx;
+	unsigned long si;
+	unsigned long di;
 	unsigned long orig_ax;
 };
 
 struct pt_regs___arm64 {
+	__u64 orig_x0; /* the first argument; regs[0] becomes the result */
 	__s32 syscallno;
+};
+
+struct user_pt_regs___arm64 {
+	__u64 regs[31];
 };
 
 struct bpf_map {

@@ -106,7 +106,10 @@ func (d *Daemon) prepare(spec *v1.FaultSpec, caller int) (prepared, error) {
 	}
 	p.common = faults.Common{
 		Percent: 100, EveryNth: spec.GetEveryNth(), SkipFirst: spec.GetSkipFirst(), MaxHits: spec.GetMaxHits(),
-		Seed: spec.Seed, Until: time.Now().Add(duration),
+		Rate: spec.GetRate(), Seed: spec.Seed, Dice: spec.GetDice(), Until: time.Now().Add(duration),
+	}
+	if perCaller := p.common.Dice == faults.DiceThread || p.common.Dice == faults.DiceProcess; perCaller && !p.kind.Calls {
+		return p, badInput("dice: %s has no meaning for %s, whose harm is not done in a caller; it must be call", p.common.Dice, p.kind.Name)
 	}
 	if spec.Percent != nil {
 		p.common.Percent = spec.GetPercent()
@@ -368,8 +371,8 @@ func (f *fault) message() *v1.Fault {
 	return &v1.Fault{
 		Id: f.id, Spec: f.spec, Kind: f.kind, State: f.state, Verdict: f.verdict, Mechanism: f.handle.Mechanism(),
 		Target:  &v1.Target{Path: f.target.Path, CgroupId: f.target.ID},
-		Started: stamp(f.started), Deadline: stamp(f.common.Until), Ended: stamp(f.ended), Reason: f.reason, Notes: f.notes, Owner: f.owner,
+		Started: stamp(f.started), Deadline: stamp(f.common.Until), Ended: stamp(f.ended), Reason: f.reason, Notes: slices.Concat(f.handle.Notes(), f.notes), Owner: f.owner,
 		Counters: &v1.Counters{Evaluated: c.Evaluated, Matched: c.Matched, Injected: c.Injected, NotApplied: c.NotApplied,
-			Spared: c.Spared, CutShort: c.CutShort, Missed: c.Missed},
+			Spared: c.Spared, CutShort: c.CutShort, Missed: c.Missed, Unknown: c.Unknown},
 	}
 }

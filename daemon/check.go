@@ -28,21 +28,24 @@ type trial struct {
 	covers string
 }
 
-func trials() []trial {
+func trials(stateDir string) []trial {
+	space, inodes, none := int64(1<<20), int64(1), int64(0)
 	return []trial{
 		{"connect", faults.Connect{Errno: "EHOSTDOWN", Protocol: "udp"}, "udp", "errno: connect and unconnected sends, IPv4 and IPv6"},
 		{"connect", faults.Connect{Blackhole: true, Protocol: "udp"}, "udp", "blackhole"},
+		{"disk", faults.Disk{Path: stateDir, Size: &space, Floor: &none, AllowRoot: true}, "getpgid", "space, as in the state directory"},
+		{"disk", faults.Disk{Path: stateDir, Inodes: true, Size: &inodes, Floor: &none, AllowRoot: true}, "getpgid", "inodes, as in the state directory"},
 		{"packet", faults.Packet{Loss: 100, Direction: "egress"}, "udp", "loss, egress"},
 		{"packet", faults.Packet{Loss: 100, Direction: "ingress"}, "udp", "loss, ingress"},
-		{"syscall", faults.Syscall{Calls: []string{"getpgid"}, Delay: time.Millisecond}, "getpgid", "delay of any call"},
-		{"syscall", faults.Syscall{Calls: []string{"openat"}, Delay: time.Millisecond}, "openat", "delay of openat and other calls with a hook"},
+		{"syscall", faults.Syscall{Calls: []string{"getpgid"}, Delay: faults.Delay{Text: "1ms"}}, "getpgid", "delay of any call"},
+		{"syscall", faults.Syscall{Calls: []string{"openat"}, Delay: faults.Delay{Text: "1ms"}}, "openat", "delay of openat and other calls with a hook"},
 	}
 }
 
 // checkAll tries each mechanism on a process of our own in a cgroup of its own. Call with d.injecting held.
 func (d *Daemon) checkAll(ctx context.Context) []*v1.Capability {
 	var all []*v1.Capability
-	for _, t := range trials() {
+	for _, t := range trials(d.options.StateDir) {
 		c := &v1.Capability{Kind: t.kind, Covers: t.covers, Status: "works"}
 		var err error
 		if c.Mechanism, err = d.try(ctx, t); err != nil {

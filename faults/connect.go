@@ -62,7 +62,7 @@ func (c Connect) rule(common Common) (bpf.Rule, error) {
 		return rule, errors.New("errno: missing; give the name of an error, such as ECONNREFUSED, or blackhole")
 	default:
 		rule.Action = bpf.ActionErrno
-		if rule.Errno, err = parseErrno(c.Errno); err != nil {
+		if rule.Errnos, err = parseErrnos([]string{c.Errno}); err != nil {
 			return rule, err
 		}
 	}
@@ -107,5 +107,5 @@ func (c Connect) Inject(ctx context.Context, env Env, target cgroup.Target, comm
 	if err != nil {
 		return nil, err
 	}
-	return &ruleHandle{installed, mechanism, func(f Fault, common Common) (bpf.Rule, error) { return f.(Connect).rule(common) }}, nil
+	return &ruleHandle{installed, mechanism, nil, func(f Fault, common Common) (bpf.Rule, error) { return f.(Connect).rule(common) }}, nil
 }

@@ -29,6 +29,8 @@ type Handle interface {
 	Counters() bpf.Counters
 	// Mechanism is how it is done here.
 	Mechanism() string
+	// Notes are what a person should know, such as calls out of reach.
+	Notes() []string
 	// Disarm makes the fault harmless at once, as far as that needs no undoing. It waits for nobody. Twice is fine.
 	Disarm() error
 	// Close disarms and undoes the fault; that may take a while. If it fails it may be called again. Twice is fine.
@@ -56,8 +58,19 @@ type Common struct {
 	SkipFirst uint64
 	// MaxHits ends the harm after so many injections; 0: no limit.
 	MaxHits uint64
+	// Rate is how many injections there are per second at most, evenly spaced; 0: no limit.
+	Rate float64
 	// Seed makes the dice repeatable.
 	Seed *uint64
+	// Dice is what the chance is thrown for: DiceCall, DiceThread or DiceProcess.
+	Dice string
 	// Until is the end. There is no fault without one.
 	Until time.Time
 }
+
+// What the chance is thrown for: each call, or once for all calls of a thread or process.
+const (
+	DiceCall    = "call"
+	DiceThread  = "thread"
+	DiceProcess = "process"
+)

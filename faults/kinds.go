@@ -15,6 +15,8 @@ type Kind struct {
 	Summary string
 	// Parameters of this kind alone.
 	Parameters []Parameter
+	// Calls: its harm is done to calls of the target, in the caller; so the dice may be thrown once for a thread or process.
+	Calls bool
 	// New makes the fault from what was asked for, not validated yet. Nil: the spec is of another kind.
 	New func(*v1.FaultSpec) (Fault, error)
 }
@@ -25,10 +27,10 @@ type Parameter struct{ Name, Type, Help string }
 // Kinds lists every fault faultd knows. To add one, write its file and add its line.
 func Kinds() []Kind {
 	return []Kind{
-		{"connect", "fail new connections, and datagrams sent with an address", connectParameters(), newConnect},
-		{"disk", "fill a file system, or use up its inodes", diskParameters(), newDisk},
-		{"packet", "lose packets, silently as a wire does", packetParameters(), newPacket},
-		{"syscall", "delay system calls; the caller really sleeps", syscallParameters(), newSyscall},
+		{"connect", "fail new connections, and datagrams sent with an address", connectParameters(), true, newConnect},
+		{"disk", "fill a file system, or use up its inodes", diskParameters(), false, newDisk},
+		{"packet", "lose packets, silently as a wire does", packetParameters(), false, newPacket},
+		{"syscall", "delay system calls, fail them, pretend them, or cut them short", syscallParameters(), true, newSyscall},
 	}
 }
 

@@ -107,7 +107,7 @@ func (p Packet) Inject(ctx context.Context, env Env, target cgroup.Target, commo
 	if err != nil {
 		return nil, err
 	}
-	return &ruleHandle{installed, mechanism, func(f Fault, common Common) (bpf.Rule, error) { return f.(Packet).rule(common) }}, nil
+	return &ruleHandle{installed, mechanism, nil, func(f Fault, common Common) (bpf.Rule, error) { return f.(Packet).rule(common) }}, nil
 }
 
 // installPacket puts a rule on the packets of the target, in the network namespaces its processes live in now.

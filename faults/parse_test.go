@@ -86,13 +86,13 @@ func TestParseProtocol(t *testing.T) {
 
 func TestSyscallRefuses(t *testing.T) {
 	for name, s := range map[string]Syscall{
-		"jitter: 3ms":            {Calls: []string{"read"}, Delay: 2 * time.Millisecond, Jitter: 3 * time.Millisecond},
-		"delay: with jitter":     {Calls: []string{"read"}, Delay: 3 * time.Second, Jitter: 3 * time.Second},
-		"calls: missing":         {Delay: time.Millisecond},
-		"calls: \"frob\"":        {Calls: []string{"read", "frob"}, Delay: time.Millisecond},
-		"calls: exit_group":      {Calls: []string{"exit_group"}, Delay: time.Millisecond},
-		"calls: rt_sigreturn":    {Calls: []string{"rt_sigreturn"}, Delay: time.Millisecond},
-		"calls: restart_syscall": {Calls: []string{"restart_syscall"}, Delay: time.Millisecond},
+		"jitter: 3ms":            {Calls: []string{"read"}, Delay: Delay{Text: "2ms", Jitter: "3ms"}},
+		"delay: with jitter":     {Calls: []string{"read"}, Delay: Delay{Text: "3s", Jitter: "3s"}},
+		"calls: missing":         {Delay: Delay{Text: "1ms"}},
+		"calls: \"frob\"":        {Calls: []string{"read", "frob"}, Delay: Delay{Text: "1ms"}},
+		"calls: exit_group":      {Calls: []string{"exit_group"}, Delay: Delay{Text: "1ms"}},
+		"calls: rt_sigreturn":    {Calls: []string{"rt_sigreturn"}, Delay: Delay{Text: "1ms"}},
+		"calls: restart_syscall": {Calls: []string{"restart_syscall"}, Delay: Delay{Text: "1ms"}},
 	} {
 		if err := s.Validate(); err == nil || !strings.HasPrefix(err.Error(), name) {
 			t.Errorf("%+v: %v, want %q", s, err, name)

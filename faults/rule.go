@@ -7,17 +7,29 @@ import (
 
 // rule starts a kernel rule with what all faults share.
 func (c Common) rule() bpf.Rule {
-	return bpf.Rule{Until: c.Until, Percent: c.Percent, Seed: c.Seed, EveryNth: c.EveryNth, SkipFirst: c.SkipFirst, MaxHits: c.MaxHits}
+	return bpf.Rule{
+		Until: c.Until, Percent: c.Percent, Seed: c.Seed, EveryNth: c.EveryNth, SkipFirst: c.SkipFirst, MaxHits: c.MaxHits, Rate: c.Rate,
+		PerThread: c.Dice == DiceThread, PerProcess: c.Dice == DiceProcess,
+	}
 }
 
 func kernelTarget(env Env, t cgroup.Target) bpf.Target {
 	return bpf.Target{Ancestors: t.Ancestors, Dir: env.Cgroups.Dir(t)}
 }
 
-// ruleHandle is the handle of a fault that is one kernel rule.
+// installed is one kernel rule, or several as one: *bpf.Installed and bpf.Parts.
+type installed interface {
+	Update(bpf.Rule) error
+	Counters() bpf.Counters
+	Disarm() error
+	Close() error
+}
+
+// ruleHandle is the handle of a fault that lives in the kernel's rules alone.
 type ruleHandle struct {
-	installed *bpf.Installed
+	installed installed
 	mechanism string
+	notes     []string
 	// rule makes the kernel rule anew from changed parameters.
 	rule func(Fault, Common) (bpf.Rule, error)
 }
@@ -32,5 +44,6 @@ func (h *ruleHandle) Update(fault Fault, common Common) error {
 
 func (h *ruleHandle) Counters() bpf.Counters { return h.installed.Counters() }
 func (h *ruleHandle) Mechanism() string      { return h.mechanism }
+func (h *ruleHandle) Notes() []string        { return h.notes }
 func (h *ruleHandle) Disarm() error          { return h.installed.Disarm() }
 func (h *ruleHandle) Close() error           { return h.installed.Close() }

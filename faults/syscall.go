@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"strconv"
+	"strings"
 	"time"
 
 	v1 "faultd/api/faultd/v1alpha1"
@@ -11,14 +14,22 @@ import (
 	"faultd/cgroup"
 )
 
-// Syscall delays system calls of the target.
+// Syscall makes system calls of the target late, or gives them another result. Exactly one of Delay, Errnos, Drop and Short.
 type Syscall struct {
-	// Calls are names such as "openat".
+	// Calls are names such as "openat", or groups such as "write" (bpf.Groups).
 	Calls []string
-	// Delay is how long each hurt call sleeps, at most bpf.MaxDelay with its jitter.
-	Delay time.Duration
-	// Jitter spreads the delay evenly over delay - jitter .. delay + jitter.
-	Jitter time.Duration
+	// Delay makes each hurt call sleep.
+	Delay Delay
+	// Errnos are the errors that calls fail with, without being made: "EIO", or "EIO:3" for three times the weight.
+	Errnos []string
+	// Drop: calls are not made and pretend success.
+	Drop bool
+	// Result is what a dropped call returns: a number, or "count". Empty: count where the call writes bytes, else 0.
+	Result string
+	// Short calls are made with a smaller count: "50%" of it, or "512" bytes at most.
+	Short string
+	// Filter says which calls of the target are meant.
+	Filter Filter
 }
 
 func newSyscall(spec *v1.FaultSpec) (Fault, error) {
@@ -26,72 +37,234 @@ func newSyscall(spec *v1.FaultSpec) (Fault, error) {
 	if s == nil {
 		return nil, nil
 	}
-	delay, err := ParseDuration("delay", s.GetDelay(), time.Microsecond, bpf.MaxDelay)
-	if err != nil {
-		return nil, err
-	}
-	var jitter time.Duration
-	if s.GetJitter() != "" {
-		if jitter, err = ParseDuration("jitter", s.GetJitter(), 0, bpf.MaxDelay); err != nil {
-			return nil, err
-		}
-	}
-	return Syscall{Calls: s.GetCalls(), Delay: delay, Jitter: jitter}, nil
+	return Syscall{
+		Calls: s.GetCalls(), Delay: Delay{s.GetDelay(), s.GetJitter(), s.GetDistribution()}, Errnos: s.GetErrnos(),
+		Drop: s.GetDrop(), Result: s.GetResult(), Short: s.GetShort(), Filter: newFilter(s.GetFilter()),
+	}, nil
 }
 
 func syscallParameters() []Parameter {
-	return []Parameter{
-		{"calls", "names", "the calls that are delayed, such as openat"},
+	return append([]Parameter{
+		{"calls", "names", "the calls that are hurt, such as openat, or groups such as write"},
 		{"delay", "duration", "how long each sleeps, at most 5s"},
-		{"jitter", "duration", "spreads the delay evenly over delay - jitter .. delay + jitter"},
-	}
+		{"jitter", "duration", "how far the delay is spread"},
+		{"distribution", "uniform|normal|exponential|pareto", "how it is spread; uniform: delay - jitter to delay + jitter"},
+		{"errnos", "names", "errors that the calls fail with, such as EIO; EIO:3 is three times as likely as another"},
+		{"drop", "bool", "the calls are not made and pretend success"},
+		{"result", "number|count", "what a dropped call returns; empty: the count where it writes bytes, else 0"},
+		{"short", "percent|bytes", "calls are made with a smaller count, such as 50% or 512"},
+	}, filterParameters()...)
 }
 
 // Validate implements Fault.
 func (s Syscall) Validate() error {
-	if s.Jitter > s.Delay {
-		return fmt.Errorf("jitter: %s is more than the delay of %s", s.Jitter, s.Delay)
-	}
-	if s.Delay+s.Jitter > bpf.MaxDelay {
-		return fmt.Errorf("delay: with jitter it is %s; at most %s are possible", s.Delay+s.Jitter, bpf.MaxDelay)
-	}
-	_, err := s.rule(Common{})
+	_, _, err := s.rule(Common{})
 	return err
 }
 
-func (s Syscall) rule(common Common) (bpf.Rule, error) {
+// rule is the kernel's, but for the conditions on arguments, which need the kernel.
+func (s Syscall) rule(common Common) (bpf.Rule, bpf.Calls, error) {
 	rule := common.rule()
-	rule.Action, rule.Delay, rule.Jitter = bpf.ActionDelay, s.Delay, s.Jitter
-	var err error
-	if rule.Calls, err = bpf.CallNumbers(s.Calls); err != nil {
-		return rule, fmt.Errorf("calls: %w", err)
+	calls, err := bpf.ExpandCalls(s.Calls)
+	if err != nil {
+		return rule, calls, fmt.Errorf("calls: %w", err)
 	}
-	return rule, nil
+	if err := s.harm(&rule, calls); err != nil {
+		return rule, calls, err
+	}
+	rule.Filter, err = s.Filter.rule()
+	return rule, calls, err
+}
+
+// harm fills in what is done.
+func (s Syscall) harm(rule *bpf.Rule, calls bpf.Calls) error {
+	if err := exactlyOne([]choice{{"delay", s.Delay.given()}, {"errnos", len(s.Errnos) > 0}, {"drop", s.Drop}, {"short", s.Short != ""}}); err != nil {
+		return err
+	}
+	if s.Result != "" && !s.Drop {
+		return fmt.Errorf("result: %s is what a dropped call returns, and drop is not given", s.Result)
+	}
+	switch {
+	case s.Delay.given():
+		return s.Delay.fill(rule)
+	case len(s.Errnos) > 0:
+		return fillErrnos(rule, s.Errnos, calls.All())
+	case s.Drop:
+		return s.pretend(rule, calls)
+	default:
+		return s.shorten(rule, calls)
+	}
+}
+
+// choice is one of several things of which exactly one must be given.
+type choice struct {
+	name  string
+	given bool
+}
+
+func exactlyOne(choices []choice) error {
+	var names, given []string
+	for _, c := range choices {
+		names = append(names, c.name)
+		if c.given {
+			given = append(given, c.name)
+		}
+	}
+	switch len(given) {
+	case 1:
+		return nil
+	case 0:
+		return fmt.Errorf("%s: missing; give one of %s", names[0], strings.Join(names, ", "))
+	default:
+		return fmt.Errorf("%s: given together with %s; give exactly one of %s", given[1], given[0], strings.Join(names, ", "))
+	}
+}
+
+func fillErrnos(rule *bpf.Rule, errnos []string, calls []string) error {
+	rule.Action = bpf.ActionErrno
+	var err error
+	if rule.Errnos, err = parseErrnos(errnos); err != nil {
+		return err
+	}
+	for _, call := range calls {
+		if call == "brk" {
+			return errors.New("errnos: brk returns an address and no error: its caller would take the error for one; use mmap")
+		}
+	}
+	return nil
+}
+
+func (s Syscall) pretend(rule *bpf.Rule, calls bpf.Calls) error {
+	rule.Action, rule.Count = bpf.ActionPretend, s.Result == "" || s.Result == "count"
+	if s.Result == "count" {
+		for _, call := range calls.All() {
+			if !bpf.WritesBytes(call) {
+				return fmt.Errorf("result: count has no meaning for %s, which does not return how many bytes it wrote; give a number", call)
+			}
+		}
+	}
+	if rule.Count {
+		return nil
+	}
+	n, err := strconv.ParseInt(s.Result, 10, 64)
+	if err != nil || n > math.MaxInt32 {
+		return fmt.Errorf("result: %q must be \"count\" or a number up to %d", s.Result, math.MaxInt32)
+	}
+	if n < 0 {
+		return fmt.Errorf("result: %d would be an error; use errnos", n)
+	}
+	rule.Result = n
+	return nil
+}
+
+// shorten reads "50%" or "512".
+func (s Syscall) shorten(rule *bpf.Rule, calls bpf.Calls) error {
+	rule.Action = bpf.ActionShort
+	for _, call := range calls.All() {
+		if !bpf.TakesCount(call) {
+			return fmt.Errorf("short: %s has no count that could be smaller; possible are read, write, pread64, pwrite64, recvfrom and sendto", call)
+		}
+	}
+	if share, ok := strings.CutSuffix(s.Short, "%"); ok {
+		percent, err := strconv.ParseFloat(share, 64)
+		if err != nil || !(percent > 0 && percent < 100) {
+			return fmt.Errorf("short: %q must be between 0%% and 100%%, without them", s.Short)
+		}
+		rule.Share, rule.Result = true, max(1, int64(percent/100*(1<<16)))
+		return nil
+	}
+	n, err := strconv.ParseInt(s.Short, 10, 32)
+	if err != nil || n < 1 {
+		return fmt.Errorf("short: %q must be a percentage such as 50%% or a number of bytes from 1", s.Short)
+	}
+	rule.Result = n
+	return nil
+}
+
+// resolved is rule, with the conditions on arguments as this kernel has them.
+func (s Syscall) resolved(common Common) (bpf.Rule, bpf.Calls, error) {
+	rule, calls, err := s.rule(common)
+	if err != nil {
+		return rule, calls, err
+	}
+	rule.Filter.Predicates, err = s.Filter.predicates(calls.All())
+	return rule, calls, err
 }
 
 // Mechanism implements Fault.
 func (s Syscall) Mechanism(_ context.Context, env Env) (string, error) {
-	m, err := env.Kernel.SyscallMechanism(s.Calls, s.Delay+s.Jitter)
-	if err == nil && m.Sleeps() {
+	rule, calls, err := s.resolved(Common{Percent: 100})
+	if err != nil {
+		return "", err
+	}
+	m, err := env.Kernel.CallMechanisms(calls, rule)
+	if err == nil && m.NeedsGuard(rule) {
 		err = env.CanSleep()
 	}
-	return string(m), err
+	return m.String(), err
 }
 
 // Inject implements Fault.
 func (s Syscall) Inject(_ context.Context, env Env, target cgroup.Target, common Common) (Handle, error) {
-	rule, err := s.rule(common)
+	rule, calls, err := s.resolved(common)
 	if err != nil {
 		return nil, err
 	}
-	installed, mechanism, err := env.Kernel.InstallDelay(kernelTarget(env, target), s.Calls, rule)
+	installed, reach, err := env.Kernel.InstallCalls(kernelTarget(env, target), calls, rule)
 	if err != nil {
 		return nil, err
 	}
-	if mechanism.Sleeps() {
+	if reach.Mechanisms.NeedsGuard(rule) {
 		if err := env.CanSleep(); err != nil {
 			return nil, errors.Join(err, installed.Close())
 		}
 	}
-	return &ruleHandle{installed, string(mechanism), func(f Fault, common Common) (bpf.Rule, error) { return f.(Syscall).rule(common) }}, nil
+	return &ruleHandle{installed, reach.Mechanisms.String(), leftNotes(reach), func(f Fault, common Common) (bpf.Rule, error) {
+		rule, _, err := f.(Syscall).resolved(common)
+		return rule, err
+	}}, nil
+}
+
+// leftNotes tells which calls of a group are out of reach.
+func leftNotes(reach bpf.Reach) (notes []string) {
+	for _, left := range reach.Left {
+		notes = append(notes, "out of reach: "+left)
+	}
+	return notes
+}
+
+// Delay is how late a call is made.
+type Delay struct {
+	// Text is a duration of at most bpf.MaxDelay; empty: there is no delay.
+	Text string
+	// Jitter spreads it.
+	Jitter string
+	// Distribution is how: "uniform" or empty, "normal", "exponential", "pareto".
+	Distribution string
+}
+
+func (d Delay) given() bool { return d != Delay{} }
+
+func (d Delay) fill(rule *bpf.Rule) error {
+	rule.Action = bpf.ActionDelay
+	var err error
+	if rule.Delay, err = ParseDuration("delay", d.Text, time.Microsecond, bpf.MaxDelay); err != nil {
+		return err
+	}
+	if d.Jitter != "" {
+		if rule.Jitter, err = ParseDuration("jitter", d.Jitter, 0, bpf.MaxDelay); err != nil {
+			return err
+		}
+	}
+	if d.Distribution != "" && d.Distribution != "uniform" {
+		rule.Quantiles, err = quantiles(d.Distribution, rule.Delay, rule.Jitter)
+		return err
+	}
+	if rule.Jitter > rule.Delay {
+		return fmt.Errorf("jitter: %s is more than the delay of %s", rule.Jitter, rule.Delay)
+	}
+	if longest := rule.Delay + rule.Jitter; longest > bpf.MaxDelay {
+		return fmt.Errorf("delay: with jitter it is %s; at most %s are possible", longest, bpf.MaxDelay)
+	}
+	return nil
 }

@@ -17,7 +17,7 @@ func TestFreed(t *testing.T) {
 	type sleep struct {
 		k  *bpf.Kernel
 		g  *guard.Guard
-		in *bpf.Installed
+		in bpf.Parts
 	}
 	for name, free := range map[string]func(sleep) error{
 		"switch killed":  func(s sleep) error { s.k.Switch().Kill(); return nil },

@@ -89,8 +89,8 @@ func daemon(targetDir, stateDir string) error {
 	if err := unix.Stat(targetDir, &st); err != nil {
 		return err
 	}
-	in, _, err := k.InstallDelay(bpf.Target{Ancestors: []uint64{1, st.Ino}, Dir: targetDir}, []string{"socket"},
-		bpf.Rule{Percent: 100, Delay: 5 * time.Second, Until: time.Now().Add(time.Minute)})
+	in, _, err := k.InstallCalls(bpf.Target{Ancestors: []uint64{1, st.Ino}, Dir: targetDir}, bpf.Calls{Named: []string{"socket"}},
+		bpf.Rule{Action: bpf.ActionDelay, Percent: 100, Delay: 5 * time.Second, Until: time.Now().Add(time.Minute)})
 	if err != nil {
 		return err
 	}

@@ -211,21 +211,22 @@ func mustSleep(call string) bool {
 	return true
 }
 
-func install(t *testing.T, k *bpf.Kernel, target bpf.Target, call string, delay time.Duration) *bpf.Installed {
+func install(t *testing.T, k *bpf.Kernel, target bpf.Target, call string, delay time.Duration) bpf.Parts {
 	t.Helper()
 	return installRule(t, k, target, call, bpf.Rule{Percent: 100, Delay: delay, Until: time.Now().Add(time.Minute)})
 }
 
-func installRule(t *testing.T, k *bpf.Kernel, target bpf.Target, call string, rule bpf.Rule) *bpf.Installed {
+func installRule(t *testing.T, k *bpf.Kernel, target bpf.Target, call string, rule bpf.Rule) bpf.Parts {
 	t.Helper()
-	in, m, err := k.InstallDelay(target, []string{call}, rule)
+	rule.Action = bpf.ActionDelay
+	in, m, err := k.InstallCalls(target, bpf.Calls{Named: []string{call}}, rule)
 	if errors.Is(err, bpf.ErrNotSupported) && !mustSleep(call) {
 		t.Skip(err)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("mechanism %s", m)
+	t.Logf("mechanism %s", m.Mechanisms)
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("counters: %+v", in.Counters())
@@ -330,7 +331,7 @@ func asleep(t *testing.T, k *bpf.Kernel) (n int) {
 
 // allAsleep says whether all threads sleep that made the call and were not skipped by the kernel: a thread that is preempted
 // in the program of a tracepoint makes it skip the next one's, which Missed counts.
-func allAsleep(t *testing.T, k *bpf.Kernel, in *bpf.Installed, threads uint64) bool {
+func allAsleep(t *testing.T, k *bpf.Kernel, in bpf.Parts, threads uint64) bool {
 	t.Helper()
 	c := in.Counters()
 	return c.Matched > 0 && c.Matched+c.Missed >= threads && uint64(asleep(t, k)) == c.Matched

@@ -39,7 +39,7 @@ func TestDelaysTheTargetOnly(t *testing.T) {
 func TestManySleepAtOnce(t *testing.T) {
 	threads := 64
 	k := openKernel(t)
-	if m, err := k.SyscallMechanism([]string{"socket"}, time.Second); err == nil && m == bpf.MechanismClones {
+	if m, err := k.CallMechanisms(bpf.Calls{Named: []string{"socket"}}, bpf.Rule{Action: bpf.ActionDelay, Delay: time.Second}); err == nil && m[0] == bpf.MechanismClones {
 		threads = 16 // one per clone, when all are on one CPU
 	}
 	startGuard(t, k, "", "")
@@ -156,7 +156,7 @@ func TestTwoRulesAddUp(t *testing.T) {
 	if took := start(t, target, "call", "1", "3").run(t); took < 25*time.Millisecond {
 		t.Errorf("a call took %v", took)
 	}
-	for _, in := range []*bpf.Installed{first, second} {
+	for _, in := range []bpf.Parts{first, second} {
 		if c := in.Counters(); c.Injected != 3 || c.Matched != 3 {
 			t.Errorf("%+v", c)
 		}

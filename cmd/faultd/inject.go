@@ -21,7 +21,7 @@ func injectCommand() *cli.Command {
 			kindCommand("connect", "fail new connections, and datagrams sent with an address", connectFlags(), connectKind),
 			kindCommand("disk", "fill a file system, or use up its inodes", diskFlags(), diskKind),
 			kindCommand("packet", "lose packets, silently as a wire does", packetFlags(), packetKind),
-			kindCommand("syscall", "delay system calls; the caller really sleeps", syscallFlags(), syscallKind),
+			kindCommand("syscall", "delay system calls, fail them, pretend them, or cut them short", syscallFlags(), syscallKind),
 		},
 	}
 }
@@ -42,6 +42,8 @@ func commonFlags() []cli.Flag {
 		&cli.Uint64Flag{Name: "every-nth", Usage: "hurt only every `N`-th match"},
 		&cli.Uint64Flag{Name: "skip-first", Usage: "spare the first `N` matches"},
 		&cli.Uint64Flag{Name: "max-hits", Usage: "do nothing more after `N` injections"},
+		&cli.Float64Flag{Name: "rate", Usage: "at most `N` injections per second, evenly spaced", DefaultText: "no limit"},
+		&cli.StringFlag{Name: "dice", Usage: "what the chance is thrown for: each call, or once for all calls of a thread or process", DefaultText: "call"},
 		&cli.Uint64Flag{Name: "seed", Usage: "make the dice repeatable", DefaultText: "random"},
 		&cli.BoolFlag{Name: "dry-run", Usage: "say what would happen, and do nothing"},
 		&cli.StringFlag{Name: "key", Usage: "idempotency `KEY`: the same key again gives the same fault"},
@@ -95,7 +97,7 @@ func injectRequest(c *cli.Context, fill func(*cli.Context, *v1.FaultSpec) error)
 	spec := &v1.FaultSpec{
 		Target: target, Duration: duration,
 		Percent:  given(c, "percent", c.Float64),
-		EveryNth: c.Uint64("every-nth"), SkipFirst: c.Uint64("skip-first"), MaxHits: c.Uint64("max-hits"),
+		EveryNth: c.Uint64("every-nth"), SkipFirst: c.Uint64("skip-first"), MaxHits: c.Uint64("max-hits"), Rate: c.Float64("rate"), Dice: c.String("dice"),
 		Seed: given(c, "seed", c.Uint64),
 	}
 	if err := fill(c, spec); err != nil {

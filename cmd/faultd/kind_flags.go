@@ -1,7 +1,10 @@
 package main
 
 import (
+	"slices"
+
 	"github.com/urfave/cli/v2"
+	"google.golang.org/protobuf/proto"
 
 	v1 "faultd/api/faultd/v1alpha1"
 )
@@ -59,24 +62,62 @@ func packetKind(c *cli.Context, spec *v1.FaultSpec) error {
 	return nil
 }
 
-func syscallFlags() []cli.Flag {
+// filterFlags choose among the target's calls.
+func filterFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringSliceFlag{Name: "call", Usage: "`NAME[,NAME]` of the calls, such as openat; repeatable"},
-		&cli.StringFlag{Name: "delay", Usage: "how long each hurt call sleeps, such as 20ms"},
-		&cli.StringFlag{Name: "jitter", Usage: "draw the delay evenly from delay - jitter to delay + jitter"},
+		&cli.StringFlag{Name: "comm", Usage: "only threads of this `NAME`"},
+		&cli.StringSliceFlag{Name: "exe", Usage: "only programs whose path fits this `GLOB`; repeatable"},
+		&cli.UintFlag{Name: "uid", Usage: "only callers with this effective user `ID`"},
+		&cli.StringFlag{Name: "fd", Usage: "only these descriptors, `N[-M]`"},
+		&cli.StringSliceFlag{Name: "fd-type", Usage: "only descriptors of this `KIND`: file, socket, pipe, tty or other; repeatable"},
+		&cli.StringSliceFlag{Name: "path", Usage: "only files whose path, as the target sees it, fits this `GLOB`; repeatable"},
+		&cli.StringSliceFlag{Name: "except", Usage: "but not files whose path fits this `GLOB`; repeatable"},
+		&cli.StringSliceFlag{Name: "where", Usage: "only with such an argument, `CONDITION` such as 'arg2 & O_CREAT' or 'count > 4096'; repeatable"},
 	}
+}
+
+func filter(c *cli.Context) *v1.Filter {
+	f := &v1.Filter{Comm: c.String("comm"), Executables: c.StringSlice("exe"), Fd: c.String("fd"), FdTypes: c.StringSlice("fd-type"),
+		Paths: c.StringSlice("path"), Except: c.StringSlice("except"), Where: c.StringSlice("where")}
+	if c.IsSet("uid") {
+		f.Uid = proto.Uint32(uint32(c.Uint("uid")))
+	}
+	if proto.Equal(f, &v1.Filter{}) {
+		return nil
+	}
+	return f
+}
+
+// delayFlags and errnoFlag are of all kinds that hurt calls.
+func delayFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "delay", Usage: "how long each hurt call sleeps, such as 20ms"},
+		&cli.StringFlag{Name: "jitter", Usage: "how far the delay is spread: uniform from delay - jitter to delay + jitter; of normal the standard deviation"},
+		&cli.StringFlag{Name: "distribution", Usage: "uniform, normal, exponential (delay is the mean) or pareto (delay is the least)", DefaultText: "uniform"},
+	}
+}
+
+func errnoFlag() cli.Flag {
+	return &cli.StringSliceFlag{Name: "errno", Usage: "`NAME` of an error that the call fails with, such as EIO; of several, EIO:3 is three times as likely; repeatable"}
+}
+
+func syscallFlags() []cli.Flag {
+	return slices.Concat([]cli.Flag{
+		&cli.StringSliceFlag{Name: "call", Usage: "`NAME[,NAME]` of the calls, such as openat, or of groups, such as write; repeatable"},
+		errnoFlag(),
+		&cli.BoolFlag{Name: "drop", Usage: "the call is not made and pretends success"},
+		&cli.StringFlag{Name: "result", Usage: "what a dropped call returns: a number or count", DefaultText: "count where it writes bytes, else 0"},
+		&cli.StringFlag{Name: "short", Usage: "the call is made with a smaller count: `50%` of it, or 512 bytes at most"},
+	}, delayFlags(), filterFlags())
 }
 
 func syscallKind(c *cli.Context, spec *v1.FaultSpec) error {
 	if len(c.StringSlice("call")) == 0 {
 		return usageErrorf("--call: missing")
 	}
-	delay, err := needed(c, "delay")
-	if err != nil {
-		return err
-	}
 	spec.Kind = &v1.FaultSpec_Syscall{Syscall: &v1.Syscall{
-		Calls: c.StringSlice("call"), Delay: delay, Jitter: c.String("jitter"),
+		Calls: c.StringSlice("call"), Delay: c.String("delay"), Jitter: c.String("jitter"), Distribution: c.String("distribution"),
+		Errnos: c.StringSlice("errno"), Drop: c.Bool("drop"), Result: c.String("result"), Short: c.String("short"), Filter: filter(c),
 	}}
 	return nil
 }

@@ -62,6 +62,7 @@ func printFault(c *cli.Context, fault *v1.Fault) error {
 		{"spared", fmt.Sprint(n.GetSpared())},
 		{"cut short", fmt.Sprint(n.GetCutShort())},
 		{"missed", fmt.Sprint(n.GetMissed())},
+		{"unknown", fmt.Sprint(n.GetUnknown())},
 		{"started", orDash(fault.GetStarted())},
 		{"deadline", orDash(fault.GetDeadline())},
 		{"ended", orDash(fault.GetEnded())},

@@ -42,11 +42,16 @@ type FaultSpec struct {
 	MaxHits uint64 `protobuf:"varint,6,opt,name=max_hits,json=maxHits,proto3" json:"max_hits,omitempty"`
 	// Makes the dice repeatable: the same seed gives the same decisions for the same sequence of matches.
 	Seed *uint64 `protobuf:"varint,7,opt,name=seed,proto3,oneof" json:"seed,omitempty"`
+	// At most so many injections per second, evenly spaced; 0: no limit.
+	Rate float64 `protobuf:"fixed64,8,opt,name=rate,proto3" json:"rate,omitempty"`
+	// What the chance is thrown for: "call" (or packet), "thread" or "process": then all its calls are hurt, or none. Empty: call.
+	Dice string `protobuf:"bytes,9,opt,name=dice,proto3" json:"dice,omitempty"`
 	// Types that are valid to be assigned to Kind:
 	//
 	//	*FaultSpec_Connect
 	//	*FaultSpec_Packet
 	//	*FaultSpec_Syscall
+	//	*FaultSpec_File
 	//	*FaultSpec_Disk
 	Kind          isFaultSpec_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
@@ -132,6 +137,20 @@ func (x *FaultSpec) GetSeed() uint64 {
 	return 0
 }
 
+func (x *FaultSpec) GetRate() float64 {
+	if x != nil {
+		return x.Rate
+	}
+	return 0
+}
+
+func (x *FaultSpec) GetDice() string {
+	if x != nil {
+		return x.Dice
+	}
+	return ""
+}
+
 func (x *FaultSpec) GetKind() isFaultSpec_Kind {
 	if x != nil {
 		return x.Kind
@@ -166,6 +185,15 @@ func (x *FaultSpec) GetSyscall() *Syscall {
 	return nil
 }
 
+func (x *FaultSpec) GetFile() *File {
+	if x != nil {
+		if x, ok := x.Kind.(*FaultSpec_File); ok {
+			return x.File
+		}
+	}
+	return nil
+}
+
 func (x *FaultSpec) GetDisk() *Disk {
 	if x != nil {
 		if x, ok := x.Kind.(*FaultSpec_Disk); ok {
@@ -191,6 +219,10 @@ type FaultSpec_Syscall struct {
 	Syscall *Syscall `protobuf:"bytes,18,opt,name=syscall,proto3,oneof"`
 }
 
+type FaultSpec_File struct {
+	File *File `protobuf:"bytes,19,opt,name=file,proto3,oneof"`
+}
+
 type FaultSpec_Disk struct {
 	Disk *Disk `protobuf:"bytes,22,opt,name=disk,proto3,oneof"`
 }
@@ -200,6 +232,8 @@ func (*FaultSpec_Connect) isFaultSpec_Kind() {}
 func (*FaultSpec_Packet) isFaultSpec_Kind() {}
 
 func (*FaultSpec_Syscall) isFaultSpec_Kind() {}
+
+func (*FaultSpec_File) isFaultSpec_Kind() {}
 
 func (*FaultSpec_Disk) isFaultSpec_Kind() {}
 
@@ -376,15 +410,28 @@ func (x *Packet) GetPerFlow() bool {
 	return false
 }
 
-// Syscall delays system calls of the target; the caller really sleeps.
+// Syscall makes system calls of the target late, or gives them another result. Exactly one of delay, errnos, drop and short.
 type Syscall struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Names of calls, such as "openat".
+	// Names of calls, such as "openat", or of groups, such as "write" (see docs/faults.md).
 	Calls []string `protobuf:"bytes,1,rep,name=calls,proto3" json:"calls,omitempty"`
 	// How long each hurt call sleeps: "20ms".
 	Delay string `protobuf:"bytes,2,opt,name=delay,proto3" json:"delay,omitempty"`
-	// The delay is drawn evenly from delay - jitter to delay + jitter.
-	Jitter        string `protobuf:"bytes,3,opt,name=jitter,proto3" json:"jitter,omitempty"`
+	// How far the delay is spread: see distribution.
+	Jitter string `protobuf:"bytes,3,opt,name=jitter,proto3" json:"jitter,omitempty"`
+	// "uniform" (delay - jitter to delay + jitter, the default), "normal" (jitter is the standard deviation), "exponential" (delay is
+	// the mean) or "pareto" (delay is the least; its shape is 2).
+	Distribution string `protobuf:"bytes,4,opt,name=distribution,proto3" json:"distribution,omitempty"`
+	// Names of errors that the call fails with instead of being made; with several, "EIO:3" is three times as likely as "EINTR".
+	Errnos []string `protobuf:"bytes,5,rep,name=errnos,proto3" json:"errnos,omitempty"`
+	// The call is not made, and pretends success.
+	Drop bool `protobuf:"varint,6,opt,name=drop,proto3" json:"drop,omitempty"`
+	// What a dropped call returns: a number, or "count": as many bytes as the caller wanted to move. Empty: count where the call
+	// moves bytes, else 0.
+	Result string `protobuf:"bytes,7,opt,name=result,proto3" json:"result,omitempty"`
+	// The call is made with a smaller count: "50%" of it, or "512" bytes at most.
+	Short         string  `protobuf:"bytes,8,opt,name=short,proto3" json:"short,omitempty"`
+	Filter        *Filter `protobuf:"bytes,9,opt,name=filter,proto3" json:"filter,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -440,6 +487,264 @@ func (x *Syscall) GetJitter() string {
 	return ""
 }
 
+func (x *Syscall) GetDistribution() string {
+	if x != nil {
+		return x.Distribution
+	}
+	return ""
+}
+
+func (x *Syscall) GetErrnos() []string {
+	if x != nil {
+		return x.Errnos
+	}
+	return nil
+}
+
+func (x *Syscall) GetDrop() bool {
+	if x != nil {
+		return x.Drop
+	}
+	return false
+}
+
+func (x *Syscall) GetResult() string {
+	if x != nil {
+		return x.Result
+	}
+	return ""
+}
+
+func (x *Syscall) GetShort() string {
+	if x != nil {
+		return x.Short
+	}
+	return ""
+}
+
+func (x *Syscall) GetFilter() *Filter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+// Filter says which of the target's calls are meant; everything that is given must fit.
+type Filter struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the calling thread, as in /proc/PID/comm.
+	Comm string `protobuf:"bytes,1,opt,name=comm,proto3" json:"comm,omitempty"`
+	// Globs for the path of the caller's program, as the target sees it.
+	Executables []string `protobuf:"bytes,2,rep,name=executables,proto3" json:"executables,omitempty"`
+	// Effective user of the caller, as the host numbers it.
+	Uid *uint32 `protobuf:"varint,3,opt,name=uid,proto3,oneof" json:"uid,omitempty"`
+	// Descriptors: "3" or "0-2".
+	Fd string `protobuf:"bytes,4,opt,name=fd,proto3" json:"fd,omitempty"`
+	// What the descriptor is.
+	FdTypes []string `protobuf:"bytes,5,rep,name=fd_types,json=fdTypes,proto3" json:"fd_types,omitempty"`
+	// Globs for the path of the file that the call is about, as the target sees it.
+	Paths []string `protobuf:"bytes,6,rep,name=paths,proto3" json:"paths,omitempty"`
+	// Globs for paths that are spared.
+	Except []string `protobuf:"bytes,7,rep,name=except,proto3" json:"except,omitempty"`
+	// Conditions on arguments, by number from 0 or by the kernel's name: "arg2 & O_CREAT", "count > 4096".
+	Where         []string `protobuf:"bytes,8,rep,name=where,proto3" json:"where,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Filter) Reset() {
+	*x = Filter{}
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Filter) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Filter) ProtoMessage() {}
+
+func (x *Filter) ProtoReflect() protoreflect.Message {
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Filter.ProtoReflect.Descriptor instead.
+func (*Filter) Descriptor() ([]byte, []int) {
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Filter) GetComm() string {
+	if x != nil {
+		return x.Comm
+	}
+	return ""
+}
+
+func (x *Filter) GetExecutables() []string {
+	if x != nil {
+		return x.Executables
+	}
+	return nil
+}
+
+func (x *Filter) GetUid() uint32 {
+	if x != nil && x.Uid != nil {
+		return *x.Uid
+	}
+	return 0
+}
+
+func (x *Filter) GetFd() string {
+	if x != nil {
+		return x.Fd
+	}
+	return ""
+}
+
+func (x *Filter) GetFdTypes() []string {
+	if x != nil {
+		return x.FdTypes
+	}
+	return nil
+}
+
+func (x *Filter) GetPaths() []string {
+	if x != nil {
+		return x.Paths
+	}
+	return nil
+}
+
+func (x *Filter) GetExcept() []string {
+	if x != nil {
+		return x.Except
+	}
+	return nil
+}
+
+func (x *Filter) GetWhere() []string {
+	if x != nil {
+		return x.Where
+	}
+	return nil
+}
+
+// File hurts what the target does to files, by path. Either a preset, or ops and exactly one of errnos, delay and drop.
+type File struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What is done to the file: open, create, read, write, fsync, truncate, unlink, rename, mkdir, rmdir, link, stat, setattr, mmap,
+	// exec, lock, ioctl.
+	Ops []string `protobuf:"bytes,1,rep,name=ops,proto3" json:"ops,omitempty"`
+	// "disk-full", "read-only", "quota", "failing-disk", "slow-disk", "lying-disk", "stale-nfs" or "too-many-files".
+	Preset string `protobuf:"bytes,2,opt,name=preset,proto3" json:"preset,omitempty"`
+	// As in Syscall.
+	Errnos       []string `protobuf:"bytes,3,rep,name=errnos,proto3" json:"errnos,omitempty"`
+	Delay        string   `protobuf:"bytes,4,opt,name=delay,proto3" json:"delay,omitempty"`
+	Jitter       string   `protobuf:"bytes,5,opt,name=jitter,proto3" json:"jitter,omitempty"`
+	Distribution string   `protobuf:"bytes,6,opt,name=distribution,proto3" json:"distribution,omitempty"`
+	// Writes and fsyncs are not made and pretend success.
+	Drop bool `protobuf:"varint,7,opt,name=drop,proto3" json:"drop,omitempty"`
+	// Which files (paths, except) and which callers; a descriptor or conditions on arguments have no place here.
+	Filter        *Filter `protobuf:"bytes,8,opt,name=filter,proto3" json:"filter,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *File) Reset() {
+	*x = File{}
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *File) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*File) ProtoMessage() {}
+
+func (x *File) ProtoReflect() protoreflect.Message {
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use File.ProtoReflect.Descriptor instead.
+func (*File) Descriptor() ([]byte, []int) {
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *File) GetOps() []string {
+	if x != nil {
+		return x.Ops
+	}
+	return nil
+}
+
+func (x *File) GetPreset() string {
+	if x != nil {
+		return x.Preset
+	}
+	return ""
+}
+
+func (x *File) GetErrnos() []string {
+	if x != nil {
+		return x.Errnos
+	}
+	return nil
+}
+
+func (x *File) GetDelay() string {
+	if x != nil {
+		return x.Delay
+	}
+	return ""
+}
+
+func (x *File) GetJitter() string {
+	if x != nil {
+		return x.Jitter
+	}
+	return ""
+}
+
+func (x *File) GetDistribution() string {
+	if x != nil {
+		return x.Distribution
+	}
+	return ""
+}
+
+func (x *File) GetDrop() bool {
+	if x != nil {
+		return x.Drop
+	}
+	return false
+}
+
+func (x *File) GetFilter() *Filter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
 // Disk fills the file system that holds a directory of the target, or uses up its inodes. Whoever writes there is hurt.
 type Disk struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -465,7 +770,7 @@ type Disk struct {
 
 func (x *Disk) Reset() {
 	*x = Disk{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[4]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -477,7 +782,7 @@ func (x *Disk) String() string {
 func (*Disk) ProtoMessage() {}
 
 func (x *Disk) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[4]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -490,7 +795,7 @@ func (x *Disk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Disk.ProtoReflect.Descriptor instead.
 func (*Disk) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{4}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Disk) GetPath() string {
@@ -583,7 +888,7 @@ type Fault struct {
 
 func (x *Fault) Reset() {
 	*x = Fault{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[5]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -595,7 +900,7 @@ func (x *Fault) String() string {
 func (*Fault) ProtoMessage() {}
 
 func (x *Fault) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[5]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -608,7 +913,7 @@ func (x *Fault) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fault.ProtoReflect.Descriptor instead.
 func (*Fault) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{5}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Fault) GetId() string {
@@ -720,7 +1025,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[6]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -732,7 +1037,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[6]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -745,7 +1050,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{6}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Target) GetPath() string {
@@ -778,14 +1083,16 @@ type Counters struct {
 	// Of the injected ones: delays that ended early (signal, stop, kill switch).
 	CutShort uint64 `protobuf:"varint,6,opt,name=cut_short,json=cutShort,proto3" json:"cut_short,omitempty"`
 	// Calls of the hook that the kernel skipped, of any process on the node; some may have been the target's.
-	Missed        uint64 `protobuf:"varint,7,opt,name=missed,proto3" json:"missed,omitempty"`
+	Missed uint64 `protobuf:"varint,7,opt,name=missed,proto3" json:"missed,omitempty"`
+	// Calls that a filter could not judge (no path, no descriptor): they were not matched.
+	Unknown       uint64 `protobuf:"varint,8,opt,name=unknown,proto3" json:"unknown,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Counters) Reset() {
 	*x = Counters{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[7]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -797,7 +1104,7 @@ func (x *Counters) String() string {
 func (*Counters) ProtoMessage() {}
 
 func (x *Counters) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[7]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -810,7 +1117,7 @@ func (x *Counters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counters.ProtoReflect.Descriptor instead.
 func (*Counters) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{7}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Counters) GetEvaluated() uint64 {
@@ -862,6 +1169,13 @@ func (x *Counters) GetMissed() uint64 {
 	return 0
 }
 
+func (x *Counters) GetUnknown() uint64 {
+	if x != nil {
+		return x.Unknown
+	}
+	return 0
+}
+
 type InjectRequest struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Spec   *FaultSpec             `protobuf:"bytes,1,opt,name=spec,proto3" json:"spec,omitempty"`
@@ -874,7 +1188,7 @@ type InjectRequest struct {
 
 func (x *InjectRequest) Reset() {
 	*x = InjectRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[8]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -886,7 +1200,7 @@ func (x *InjectRequest) String() string {
 func (*InjectRequest) ProtoMessage() {}
 
 func (x *InjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[8]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -899,7 +1213,7 @@ func (x *InjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InjectRequest.ProtoReflect.Descriptor instead.
 func (*InjectRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{8}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *InjectRequest) GetSpec() *FaultSpec {
@@ -933,7 +1247,7 @@ type InjectResponse struct {
 
 func (x *InjectResponse) Reset() {
 	*x = InjectResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[9]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -945,7 +1259,7 @@ func (x *InjectResponse) String() string {
 func (*InjectResponse) ProtoMessage() {}
 
 func (x *InjectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[9]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -958,7 +1272,7 @@ func (x *InjectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InjectResponse.ProtoReflect.Descriptor instead.
 func (*InjectResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{9}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *InjectResponse) GetFault() *Fault {
@@ -985,7 +1299,7 @@ type UpdateRequest struct {
 
 func (x *UpdateRequest) Reset() {
 	*x = UpdateRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[10]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -997,7 +1311,7 @@ func (x *UpdateRequest) String() string {
 func (*UpdateRequest) ProtoMessage() {}
 
 func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[10]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1010,7 +1324,7 @@ func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRequest.ProtoReflect.Descriptor instead.
 func (*UpdateRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{10}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *UpdateRequest) GetId() string {
@@ -1064,7 +1378,7 @@ type UpdateResponse struct {
 
 func (x *UpdateResponse) Reset() {
 	*x = UpdateResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[11]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1076,7 +1390,7 @@ func (x *UpdateResponse) String() string {
 func (*UpdateResponse) ProtoMessage() {}
 
 func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[11]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1089,7 +1403,7 @@ func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateResponse.ProtoReflect.Descriptor instead.
 func (*UpdateResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{11}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *UpdateResponse) GetFault() *Fault {
@@ -1107,7 +1421,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[12]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1119,7 +1433,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[12]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1132,7 +1446,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{12}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{14}
 }
 
 type ListResponse struct {
@@ -1147,7 +1461,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[13]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1159,7 +1473,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[13]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1172,7 +1486,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{13}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListResponse) GetFaults() []*Fault {
@@ -1205,7 +1519,7 @@ type GetRequest struct {
 
 func (x *GetRequest) Reset() {
 	*x = GetRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[14]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1217,7 +1531,7 @@ func (x *GetRequest) String() string {
 func (*GetRequest) ProtoMessage() {}
 
 func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[14]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1230,7 +1544,7 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{14}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *GetRequest) GetId() string {
@@ -1249,7 +1563,7 @@ type GetResponse struct {
 
 func (x *GetResponse) Reset() {
 	*x = GetResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[15]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1261,7 +1575,7 @@ func (x *GetResponse) String() string {
 func (*GetResponse) ProtoMessage() {}
 
 func (x *GetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[15]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1274,7 +1588,7 @@ func (x *GetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResponse.ProtoReflect.Descriptor instead.
 func (*GetResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{15}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GetResponse) GetFault() *Fault {
@@ -1293,7 +1607,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[16]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1305,7 +1619,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[16]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1318,7 +1632,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{16}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *StopRequest) GetId() string {
@@ -1337,7 +1651,7 @@ type StopResponse struct {
 
 func (x *StopResponse) Reset() {
 	*x = StopResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[17]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1349,7 +1663,7 @@ func (x *StopResponse) String() string {
 func (*StopResponse) ProtoMessage() {}
 
 func (x *StopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[17]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1362,7 +1676,7 @@ func (x *StopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopResponse.ProtoReflect.Descriptor instead.
 func (*StopResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{17}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *StopResponse) GetFault() *Fault {
@@ -1380,7 +1694,7 @@ type StopAllRequest struct {
 
 func (x *StopAllRequest) Reset() {
 	*x = StopAllRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[18]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1392,7 +1706,7 @@ func (x *StopAllRequest) String() string {
 func (*StopAllRequest) ProtoMessage() {}
 
 func (x *StopAllRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[18]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1405,7 +1719,7 @@ func (x *StopAllRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopAllRequest.ProtoReflect.Descriptor instead.
 func (*StopAllRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{18}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{20}
 }
 
 type StopAllResponse struct {
@@ -1417,7 +1731,7 @@ type StopAllResponse struct {
 
 func (x *StopAllResponse) Reset() {
 	*x = StopAllResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[19]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1429,7 +1743,7 @@ func (x *StopAllResponse) String() string {
 func (*StopAllResponse) ProtoMessage() {}
 
 func (x *StopAllResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[19]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1442,7 +1756,7 @@ func (x *StopAllResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopAllResponse.ProtoReflect.Descriptor instead.
 func (*StopAllResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{19}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *StopAllResponse) GetFaults() []*Fault {
@@ -1461,7 +1775,7 @@ type KillRequest struct {
 
 func (x *KillRequest) Reset() {
 	*x = KillRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[20]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1473,7 +1787,7 @@ func (x *KillRequest) String() string {
 func (*KillRequest) ProtoMessage() {}
 
 func (x *KillRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[20]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1486,7 +1800,7 @@ func (x *KillRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillRequest.ProtoReflect.Descriptor instead.
 func (*KillRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{20}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *KillRequest) GetReason() string {
@@ -1506,7 +1820,7 @@ type KillResponse struct {
 
 func (x *KillResponse) Reset() {
 	*x = KillResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[21]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1518,7 +1832,7 @@ func (x *KillResponse) String() string {
 func (*KillResponse) ProtoMessage() {}
 
 func (x *KillResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[21]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1531,7 +1845,7 @@ func (x *KillResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillResponse.ProtoReflect.Descriptor instead.
 func (*KillResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{21}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *KillResponse) GetEnded() uint32 {
@@ -1550,7 +1864,7 @@ type ArmRequest struct {
 
 func (x *ArmRequest) Reset() {
 	*x = ArmRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[22]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1562,7 +1876,7 @@ func (x *ArmRequest) String() string {
 func (*ArmRequest) ProtoMessage() {}
 
 func (x *ArmRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[22]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1575,7 +1889,7 @@ func (x *ArmRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArmRequest.ProtoReflect.Descriptor instead.
 func (*ArmRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{22}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ArmRequest) GetReason() string {
@@ -1593,7 +1907,7 @@ type ArmResponse struct {
 
 func (x *ArmResponse) Reset() {
 	*x = ArmResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[23]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1605,7 +1919,7 @@ func (x *ArmResponse) String() string {
 func (*ArmResponse) ProtoMessage() {}
 
 func (x *ArmResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[23]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1618,7 +1932,7 @@ func (x *ArmResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArmResponse.ProtoReflect.Descriptor instead.
 func (*ArmResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{23}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{25}
 }
 
 type WatchRequest struct {
@@ -1629,7 +1943,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[24]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1641,7 +1955,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[24]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1654,7 +1968,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{24}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{26}
 }
 
 type WatchResponse struct {
@@ -1674,7 +1988,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[25]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1686,7 +2000,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[25]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1699,7 +2013,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{25}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *WatchResponse) GetTime() string {
@@ -1745,7 +2059,7 @@ type KindsRequest struct {
 
 func (x *KindsRequest) Reset() {
 	*x = KindsRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[26]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1757,7 +2071,7 @@ func (x *KindsRequest) String() string {
 func (*KindsRequest) ProtoMessage() {}
 
 func (x *KindsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[26]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1770,7 +2084,7 @@ func (x *KindsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KindsRequest.ProtoReflect.Descriptor instead.
 func (*KindsRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{26}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{28}
 }
 
 type KindsResponse struct {
@@ -1782,7 +2096,7 @@ type KindsResponse struct {
 
 func (x *KindsResponse) Reset() {
 	*x = KindsResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[27]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1794,7 +2108,7 @@ func (x *KindsResponse) String() string {
 func (*KindsResponse) ProtoMessage() {}
 
 func (x *KindsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[27]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1807,7 +2121,7 @@ func (x *KindsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KindsResponse.ProtoReflect.Descriptor instead.
 func (*KindsResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{27}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *KindsResponse) GetKinds() []*Kind {
@@ -1829,7 +2143,7 @@ type Kind struct {
 
 func (x *Kind) Reset() {
 	*x = Kind{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[28]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1841,7 +2155,7 @@ func (x *Kind) String() string {
 func (*Kind) ProtoMessage() {}
 
 func (x *Kind) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[28]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1854,7 +2168,7 @@ func (x *Kind) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Kind.ProtoReflect.Descriptor instead.
 func (*Kind) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{28}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Kind) GetName() string {
@@ -1889,7 +2203,7 @@ type Parameter struct {
 
 func (x *Parameter) Reset() {
 	*x = Parameter{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[29]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1901,7 +2215,7 @@ func (x *Parameter) String() string {
 func (*Parameter) ProtoMessage() {}
 
 func (x *Parameter) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[29]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1914,7 +2228,7 @@ func (x *Parameter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Parameter.ProtoReflect.Descriptor instead.
 func (*Parameter) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{29}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Parameter) GetName() string {
@@ -1948,7 +2262,7 @@ type CheckRequest struct {
 
 func (x *CheckRequest) Reset() {
 	*x = CheckRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[30]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1960,7 +2274,7 @@ func (x *CheckRequest) String() string {
 func (*CheckRequest) ProtoMessage() {}
 
 func (x *CheckRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[30]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1973,7 +2287,7 @@ func (x *CheckRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckRequest.ProtoReflect.Descriptor instead.
 func (*CheckRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{30}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *CheckRequest) GetResidue() bool {
@@ -1994,7 +2308,7 @@ type CheckResponse struct {
 
 func (x *CheckResponse) Reset() {
 	*x = CheckResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[31]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2006,7 +2320,7 @@ func (x *CheckResponse) String() string {
 func (*CheckResponse) ProtoMessage() {}
 
 func (x *CheckResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[31]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2019,7 +2333,7 @@ func (x *CheckResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckResponse.ProtoReflect.Descriptor instead.
 func (*CheckResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{31}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *CheckResponse) GetCapabilities() []*Capability {
@@ -2060,7 +2374,7 @@ type Capability struct {
 
 func (x *Capability) Reset() {
 	*x = Capability{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[32]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2072,7 +2386,7 @@ func (x *Capability) String() string {
 func (*Capability) ProtoMessage() {}
 
 func (x *Capability) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[32]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2085,7 +2399,7 @@ func (x *Capability) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Capability.ProtoReflect.Descriptor instead.
 func (*Capability) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{32}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Capability) GetKind() string {
@@ -2132,7 +2446,7 @@ type WhoRequest struct {
 
 func (x *WhoRequest) Reset() {
 	*x = WhoRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[33]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2144,7 +2458,7 @@ func (x *WhoRequest) String() string {
 func (*WhoRequest) ProtoMessage() {}
 
 func (x *WhoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[33]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2157,7 +2471,7 @@ func (x *WhoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoRequest.ProtoReflect.Descriptor instead.
 func (*WhoRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{33}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *WhoRequest) GetPid() int32 {
@@ -2177,7 +2491,7 @@ type WhoResponse struct {
 
 func (x *WhoResponse) Reset() {
 	*x = WhoResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[34]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2189,7 +2503,7 @@ func (x *WhoResponse) String() string {
 func (*WhoResponse) ProtoMessage() {}
 
 func (x *WhoResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[34]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2202,7 +2516,7 @@ func (x *WhoResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoResponse.ProtoReflect.Descriptor instead.
 func (*WhoResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{34}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *WhoResponse) GetTarget() *Target {
@@ -2223,7 +2537,7 @@ var File_faultd_v1alpha1_faultd_proto protoreflect.FileDescriptor
 
 const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\n" +
-	"\x1cfaultd/v1alpha1/faultd.proto\x12\x0ffaultd.v1alpha1\x1a\x1bbuf/validate/validate.proto\"\xf0\x03\n" +
+	"\x1cfaultd/v1alpha1/faultd.proto\x12\x0ffaultd.v1alpha1\x1a\x1bbuf/validate/validate.proto\"\x80\x05\n" +
 	"\tFaultSpec\x12\"\n" +
 	"\x06target\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80 R\x06target\x12%\n" +
@@ -2233,10 +2547,13 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\n" +
 	"skip_first\x18\x05 \x01(\x04R\tskipFirst\x12\x19\n" +
 	"\bmax_hits\x18\x06 \x01(\x04R\amaxHits\x12\x17\n" +
-	"\x04seed\x18\a \x01(\x04H\x02R\x04seed\x88\x01\x01\x124\n" +
+	"\x04seed\x18\a \x01(\x04H\x02R\x04seed\x88\x01\x01\x12-\n" +
+	"\x04rate\x18\b \x01(\x01B\x19\xbaH\x16\x12\x14@\x01\x19\x00\x00\x00\x00e\xcd\xcdA)\x00\x00\x00\x00\x00\x00\x00\x00R\x04rate\x122\n" +
+	"\x04dice\x18\t \x01(\tB\x1e\xbaH\x1br\x19R\x00R\x04callR\x06threadR\aprocessR\x04dice\x124\n" +
 	"\aconnect\x18\x10 \x01(\v2\x18.faultd.v1alpha1.ConnectH\x00R\aconnect\x121\n" +
 	"\x06packet\x18\x11 \x01(\v2\x17.faultd.v1alpha1.PacketH\x00R\x06packet\x124\n" +
 	"\asyscall\x18\x12 \x01(\v2\x18.faultd.v1alpha1.SyscallH\x00R\asyscall\x12+\n" +
+	"\x04file\x18\x13 \x01(\v2\x15.faultd.v1alpha1.FileH\x00R\x04file\x12+\n" +
 	"\x04disk\x18\x16 \x01(\v2\x15.faultd.v1alpha1.DiskH\x00R\x04diskB\r\n" +
 	"\x04kind\x12\x05\xbaH\x02\b\x01B\n" +
 	"\n" +
@@ -2256,11 +2573,39 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\x05ports\x18\x04 \x03(\tB\x10\xbaH\r\x92\x01\n" +
 	"\x10\b\"\x06r\x04\x10\x01\x18\vR\x05ports\x12-\n" +
 	"\bprotocol\x18\x05 \x01(\tB\x11\xbaH\x0er\fR\x00R\x03tcpR\x03udpR\bprotocol\x12\x19\n" +
-	"\bper_flow\x18\x06 \x01(\bR\aperFlow\"u\n" +
+	"\bper_flow\x18\x06 \x01(\bR\aperFlow\"\xf5\x02\n" +
 	"\aSyscall\x12(\n" +
-	"\x05calls\x18\x01 \x03(\tB\x12\xbaH\x0f\x92\x01\f\b\x01\x10@\"\x06r\x04\x10\x01\x18 R\x05calls\x12\x1f\n" +
-	"\x05delay\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18 R\x05delay\x12\x1f\n" +
-	"\x06jitter\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18 R\x06jitter\"\xc9\x02\n" +
+	"\x05calls\x18\x01 \x03(\tB\x12\xbaH\x0f\x92\x01\f\b\x01\x10@\"\x06r\x04\x10\x01\x18 R\x05calls\x12\x1d\n" +
+	"\x05delay\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18 R\x05delay\x12\x1f\n" +
+	"\x06jitter\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18 R\x06jitter\x12Q\n" +
+	"\fdistribution\x18\x04 \x01(\tB-\xbaH*r(R\x00R\auniformR\x06normalR\vexponentialR\x06paretoR\fdistribution\x12(\n" +
+	"\x06errnos\x18\x05 \x03(\tB\x10\xbaH\r\x92\x01\n" +
+	"\x10\b\"\x06r\x04\x10\x01\x18 R\x06errnos\x12\x12\n" +
+	"\x04drop\x18\x06 \x01(\bR\x04drop\x12\x1f\n" +
+	"\x06result\x18\a \x01(\tB\a\xbaH\x04r\x02\x18\x14R\x06result\x12\x1d\n" +
+	"\x05short\x18\b \x01(\tB\a\xbaH\x04r\x02\x18\x14R\x05short\x12/\n" +
+	"\x06filter\x18\t \x01(\v2\x17.faultd.v1alpha1.FilterR\x06filter\"\xd8\x02\n" +
+	"\x06Filter\x12\x1b\n" +
+	"\x04comm\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18\x0fR\x04comm\x123\n" +
+	"\vexecutables\x18\x02 \x03(\tB\x11\xbaH\x0e\x92\x01\v\x10\x10\"\ar\x05\x10\x01\x18\x80 R\vexecutables\x12\x15\n" +
+	"\x03uid\x18\x03 \x01(\rH\x00R\x03uid\x88\x01\x01\x12\x17\n" +
+	"\x02fd\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18\x15R\x02fd\x12G\n" +
+	"\bfd_types\x18\x05 \x03(\tB,\xbaH)\x92\x01&\x10\x05\"\"r R\x04fileR\x06socketR\x04pipeR\x03ttyR\x05otherR\afdTypes\x12'\n" +
+	"\x05paths\x18\x06 \x03(\tB\x11\xbaH\x0e\x92\x01\v\x10@\"\ar\x05\x10\x01\x18\x80 R\x05paths\x12)\n" +
+	"\x06except\x18\a \x03(\tB\x11\xbaH\x0e\x92\x01\v\x10@\"\ar\x05\x10\x01\x18\x80 R\x06except\x12'\n" +
+	"\x05where\x18\b \x03(\tB\x11\xbaH\x0e\x92\x01\v\x10\x04\"\ar\x05\x10\x01\x18\x80\x01R\x05whereB\x06\n" +
+	"\x04_uid\"\xcd\x02\n" +
+	"\x04File\x12\"\n" +
+	"\x03ops\x18\x01 \x03(\tB\x10\xbaH\r\x92\x01\n" +
+	"\x10\x11\"\x06r\x04\x10\x01\x18\x10R\x03ops\x12\x1f\n" +
+	"\x06preset\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18 R\x06preset\x12(\n" +
+	"\x06errnos\x18\x03 \x03(\tB\x10\xbaH\r\x92\x01\n" +
+	"\x10\b\"\x06r\x04\x10\x01\x18 R\x06errnos\x12\x1d\n" +
+	"\x05delay\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18 R\x05delay\x12\x1f\n" +
+	"\x06jitter\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x18 R\x06jitter\x12Q\n" +
+	"\fdistribution\x18\x06 \x01(\tB-\xbaH*r(R\x00R\auniformR\x06normalR\vexponentialR\x06paretoR\fdistribution\x12\x12\n" +
+	"\x04drop\x18\a \x01(\bR\x04drop\x12/\n" +
+	"\x06filter\x18\b \x01(\v2\x17.faultd.v1alpha1.FilterR\x06filter\"\xc9\x02\n" +
 	"\x04Disk\x12\x1e\n" +
 	"\x04path\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80 R\x04path\x122\n" +
@@ -2291,7 +2636,7 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\x05owner\x18\x0e \x01(\tR\x05owner\"9\n" +
 	"\x06Target\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x1b\n" +
-	"\tcgroup_id\x18\x02 \x01(\x04R\bcgroupId\"\xcc\x01\n" +
+	"\tcgroup_id\x18\x02 \x01(\x04R\bcgroupId\"\xe6\x01\n" +
 	"\bCounters\x12\x1c\n" +
 	"\tevaluated\x18\x01 \x01(\x04R\tevaluated\x12\x18\n" +
 	"\amatched\x18\x02 \x01(\x04R\amatched\x12\x1a\n" +
@@ -2300,7 +2645,8 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"notApplied\x12\x16\n" +
 	"\x06spared\x18\x05 \x01(\x04R\x06spared\x12\x1b\n" +
 	"\tcut_short\x18\x06 \x01(\x04R\bcutShort\x12\x16\n" +
-	"\x06missed\x18\a \x01(\x04R\x06missed\"\x93\x01\n" +
+	"\x06missed\x18\a \x01(\x04R\x06missed\x12\x18\n" +
+	"\aunknown\x18\b \x01(\x04R\aunknown\"\x93\x01\n" +
 	"\rInjectRequest\x126\n" +
 	"\x04spec\x18\x01 \x01(\v2\x1a.faultd.v1alpha1.FaultSpecB\x06\xbaH\x03\xc8\x01\x01R\x04spec\x12\x17\n" +
 	"\adry_run\x18\x02 \x01(\bR\x06dryRun\x121\n" +
@@ -2411,94 +2757,99 @@ func file_faultd_v1alpha1_faultd_proto_rawDescGZIP() []byte {
 	return file_faultd_v1alpha1_faultd_proto_rawDescData
 }
 
-var file_faultd_v1alpha1_faultd_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_faultd_v1alpha1_faultd_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_faultd_v1alpha1_faultd_proto_goTypes = []any{
 	(*FaultSpec)(nil),       // 0: faultd.v1alpha1.FaultSpec
 	(*Connect)(nil),         // 1: faultd.v1alpha1.Connect
 	(*Packet)(nil),          // 2: faultd.v1alpha1.Packet
 	(*Syscall)(nil),         // 3: faultd.v1alpha1.Syscall
-	(*Disk)(nil),            // 4: faultd.v1alpha1.Disk
-	(*Fault)(nil),           // 5: faultd.v1alpha1.Fault
-	(*Target)(nil),          // 6: faultd.v1alpha1.Target
-	(*Counters)(nil),        // 7: faultd.v1alpha1.Counters
-	(*InjectRequest)(nil),   // 8: faultd.v1alpha1.InjectRequest
-	(*InjectResponse)(nil),  // 9: faultd.v1alpha1.InjectResponse
-	(*UpdateRequest)(nil),   // 10: faultd.v1alpha1.UpdateRequest
-	(*UpdateResponse)(nil),  // 11: faultd.v1alpha1.UpdateResponse
-	(*ListRequest)(nil),     // 12: faultd.v1alpha1.ListRequest
-	(*ListResponse)(nil),    // 13: faultd.v1alpha1.ListResponse
-	(*GetRequest)(nil),      // 14: faultd.v1alpha1.GetRequest
-	(*GetResponse)(nil),     // 15: faultd.v1alpha1.GetResponse
-	(*StopRequest)(nil),     // 16: faultd.v1alpha1.StopRequest
-	(*StopResponse)(nil),    // 17: faultd.v1alpha1.StopResponse
-	(*StopAllRequest)(nil),  // 18: faultd.v1alpha1.StopAllRequest
-	(*StopAllResponse)(nil), // 19: faultd.v1alpha1.StopAllResponse
-	(*KillRequest)(nil),     // 20: faultd.v1alpha1.KillRequest
-	(*KillResponse)(nil),    // 21: faultd.v1alpha1.KillResponse
-	(*ArmRequest)(nil),      // 22: faultd.v1alpha1.ArmRequest
-	(*ArmResponse)(nil),     // 23: faultd.v1alpha1.ArmResponse
-	(*WatchRequest)(nil),    // 24: faultd.v1alpha1.WatchRequest
-	(*WatchResponse)(nil),   // 25: faultd.v1alpha1.WatchResponse
-	(*KindsRequest)(nil),    // 26: faultd.v1alpha1.KindsRequest
-	(*KindsResponse)(nil),   // 27: faultd.v1alpha1.KindsResponse
-	(*Kind)(nil),            // 28: faultd.v1alpha1.Kind
-	(*Parameter)(nil),       // 29: faultd.v1alpha1.Parameter
-	(*CheckRequest)(nil),    // 30: faultd.v1alpha1.CheckRequest
-	(*CheckResponse)(nil),   // 31: faultd.v1alpha1.CheckResponse
-	(*Capability)(nil),      // 32: faultd.v1alpha1.Capability
-	(*WhoRequest)(nil),      // 33: faultd.v1alpha1.WhoRequest
-	(*WhoResponse)(nil),     // 34: faultd.v1alpha1.WhoResponse
+	(*Filter)(nil),          // 4: faultd.v1alpha1.Filter
+	(*File)(nil),            // 5: faultd.v1alpha1.File
+	(*Disk)(nil),            // 6: faultd.v1alpha1.Disk
+	(*Fault)(nil),           // 7: faultd.v1alpha1.Fault
+	(*Target)(nil),          // 8: faultd.v1alpha1.Target
+	(*Counters)(nil),        // 9: faultd.v1alpha1.Counters
+	(*InjectRequest)(nil),   // 10: faultd.v1alpha1.InjectRequest
+	(*InjectResponse)(nil),  // 11: faultd.v1alpha1.InjectResponse
+	(*UpdateRequest)(nil),   // 12: faultd.v1alpha1.UpdateRequest
+	(*UpdateResponse)(nil),  // 13: faultd.v1alpha1.UpdateResponse
+	(*ListRequest)(nil),     // 14: faultd.v1alpha1.ListRequest
+	(*ListResponse)(nil),    // 15: faultd.v1alpha1.ListResponse
+	(*GetRequest)(nil),      // 16: faultd.v1alpha1.GetRequest
+	(*GetResponse)(nil),     // 17: faultd.v1alpha1.GetResponse
+	(*StopRequest)(nil),     // 18: faultd.v1alpha1.StopRequest
+	(*StopResponse)(nil),    // 19: faultd.v1alpha1.StopResponse
+	(*StopAllRequest)(nil),  // 20: faultd.v1alpha1.StopAllRequest
+	(*StopAllResponse)(nil), // 21: faultd.v1alpha1.StopAllResponse
+	(*KillRequest)(nil),     // 22: faultd.v1alpha1.KillRequest
+	(*KillResponse)(nil),    // 23: faultd.v1alpha1.KillResponse
+	(*ArmRequest)(nil),      // 24: faultd.v1alpha1.ArmRequest
+	(*ArmResponse)(nil),     // 25: faultd.v1alpha1.ArmResponse
+	(*WatchRequest)(nil),    // 26: faultd.v1alpha1.WatchRequest
+	(*WatchResponse)(nil),   // 27: faultd.v1alpha1.WatchResponse
+	(*KindsRequest)(nil),    // 28: faultd.v1alpha1.KindsRequest
+	(*KindsResponse)(nil),   // 29: faultd.v1alpha1.KindsResponse
+	(*Kind)(nil),            // 30: faultd.v1alpha1.Kind
+	(*Parameter)(nil),       // 31: faultd.v1alpha1.Parameter
+	(*CheckRequest)(nil),    // 32: faultd.v1alpha1.CheckRequest
+	(*CheckResponse)(nil),   // 33: faultd.v1alpha1.CheckResponse
+	(*Capability)(nil),      // 34: faultd.v1alpha1.Capability
+	(*WhoRequest)(nil),      // 35: faultd.v1alpha1.WhoRequest
+	(*WhoResponse)(nil),     // 36: faultd.v1alpha1.WhoResponse
 }
 var file_faultd_v1alpha1_faultd_proto_depIdxs = []int32{
 	1,  // 0: faultd.v1alpha1.FaultSpec.connect:type_name -> faultd.v1alpha1.Connect
 	2,  // 1: faultd.v1alpha1.FaultSpec.packet:type_name -> faultd.v1alpha1.Packet
 	3,  // 2: faultd.v1alpha1.FaultSpec.syscall:type_name -> faultd.v1alpha1.Syscall
-	4,  // 3: faultd.v1alpha1.FaultSpec.disk:type_name -> faultd.v1alpha1.Disk
-	0,  // 4: faultd.v1alpha1.Fault.spec:type_name -> faultd.v1alpha1.FaultSpec
-	6,  // 5: faultd.v1alpha1.Fault.target:type_name -> faultd.v1alpha1.Target
-	7,  // 6: faultd.v1alpha1.Fault.counters:type_name -> faultd.v1alpha1.Counters
-	0,  // 7: faultd.v1alpha1.InjectRequest.spec:type_name -> faultd.v1alpha1.FaultSpec
-	5,  // 8: faultd.v1alpha1.InjectResponse.fault:type_name -> faultd.v1alpha1.Fault
-	5,  // 9: faultd.v1alpha1.UpdateResponse.fault:type_name -> faultd.v1alpha1.Fault
-	5,  // 10: faultd.v1alpha1.ListResponse.faults:type_name -> faultd.v1alpha1.Fault
-	5,  // 11: faultd.v1alpha1.GetResponse.fault:type_name -> faultd.v1alpha1.Fault
-	5,  // 12: faultd.v1alpha1.StopResponse.fault:type_name -> faultd.v1alpha1.Fault
-	5,  // 13: faultd.v1alpha1.StopAllResponse.faults:type_name -> faultd.v1alpha1.Fault
-	5,  // 14: faultd.v1alpha1.WatchResponse.fault:type_name -> faultd.v1alpha1.Fault
-	28, // 15: faultd.v1alpha1.KindsResponse.kinds:type_name -> faultd.v1alpha1.Kind
-	29, // 16: faultd.v1alpha1.Kind.parameters:type_name -> faultd.v1alpha1.Parameter
-	32, // 17: faultd.v1alpha1.CheckResponse.capabilities:type_name -> faultd.v1alpha1.Capability
-	6,  // 18: faultd.v1alpha1.WhoResponse.target:type_name -> faultd.v1alpha1.Target
-	5,  // 19: faultd.v1alpha1.WhoResponse.faults:type_name -> faultd.v1alpha1.Fault
-	8,  // 20: faultd.v1alpha1.FaultService.Inject:input_type -> faultd.v1alpha1.InjectRequest
-	10, // 21: faultd.v1alpha1.FaultService.Update:input_type -> faultd.v1alpha1.UpdateRequest
-	12, // 22: faultd.v1alpha1.FaultService.List:input_type -> faultd.v1alpha1.ListRequest
-	14, // 23: faultd.v1alpha1.FaultService.Get:input_type -> faultd.v1alpha1.GetRequest
-	16, // 24: faultd.v1alpha1.FaultService.Stop:input_type -> faultd.v1alpha1.StopRequest
-	18, // 25: faultd.v1alpha1.FaultService.StopAll:input_type -> faultd.v1alpha1.StopAllRequest
-	20, // 26: faultd.v1alpha1.FaultService.Kill:input_type -> faultd.v1alpha1.KillRequest
-	22, // 27: faultd.v1alpha1.FaultService.Arm:input_type -> faultd.v1alpha1.ArmRequest
-	24, // 28: faultd.v1alpha1.FaultService.Watch:input_type -> faultd.v1alpha1.WatchRequest
-	26, // 29: faultd.v1alpha1.FaultService.Kinds:input_type -> faultd.v1alpha1.KindsRequest
-	30, // 30: faultd.v1alpha1.FaultService.Check:input_type -> faultd.v1alpha1.CheckRequest
-	33, // 31: faultd.v1alpha1.FaultService.Who:input_type -> faultd.v1alpha1.WhoRequest
-	9,  // 32: faultd.v1alpha1.FaultService.Inject:output_type -> faultd.v1alpha1.InjectResponse
-	11, // 33: faultd.v1alpha1.FaultService.Update:output_type -> faultd.v1alpha1.UpdateResponse
-	13, // 34: faultd.v1alpha1.FaultService.List:output_type -> faultd.v1alpha1.ListResponse
-	15, // 35: faultd.v1alpha1.FaultService.Get:output_type -> faultd.v1alpha1.GetResponse
-	17, // 36: faultd.v1alpha1.FaultService.Stop:output_type -> faultd.v1alpha1.StopResponse
-	19, // 37: faultd.v1alpha1.FaultService.StopAll:output_type -> faultd.v1alpha1.StopAllResponse
-	21, // 38: faultd.v1alpha1.FaultService.Kill:output_type -> faultd.v1alpha1.KillResponse
-	23, // 39: faultd.v1alpha1.FaultService.Arm:output_type -> faultd.v1alpha1.ArmResponse
-	25, // 40: faultd.v1alpha1.FaultService.Watch:output_type -> faultd.v1alpha1.WatchResponse
-	27, // 41: faultd.v1alpha1.FaultService.Kinds:output_type -> faultd.v1alpha1.KindsResponse
-	31, // 42: faultd.v1alpha1.FaultService.Check:output_type -> faultd.v1alpha1.CheckResponse
-	34, // 43: faultd.v1alpha1.FaultService.Who:output_type -> faultd.v1alpha1.WhoResponse
-	32, // [32:44] is the sub-list for method output_type
-	20, // [20:32] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	5,  // 3: faultd.v1alpha1.FaultSpec.file:type_name -> faultd.v1alpha1.File
+	6,  // 4: faultd.v1alpha1.FaultSpec.disk:type_name -> faultd.v1alpha1.Disk
+	4,  // 5: faultd.v1alpha1.Syscall.filter:type_name -> faultd.v1alpha1.Filter
+	4,  // 6: faultd.v1alpha1.File.filter:type_name -> faultd.v1alpha1.Filter
+	0,  // 7: faultd.v1alpha1.Fault.spec:type_name -> faultd.v1alpha1.FaultSpec
+	8,  // 8: faultd.v1alpha1.Fault.target:type_name -> faultd.v1alpha1.Target
+	9,  // 9: faultd.v1alpha1.Fault.counters:type_name -> faultd.v1alpha1.Counters
+	0,  // 10: faultd.v1alpha1.InjectRequest.spec:type_name -> faultd.v1alpha1.FaultSpec
+	7,  // 11: faultd.v1alpha1.InjectResponse.fault:type_name -> faultd.v1alpha1.Fault
+	7,  // 12: faultd.v1alpha1.UpdateResponse.fault:type_name -> faultd.v1alpha1.Fault
+	7,  // 13: faultd.v1alpha1.ListResponse.faults:type_name -> faultd.v1alpha1.Fault
+	7,  // 14: faultd.v1alpha1.GetResponse.fault:type_name -> faultd.v1alpha1.Fault
+	7,  // 15: faultd.v1alpha1.StopResponse.fault:type_name -> faultd.v1alpha1.Fault
+	7,  // 16: faultd.v1alpha1.StopAllResponse.faults:type_name -> faultd.v1alpha1.Fault
+	7,  // 17: faultd.v1alpha1.WatchResponse.fault:type_name -> faultd.v1alpha1.Fault
+	30, // 18: faultd.v1alpha1.KindsResponse.kinds:type_name -> faultd.v1alpha1.Kind
+	31, // 19: faultd.v1alpha1.Kind.parameters:type_name -> faultd.v1alpha1.Parameter
+	34, // 20: faultd.v1alpha1.CheckResponse.capabilities:type_name -> faultd.v1alpha1.Capability
+	8,  // 21: faultd.v1alpha1.WhoResponse.target:type_name -> faultd.v1alpha1.Target
+	7,  // 22: faultd.v1alpha1.WhoResponse.faults:type_name -> faultd.v1alpha1.Fault
+	10, // 23: faultd.v1alpha1.FaultService.Inject:input_type -> faultd.v1alpha1.InjectRequest
+	12, // 24: faultd.v1alpha1.FaultService.Update:input_type -> faultd.v1alpha1.UpdateRequest
+	14, // 25: faultd.v1alpha1.FaultService.List:input_type -> faultd.v1alpha1.ListRequest
+	16, // 26: faultd.v1alpha1.FaultService.Get:input_type -> faultd.v1alpha1.GetRequest
+	18, // 27: faultd.v1alpha1.FaultService.Stop:input_type -> faultd.v1alpha1.StopRequest
+	20, // 28: faultd.v1alpha1.FaultService.StopAll:input_type -> faultd.v1alpha1.StopAllRequest
+	22, // 29: faultd.v1alpha1.FaultService.Kill:input_type -> faultd.v1alpha1.KillRequest
+	24, // 30: faultd.v1alpha1.FaultService.Arm:input_type -> faultd.v1alpha1.ArmRequest
+	26, // 31: faultd.v1alpha1.FaultService.Watch:input_type -> faultd.v1alpha1.WatchRequest
+	28, // 32: faultd.v1alpha1.FaultService.Kinds:input_type -> faultd.v1alpha1.KindsRequest
+	32, // 33: faultd.v1alpha1.FaultService.Check:input_type -> faultd.v1alpha1.CheckRequest
+	35, // 34: faultd.v1alpha1.FaultService.Who:input_type -> faultd.v1alpha1.WhoRequest
+	11, // 35: faultd.v1alpha1.FaultService.Inject:output_type -> faultd.v1alpha1.InjectResponse
+	13, // 36: faultd.v1alpha1.FaultService.Update:output_type -> faultd.v1alpha1.UpdateResponse
+	15, // 37: faultd.v1alpha1.FaultService.List:output_type -> faultd.v1alpha1.ListResponse
+	17, // 38: faultd.v1alpha1.FaultService.Get:output_type -> faultd.v1alpha1.GetResponse
+	19, // 39: faultd.v1alpha1.FaultService.Stop:output_type -> faultd.v1alpha1.StopResponse
+	21, // 40: faultd.v1alpha1.FaultService.StopAll:output_type -> faultd.v1alpha1.StopAllResponse
+	23, // 41: faultd.v1alpha1.FaultService.Kill:output_type -> faultd.v1alpha1.KillResponse
+	25, // 42: faultd.v1alpha1.FaultService.Arm:output_type -> faultd.v1alpha1.ArmResponse
+	27, // 43: faultd.v1alpha1.FaultService.Watch:output_type -> faultd.v1alpha1.WatchResponse
+	29, // 44: faultd.v1alpha1.FaultService.Kinds:output_type -> faultd.v1alpha1.KindsResponse
+	33, // 45: faultd.v1alpha1.FaultService.Check:output_type -> faultd.v1alpha1.CheckResponse
+	36, // 46: faultd.v1alpha1.FaultService.Who:output_type -> faultd.v1alpha1.WhoResponse
+	35, // [35:47] is the sub-list for method output_type
+	23, // [23:35] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_faultd_v1alpha1_faultd_proto_init() }
@@ -2510,17 +2861,19 @@ func file_faultd_v1alpha1_faultd_proto_init() {
 		(*FaultSpec_Connect)(nil),
 		(*FaultSpec_Packet)(nil),
 		(*FaultSpec_Syscall)(nil),
+		(*FaultSpec_File)(nil),
 		(*FaultSpec_Disk)(nil),
 	}
 	file_faultd_v1alpha1_faultd_proto_msgTypes[4].OneofWrappers = []any{}
-	file_faultd_v1alpha1_faultd_proto_msgTypes[10].OneofWrappers = []any{}
+	file_faultd_v1alpha1_faultd_proto_msgTypes[6].OneofWrappers = []any{}
+	file_faultd_v1alpha1_faultd_proto_msgTypes[12].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_faultd_v1alpha1_faultd_proto_rawDesc), len(file_faultd_v1alpha1_faultd_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   35,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

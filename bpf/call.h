@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The system call that the current thread is in: its arguments, and the file that it is about. */
+#ifndef FAULTD_CALL_H
+#define FAULTD_CALL_H
+
+#include "match.h"
+#include "vfs.h"
+
+#define MAX_IOV 64
+
+/* What filters look at. A hook that knows the file fills it in; else the descriptor among the arguments leads to it. */
+struct call {
+	__u32 number; /* NO_CALL: none, or one that is not of the machine's own table */
+	__u32 op;     /* of security hooks (enum op) */
+	__u64 file;   /* struct file *, or 0 */
+	__u64 path;   /* struct path *, or 0: of the file itself, or of the directory that dentry is in */
+	__u64 dentry; /* struct dentry *, or 0 */
+	__u64 grows;  /* a write or truncation that needs more of the disk */
+};
+
+static __always_inline void *current_regs(void)
+{
+	return (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
+}
+
+static __always_inline __u64 argument_x86(const struct pt_regs___x86 *regs, __u32 i)
+{
+	switch (i) {
+	case 0: return regs->di;
+	case 1: return regs->si;
+	case 2: return regs->dx;
+	case 3: return regs->r10;
+	case 4: return regs->r8;
+	default: return regs->r9;
+	}
+}
+
+static __always_inline __u64 argument_arm64(void *regs, __u32 i)
+{
+	const struct user_pt_regs___arm64 *user = regs; /* they come first in pt_regs */
+
+	switch (i) {
+	case 0: return ((struct pt_regs___arm64 *)regs)->orig_x0;
+	case 1: return user->regs[1];
+	case 2: return user->regs[2];
+	case 3: return user->regs[3];
+	case 4: return user->regs[4];
+	default: return user->regs[5];
+	}
+}
+
+/* Argument i, 0..5, of the call. On x86 they stay in their registers until it returns. */
+static __always_inline __u64 argument(__u32 i)
+{
+	void *regs = current_regs();
+
+	if (bpf_core_field_exists(struct pt_regs___x86, orig_ax))
+		return argument_x86(regs, i);
+	return argument_arm64(regs, i);
+}
+
+static __always_inline const struct call_shape *shape_of(__u32 call)
+{
+	return bpf_map_lookup_elem(&faultd_calls, &call);
+}
+
+/* The file behind a descriptor of the current process, or 0. */
+static __always_inline struct file *file_of(__u32 fd)
+{
+	struct task_struct___vfs *task = (void *)bpf_get_current_task_btf();
+	struct fdtable *table = BPF_CORE_READ(task, files, fdt);
+	struct file **files = BPF_CORE_READ(table, fd), *file = 0;
+
+	if (fd >= BPF_CORE_READ(table, max_fds) || bpf_probe_read_kernel(&file, sizeof(file), files + fd))
+		return 0;
+	return file;
+}
+
+/* The descriptor that a call is about; 0 if it is about none. */
+static __always_inline int fd_of_call(__u32 number, __u32 *fd)
+{
+	const struct call_shape *shape = shape_of(number);
+
+	if (!shape || !shape->fd)
+		return 0;
+	*fd = argument(shape->fd - 1);
+	return 1;
+}
+
+struct iovec {
+	__u64 base;
+	__u64 length;
+};
+
+/* The sum of a vector of buffers; -1: it cannot be read. */
+LOOP_BODY __s64 iov_sum(__u64 address, __u64 count)
+{
+	struct iovec iov;
+	__s64 sum = 0;
+
+	if (count > MAX_IOV)
+		return -1;
+	for (__u32 i = 0; i < MAX_IOV && i < count; i++) {
+		if (bpf_probe_read_user(&iov, sizeof(iov), (void *)(address + i * sizeof(iov))))
+			return -1;
+		sum += iov.length;
+	}
+	return sum;
+}
+
+/* How many bytes the call shall move; -1: it says nothing of the kind, or it cannot be read. */
+static __always_inline __s64 count_of_call(__u32 number)
+{
+	const struct call_shape *shape = shape_of(number);
+
+	if (!shape)
+		return -1;
+	if (shape->count)
+		return argument(shape->count - 1);
+	if (shape->iov)
+		return iov_sum(argument(shape->iov - 1), argument(shape->iov));
+	return -1;
+}
+
+#endif

@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Which of the target's calls a rule means. */
+#ifndef FAULTD_FILTER_H
+#define FAULTD_FILTER_H
+
+#include "match.h"
+#include "call.h"
+
+enum fit {
+	FITS_NOT = 0,
+	FITS = 1,
+	FIT_UNKNOWN = 2, /* it cannot be judged: harm is not done, and it is counted */
+};
+
+static __always_inline int call_fits(const struct rule *rule, __u32 call)
+{
+	return call < MAX_SYSCALL && (rule->calls[(call / 64) % (MAX_SYSCALL / 64)] >> (call % 64)) & 1;
+}
+
+static __always_inline int predicate_holds(const struct predicate *predicate)
+{
+	__u64 value = predicate->value, is = argument(predicate->argument) & predicate->mask;
+
+	switch (predicate->op) {
+	case EQUAL: return is == value;
+	case NOT_EQUAL: return is != value;
+	case LESS: return is < value;
+	case LESS_EQUAL: return is <= value;
+	case GREATER: return is > value;
+	case GREATER_EQUAL: return is >= value;
+	case ANY_BIT: return (is & value) != 0;
+	case NO_BIT: return (is & value) == 0;
+	}
+	return 0;
+}
+
+/* A program's own name, as in /proc/PID/comm of the thread. */
+static __always_inline int comm_is(const char *want)
+{
+	char comm[COMM_SIZE] = {};
+
+	bpf_get_current_comm(comm, sizeof(comm));
+	for (int i = 0; i < COMM_SIZE / 8; i++)
+		if (((__u64 *)comm)[i] != ((const __u64 *)want)[i])
+			return 0;
+	return 1;
+}
+
+#define S_IFMT 0170000
+#define S_IFREG 0100000
+#define S_IFDIR 0040000
+#define S_IFCHR 0020000
+#define S_IFIFO 0010000
+#define S_IFSOCK 0140000
+
+/* Terminals by their major numbers (Documentation/admin-guide/devices.txt): 4 consoles, 5 /dev/tty, 136.. pseudo-terminals, 204 serial. */
+static __always_inline int is_tty(__u32 device)
+{
+	__u32 major = device >> 20;
+
+	return major == 4 || major == 5 || (major >= 136 && major <= 143) || major == 204;
+}
+
+static __always_inline __u32 type_of(struct file *file)
+{
+	struct inode *inode = BPF_CORE_READ(file, f_inode);
+
+	switch (BPF_CORE_READ(inode, i_mode) & S_IFMT) {
+	case S_IFREG:
+	case S_IFDIR: return FD_FILE;
+	case S_IFSOCK: return FD_SOCKET;
+	case S_IFIFO: return FD_PIPE;
+	case S_IFCHR: return is_tty(BPF_CORE_READ(inode, i_rdev)) ? FD_TTY : FD_OTHER;
+	}
+	return FD_OTHER;
+}
+
+/* The file that the call is about, or 0. */
+static __always_inline struct file *file_of_call(const struct call *call)
+{
+	__u32 fd;
+
+	if (call->file)
+		return (struct file *)call->file;
+	return fd_of_call(call->number, &fd) ? file_of(fd) : 0;
+}
+
+static __always_inline enum fit descriptor_fits(const struct filter *filter, const struct call *call)
+{
+	__u32 fd;
+
+	if (filter->flags & FILTER_FD) {
+		if (!fd_of_call(call->number, &fd))
+			return FIT_UNKNOWN;
+		if (fd < filter->fd_low || fd > filter->fd_high)
+			return FITS_NOT;
+	}
+	if (filter->flags & FILTER_FD_TYPE) {
+		struct file *file = file_of_call(call);
+
+		if (!file)
+			return FIT_UNKNOWN;
+		if (!(type_of(file) & filter->fd_types))
+			return FITS_NOT;
+	}
+	return FITS;
+}
+
+/* Everything but the globs, cheapest first. */
+LOOP_BODY int plain_filter_fits(const struct filter *filter, const struct call *call)
+{
+	if (!filter || !call)
+		return FITS_NOT;
+	for (__u32 i = 0; i < MAX_PREDICATES; i++)
+		if (i < filter->predicates && !predicate_holds(&filter->predicate[i]))
+			return FITS_NOT;
+	if ((filter->flags & FILTER_UID) && (__u32)bpf_get_current_uid_gid() != filter->uid)
+		return FITS_NOT;
+	if ((filter->flags & FILTER_COMM) && !comm_is(filter->comm))
+		return FITS_NOT;
+	return descriptor_fits(filter, call);
+}
+
+static __always_inline enum fit filter_fits(const struct rule *rule, const struct call *call)
+{
+	if (!rule->filter.flags && !rule->filter.predicates)
+		return FITS;
+	return plain_filter_fits(&rule->filter, call);
+}
+
+/* Whether the rule means the call; what cannot be judged is counted, and not meant. */
+static __always_inline int call_is_meant(const struct rule *rule, struct stat *stat, const struct call *call)
+{
+	enum fit fit = filter_fits(rule, call);
+
+	if (fit == FIT_UNKNOWN)
+		atomic_inc(&stat->unknown);
+	return fit == FITS;
+}
+
+#endif

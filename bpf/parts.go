@@ -1,0 +1,47 @@
+package bpf
+
+import (
+	"errors"
+	"slices"
+)
+
+// Parts is one fault that takes several rules, one per mechanism. They share the dice and the counters of the first.
+type Parts []*Installed
+
+// Update is Installed.Update, of all.
+func (p Parts) Update(r Rule) error {
+	var errs []error
+	for _, in := range p {
+		errs = append(errs, in.Update(r))
+	}
+	return errors.Join(errs...)
+}
+
+// Counters is what happened to all of them.
+func (p Parts) Counters() Counters {
+	c := p[0].Counters()
+	for _, in := range p[1:] {
+		c.Missed += in.Counters().Missed
+	}
+	return c
+}
+
+// Disarm is Installed.Disarm, of all.
+func (p Parts) Disarm() error {
+	var errs []error
+	for _, in := range p {
+		errs = append(errs, in.Disarm())
+	}
+	return errors.Join(errs...)
+}
+
+// Close is Installed.Close, of all; the first one, which has the counters, goes last and only after the others.
+func (p Parts) Close() error {
+	err := p.Disarm()
+	for _, in := range slices.Backward(p) {
+		if closeErr := in.Close(); closeErr != nil {
+			return errors.Join(err, closeErr)
+		}
+	}
+	return err
+}

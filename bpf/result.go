@@ -1,0 +1,60 @@
+package bpf
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/features"
+	"github.com/cilium/ebpf/link"
+)
+
+// openFmodRet attaches to a call's function; kernels take one program for each (there is no fmod_ret for many).
+func (k *Kernel) openFmodRet(call string, s *syscallPrograms) error {
+	if err := k.hasEntryPoint(call); err != nil {
+		return err
+	}
+	if k.shared[attachKey(MechanismOverride, call)] != nil {
+		return errors.New("another fault decides about the call by " + string(MechanismOverride) + "; the two cannot share it")
+	}
+	spec, err := loadResultFmod()
+	if err != nil {
+		return fmt.Errorf("read the object: %w", err)
+	}
+	spec.Programs["faultd_fmod"].AttachTo = entryPoint(call)
+	c, err := k.own(spec, s)
+	if err != nil {
+		return err
+	}
+	l, err := link.AttachTracing(link.TracingOptions{Program: c.Programs["faultd_fmod"]})
+	if err != nil {
+		return fmt.Errorf("attach to %s: %w", entryPoint(call), err)
+	}
+	s.links = append(s.links, l)
+	return nil
+}
+
+// openOverride puts a kprobe on a call's function.
+func (k *Kernel) openOverride(call string, s *syscallPrograms) error {
+	if k.shared[attachKey(MechanismFmodRet, call)] != nil {
+		return errors.New("another fault decides about the call by " + string(MechanismFmodRet) + "; the two cannot share it; stop that one first")
+	}
+	if err := features.HaveProgramHelper(ebpf.Kprobe, asm.FnOverrideReturn); err != nil {
+		return errors.New("the kernel has no bpf_override_return (CONFIG_BPF_KPROBE_OVERRIDE)")
+	}
+	spec, err := loadResultOverride()
+	if err != nil {
+		return fmt.Errorf("read the object: %w", err)
+	}
+	c, err := k.own(spec, s)
+	if err != nil {
+		return err
+	}
+	l, err := link.Kprobe(entryPoint(call), c.Programs["faultd_override"], nil)
+	if err != nil {
+		return fmt.Errorf("attach to %s: %w", entryPoint(call), err)
+	}
+	s.links = append(s.links, l)
+	return nil
+}

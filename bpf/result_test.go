@@ -1,0 +1,166 @@
+package bpf
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"faultd/test/vm/guest"
+)
+
+// workFile does operations on a file and prints how many had each result, and how large the file is then: the target's
+// process of the tests of results.
+func workFile(path string, operations []string) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	results := map[string]int{}
+	for _, word := range operations {
+		operation, times, _ := strings.Cut(word, "*")
+		n, err := strconv.Atoi(times)
+		if err != nil {
+			n = 1
+		}
+		for range n {
+			result, err := operate(int(f.Fd()), operation)
+			var errno syscall.Errno
+			if errors.As(err, &errno) {
+				results[unix.ErrnoName(errno)]++
+			} else {
+				results[fmt.Sprintf("%s=%d", operation, result)]++
+			}
+		}
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return err
+	}
+	fmt.Print(results, " size ", st.Size)
+	return nil
+}
+
+// operate does one: each 10 bytes long.
+func operate(fd int, operation string) (int, error) {
+	ten := []byte("0123456789")
+	switch operation {
+	case "write":
+		return unix.Write(fd, ten)
+	case "pwrite":
+		return unix.Pwrite(fd, ten, 0)
+	case "writev":
+		return unix.Writev(fd, [][]byte{ten, ten})
+	case "read":
+		return unix.Pread(fd, ten, 0)
+	case "fsync":
+		return 0, unix.Fsync(fd)
+	case "fdatasync":
+		return 0, unix.Fdatasync(fd)
+	case "getppid":
+		return unix.Getppid() * 0, nil
+	}
+	return 0, fmt.Errorf("operation %q is unknown", operation)
+}
+
+// results are the kernels that can give system calls another result, and whether 0 is possible; there a refusal is a failure.
+func canDecide() (errnos, zero bool) {
+	switch os.Getenv(guest.KernelVar) {
+	case "7.3":
+		return true, false
+	case "6.12-ei":
+		return true, true
+	}
+	return false, false
+}
+
+func installResult(t *testing.T, k *Kernel, target Target, calls []string, r Rule) (Parts, Reach) {
+	t.Helper()
+	if r.Percent == 0 {
+		r.Percent = 100
+	}
+	r.Until = time.Now().Add(time.Minute)
+	in, reach, err := k.InstallCalls(target, Calls{Named: calls}, r)
+	if errors.Is(err, ErrNotSupported) {
+		errnos, zero := canDecide()
+		if zero || errnos && (r.Action == ActionErrno || r.Result != 0 || r.Count) {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("by %s", reach.Mechanisms)
+	t.Cleanup(func() {
+		if err := in.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return in, reach
+}
+
+// files gives a file for the target and another for its sibling.
+func workIn(t *testing.T, target Target, operations ...string) string {
+	t.Helper()
+	return runIn(t, target, append([]string{"file", filepath.Join(t.TempDir(), "file")}, operations...)...)
+}
+
+func wantResult(t *testing.T, got, want string) {
+	t.Helper()
+	if got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+// TestResults: the target is hurt, its sibling is not, afterwards nobody is.
+func TestResults(t *testing.T) {
+	errno := func(n ...syscall.Errno) (w []WeightedErrno) {
+		for _, e := range n {
+			w = append(w, WeightedErrno{int(e), 1})
+		}
+		return w
+	}
+	// write has a limit: the program must tell us what it saw.
+	for name, c := range map[string]struct {
+		calls      []string
+		rule       Rule
+		operations []string
+		hurt, free string
+		injected   uint64
+	}{
+		"error":               {[]string{"fsync"}, Rule{Action: ActionErrno, Errnos: errno(unix.EIO)}, []string{"fsync*5", "fdatasync"}, "map[EIO:5 fdatasync=0:1] size 0", "map[fdatasync=0:1 fsync=0:5] size 0", 5},
+		"error on write":      {[]string{"write"}, Rule{Action: ActionErrno, Errnos: errno(unix.ENOSPC), MaxHits: 3}, []string{"write*3", "pwrite"}, "map[ENOSPC:3 pwrite=10:1] size 10", "map[pwrite=10:1 write=10:3] size 30", 3},
+		"lost write":          {[]string{"pwrite64", "writev"}, Rule{Action: ActionPretend, Count: true}, []string{"pwrite*3", "writev*2"}, "map[pwrite=10:3 writev=20:2] size 0", "map[pwrite=10:3 writev=20:2] size 40", 5},
+		"lying fsync":         {[]string{"fsync", "fdatasync"}, Rule{Action: ActionPretend}, []string{"fsync*4"}, "map[fsync=0:4] size 0", "map[fsync=0:4] size 0", 4},
+		"every second":        {[]string{"pwrite64"}, Rule{Action: ActionErrno, Errnos: errno(unix.EIO), EveryNth: 2}, []string{"pwrite*10"}, "map[EIO:5 pwrite=10:5] size 10", "map[pwrite=10:10] size 10", 5},
+		"not more than three": {[]string{"pwrite64"}, Rule{Action: ActionErrno, Errnos: errno(unix.EIO), MaxHits: 3, SkipFirst: 1}, []string{"pwrite*10"}, "map[EIO:3 pwrite=10:7] size 10", "map[pwrite=10:10] size 10", 3},
+		"without arguments":   {[]string{"getppid"}, Rule{Action: ActionPretend, Result: 7}, []string{"fsync", "getppid*2"}, "map[fsync=0:1 getppid=0:2] size 0", "map[fsync=0:1 getppid=0:2] size 0", 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if name == "without arguments" && os.Getenv(guest.KernelVar) == "7.3" {
+				t.Skip("7.3 has no types of calls without arguments")
+			}
+			k, target, sibling := openKernel(t), newTarget(t), newTarget(t)
+			in, _ := installResult(t, k, target, c.calls, c.rule)
+			wantResult(t, workIn(t, target, c.operations...), c.hurt)
+			wantResult(t, workIn(t, sibling, c.operations...), c.free)
+			checkSum(t, in.Counters())
+			if got := in.Counters(); c.injected != 0 && got.Injected != c.injected {
+				t.Errorf("counted %+v", got)
+			}
+			if err := in.Close(); err != nil {
+				t.Fatal(err)
+			}
+			wantResult(t, workIn(t, target, c.operations...), c.free)
+		})
+	}
+}
