@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -27,7 +29,12 @@ func TestDaemonKilled(t *testing.T) {
 			left := filepath.Join(state, "left")
 			p := start(t, bpf.Target{Dir: cgroupRoot()}, "daemon", target.Dir, state)
 			t.Cleanup(func() { noResidue(t) })
-			if line, err := p.out.ReadString('\n'); err != nil || line != "ready\n" {
+			line, err := p.out.ReadString('\n')
+			switch {
+			case err == nil && line == "ready\n":
+			case mustSleep("socket"):
+				t.Fatalf("the daemon said %q, %v", line, err)
+			default:
 				t.Skipf("the daemon said %q, %v", line, err)
 			}
 			victim := start(t, target, "call", "8", "1")
@@ -39,7 +46,11 @@ func TestDaemonKilled(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				return line == "8\n"
+				counted, err := strconv.Atoi(strings.TrimSpace(line))
+				if err != nil {
+					t.Fatal(err)
+				}
+				return counted >= 8 // the kernel counts what it skips for others too
 			})
 			if _, err := os.Stat(left); err != nil {
 				t.Fatal(err)
@@ -137,9 +148,7 @@ func TestBrokenGuardIsReplaced(t *testing.T) {
 			target := newTarget(t)
 			in := install(t, k, target, "socket", 10*time.Millisecond)
 			start(t, target, "call", "1", "3").run(t)
-			if c := in.Counters(); c.Injected != 3 {
-				t.Errorf("with the new guard: %+v", c)
-			}
+			checkDelayed(t, in.Counters(), 3)
 			cancel()
 			if err := g.Close(); err != nil {
 				t.Error(err)

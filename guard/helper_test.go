@@ -337,6 +337,22 @@ func allAsleep(t *testing.T, k *bpf.Kernel, in bpf.Parts, threads uint64) bool {
 	return c.Matched > 0 && c.Matched+c.Missed >= threads && uint64(asleep(t, k)) == c.Matched
 }
 
+// checkDelayed says whether so many calls were delayed, each for its whole time. The kernel may have skipped some (allAsleep).
+func checkDelayed(t *testing.T, c bpf.Counters, calls uint64) {
+	t.Helper()
+	if c.Matched == 0 || c.Matched > calls || c.Matched+c.Missed < calls || c.Injected != c.Matched || c.CutShort != 0 {
+		t.Errorf("%+v, want %d delays", c, calls)
+	}
+}
+
+// checkTook says whether no call was shorter than its delay.
+func checkTook(t *testing.T, c bpf.Counters, took, delay time.Duration) {
+	t.Helper()
+	if c.Missed == 0 && took < delay {
+		t.Errorf("a call took %v", took)
+	}
+}
+
 func checkSum(t *testing.T, c bpf.Counters) {
 	t.Helper()
 	if c.Matched != c.Injected+c.NotApplied+c.Spared {

@@ -16,13 +16,10 @@ func TestDelaysTheTargetOnly(t *testing.T) {
 	startGuard(t, k, "", "")
 	target, sibling := newTarget(t), newTarget(t)
 	in := install(t, k, target, "socket", 20*time.Millisecond)
-	if took := start(t, target, "call", "1", "5").run(t); took < 20*time.Millisecond {
-		t.Errorf("a call took %v", took)
-	}
+	took := start(t, target, "call", "1", "5").run(t)
 	c := in.Counters()
-	if c.Injected != 5 || c.Matched != 5 || c.CutShort != 0 {
-		t.Errorf("in the target: %+v", c)
-	}
+	checkTook(t, c, took, 20*time.Millisecond)
+	checkDelayed(t, c, 5)
 	start(t, sibling, "call", "1", "5").run(t)
 	if after := in.Counters(); after.Evaluated != c.Evaluated {
 		t.Errorf("the sibling was counted: %+v, before %+v", after, c)
@@ -31,8 +28,8 @@ func TestDelaysTheTargetOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	start(t, target, "call", "1", "5").run(t)
-	if after := in.Counters(); after.Matched != 5 {
-		t.Errorf("counted after the end: %+v", after)
+	if after := in.Counters(); after.Matched != c.Matched {
+		t.Errorf("counted after the end: %+v, before %+v", after, c)
 	}
 }
 
@@ -43,28 +40,35 @@ func TestManySleepAtOnce(t *testing.T) {
 		threads = 16 // one per clone, when all are on one CPU
 	}
 	startGuard(t, k, "", "")
+	// On a slow machine the first is up before the last one sleeps, and more time is needed.
+	for _, delay := range []time.Duration{2 * time.Second, 5 * time.Second} {
+		most, slept := manySleep(t, k, threads, delay)
+		if most == slept {
+			return
+		}
+		t.Logf("for %s, at most %d were asleep at once, want %d", delay, most, slept)
+	}
+	t.Error("never were all asleep at once")
+}
+
+// manySleep has each of so many threads sleep once, and says how many did, and how many at once.
+func manySleep(t *testing.T, k *bpf.Kernel, threads int, delay time.Duration) (most, slept uint64) {
+	t.Helper()
 	target := newTarget(t)
-	in := install(t, k, target, "socket", 2*time.Second)
+	in := install(t, k, target, "socket", delay)
 	p := start(t, target, "call", strconv.Itoa(threads), "1")
 	p.goOn(t)
-	most := 0
 	waitFor(t, "all awake", func() bool {
-		most = max(most, asleep(t, k))
+		most = max(most, uint64(asleep(t, k)))
 		c := in.Counters()
 		return c.Matched+c.Missed >= uint64(threads) && c.Matched == c.Injected+c.NotApplied
 	})
 	took := p.result(t)
 	c := in.Counters()
-	if c.Missed == 0 && took < 2*time.Second {
-		t.Errorf("a call took %v", took)
-	}
-	if c.Injected == 0 || c.Injected != c.Matched || c.CutShort != 0 {
-		t.Errorf("%+v", c)
-	}
-	if uint64(most) != c.Matched {
-		t.Errorf("at most %d were asleep at once, want %d", most, c.Matched)
-	}
+	checkTook(t, c, took, delay)
+	checkDelayed(t, c, uint64(threads))
 	checkSum(t, c)
+	return most, c.Matched
 }
 
 // TestHandledSignalsDoNotWake has Go's runtime send signals to the sleeping thread.
@@ -73,12 +77,10 @@ func TestHandledSignalsDoNotWake(t *testing.T) {
 	startGuard(t, k, "", "")
 	target := newTarget(t)
 	in := install(t, k, target, "socket", 50*time.Millisecond)
-	if took := start(t, target, "call", "1", "5", "raw").run(t); took < 50*time.Millisecond {
-		t.Errorf("a call took %v", took)
-	}
-	if c := in.Counters(); c.Injected != 5 || c.CutShort != 0 {
-		t.Errorf("%+v", c)
-	}
+	took := start(t, target, "call", "1", "5", "raw").run(t)
+	c := in.Counters()
+	checkTook(t, c, took, 50*time.Millisecond)
+	checkDelayed(t, c, 5)
 }
 
 // TestUpdateGoesOnHurting changes dice and delay of a rule in use; its counters go on.
@@ -92,12 +94,10 @@ func TestUpdateGoesOnHurting(t *testing.T) {
 	if err := in.Update(changed); err != nil {
 		t.Fatal(err)
 	}
-	if took := start(t, target, "call", "1", "3").run(t); took < 20*time.Millisecond {
-		t.Errorf("after the update a call took %v", took)
-	}
-	if c := in.Counters(); c.Injected != 6 || c.Matched != 6 {
-		t.Errorf("%+v", c)
-	}
+	took := start(t, target, "call", "1", "3").run(t)
+	c := in.Counters()
+	checkTook(t, c, took, 20*time.Millisecond)
+	checkDelayed(t, c, 6)
 	if err := in.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -141,7 +141,7 @@ func TestNobodyHolds(t *testing.T) {
 	}
 	in := install(t, k, target, "socket", 10*time.Millisecond)
 	start(t, target, "call", "1", "3").run(t)
-	if c := in.Counters(); c.NotApplied != 3 || c.Injected != 0 {
+	if c := in.Counters(); c.NotApplied == 0 || c.NotApplied != c.Matched || c.Matched > 3 || c.Matched+c.Missed < 3 {
 		t.Errorf("%+v", c)
 	}
 }
@@ -153,13 +153,10 @@ func TestTwoRulesAddUp(t *testing.T) {
 	target := newTarget(t)
 	first := install(t, k, target, "socket", 10*time.Millisecond)
 	second := install(t, k, target, "socket", 15*time.Millisecond)
-	if took := start(t, target, "call", "1", "3").run(t); took < 25*time.Millisecond {
-		t.Errorf("a call took %v", took)
-	}
+	took := start(t, target, "call", "1", "3").run(t)
+	checkTook(t, first.Counters(), took, 25*time.Millisecond)
 	for _, in := range []bpf.Parts{first, second} {
-		if c := in.Counters(); c.Injected != 3 || c.Matched != 3 {
-			t.Errorf("%+v", c)
-		}
+		checkDelayed(t, in.Counters(), 3)
 	}
 }
 
