@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -42,7 +43,7 @@ func TestMain(m *testing.M) {
 
 // The faults, and how long a probe waits for what does not come: no working machine takes so long.
 const (
-	delay    = "4s"
+	delay    = "3s"
 	patience = 2 * time.Second
 )
 
@@ -50,23 +51,31 @@ const (
 const unhurt = "connect ok, packet ok, syscall ok"
 
 func probe(tcp, udp string) string {
-	results := map[string]string{"connect": "ok", "packet": "ok", "syscall": "ok"}
-	if c, err := net.DialTimeout("tcp4", tcp, patience); err == nil {
-		c.Close()
-	} else if errors.Is(err, unix.EHOSTDOWN) {
-		results["connect"] = "hurt"
-	} else {
-		results["connect"] = err.Error()
-	}
-	if !answered(udp) {
-		results["packet"] = "hurt"
-	}
-	start := time.Now()
-	unix.Getppid()
-	if time.Since(start) > patience {
-		results["syscall"] = "hurt"
-	}
-	return fmt.Sprintf("connect %s, packet %s, syscall %s", results["connect"], results["packet"], results["syscall"])
+	connect, packet, syscall := "ok", "ok", "ok"
+	var all sync.WaitGroup
+	all.Go(func() {
+		if c, err := net.DialTimeout("tcp4", tcp, patience); err == nil {
+			c.Close()
+		} else if errors.Is(err, unix.EHOSTDOWN) {
+			connect = "hurt"
+		} else {
+			connect = err.Error()
+		}
+	})
+	all.Go(func() {
+		if !answered(udp) {
+			packet = "hurt"
+		}
+	})
+	all.Go(func() {
+		start := time.Now()
+		unix.Syscall(unix.SYS_GETPPID, 0, 0, 0) // Go's scheduler knows of this one: it may sleep
+		if time.Since(start) > patience {
+			syscall = "hurt"
+		}
+	})
+	all.Wait()
+	return fmt.Sprintf("connect %s, packet %s, syscall %s", connect, packet, syscall)
 }
 
 // answered sends a datagram and waits for its echo.
@@ -275,7 +284,12 @@ func (n *node) injectAll() (hurt string) {
 // sees checks what both cgroups see.
 func (n *node) sees(target string) {
 	n.t.Helper()
-	if got := n.probe(n.target); got != target {
+	got := n.probe(n.target)
+	// The kernel may miss a call, of which it is hurt the next time. Whoever is to be spared must be so at once.
+	for tries := 1; got != target && target != unhurt && tries < 3; tries++ {
+		got = n.probe(n.target)
+	}
+	if got != target {
 		n.t.Errorf("the target saw: %s; want: %s", got, target)
 	}
 	if got := n.probe(n.sibling); got != unhurt {
