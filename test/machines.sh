@@ -14,7 +14,7 @@ read -ra edge_packages <<<"$VM_EDGE_PACKAGES"
 lanes=$(nproc)
 outputs=$(mktemp -d)
 trap 'kill $(jobs -p) 2>/dev/null || true; wait; rm -rf "$outputs"' EXIT
-declare -A names began # of the running jobs, by process
+declare -A names=() began=() # of the running jobs, by process
 failed=()
 
 # start NAME COMMAND... runs a job as soon as there is a lane for it.
