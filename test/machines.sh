@@ -38,7 +38,7 @@ finish_one() {
 build() { # build PACKAGE...
 	for package in "$@"; do
 		[ -e "$outputs/$package.built" ] && continue
-		CGO_ENABLED=0 go test -c -o "bin/vm/$package.test" "./$package"
+		CGO_ENABLED=0 go test -ldflags '-s -w' -c -o "bin/vm/$package.test" "./$package"
 		touch "$outputs/$package.built"
 	done
 }
