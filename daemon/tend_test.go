@@ -18,7 +18,7 @@ type idleHandle struct{ faults.Handle }
 
 func (idleHandle) Counters() bpf.Counters { return bpf.Counters{} }
 func (idleHandle) Mechanism() string      { return "none" }
-func (idleHandle) Notes() []string         { return nil }
+func (idleHandle) Notes() []string        { return nil }
 func (idleHandle) Disarm() error          { return nil }
 func (idleHandle) Close() error           { return nil }
 
