@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -16,7 +17,7 @@ import (
 	"faultd/test/vm/guest"
 )
 
-// workFile does operations on a file and prints how many had each result, and how large the file is then: the target's
+// workFile does operations on a file, on one thread, and prints how many had each result, and how large the file is then: the target's
 // process of the tests of results.
 func workFile(path string, operations []string) error {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
@@ -24,6 +25,7 @@ func workFile(path string, operations []string) error {
 		return err
 	}
 	defer f.Close()
+	runtime.LockOSThread()
 	results := map[string]int{}
 	for _, word := range operations {
 		operation, times, _ := strings.Cut(word, "*")
@@ -42,7 +44,7 @@ func workFile(path string, operations []string) error {
 		}
 	}
 	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err != nil {
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return err
 	}
 	fmt.Print(results, " size ", st.Size)
@@ -67,8 +69,57 @@ func operate(fd int, operation string) (int, error) {
 		return 0, unix.Fdatasync(fd)
 	case "getppid":
 		return unix.Getppid() * 0, nil
+	case "pipe", "socket", "tty":
+		return writeOther(operation)
+	}
+	name, value, _ := strings.Cut(operation, "=")
+	switch name {
+	case "comm": // what follows is done by a thread of this name
+		return 0, os.WriteFile("/proc/thread-self/comm", []byte(value), 0)
+	case "uid": // and by this user
+		uid, err := strconv.Atoi(value)
+		if err == nil {
+			_, _, errno := syscall.RawSyscall(unix.SYS_SETRESUID, uintptr(uid), uintptr(uid), uintptr(uid))
+			err = errnoOrNil(errno)
+		}
+		return 0, err
+	case "pwrite": // at this offset
+		offset, err := strconv.ParseInt(value, 0, 64)
+		if err != nil {
+			return 0, err
+		}
+		return unix.Pwrite(fd, ten, offset)
 	}
 	return 0, fmt.Errorf("operation %q is unknown", operation)
+}
+
+func errnoOrNil(errno syscall.Errno) error {
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// writeOther writes to what is no file.
+func writeOther(kind string) (int, error) {
+	var fds [2]int
+	var err error
+	switch kind {
+	case "pipe":
+		err = unix.Pipe(fds[:])
+		fds[0], fds[1] = fds[1], fds[0]
+	case "socket":
+		fds, err = unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	case "tty":
+		fds[0], err = unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY, 0)
+		fds[1] = fds[0]
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(fds[1])
+	defer unix.Close(fds[0])
+	return unix.Write(fds[0], []byte("x"))
 }
 
 // results are the kernels that can give system calls another result, and whether 0 is possible; there a refusal is a failure.
@@ -129,6 +180,7 @@ func TestResults(t *testing.T) {
 		}
 		return w
 	}
+	k := openKernel(t)
 	// write has a limit: the program must tell us what it saw.
 	for name, c := range map[string]struct {
 		calls      []string
@@ -149,7 +201,7 @@ func TestResults(t *testing.T) {
 			if name == "without arguments" && os.Getenv(guest.KernelVar) == "7.3" {
 				t.Skip("7.3 has no types of calls without arguments")
 			}
-			k, target, sibling := openKernel(t), newTarget(t), newTarget(t)
+			target, sibling := newTarget(t), newTarget(t)
 			in, _ := installResult(t, k, target, c.calls, c.rule)
 			wantResult(t, workIn(t, target, c.operations...), c.hurt)
 			wantResult(t, workIn(t, sibling, c.operations...), c.free)
@@ -163,4 +215,9 @@ func TestResults(t *testing.T) {
 			wantResult(t, workIn(t, target, c.operations...), c.free)
 		})
 	}
+}
+
+// scanResults reads the counts of two results.
+func scanResults(text string, first, second *int) (int, error) {
+	return fmt.Sscanf(text, "map[EINTR:%d EIO:%d]", first, second)
 }

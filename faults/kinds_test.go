@@ -46,7 +46,7 @@ func TestKindsAgreeWithTheSchema(t *testing.T) {
 			told = append(told, p.Name)
 		}
 		for i := range field.Message().Fields().Len() {
-			taken = append(taken, field.Message().Fields().Get(i).JSONName())
+			taken = append(taken, leaves(field.Message().Fields().Get(i))...)
 		}
 		slices.Sort(told)
 		slices.Sort(taken)
@@ -57,6 +57,17 @@ func TestKindsAgreeWithTheSchema(t *testing.T) {
 	for name := range fields {
 		t.Errorf("%s is in the schema and not in the table", name)
 	}
+}
+
+// leaves are the names of a field, or of what is in it.
+func leaves(field protoreflect.FieldDescriptor) (names []string) {
+	if field.Message() == nil {
+		return []string{field.JSONName()}
+	}
+	for i := range field.Message().Fields().Len() {
+		names = append(names, field.JSONName()+"."+field.Message().Fields().Get(i).JSONName())
+	}
+	return names
 }
 
 // TestKindsRefuseNothing: a kind without its parameters is refused, and the error begins with the path of a field.
