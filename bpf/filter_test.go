@@ -2,6 +2,7 @@ package bpf
 
 import (
 	"math"
+	"strings"
 	"testing"
 	"time"
 
@@ -173,4 +174,32 @@ func TestWeights(t *testing.T) {
 	if off := math.Abs(float64(eintr) - calls/4); off > 6*math.Sqrt(calls*0.25*0.75) {
 		t.Errorf("EINTR came %d times of %d", eintr, calls)
 	}
+}
+
+// TestParseFormat: kernels from 7.x on tell of strings too, which are no arguments.
+func TestParseFormat(t *testing.T) {
+	got := parseFormat(`name: sys_enter_openat
+format:
+	field:int common_pid;	offset:4;	size:4;	signed:1;
+
+	field:int __syscall_nr;	offset:8;	size:4;	signed:1;
+	field:int dfd;	offset:16;	size:8;	signed:0;
+	field:const char * filename;	offset:24;	size:8;	signed:0;
+	field:__data_loc char[] __filename_val;	offset:48;	size:4;	signed:0;
+
+print fmt: "dfd: 0x%08lx"`)
+	if len(got) != 2 || got[0] != (Argument{"dfd", "int"}) || got[1] != (Argument{"filename", "const char *"}) {
+		t.Errorf("got %+v", got)
+	}
+}
+
+func FuzzParseFormat(f *testing.F) {
+	f.Add("\tfield:int __syscall_nr;\n\tfield:int x;")
+	f.Fuzz(func(t *testing.T, text string) {
+		for _, a := range parseFormat(text) {
+			if strings.ContainsAny(a.Name, " ;\n") {
+				t.Errorf("%q gave %+v", text, a)
+			}
+		}
+	})
 }

@@ -40,7 +40,8 @@ func parseFormat(text string) (arguments []Argument) {
 			continue
 		}
 		a := Argument{Name: field[space+1:], Type: strings.TrimSpace(field[:space])}
-		if found {
+		// Newer kernels record the strings that arguments point to as well.
+		if found && !strings.HasPrefix(a.Type, "__data_loc") {
 			arguments = append(arguments, a)
 		}
 		found = found || a.Name == "__syscall_nr"

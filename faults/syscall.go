@@ -219,16 +219,23 @@ func (s Syscall) Inject(_ context.Context, env Env, target cgroup.Target, common
 			return nil, errors.Join(err, installed.Close())
 		}
 	}
-	return &ruleHandle{installed, reach.Mechanisms.String(), leftNotes(reach), func(f Fault, common Common) (bpf.Rule, error) {
+	return &ruleHandle{installed, reach.Mechanisms.String(), reachNotes(env, target, reach), func(f Fault, common Common) (bpf.Rule, error) {
 		rule, _, err := f.(Syscall).resolved(common)
 		return rule, err
 	}}, nil
 }
 
-// leftNotes tells which calls of a group are out of reach.
-func leftNotes(reach bpf.Reach) (notes []string) {
+// reachNotes tells what of the target is out of reach: calls of a group, and processes.
+func reachNotes(env Env, target cgroup.Target, reach bpf.Reach) (notes []string) {
 	for _, left := range reach.Left {
 		notes = append(notes, "out of reach: "+left)
+	}
+	processes, err := env.Cgroups.OutOfReach(target)
+	if err != nil {
+		return append(notes, "whether processes are out of reach is not known: "+err.Error())
+	}
+	for _, process := range processes {
+		notes = append(notes, "out of reach: "+process)
 	}
 	return notes
 }
