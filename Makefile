@@ -58,6 +58,7 @@ test: deps check-generated test-unit ## everything: this kernel, then the virtua
 # Short: without the virtual machines of the runner's own tests.
 test-unit: build ## unit and effect tests on this kernel, with the race detector; arm64 must build
 	GOARCH=arm64 CGO_ENABLED=0 go build -o /dev/null ./...
+	go build -race ./... # by all processors; the tests run one package at a time
 	go test -race -count=1 -p 1 -short ./...
 
 test-vm: ## effect tests in virtual machines: make test-vm KERNEL=6.12 RUN=TestX
