@@ -118,12 +118,13 @@ func TestKillUnderLoad(t *testing.T) {
 // TestKillWakesSleepers: all are awake, and none of the calls that they make then is delayed.
 func TestKillWakesSleepers(t *testing.T) {
 	n := startNode(t)
-	w, f := n.sleepers()
-	n.signal(syscall.SIGSTOP)
-	n.kill()
-	w.wantsHeard(fmt.Sprintf("map[ok:%d]", sleeping))
-	w.wants(fmt.Sprintf("map[ok:%d]", 10*sleeping), "call %s 10 %d", hookedCall, sleeping)
-	n.signal(syscall.SIGCONT)
-	n.until("the daemon noticed", func() bool { return n.get(f.GetId()).GetReason() == "killed" })
-	n.woke(f)
+	n.wakes(func(w *worker, f *v1.Fault) {
+		n.signal(syscall.SIGSTOP)
+		n.kill()
+		w.wantsHeard(fmt.Sprintf("map[ok:%d]", sleeping))
+		w.wants(fmt.Sprintf("map[ok:%d]", 10*sleeping), "call %s 10 %d", hookedCall, sleeping)
+		n.signal(syscall.SIGCONT)
+		n.until("the daemon noticed", func() bool { return n.get(f.GetId()).GetReason() == "killed" })
+		n.arm()
+	})
 }

@@ -67,11 +67,21 @@ func (n *node) sleepers() (*worker, *v1.Fault) {
 
 const sleeping = 64
 
-// woke checks that the sleepers all went on before their time.
-func (n *node) woke(f *v1.Fault) {
+// wakes checks that something has sleepers all go on before their time. On a slow machine that may be over before it is done,
+// so there are other tries, after which everything is as before.
+func (n *node) wakes(something func(*worker, *v1.Fault)) {
 	n.t.Helper()
-	if c := n.settled(f.GetId()); c.GetMatched()+c.GetMissed() < sleeping || c.GetCutShort()+c.GetNotApplied() != c.GetMatched() {
-		n.t.Errorf("after it woke up: %v", c)
+	for tries := 1; ; tries++ {
+		w, f := n.sleepers()
+		something(w, f)
+		c := n.settled(f.GetId())
+		if c.GetMatched()+c.GetMissed() >= sleeping && c.GetCutShort()+c.GetNotApplied() == c.GetMatched() {
+			return
+		}
+		if tries == 5 {
+			n.t.Fatalf("some slept to their end, in every try: %v", c)
+		}
+		n.t.Logf("some slept to their end: %v", c)
 	}
 }
 
@@ -115,14 +125,17 @@ func TestGuardLost(t *testing.T) {
 	for _, signal := range []syscall.Signal{syscall.SIGSTOP, syscall.SIGKILL} {
 		t.Run(signal.String(), func(t *testing.T) {
 			n := startNode(t)
-			w, f := n.sleepers()
-			lost := n.signalGuard(signal)
-			w.wantsHeard(fmt.Sprintf("map[ok:%d]", sleeping))
-			n.woke(f)
-			n.until("there is another guard", func() bool {
-				guards := n.guards()
-				return len(guards) == 1 && guards[0] != lost
+			var f *v1.Fault
+			n.wakes(func(w *worker, delay *v1.Fault) {
+				f = delay
+				lost := n.signalGuard(signal)
+				w.wantsHeard(fmt.Sprintf("map[ok:%d]", sleeping))
+				n.until("there is another guard", func() bool {
+					guards := n.guards()
+					return len(guards) == 1 && guards[0] != lost
+				})
 			})
+			w := n.worker(cgroup.Target{Path: f.GetTarget().GetPath()})
 			_, err := n.client.Update(context.Background(), connect.NewRequest(&v1.UpdateRequest{Id: f.GetId(), Delay: "1ms"}))
 			if err != nil {
 				t.Fatal(err)
@@ -141,24 +154,24 @@ func TestKilledWhileAsleep(t *testing.T) {
 	n := startNode(t)
 	n.delay(n.target(), hookedCall, "5s") // keeps the programs loaded
 	for _, c := range []struct{ guard, daemon bool }{{true, false}, {false, true}, {true, true}} {
-		w, f := n.sleepers()
-		if c.daemon {
-			n.signal(syscall.SIGSTOP)
-		}
-		if c.guard {
-			n.signalGuard(syscall.SIGSTOP)
-		}
-		if err := w.cmd.Process.Kill(); err != nil {
-			t.Fatal(err)
-		}
-		if err := w.cmd.Wait(); err == nil || w.cmd.ProcessState.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
-			t.Errorf("guard stopped %v, daemon stopped %v: it ended with %v", c.guard, c.daemon, err)
-		}
-		if c.daemon {
-			n.signal(syscall.SIGCONT)
-		}
-		n.woke(f)
-		n.until("a guard holds sleepers", func() bool { return n.holdsSleepers() })
+		n.wakes(func(w *worker, _ *v1.Fault) {
+			if c.daemon {
+				n.signal(syscall.SIGSTOP)
+			}
+			if c.guard {
+				n.signalGuard(syscall.SIGSTOP)
+			}
+			if err := w.cmd.Process.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			if err := w.cmd.Wait(); err == nil || w.cmd.ProcessState.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+				t.Errorf("guard stopped %v, daemon stopped %v: it ended with %v", c.guard, c.daemon, err)
+			}
+			if c.daemon {
+				n.signal(syscall.SIGCONT)
+			}
+			n.until("a guard holds sleepers", func() bool { return n.holdsSleepers() })
+		})
 	}
 }
 
