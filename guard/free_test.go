@@ -29,25 +29,44 @@ func TestFreed(t *testing.T) {
 		"rule disarmed":  func(s sleep) error { return s.in.Disarm() },
 		"rule closed":    func(s sleep) error { return s.in.Close() },
 	} {
-		t.Run(name, func(t *testing.T) {
+		early(t, name, func(t *testing.T) bpf.Counters {
 			k := openKernel(t)
 			g := startGuard(t, k, "", "")
 			target := newTarget(t)
 			in := install(t, k, target, "socket", 5*time.Second)
 			p := start(t, target, "call", strconv.Itoa(threads), "1")
 			p.goOn(t)
-			waitFor(t, "all asleep", func() bool { return allAsleep(t, k, in, threads) })
+			awaitSleepers(t, k, in, threads)
 			if err := free(sleep{k, g, in}); err != nil {
 				t.Fatal(err)
 			}
 			start := time.Now()
 			p.result(t)
 			t.Logf("free after %v", time.Since(start))
-			c := in.Counters()
-			if c.Injected != c.Matched || c.CutShort != c.Matched {
-				t.Errorf("%+v", c)
+			checkSum(t, in.Counters())
+			return in.Counters()
+		})
+	}
+}
+
+// early runs a test of what ends everybody's sleep before its time, and which gives the counters of that. On a slow machine the
+// time may be over before it is done, so there are other tries.
+func early(t *testing.T, name string, test func(*testing.T) bpf.Counters) {
+	t.Helper()
+	const most = 5
+	again := true
+	for try := 1; again; try++ {
+		t.Run(name, func(t *testing.T) {
+			again = false // also if it is skipped or fails
+			c := test(t)
+			if c.Injected == c.Matched && c.CutShort == c.Matched {
+				return
 			}
-			checkSum(t, c)
+			if again = try < most; again {
+				t.Logf("try %d: some slept to their end: %+v", try, c)
+			} else {
+				t.Errorf("in no try all were cut short: %+v", c)
+			}
 		})
 	}
 }
@@ -75,14 +94,14 @@ func TestDeadlineEndsSleep(t *testing.T) {
 
 func TestKilledWhileAsleep(t *testing.T) {
 	for name, stopGuard := range map[string]bool{"guard lives": false, "guard stopped": true} {
-		t.Run(name, func(t *testing.T) {
+		early(t, name, func(t *testing.T) bpf.Counters {
 			k := openKernel(t)
 			g := startGuard(t, k, "", "")
 			target := newTarget(t)
 			in := install(t, k, target, "socket", 5*time.Second)
 			p := start(t, target, "call", "4", "1")
 			p.goOn(t)
-			waitFor(t, "all asleep", func() bool { return allAsleep(t, k, in, 4) })
+			awaitSleepers(t, k, in, 4)
 			if stopGuard {
 				if err := unix.Kill(g.PID(), unix.SIGSTOP); err != nil {
 					t.Fatal(err)
@@ -92,10 +111,8 @@ func TestKilledWhileAsleep(t *testing.T) {
 				t.Fatal(err)
 			}
 			_ = p.Wait() // it says: killed
-			if c := in.Counters(); c.Injected != c.Matched || c.CutShort != c.Matched {
-				t.Errorf("%+v", c)
-			}
 			waitFor(t, "no sleeper left", func() bool { return asleep(t, k) == 0 })
+			return in.Counters()
 		})
 	}
 }

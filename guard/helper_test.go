@@ -329,15 +329,17 @@ func asleep(t *testing.T, k *bpf.Kernel) (n int) {
 	return n
 }
 
-// allAsleep says whether all threads sleep that made the call and were not skipped by the kernel: a thread that is preempted
-// in the program of a tracepoint makes it skip the next one's, which Missed counts.
-func allAsleep(t *testing.T, k *bpf.Kernel, in bpf.Parts, threads uint64) bool {
+// awaitSleepers waits until all threads sleep that made the call and were not skipped by the kernel: a thread that is preempted
+// in the program of a tracepoint makes it skip the next one's, which Missed counts. Or until one is awake again already.
+func awaitSleepers(t *testing.T, k *bpf.Kernel, in bpf.Parts, threads uint64) {
 	t.Helper()
-	c := in.Counters()
-	return c.Matched > 0 && c.Matched+c.Missed >= threads && uint64(asleep(t, k)) == c.Matched
+	waitFor(t, "all asleep", func() bool {
+		c := in.Counters()
+		return c.Injected+c.NotApplied > 0 || c.Matched > 0 && c.Matched+c.Missed >= threads && uint64(asleep(t, k)) == c.Matched
+	})
 }
 
-// checkDelayed says whether so many calls were delayed, each for its whole time. The kernel may have skipped some (allAsleep).
+// checkDelayed says whether so many calls were delayed, each for its whole time. The kernel may have skipped some (awaitSleepers).
 func checkDelayed(t *testing.T, c bpf.Counters, calls uint64) {
 	t.Helper()
 	if c.Matched == 0 || c.Matched > calls || c.Matched+c.Missed < calls || c.Injected != c.Matched || c.CutShort != 0 {
