@@ -48,6 +48,8 @@ func TestMain(m *testing.M) {
 		err = daemon.Canary(os.Args[2])
 	case workCommand:
 		err = work(os.Args[2:], os.Stdin, os.Stdout)
+	case diskCommand:
+		err = diskWork(os.Args[2], os.Args[3])
 	case mountCommand:
 		err = mountSleepfs(os.Args[2])
 	case spinCommand:

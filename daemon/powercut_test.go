@@ -9,6 +9,9 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
+	v1 "faultd/api/faultd/v1alpha1"
 	"faultd/bpf"
 	"faultd/undo"
 )
@@ -78,12 +81,15 @@ func TestPowerCutWhileHurting(t *testing.T) {
 		if want := map[bool]int{true: 1, false: 2}[h.packet.GetMechanism() != bpf.MechanismClsact]; err != nil || len(pending) < want {
 			t.Fatalf("the journal has %v, %v, want %d", pending, err, want)
 		}
+		fillBeforeCut(t, h)
 		cutPower()
 	}
 	if _, err := os.Stat(leftFile(persistent, 0)); err != nil {
 		t.Fatalf("what the first boot left: %v", err)
 	}
+	spaceAfterCut(t)
 	n := afterCut(t)
+	inodesAfterCut(t)
 	if !strings.Contains(n.log.String(), saidUndone) {
 		t.Error("it did not say that it undid something")
 	}
@@ -92,6 +98,81 @@ func TestPowerCutWhileHurting(t *testing.T) {
 	}
 	h := n.injectAll(n.target())
 	h.hurts(h.resident, "", 1)
+}
+
+// ownDirs are the directories of inodes on the disk.
+func ownDirs(t *testing.T) []string {
+	t.Helper()
+	dirs, err := filepath.Glob(filepath.Join(persistent, ".faultd-*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dirs
+}
+
+func freeOnDisk(t *testing.T) [2]uint64 {
+	t.Helper()
+	var st unix.Statfs_t
+	if err := unix.Statfs(persistent, &st); err != nil {
+		t.Fatal(err)
+	}
+	return [2]uint64{st.Bavail * uint64(st.Frsize), st.Ffree}
+}
+
+const (
+	filledSpace  = 16 << 20
+	filledInodes = 300
+)
+
+func freeBefore() string { return filepath.Join(persistent, "free before") }
+
+// fillBeforeCut takes space and inodes of the disk, and sees to it that both are on it.
+func fillBeforeCut(t *testing.T, h *harm) {
+	t.Helper()
+	free := freeOnDisk(t)
+	if err := os.WriteFile(freeBefore(), fmt.Appendf(nil, "%d %d", free[0], free[1]), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, disk := range []*v1.Disk{
+		{Size: fmt.Sprint(filledSpace), Path: persistent, Floor: "0", AllowRoot: true},
+		{Resource: "inodes", Size: fmt.Sprint(filledInodes), Path: persistent, Floor: "0", AllowRoot: true},
+	} {
+		spec := refuse(h.on)
+		spec.Kind = &v1.FaultSpec_Disk{Disk: disk}
+		h.n.inject(spec)
+	}
+	h.n.until("it is filled", func() bool {
+		now := freeOnDisk(t)
+		return now[0]+filledSpace <= free[0] && now[1]+filledInodes <= free[1]
+	})
+	unix.Sync()
+}
+
+// spaceAfterCut: the file system has given the space back by itself; the inodes have names and are still there.
+func spaceAfterCut(t *testing.T) {
+	t.Helper()
+	text, err := os.ReadFile(freeBefore())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var space, inodes uint64
+	if _, err := fmt.Sscan(string(text), &space, &inodes); err != nil {
+		t.Fatal(err)
+	}
+	// The test's own files took a little more.
+	if free := freeOnDisk(t); free[0]+filledSpace/4 < space || free[1]+filledInodes > inodes {
+		t.Errorf("%v are free after the cut, before it %d and %d", free, space, inodes)
+	}
+	if dirs := ownDirs(t); len(dirs) != 1 {
+		t.Errorf("the directories of inodes are %v", dirs)
+	}
+}
+
+func inodesAfterCut(t *testing.T) {
+	t.Helper()
+	if dirs := ownDirs(t); len(dirs) > 0 {
+		t.Errorf("after the next daemon's start there are %v", dirs)
+	}
 }
 
 // TestPowerCutAfterKill cuts the power once the daemon has noticed a kill from outside. The guard has undone everything by

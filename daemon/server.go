@@ -87,7 +87,7 @@ func rpcError(err error) error {
 		return err
 	case errors.Is(err, bpf.ErrNotSupported):
 		code = connect.CodeUnimplemented
-	case errors.Is(err, errBadInput), errors.As(err, &protected), errors.Is(err, faults.ErrNoProcess):
+	case errors.Is(err, errBadInput), errors.As(err, &protected), errors.Is(err, faults.ErrNoProcess), errors.As(err, new(*faults.ParameterError)):
 		code = connect.CodeInvalidArgument
 	case errors.Is(err, errNotFound):
 		code = connect.CodeNotFound

@@ -65,6 +65,8 @@ func (l *labourer) obey(order []string) (string, error) {
 		return sendFlows(a.address(), a.number(), a.number())
 	case "call": // NAME TIMES THREADS
 		return a.tally(callOnce(a.text()))
+	case "disk": // disk_test.go
+		return diskOrder(a)
 	case "child": // ORDER...
 		out, err := selfCommand(append([]string{workCommand}, a.rest...)...).CombinedOutput()
 		return strings.TrimSpace(string(out)), err

@@ -71,6 +71,9 @@ func newDisk(spec *v1.FaultSpec) (Fault, error) {
 		if d.Ramp, err = ParseDuration("ramp", s.GetRamp(), 0, maxRamp); err != nil {
 			return nil, err
 		}
+		if lasts, err := time.ParseDuration(spec.GetDuration()); err == nil && d.Ramp > lasts {
+			return nil, fmt.Errorf("ramp: %s is longer than the fault lasts, %s", d.Ramp, lasts)
+		}
 	}
 	return d, nil
 }
@@ -81,7 +84,7 @@ func noDice(spec *v1.FaultSpec) error {
 		field string
 		given bool
 	}{{"percent", spec.Percent != nil && spec.GetPercent() != 100}, {"everyNth", spec.GetEveryNth() > 1},
-		{"skipFirst", spec.GetSkipFirst() > 0}, {"maxHits", spec.GetMaxHits() > 0}, {"seed", spec.Seed != nil}} {
+		{"skipFirst", spec.GetSkipFirst() > 0}, {"maxHits", spec.GetMaxHits() > 0}, {"rate", spec.GetRate() > 0}, {"seed", spec.Seed != nil}} {
 		if dice.given {
 			return fmt.Errorf("path: %s was given; a disk fault has no calls to choose from, only a level: size, percentUsed or reserve", dice.field)
 		}
@@ -117,14 +120,22 @@ func (d Disk) Validate() error {
 		return fmt.Errorf("path: %q is not absolute", d.Path)
 	case levels != 1:
 		return fmt.Errorf("size: exactly one of size, percentUsed and reserve must be given, not %d", levels)
-	case d.Size != nil && *d.Size <= 0:
-		return fmt.Errorf("size: %d is out of range; it must be more than 0", *d.Size)
+	case d.Size != nil && *d.Size < d.least():
+		return fmt.Errorf("size: %s is out of range; it must be at least %s", d.show(*d.Size), d.show(d.least()))
 	case d.PercentUsed != nil && !(*d.PercentUsed > 0 && *d.PercentUsed <= 100):
 		return fmt.Errorf("percentUsed: %v is out of range; it must be in (0,100]", *d.PercentUsed)
 	case d.Reserve != nil && d.Floor != nil && *d.Reserve < *d.Floor:
 		return fmt.Errorf("reserve: %s is less than the floor of %s", d.show(*d.Reserve), d.show(*d.Floor))
 	}
 	return nil
+}
+
+// least is what every file system can take.
+func (d Disk) least() int64 {
+	if d.Inodes {
+		return 1
+	}
+	return 64 << 10
 }
 
 // Mechanism implements Fault. Which one it is depends on the file system; this is the first choice.

@@ -19,6 +19,9 @@ func replay(ctx context.Context, dir string) error {
 	}
 	errs := []error{err}
 	for _, r := range results {
+		if r.Outcome == undo.Changed {
+			slog.Warn("guard: left what somebody else has changed", "fault", r.Entry.Fault, "entry", r.Entry.ID)
+		}
 		if r.Err != nil {
 			errs = append(errs, fmt.Errorf("undo an entry of fault %s: %w", r.Entry.Fault, r.Err))
 		}

@@ -11,8 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Version is the form of actions and records. It grows whenever an older build could not undo what a newer one wrote.
-const Version = 1
+// Version is the form of actions and records. It grows whenever an older build could not undo what a newer one wrote; what
+// an older one wrote is always read. 2: emptyFile and removeFiles.
+const Version = 2
 
 // Action is one reversible change, as data that needs nothing of the fault that made it. Exactly one pointer is set.
 type Action struct {
@@ -49,8 +50,8 @@ type undoer interface {
 }
 
 func (a Action) only() (undoer, error) {
-	if a.Version != Version {
-		return nil, fmt.Errorf("read an action: it has version %d, this build knows version %d; undo it with the build that wrote it", a.Version, Version)
+	if a.Version < 1 || a.Version > Version {
+		return nil, fmt.Errorf("read an action: it has version %d, this build knows 1 to %d; undo it with the build that wrote it", a.Version, Version)
 	}
 	var set []undoer
 	if a.WriteFile != nil {

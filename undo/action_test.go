@@ -24,7 +24,7 @@ func TestBadActions(t *testing.T) {
 	}
 	for _, a := range []Action{
 		{}, {Version: 1},
-		{Version: 2, RemoveDir: &RemoveDir{Path: "/a"}},
+		{Version: Version + 1, RemoveDir: &RemoveDir{Path: "/a"}},
 		{Version: 1, RemoveDir: &RemoveDir{Path: "/a"}, RemoveFile: &RemoveFile{Path: "/a", Ino: 1}},
 		{Version: 1, WriteFile: &WriteFile{Path: "a", Old: "1", New: "2"}},
 		{Version: 1, WriteFile: &WriteFile{Path: "/a", New: "2"}},
@@ -36,6 +36,14 @@ func TestBadActions(t *testing.T) {
 		{Version: 1, KillProcess: &KillProcess{PID: 1, StartTime: 5}},
 		{Version: 1, KillProcess: &KillProcess{PID: -5, StartTime: 5}},
 		{Version: 1, KillProcess: &KillProcess{PID: 7}},
+		{Version: 2, EmptyFile: &EmptyFile{StartTime: 1, FD: 3, Ino: 1}},
+		{Version: 2, EmptyFile: &EmptyFile{PID: 7, FD: 3, Ino: 1}},
+		{Version: 2, EmptyFile: &EmptyFile{PID: 7, StartTime: 1, FD: -1, Ino: 1}},
+		{Version: 2, EmptyFile: &EmptyFile{PID: 7, StartTime: 1, FD: 3}},
+		{Version: 2, RemoveFiles: &RemoveFiles{}},
+		{Version: 2, RemoveFiles: &RemoveFiles{Path: "a/b"}},
+		{Version: 2, RemoveFiles: &RemoveFiles{Path: "/"}},
+		{Version: 2, RemoveFiles: &RemoveFiles{Path: "/a/../b"}},
 		filter(func(f *RemoveFilter) { f.NetNSInode = 0 }),
 		filter(func(f *RemoveFilter) { f.Ifindex = 0 }),
 		filter(func(f *RemoveFilter) { f.Parent = netlink.HANDLE_ROOT }),

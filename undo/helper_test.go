@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	}
 	dir = os.Args[1]
-	run := map[string]func(string) error{"write": childWrite, "full": childFull, "replay": childReplay, "begin": childBegin, "wait": childWait}[child]
+	run := map[string]func(string) error{"write": childWrite, "full": childFull, "replay": childReplay, "begin": childBegin, "wait": childWait, "hold": childHold}[child]
 	if err := run(dir); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)

@@ -105,7 +105,7 @@ func decode(b []byte) ([]record, error) {
 	for at := 0; at < len(b); {
 		if r, version, size := decodeOne(b[at:]); size > 0 {
 			newest = max(newest, version)
-			if version == Version {
+			if version <= Version {
 				records = append(records, r)
 			}
 			at += size
@@ -123,7 +123,7 @@ func decode(b []byte) ([]record, error) {
 	return records, errors.Join(errs...)
 }
 
-// decodeOne reads the record at the start of b; size 0: there is none. One of another version is stepped over.
+// decodeOne reads the record at the start of b; size 0: there is none. One of a newer version is stepped over.
 func decodeOne(b []byte) (r record, version, size int) {
 	h, ok := parseHeader(b)
 	if !ok || h.length > len(b)-headerSize {
@@ -133,7 +133,7 @@ func decodeOne(b []byte) (r record, version, size int) {
 	if crc(payload) != h.checksum {
 		return r, 0, 0
 	}
-	if h.version == Version {
+	if h.version <= Version {
 		if r, ok = parsePayload(payload); !ok {
 			return r, 0, 0
 		}

@@ -2,6 +2,7 @@ package undo
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -132,6 +133,20 @@ func TestNewerVersionIsNamed(t *testing.T) {
 	if _, err := Open(dir); !errors.As(err, &version) {
 		t.Errorf("opened: %v", err)
 	}
+}
+
+// TestOlderVersionIsRead: what an older build left is undone by a newer one.
+func TestOlderVersionIsRead(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a")
+	old := fmt.Appendf(nil, `{"begin":{"id":"a","fault":"f","bootId":"b","time":"2026-01-02T03:04:05Z","pid":7,"startTime":8,"action":{"version":1,"removeDir":{"path":%q}}}}`, path)
+	records, err := decode(frame(1, old))
+	if err != nil || len(records) != 1 {
+		t.Fatalf("read %v, %v", records, err)
+	}
+	if err := os.Mkdir(path, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	wantUndo(t, records[0].Begin.Action, Undone)
 }
 
 // TestStrictPayload: what this build does not know is not guessed at.
