@@ -15,8 +15,11 @@ const (
 	MaxGlobLength = 4096
 )
 
-// globEntries is GLOB_ENTRIES of faultd.h.
-const globEntries = 65536
+// Sizes of struct glob_table (faultd.h).
+const (
+	globEntries = 32768
+	globSlack   = 256
+)
 
 // GlobTable is a set of globs as one automaton over the bytes of a path, in the kernel's form. It does not change.
 type GlobTable struct {
@@ -30,7 +33,7 @@ type globTable struct {
 	Start   uint16
 	All     uint16
 	Pad     [2]uint16
-	Next    [globEntries]uint16
+	Next    [globEntries + globSlack]uint16
 }
 
 // CompileGlobs makes the table of all paths that fit one of include, or any path if there is none, and none of exclude.
@@ -107,9 +110,9 @@ func (t *GlobTable) Match(path string) bool {
 		if state == 0 || state == t.table.All {
 			break
 		}
-		state = t.table.Next[state+uint16(t.table.ClassOf[path[i]])]
+		state = t.table.Next[state/2+uint16(t.table.ClassOf[path[i]])]
 	}
-	return t.table.Next[state] != 0
+	return t.table.Next[state/2] != 0
 }
 
 // Size is how many of the table's entries are used.

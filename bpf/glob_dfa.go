@@ -170,19 +170,21 @@ func (d *dfa) table() (*GlobTable, error) {
 		return nil, tooLarge(fmt.Sprintf("%d states of %d entries are %d, at most %d are possible", len(d.accepts), width, size, globEntries))
 	}
 	t := &GlobTable{states: len(d.accepts)}
-	t.table.Start = uint16(d.start * width)
+	name := func(state int) uint16 { return uint16(2 * state * width) }
+	t.table.Start = name(d.start)
 	for b, class := range d.classOf {
 		t.table.ClassOf[b] = uint8(class + 1)
 	}
 	for state, accepts := range d.accepts {
+		row := t.table.Next[state*width:]
 		if accepts {
-			t.table.Next[state*width] = 1
+			row[0] = 1
 		}
 		if accepts && d.loops(state) {
-			t.table.All = uint16(state * width)
+			t.table.All = name(state)
 		}
 		for class, to := range d.row(state) {
-			t.table.Next[state*width+1+class] = uint16(to * width)
+			row[1+class] = name(to)
 		}
 	}
 	return t, nil

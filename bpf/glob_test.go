@@ -3,11 +3,14 @@ package bpf
 import (
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"strings"
 	"testing"
 	"unicode/utf8"
 
 	"github.com/bmatcuk/doublestar/v4"
+
+	"faultd/test/vm/guest"
 )
 
 func compile(t testing.TB, include, exclude []string) *GlobTable {
@@ -96,7 +99,7 @@ func TestGlobEndsEarly(t *testing.T) {
 	}
 	state := table.table.Start
 	for _, b := range []byte("/etc") {
-		state = table.table.Next[state+uint16(table.table.ClassOf[b])]
+		state = table.table.Next[state/2+uint16(table.table.ClassOf[b])]
 	}
 	if state != 0 {
 		t.Error("/etc is not dead for /data/**")
@@ -153,7 +156,7 @@ func TestGlobErrors(t *testing.T) {
 	if _, err := CompileGlobs([]string{"/a/b"}, []string{"/a/**"}); err == nil || !strings.Contains(err.Error(), "leave no path") {
 		t.Errorf("nothing left: %v", err)
 	}
-	if _, err := CompileGlobs([]string{"/*a" + strings.Repeat("?", 20)}, nil); err == nil || !strings.Contains(err.Error(), "too large") {
+	if _, err := CompileGlobs([]string{"/*a" + strings.Repeat("[!b]", 20)}, nil); err == nil || !strings.Contains(err.Error(), "too large") {
 		t.Errorf("too large: %v", err)
 	} else {
 		t.Log(err)
@@ -185,8 +188,11 @@ func TestGlobTableIsLargeEnough(t *testing.T) {
 //   - a set with a / or an empty range, and a glob that no path can fit, are errors, as are relative globs
 func TestGlobIsDoublestar(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
-	compared, fit := 0, 0
-	for range 3000 {
+	compared, fit, globs := 0, 0, 3000
+	if os.Getenv(guest.KernelVar) != "" {
+		globs = 100 // emulated, and nothing here depends on the kernel
+	}
+	for range globs {
 		glob := randomText(random, 1+random.IntN(8), globParts)
 		table, plain := comparable(glob)
 		for range 20 {
@@ -200,7 +206,7 @@ func TestGlobIsDoublestar(t *testing.T) {
 		}
 	}
 	t.Logf("%d compared, %d fit", compared, fit)
-	if compared < 20000 || fit < 1000 {
+	if compared < 5*globs || fit < globs/4 {
 		t.Errorf("too few compared: %d, of which %d fit", compared, fit)
 	}
 }

@@ -83,6 +83,19 @@ struct {
 	__type(value, struct quantiles);
 } faultd_quantiles SEC(".maps");
 
+/* The tables of rules that have globs, by slot * GLOB_USES + use. A rule's are put before it may do harm and stay until it has ended. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, MAX_RULES * GLOB_USES);
+	__type(key, __u32);
+	__array(values, struct {
+		__uint(type, BPF_MAP_TYPE_ARRAY);
+		__uint(max_entries, 1);
+		__uint(key_size, sizeof(__u32));
+		__uint(value_size, sizeof(struct glob_table));
+	});
+} faultd_globs SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);

@@ -17,6 +17,7 @@ import (
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	packetMapFaultdCalls     = "faultd_calls"
+	packetMapFaultdGlobs     = "faultd_globs"
 	packetMapFaultdKill      = "faultd_kill"
 	packetMapFaultdLease     = "faultd_lease"
 	packetMapFaultdLevels    = "faultd_levels"
@@ -85,6 +86,7 @@ type packetProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type packetMapSpecs struct {
 	FaultdCalls     *ebpf.MapSpec `ebpf:"faultd_calls"`
+	FaultdGlobs     *ebpf.MapSpec `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.MapSpec `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.MapSpec `ebpf:"faultd_lease"`
 	FaultdLevels    *ebpf.MapSpec `ebpf:"faultd_levels"`
@@ -125,6 +127,7 @@ func (o *packetObjects) Close() error {
 // It can be passed to loadPacketObjects or ebpf.CollectionSpec.LoadAndAssign.
 type packetMaps struct {
 	FaultdCalls     *ebpf.Map `ebpf:"faultd_calls"`
+	FaultdGlobs     *ebpf.Map `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.Map `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.Map `ebpf:"faultd_lease"`
 	FaultdLevels    *ebpf.Map `ebpf:"faultd_levels"`
@@ -140,6 +143,7 @@ type packetMaps struct {
 func (m *packetMaps) Close() error {
 	return _PacketClose(
 		m.FaultdCalls,
+		m.FaultdGlobs,
 		m.FaultdKill,
 		m.FaultdLease,
 		m.FaultdLevels,

@@ -17,6 +17,7 @@ import (
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	resultFmodMapFaultdCalls     = "faultd_calls"
+	resultFmodMapFaultdGlobs     = "faultd_globs"
 	resultFmodMapFaultdKill      = "faultd_kill"
 	resultFmodMapFaultdLease     = "faultd_lease"
 	resultFmodMapFaultdLevels    = "faultd_levels"
@@ -81,6 +82,7 @@ type resultFmodProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type resultFmodMapSpecs struct {
 	FaultdCalls     *ebpf.MapSpec `ebpf:"faultd_calls"`
+	FaultdGlobs     *ebpf.MapSpec `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.MapSpec `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.MapSpec `ebpf:"faultd_lease"`
 	FaultdLevels    *ebpf.MapSpec `ebpf:"faultd_levels"`
@@ -121,6 +123,7 @@ func (o *resultFmodObjects) Close() error {
 // It can be passed to loadResultFmodObjects or ebpf.CollectionSpec.LoadAndAssign.
 type resultFmodMaps struct {
 	FaultdCalls     *ebpf.Map `ebpf:"faultd_calls"`
+	FaultdGlobs     *ebpf.Map `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.Map `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.Map `ebpf:"faultd_lease"`
 	FaultdLevels    *ebpf.Map `ebpf:"faultd_levels"`
@@ -136,6 +139,7 @@ type resultFmodMaps struct {
 func (m *resultFmodMaps) Close() error {
 	return _ResultFmodClose(
 		m.FaultdCalls,
+		m.FaultdGlobs,
 		m.FaultdKill,
 		m.FaultdLease,
 		m.FaultdLevels,

@@ -17,6 +17,7 @@ import (
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	resultOverrideMapFaultdCalls     = "faultd_calls"
+	resultOverrideMapFaultdGlobs     = "faultd_globs"
 	resultOverrideMapFaultdKill      = "faultd_kill"
 	resultOverrideMapFaultdLease     = "faultd_lease"
 	resultOverrideMapFaultdLevels    = "faultd_levels"
@@ -81,6 +82,7 @@ type resultOverrideProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type resultOverrideMapSpecs struct {
 	FaultdCalls     *ebpf.MapSpec `ebpf:"faultd_calls"`
+	FaultdGlobs     *ebpf.MapSpec `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.MapSpec `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.MapSpec `ebpf:"faultd_lease"`
 	FaultdLevels    *ebpf.MapSpec `ebpf:"faultd_levels"`
@@ -121,6 +123,7 @@ func (o *resultOverrideObjects) Close() error {
 // It can be passed to loadResultOverrideObjects or ebpf.CollectionSpec.LoadAndAssign.
 type resultOverrideMaps struct {
 	FaultdCalls     *ebpf.Map `ebpf:"faultd_calls"`
+	FaultdGlobs     *ebpf.Map `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.Map `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.Map `ebpf:"faultd_lease"`
 	FaultdLevels    *ebpf.Map `ebpf:"faultd_levels"`
@@ -136,6 +139,7 @@ type resultOverrideMaps struct {
 func (m *resultOverrideMaps) Close() error {
 	return _ResultOverrideClose(
 		m.FaultdCalls,
+		m.FaultdGlobs,
 		m.FaultdKill,
 		m.FaultdLease,
 		m.FaultdLevels,

@@ -157,6 +157,7 @@ type sharedWeightedError struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	sharedMapFaultdCalls     = "faultd_calls"
+	sharedMapFaultdGlobs     = "faultd_globs"
 	sharedMapFaultdKill      = "faultd_kill"
 	sharedMapFaultdLease     = "faultd_lease"
 	sharedMapFaultdLevels    = "faultd_levels"
@@ -220,6 +221,7 @@ type sharedProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type sharedMapSpecs struct {
 	FaultdCalls     *ebpf.MapSpec `ebpf:"faultd_calls"`
+	FaultdGlobs     *ebpf.MapSpec `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.MapSpec `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.MapSpec `ebpf:"faultd_lease"`
 	FaultdLevels    *ebpf.MapSpec `ebpf:"faultd_levels"`
@@ -261,6 +263,7 @@ func (o *sharedObjects) Close() error {
 // It can be passed to loadSharedObjects or ebpf.CollectionSpec.LoadAndAssign.
 type sharedMaps struct {
 	FaultdCalls     *ebpf.Map `ebpf:"faultd_calls"`
+	FaultdGlobs     *ebpf.Map `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.Map `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.Map `ebpf:"faultd_lease"`
 	FaultdLevels    *ebpf.Map `ebpf:"faultd_levels"`
@@ -276,6 +279,7 @@ type sharedMaps struct {
 func (m *sharedMaps) Close() error {
 	return _SharedClose(
 		m.FaultdCalls,
+		m.FaultdGlobs,
 		m.FaultdKill,
 		m.FaultdLease,
 		m.FaultdLevels,

@@ -18,6 +18,7 @@ import (
 const (
 	syscallCloneMapFaultdAsked      = "faultd_asked"
 	syscallCloneMapFaultdCalls      = "faultd_calls"
+	syscallCloneMapFaultdGlobs      = "faultd_globs"
 	syscallCloneMapFaultdKill       = "faultd_kill"
 	syscallCloneMapFaultdLease      = "faultd_lease"
 	syscallCloneMapFaultdLevels     = "faultd_levels"
@@ -88,6 +89,7 @@ type syscallCloneProgramSpecs struct {
 type syscallCloneMapSpecs struct {
 	FaultdAsked     *ebpf.MapSpec `ebpf:"faultd_asked"`
 	FaultdCalls     *ebpf.MapSpec `ebpf:"faultd_calls"`
+	FaultdGlobs     *ebpf.MapSpec `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.MapSpec `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.MapSpec `ebpf:"faultd_lease"`
 	FaultdLevels    *ebpf.MapSpec `ebpf:"faultd_levels"`
@@ -130,6 +132,7 @@ func (o *syscallCloneObjects) Close() error {
 type syscallCloneMaps struct {
 	FaultdAsked     *ebpf.Map `ebpf:"faultd_asked"`
 	FaultdCalls     *ebpf.Map `ebpf:"faultd_calls"`
+	FaultdGlobs     *ebpf.Map `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.Map `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.Map `ebpf:"faultd_lease"`
 	FaultdLevels    *ebpf.Map `ebpf:"faultd_levels"`
@@ -146,6 +149,7 @@ func (m *syscallCloneMaps) Close() error {
 	return _SyscallCloneClose(
 		m.FaultdAsked,
 		m.FaultdCalls,
+		m.FaultdGlobs,
 		m.FaultdKill,
 		m.FaultdLease,
 		m.FaultdLevels,

@@ -17,6 +17,7 @@ import (
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	syscallLsmMapFaultdCalls             = "faultd_calls"
+	syscallLsmMapFaultdGlobs             = "faultd_globs"
 	syscallLsmMapFaultdKill              = "faultd_kill"
 	syscallLsmMapFaultdLease             = "faultd_lease"
 	syscallLsmMapFaultdLevels            = "faultd_levels"
@@ -106,6 +107,7 @@ type syscallLsmProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type syscallLsmMapSpecs struct {
 	FaultdCalls     *ebpf.MapSpec `ebpf:"faultd_calls"`
+	FaultdGlobs     *ebpf.MapSpec `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.MapSpec `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.MapSpec `ebpf:"faultd_lease"`
 	FaultdLevels    *ebpf.MapSpec `ebpf:"faultd_levels"`
@@ -149,6 +151,7 @@ func (o *syscallLsmObjects) Close() error {
 // It can be passed to loadSyscallLsmObjects or ebpf.CollectionSpec.LoadAndAssign.
 type syscallLsmMaps struct {
 	FaultdCalls     *ebpf.Map `ebpf:"faultd_calls"`
+	FaultdGlobs     *ebpf.Map `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.Map `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.Map `ebpf:"faultd_lease"`
 	FaultdLevels    *ebpf.Map `ebpf:"faultd_levels"`
@@ -164,6 +167,7 @@ type syscallLsmMaps struct {
 func (m *syscallLsmMaps) Close() error {
 	return _SyscallLsmClose(
 		m.FaultdCalls,
+		m.FaultdGlobs,
 		m.FaultdKill,
 		m.FaultdLease,
 		m.FaultdLevels,

@@ -17,6 +17,7 @@ import (
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	syscallSpinMapFaultdCalls     = "faultd_calls"
+	syscallSpinMapFaultdGlobs     = "faultd_globs"
 	syscallSpinMapFaultdKill      = "faultd_kill"
 	syscallSpinMapFaultdLease     = "faultd_lease"
 	syscallSpinMapFaultdLevels    = "faultd_levels"
@@ -82,6 +83,7 @@ type syscallSpinProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type syscallSpinMapSpecs struct {
 	FaultdCalls     *ebpf.MapSpec `ebpf:"faultd_calls"`
+	FaultdGlobs     *ebpf.MapSpec `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.MapSpec `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.MapSpec `ebpf:"faultd_lease"`
 	FaultdLevels    *ebpf.MapSpec `ebpf:"faultd_levels"`
@@ -123,6 +125,7 @@ func (o *syscallSpinObjects) Close() error {
 // It can be passed to loadSyscallSpinObjects or ebpf.CollectionSpec.LoadAndAssign.
 type syscallSpinMaps struct {
 	FaultdCalls     *ebpf.Map `ebpf:"faultd_calls"`
+	FaultdGlobs     *ebpf.Map `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.Map `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.Map `ebpf:"faultd_lease"`
 	FaultdLevels    *ebpf.Map `ebpf:"faultd_levels"`
@@ -138,6 +141,7 @@ type syscallSpinMaps struct {
 func (m *syscallSpinMaps) Close() error {
 	return _SyscallSpinClose(
 		m.FaultdCalls,
+		m.FaultdGlobs,
 		m.FaultdKill,
 		m.FaultdLease,
 		m.FaultdLevels,

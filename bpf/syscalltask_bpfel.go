@@ -17,6 +17,7 @@ import (
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	syscallTaskMapFaultdCalls       = "faultd_calls"
+	syscallTaskMapFaultdGlobs       = "faultd_globs"
 	syscallTaskMapFaultdKill        = "faultd_kill"
 	syscallTaskMapFaultdLease       = "faultd_lease"
 	syscallTaskMapFaultdLevels      = "faultd_levels"
@@ -90,6 +91,7 @@ type syscallTaskProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type syscallTaskMapSpecs struct {
 	FaultdCalls     *ebpf.MapSpec `ebpf:"faultd_calls"`
+	FaultdGlobs     *ebpf.MapSpec `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.MapSpec `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.MapSpec `ebpf:"faultd_lease"`
 	FaultdLevels    *ebpf.MapSpec `ebpf:"faultd_levels"`
@@ -133,6 +135,7 @@ func (o *syscallTaskObjects) Close() error {
 // It can be passed to loadSyscallTaskObjects or ebpf.CollectionSpec.LoadAndAssign.
 type syscallTaskMaps struct {
 	FaultdCalls     *ebpf.Map `ebpf:"faultd_calls"`
+	FaultdGlobs     *ebpf.Map `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.Map `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.Map `ebpf:"faultd_lease"`
 	FaultdLevels    *ebpf.Map `ebpf:"faultd_levels"`
@@ -149,6 +152,7 @@ type syscallTaskMaps struct {
 func (m *syscallTaskMaps) Close() error {
 	return _SyscallTaskClose(
 		m.FaultdCalls,
+		m.FaultdGlobs,
 		m.FaultdKill,
 		m.FaultdLease,
 		m.FaultdLevels,
