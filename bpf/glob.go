@@ -97,7 +97,7 @@ func (n *nfa) add(glob string, verdict verdict) error {
 		return err
 	}
 	if !n.fitsAPath(start) {
-		return errors.New("no path fits: paths do not end in /, and have no empty component, no . and no ..")
+		return errors.New("no path fits: paths have no . and no .. component, no empty one, and no / at the end")
 	}
 	n.link(n.start, start)
 	return nil
