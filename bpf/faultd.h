@@ -100,6 +100,17 @@ enum rule_flag {
 	RULE_BEYOND = 2048,    /* of writes and truncations only those that make the file grow */
 };
 
+/* What is asked of a block device, or of the allocators; a rule has a set of them. */
+enum request {
+	REQUEST_READ = 1,
+	REQUEST_WRITE = 2,
+	REQUEST_METADATA = 4, /* also metadata and journals of file systems */
+	REQUEST_SWAP = 8,     /* also swapping */
+	REQUEST_FLUSH = 16,   /* also requests without data, which empty the disk's cache */
+	REQUEST_SLAB = 32,
+	REQUEST_PAGE = 64,
+};
+
 /* An error and how likely it is: chosen when the dice, in [0, 2^32), is below; the last one is chosen in any case. */
 struct weighted_error {
 	__u32 below;
@@ -182,10 +193,10 @@ struct rule {
 	__u32 errors;      /* how many of error count */
 	struct weighted_error error[MAX_ERRORS];
 	struct filter filter;
-	__u64 sector_low; /* of HOOK_BLOCK, in units of 512 bytes; both ends included */
-	__u64 sector_high;
-	__u32 device;     /* of HOOK_BLOCK: dev_t of the kernel */
-	__u32 bio_flags;  /* of HOOK_BLOCK: what is meant, see block.c */
+	__u64 low; /* of HOOK_BLOCK: sectors of 512 bytes from the start of the device; of HOOK_MEMORY: orders of pages */
+	__u64 high; /* both ends included */
+	__u32 device;   /* of HOOK_BLOCK: dev_t of the kernel */
+	__u32 requests; /* of HOOK_BLOCK and HOOK_MEMORY: what is meant (enum request) */
 };
 
 /* What happened to a rule, by slot. matched = injected + not_applied + spared + those asleep now. A rule that was not

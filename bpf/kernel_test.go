@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -32,7 +33,35 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	if command := commandNamed(os.Args); command != nil {
+		if err := command(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	os.Exit(m.Run())
+}
+
+// commandNamed is the work of a target that the arguments name, or nil.
+func commandNamed(args []string) func() error {
+	if len(args) < 3 {
+		return nil
+	}
+	switch args[1] {
+	case "block":
+		return func() error { return workBlock(args[2], args[3:]) }
+	case "names":
+		return func() error { return workNames(args[2]) }
+	case "large":
+		return func() error { return workLarge(args[2]) }
+	case "memory":
+		return func() error {
+			rounds, err := strconv.Atoi(args[2])
+			return errors.Join(err, workMemory(rounds))
+		}
+	}
+	return nil
 }
 
 // dials is how often a target connects: enough for the dice, few enough for an emulated machine.
@@ -113,6 +142,16 @@ func newTarget(t *testing.T, parents ...Target) Target {
 // runIn runs this test binary's command inside the target and gives what it printed.
 func runIn(t *testing.T, target Target, args ...string) string {
 	t.Helper()
+	out, err := tryIn(t, target, args...)
+	if err != nil {
+		t.Fatalf("run in the target: %v", err)
+	}
+	return out
+}
+
+// tryIn is runIn for commands that may fail.
+func tryIn(t *testing.T, target Target, args ...string) (string, error) {
+	t.Helper()
 	dir, err := os.Open(target.Dir)
 	if err != nil {
 		t.Fatal(err)
@@ -122,10 +161,7 @@ func runIn(t *testing.T, target Target, args ...string) string {
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd())}
 	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("run in the target: %v", err)
-	}
-	return strings.TrimSpace(string(out))
+	return strings.TrimSpace(string(out)), err
 }
 
 // listen accepts and closes; its connections are the target's peers.

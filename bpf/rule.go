@@ -123,10 +123,12 @@ type Rule struct {
 	// Beyond: of writes and truncations only those that make the file grow.
 	Beyond bool
 	Ops    Ops
-	// Device, Sectors and BioFlags are of HookBlock.
-	Device   uint32
-	Sectors  [2]uint64
-	BioFlags uint32
+	// Device is the kernel's number of it, of HookBlock.
+	Device uint32
+	// Requests says what is meant, of HookBlock and HookMemory.
+	Requests Requests
+	// Low and High are sectors from the start of the device, or orders of pages; both ends included.
+	Low, High uint64
 
 	mechanism uint32     // whose programs serve the rule
 	shares    *Installed // whose counters it shares; nil: it has its own
@@ -143,7 +145,7 @@ func (r Rule) encode(generation uint64, serial uint32) (sharedRule, error) {
 		DelayNs: uint64(r.Delay), JitterNs: uint64(r.Jitter), Serial: serial,
 		Action: uint32(r.Action), Protocol: r.Protocol, Ports: uint16(len(r.Ports)), Mechanism: r.mechanism,
 		Result: r.Result, Ops: uint32(r.Ops), Flags: r.flags(), Filter: r.Filter.encode(),
-		Device: r.Device, SectorLow: r.Sectors[0], SectorHigh: r.Sectors[1], BioFlags: r.BioFlags,
+		Device: r.Device, Requests: uint32(r.Requests), Low: r.Low, High: r.High,
 	}
 	e.Seed = rand.Uint64()
 	if r.Seed != nil {

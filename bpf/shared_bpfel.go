@@ -85,10 +85,10 @@ type sharedRule struct {
 	Errors     uint32
 	Error      [8]sharedWeightedError
 	Filter     sharedFilter
-	SectorLow  uint64
-	SectorHigh uint64
+	Low        uint64
+	High       uint64
 	Device     uint32
-	BioFlags   uint32
+	Requests   uint32
 }
 
 type sharedRuleRef struct {

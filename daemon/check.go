@@ -20,7 +20,8 @@ import (
 // CanaryCommand is the argument with which faultd runs itself to be hurt once.
 const CanaryCommand = "canary"
 
-// trial is a fault that is tried on a canary.
+// trial is a fault that is tried on a canary. Without an action its program is attached and not fired: there is nothing harmless
+// that would.
 type trial struct {
 	kind   string
 	fault  faults.Fault
@@ -31,10 +32,13 @@ type trial struct {
 func trials(stateDir string) []trial {
 	space, inodes, none := int64(1<<20), int64(1), int64(0)
 	return []trial{
+		{"block", faults.Block{Path: "/"}, "", "reads and writes of one device"},
 		{"connect", faults.Connect{Errno: "EHOSTDOWN", Protocol: "udp"}, "udp", "errno: connect and unconnected sends, IPv4 and IPv6"},
 		{"connect", faults.Connect{Blackhole: true, Protocol: "udp"}, "udp", "blackhole"},
 		{"disk", faults.Disk{Path: stateDir, Size: &space, Floor: &none, AllowRoot: true}, "getpgid", "space, as in the state directory"},
 		{"disk", faults.Disk{Path: stateDir, Inodes: true, Size: &inodes, Floor: &none, AllowRoot: true}, "getpgid", "inodes, as in the state directory"},
+		{"kernel", faults.KernelMemory{Calls: []string{"socket"}, Alloc: "slab"}, "udp", "allocations of objects"},
+		{"kernel", faults.KernelMemory{Calls: []string{"socket"}, Alloc: "page"}, "", "allocations of pages"},
 		{"packet", faults.Packet{Loss: 100, Direction: "egress"}, "udp", "loss, egress"},
 		{"packet", faults.Packet{Loss: 100, Direction: "ingress"}, "udp", "loss, ingress"},
 		{"syscall", faults.Syscall{Calls: []string{"getpgid"}, Delay: faults.Delay{Text: "1ms"}}, "getpgid", "delay of any call"},
@@ -48,7 +52,12 @@ func (d *Daemon) checkAll(ctx context.Context) []*v1.Capability {
 	for _, t := range trials(d.options.StateDir) {
 		c := &v1.Capability{Kind: t.kind, Covers: t.covers, Status: "works"}
 		var err error
-		if c.Mechanism, err = d.try(ctx, t); err != nil {
+		if t.action == "" {
+			c.Mechanism, err = d.attach(ctx, t)
+		} else {
+			c.Mechanism, err = d.try(ctx, t)
+		}
+		if err != nil {
 			c.Status, c.Reason = "unknown", err.Error()
 			if errors.Is(err, bpf.ErrNotSupported) {
 				c.Status = "refused"
@@ -57,6 +66,17 @@ func (d *Daemon) checkAll(ctx context.Context) []*v1.Capability {
 		all = append(all, c)
 	}
 	return all
+}
+
+// errNotFired says why a mechanism that attaches is not known to work.
+var errNotFired = errors.New("its program attaches; it was not fired, as nothing harmless would do so")
+
+// attach only asks whether the mechanism can be attached.
+func (d *Daemon) attach(ctx context.Context, t trial) (mechanism string, err error) {
+	if mechanism, err = t.fault.Mechanism(ctx, d.env); err != nil {
+		return "", err
+	}
+	return mechanism, errNotFired
 }
 
 // try injects, lets the canary do its one thing, and asks the kernel's counters whether it was hurt.

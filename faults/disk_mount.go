@@ -15,6 +15,8 @@ type mount struct {
 	device string
 	// root is the directory of the file system that is seen at point.
 	root, point, fstype, options string
+	// source is what was mounted, such as /dev/vdb.
+	source string
 }
 
 // mountsOf reads the mounts that a process ("self", "1") sees.
@@ -34,7 +36,7 @@ func mountsOf(process string) ([]mount, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read the mounts of process %s: %w", process, err)
 		}
-		mounts = append(mounts, mount{id, seen[2], unescape(seen[3]), unescape(seen[4]), super[0], super[2]})
+		mounts = append(mounts, mount{id, seen[2], unescape(seen[3]), unescape(seen[4]), super[0], super[2], unescape(super[1])})
 	}
 	return mounts, nil
 }

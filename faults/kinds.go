@@ -27,8 +27,10 @@ type Parameter struct{ Name, Type, Help string }
 // Kinds lists every fault faultd knows. To add one, write its file and add its line.
 func Kinds() []Kind {
 	return []Kind{
+		{"block", "fail reads and writes of one block device, under its file system", blockParameters(), false, newBlock},
 		{"connect", "fail new connections, and datagrams sent with an address", connectParameters(), true, newConnect},
 		{"disk", "fill a file system, or use up its inodes", diskParameters(), false, newDisk},
+		{"kernel", "fail allocations of memory that the kernel makes in system calls", kernelMemoryParameters(), true, newKernelMemory},
 		{"packet", "lose packets, silently as a wire does", packetParameters(), false, newPacket},
 		{"syscall", "delay system calls, fail them, pretend them, or cut them short", syscallParameters(), true, newSyscall},
 	}

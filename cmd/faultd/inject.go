@@ -18,8 +18,10 @@ func injectCommand() *cli.Command {
 		Description: "Flags may stand before or after KIND. With --wait and -o json only the ended fault is printed.",
 		Action:      noCommand,
 		Subcommands: []*cli.Command{
+			kindCommand("block", "fail reads and writes of one block device, under its file system", blockFlags(), blockKind),
 			kindCommand("connect", "fail new connections, and datagrams sent with an address", connectFlags(), connectKind),
 			kindCommand("disk", "fill a file system, or use up its inodes", diskFlags(), diskKind),
+			kindCommand("kernel", "fail allocations of memory that the kernel makes in system calls", kernelFlags(), kernelKind),
 			kindCommand("packet", "lose packets, silently as a wire does", packetFlags(), packetKind),
 			kindCommand("syscall", "delay system calls, fail them, pretend them, or cut them short", syscallFlags(), syscallKind),
 		},

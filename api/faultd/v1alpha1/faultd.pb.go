@@ -871,7 +871,7 @@ func (x *Block) GetAllowRoot() bool {
 // Kernel fails allocations of memory that the kernel makes in system calls of the target; the call then ends with ENOMEM or does without.
 type Kernel struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The calls, by name or group as in Syscall. None: all.
+	// The calls, by name or group as in Syscall, or "all".
 	Calls []string `protobuf:"bytes,1,rep,name=calls,proto3" json:"calls,omitempty"`
 	// What is allocated: "slab" (objects), "page" (pages) or "both"; empty means both.
 	Alloc string `protobuf:"bytes,2,opt,name=alloc,proto3" json:"alloc,omitempty"`
@@ -2802,10 +2802,9 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\asectors\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18)R\asectors\x12=\n" +
 	"\ainclude\x18\x05 \x03(\tB#\xbaH \x92\x01\x1d\x10\x03\"\x19r\x17R\bmetadataR\x04swapR\x05flushR\ainclude\x12\x1d\n" +
 	"\n" +
-	"allow_root\x18\x06 \x01(\bR\tallowRoot\"\x87\x01\n" +
-	"\x06Kernel\x12&\n" +
-	"\x05calls\x18\x01 \x03(\tB\x10\xbaH\r\x92\x01\n" +
-	"\x10@\"\x06r\x04\x10\x01\x18 R\x05calls\x12/\n" +
+	"allow_root\x18\x06 \x01(\bR\tallowRoot\"\x89\x01\n" +
+	"\x06Kernel\x12(\n" +
+	"\x05calls\x18\x01 \x03(\tB\x12\xbaH\x0f\x92\x01\f\b\x01\x10@\"\x06r\x04\x10\x01\x18 R\x05calls\x12/\n" +
 	"\x05alloc\x18\x02 \x01(\tB\x19\xbaH\x16r\x14R\x00R\x04slabR\x04pageR\x04bothR\x05alloc\x12$\n" +
 	"\tmin_order\x18\x03 \x01(\rB\a\xbaH\x04*\x02\x18\n" +
 	"R\bminOrder\"\xc9\x02\n" +
