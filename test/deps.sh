@@ -24,6 +24,8 @@ need buildah buildah
 need debootstrap debootstrap # a machine with systemd
 need gcc gcc # for the race detector
 need mke2fs e2fsprogs # disks for the virtual machines
+need mkfs.xfs xfsprogs # file systems on disks that fail
+need mkfs.btrfs btrfs-progs
 need xz xz-utils      # their modules are packed
 need unzstd zstd
 [ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)

@@ -50,6 +50,8 @@ in_machine() {
 	while [ "$1" != -- ]; do flags+=("$1"); shift; done
 	shift
 	cd "$1"
+	for tool in mkfs.ext4 e2fsck mkfs.xfs xfs_repair mkfs.btrfs btrfs; do flags+=(-file "$(command -v "$tool")"); done # of tests that make disks fail
+	flags+=(-file /etc/mke2fs.conf)
 	binaries=$(printf ",$root/bin/vm/%s.test" "$@")
 	exec "$root/bin/vm/vm" run -v -kernel "$kernel" "${flags[@]}" -binaries "${binaries#,}" -- -test.v -test.run "${run:-.}" -test.timeout=15m
 }
