@@ -105,7 +105,7 @@ func (k *Kernel) precheck(m SyscallMechanism, call string, r Rule) error {
 			return fmt.Errorf("%v is too long to wait on the CPU, the limit is %v", most, maxSpin)
 		}
 	case MechanismFmodRet:
-		if r.Action == ActionPretend && r.Result == 0 && !(r.Count && WritesBytes(call)) {
+		if pretendsCount := r.Count && WritesBytes(call); r.Action == ActionPretend && r.Result == 0 && !pretendsCount {
 			return errors.New("it cannot pretend 0")
 		}
 	}

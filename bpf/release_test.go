@@ -2,6 +2,7 @@ package bpf
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -13,7 +14,7 @@ import (
 func TestOlderObjectIsRefused(t *testing.T) {
 	for name, load := range map[string]func() (*ebpf.CollectionSpec, error){
 		"shared": loadShared, "connect": loadConnect, "packet": loadPacket, "task": loadSyscallTask, "lsm": loadSyscallLsm,
-		"clone": loadSyscallClone, "spin": loadSyscallSpin,
+		"clone": loadSyscallClone, "spin": loadSyscallSpin, "fmod": loadResultFmod, "override": loadResultOverride,
 	} {
 		spec, err := load()
 		if err != nil {
@@ -25,7 +26,7 @@ func TestOlderObjectIsRefused(t *testing.T) {
 		if err := spec.Variables["faultd_abi"].Set(uint32(abiVersion + 1)); err != nil {
 			t.Fatal(err)
 		}
-		if err := checkABI(spec); err == nil || !strings.Contains(err.Error(), "version 2") {
+		if err := checkABI(spec); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("version %d", abiVersion+1)) {
 			t.Errorf("%s of another version: %v", name, err)
 		}
 		delete(spec.Variables, "faultd_abi")
