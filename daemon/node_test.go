@@ -242,10 +242,11 @@ func (n *node) guards() (pids []int) {
 // signalGuard sends a signal to the guard and gives its process id.
 func (n *node) signalGuard(signal syscall.Signal) int {
 	n.t.Helper()
-	pids := n.guards()
-	if len(pids) != 1 {
-		n.t.Fatalf("the node has guards %v, want one", pids)
-	}
+	var pids []int
+	n.until("there is one guard", func() bool {
+		pids = n.guards() // a process that is just being started has the words of its parent
+		return len(pids) == 1
+	})
 	if err := syscall.Kill(pids[0], signal); err != nil {
 		n.t.Fatal(err)
 	}
