@@ -201,3 +201,22 @@ func TestRunRefuses(t *testing.T) {
 		})
 	}
 }
+
+// slowWriter is a runner that hardly gets a processor.
+type slowWriter struct{ watcher }
+
+func (w *slowWriter) Write(p []byte) (int, error) {
+	time.Sleep(50 * time.Millisecond)
+	return w.watcher.Write(p)
+}
+
+// What the machine says last must come through before it is off, also if it is read so slowly that every buffer on the way is full.
+func TestVMLastWords(t *testing.T) {
+	k := needKernel(t, anyKernel...)
+	var out slowWriter
+	var words bytes.Buffer
+	code, err := command(t.Context(), []string{"run", "-kernel", k.name, "--", "sh", "-c", "seq 25000; echo last; exit 3"}, &out, &words)
+	if err != nil || code != 3 || !strings.HasSuffix(out.text.String(), "\nlast\n") {
+		t.Errorf("exit code %d, %v, want 3 after %d bytes\n%s", code, err, out.text.Len(), words.String())
+	}
+}

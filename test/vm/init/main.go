@@ -24,7 +24,7 @@ func main() {
 		giveUp(plan, out, err)
 	}
 	fmt.Fprint(out, guest.Frame(plan.Nonce, guest.FrameDone))
-	powerOff()
+	powerOff(out)
 }
 
 // setUp does everything up to the first program.
@@ -67,10 +67,16 @@ func giveUp(plan guest.Plan, out *os.File, err error) {
 	if out != nil && plan.Nonce != "" {
 		fmt.Fprint(out, guest.Frame(plan.Nonce, guest.FrameError, err))
 	}
-	powerOff()
+	powerOff(out)
 }
 
-func powerOff() {
+// powerOff never returns. What was written last may still be in the kernel, and would be lost.
+func powerOff(out *os.File) {
+	if out != nil {
+		if err := drain(out); err != nil {
+			fmt.Fprintln(os.Stderr, "init:", err)
+		}
+	}
 	unix.Sync()
 	unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
 	select {} // process 1 must not end: that is a panic

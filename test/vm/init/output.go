@@ -25,3 +25,11 @@ func openOutput(port string) (*os.File, error) {
 	}
 	return os.NewFile(uintptr(fd), port), nil
 }
+
+// drain waits until all that was written has left the port (tcdrain), however slowly the runner reads.
+func drain(port *os.File) error {
+	if err := unix.IoctlSetInt(int(port.Fd()), unix.TCSBRK, 1); err != nil {
+		return fmt.Errorf("drain %s: %w", port.Name(), err)
+	}
+	return nil
+}
