@@ -8,8 +8,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
+	"faultd/daemon"
 	"faultd/test/cgrouptest"
 	"faultd/undo"
 )
@@ -56,10 +58,16 @@ func TestEarlierRunIsUndone(t *testing.T) {
 		// harm is what happens to the journal, whose records begin at starts.
 		harm   func(text []byte, starts []int) []byte
 		undone [leftFiles]bool
+		// damaged: what cannot be read is not just cut off.
+		damaged bool
 	}{
-		"whole":        {func(text []byte, _ []int) []byte { return text }, [leftFiles]bool{true, true, true}},
-		"in a header":  {func(text []byte, starts []int) []byte { return text[:starts[2]+3] }, [leftFiles]bool{true, true, false}},
-		"in the first": {func(text []byte, starts []int) []byte { return text[:starts[1]/2] }, [leftFiles]bool{}},
+		"whole":        {func(text []byte, _ []int) []byte { return text }, [leftFiles]bool{true, true, true}, false},
+		"in a header":  {func(text []byte, starts []int) []byte { return text[:starts[2]+3] }, [leftFiles]bool{true, true, false}, false},
+		"in the first": {func(text []byte, starts []int) []byte { return text[:starts[1]/2] }, [leftFiles]bool{}, false},
+		"a flipped byte": {func(text []byte, starts []int) []byte {
+			text[(starts[1]+starts[2])/2] ^= 1
+			return text
+		}, [leftFiles]bool{true, false, true}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cgrouptest.RequireRoot(t)
@@ -82,10 +90,23 @@ func TestEarlierRunIsUndone(t *testing.T) {
 			if said := strings.Count(n.log.String(), saidUndone); said != want {
 				t.Errorf("it said %d times that it undid something, want %d", said, want)
 			}
-			if pending, err := undo.Read(stateDir(dir)); err != nil || len(pending) > 0 {
+			pending, err := undo.Read(stateDir(dir))
+			if damaged := err != nil; damaged != c.damaged || len(pending) > 0 {
 				t.Errorf("the journal has %v, %v", pending, err)
 			}
 			n.inject(refuse(n.target()))
+			if c.damaged {
+				// It is kept for people to look at, and named as residue until they have taken it away.
+				n.stopAll()
+				n.end(syscall.SIGTERM)
+				left, err := daemon.Residue(pinDir(dir), stateDir(dir), false)
+				if err != nil || len(left) != 1 || !strings.Contains(left[0], "damaged") {
+					t.Errorf("residue: %q, %v", left, err)
+				}
+				if err := os.Remove(filepath.Join(stateDir(dir), "journal")); err != nil {
+					t.Fatal(err)
+				}
+			}
 		})
 	}
 }
