@@ -230,3 +230,21 @@ func TestAllCallsSparesTheUntouchable(t *testing.T) {
 		t.Errorf("there are only %d calls", len(all))
 	}
 }
+
+// TestMemoryProgramIsVerified loads the program for another function that takes the same and may be replaced: the kernels that are
+// tested do not have its own.
+func TestMemoryProgramIsVerified(t *testing.T) {
+	k := openKernel(t)
+	requireInjection(t, k.CanFailBlock())
+	q := memoryQuestions(RequestSlab)[0]
+	q.function = "page_pool_alloc_pages"
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	s, err := k.openQuestion(q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}

@@ -189,14 +189,20 @@ func TestCheckTriesEverything(t *testing.T) {
 	for _, c := range got.Msg.GetCapabilities() {
 		t.Logf("%s by %s: %s %s", c.GetCovers(), c.GetMechanism(), c.GetStatus(), c.GetReason())
 		status[c.GetCovers()] = c.GetStatus()
-		if c.GetKind() != "syscall" && c.GetStatus() != "works" {
-			t.Errorf("%s: %s", c.GetCovers(), c.GetReason())
+		switch c.GetKind() {
+		case "syscall", "block", "kernel": // not on every kernel
+		default:
+			if c.GetStatus() != "works" {
+				t.Errorf("%s: %s", c.GetCovers(), c.GetReason())
+			}
 		}
-		if c.GetStatus() == "unknown" {
+		// There is no device and no process that could be hurt without harm.
+		notFired := c.GetCovers() == "reads and writes of one device" || c.GetCovers() == "allocations of pages"
+		if c.GetStatus() == "unknown" && !notFired {
 			t.Errorf("%s could not be tried: %s", c.GetCovers(), c.GetReason())
 		}
 	}
-	if len(status) != 8 {
+	if len(status) != 11 {
 		t.Errorf("tried %v", status)
 	}
 	row, known := mechanisms()[kernelName()]
