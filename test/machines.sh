@@ -99,7 +99,7 @@ stage_systemd() {
 
 # stage_runner tests the runner itself, on this machine.
 stage_runner() {
-	start "runner" env FAULTD_REQUIRE_VM=1 go test -race -count=1 ./test/vm/...
+	start "runner" env FAULTD_REQUIRE_VM=1 go test -race -count=1 -timeout=30m ./test/vm/...
 }
 
 mkdir -p bin/vm
