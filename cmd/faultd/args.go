@@ -105,3 +105,25 @@ func commandName(app *cli.App, args []string) string {
 	}
 	return app.Name + " " + path[0].Name
 }
+
+// oneFlag wants exactly one of these flags.
+func oneFlag(c *cli.Context, names ...string) error {
+	given := 0
+	for _, name := range names {
+		if c.IsSet(name) {
+			given++
+		}
+	}
+	if given == 1 {
+		return nil
+	}
+	return usageErrorf("give exactly one of --%s and --%s", strings.Join(names[:len(names)-1], ", --"), names[len(names)-1])
+}
+
+// listed are the values of a flag that may be given several times, each perhaps a list with commas.
+func listed(c *cli.Context, name string) (values []string) {
+	for _, value := range c.StringSlice(name) {
+		values = append(values, strings.Split(value, ",")...)
+	}
+	return values
+}

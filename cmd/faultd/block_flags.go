@@ -18,13 +18,12 @@ func blockFlags() []cli.Flag {
 }
 
 func blockKind(c *cli.Context, spec *v1.FaultSpec) error {
-	device, path := c.String("device"), c.String("path")
-	if (device == "") == (path == "") {
-		return usageErrorf("give exactly one of --device and --path")
+	if err := oneFlag(c, "device", "path"); err != nil {
+		return err
 	}
 	spec.Kind = &v1.FaultSpec_Block{Block: &v1.Block{
-		Device: device, Path: path, Direction: c.String("direction"), Sectors: c.String("sectors"),
-		Include: c.StringSlice("include"), AllowRoot: c.Bool("allow-root-fs"),
+		Device: c.String("device"), Path: c.String("path"), Direction: c.String("direction"), Sectors: c.String("sectors"),
+		Include: listed(c, "include"), AllowRoot: c.Bool("allow-root-fs"),
 	}}
 	return nil
 }
@@ -38,7 +37,7 @@ func kernelFlags() []cli.Flag {
 }
 
 func kernelKind(c *cli.Context, spec *v1.FaultSpec) error {
-	calls := c.StringSlice("call")
+	calls := listed(c, "call")
 	if len(calls) == 0 {
 		calls = []string{"all"}
 	}

@@ -24,14 +24,8 @@ func diskKind(c *cli.Context, spec *v1.FaultSpec) error {
 	if err != nil {
 		return err
 	}
-	levels := 0
-	for _, name := range []string{"size", "percent-used", "reserve"} {
-		if c.IsSet(name) {
-			levels++
-		}
-	}
-	if levels != 1 {
-		return usageErrorf("give exactly one of --size, --percent-used and --reserve")
+	if err := oneFlag(c, "size", "percent-used", "reserve"); err != nil {
+		return err
 	}
 	disk := &v1.Disk{
 		Path: path, Size: c.String("size"), PercentUsed: given(c, "percent-used", c.Float64), Reserve: c.String("reserve"),

@@ -35,7 +35,7 @@ func connectKind(c *cli.Context, spec *v1.FaultSpec) error {
 	}
 	spec.Kind = &v1.FaultSpec_Connect{Connect: &v1.Connect{
 		Errno: errno, Blackhole: blackhole,
-		Peers: c.StringSlice("peer"), Ports: c.StringSlice("port"), Protocol: c.String("protocol"),
+		Peers: listed(c, "peer"), Ports: listed(c, "port"), Protocol: c.String("protocol"),
 	}}
 	return nil
 }
@@ -57,7 +57,7 @@ func packetKind(c *cli.Context, spec *v1.FaultSpec) error {
 	}
 	spec.Kind = &v1.FaultSpec_Packet{Packet: &v1.Packet{
 		Loss: c.Float64("loss"), Direction: c.String("direction"), PerFlow: c.Bool("per-flow"),
-		Peers: c.StringSlice("peer"), Ports: c.StringSlice("port"), Protocol: c.String("protocol"),
+		Peers: listed(c, "peer"), Ports: listed(c, "port"), Protocol: c.String("protocol"),
 	}}
 	return nil
 }
@@ -77,7 +77,7 @@ func filterFlags() []cli.Flag {
 }
 
 func filter(c *cli.Context) *v1.Filter {
-	f := &v1.Filter{Comm: c.String("comm"), Executables: c.StringSlice("exe"), Fd: c.String("fd"), FdTypes: c.StringSlice("fd-type"),
+	f := &v1.Filter{Comm: c.String("comm"), Executables: c.StringSlice("exe"), Fd: c.String("fd"), FdTypes: listed(c, "fd-type"),
 		Paths: c.StringSlice("path"), Except: c.StringSlice("except"), Where: c.StringSlice("where")}
 	if c.IsSet("uid") {
 		f.Uid = proto.Uint32(uint32(c.Uint("uid")))
@@ -112,12 +112,15 @@ func syscallFlags() []cli.Flag {
 }
 
 func syscallKind(c *cli.Context, spec *v1.FaultSpec) error {
-	if len(c.StringSlice("call")) == 0 {
+	if len(listed(c, "call")) == 0 {
 		return usageErrorf("--call: missing")
 	}
+	if err := oneFlag(c, "delay", "errno", "drop", "short"); err != nil {
+		return err
+	}
 	spec.Kind = &v1.FaultSpec_Syscall{Syscall: &v1.Syscall{
-		Calls: c.StringSlice("call"), Delay: c.String("delay"), Jitter: c.String("jitter"), Distribution: c.String("distribution"),
-		Errnos: c.StringSlice("errno"), Drop: c.Bool("drop"), Result: c.String("result"), Short: c.String("short"), Filter: filter(c),
+		Calls: listed(c, "call"), Delay: c.String("delay"), Jitter: c.String("jitter"), Distribution: c.String("distribution"),
+		Errnos: listed(c, "errno"), Drop: c.Bool("drop"), Result: c.String("result"), Short: c.String("short"), Filter: filter(c),
 	}}
 	return nil
 }

@@ -60,6 +60,8 @@ func newApp(n node) *cli.App {
 		Description:          exitCodesHelp(),
 		EnableBashCompletion: true,
 		HideVersion:          true,
+		// Globs have commas; listed splits where lists may.
+		DisableSliceFlagSeparator: true,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "socket", Usage: "unix `PATH` of the daemon", Value: api.DefaultSocket, EnvVars: []string{"FAULTD_SOCKET"}},
 			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "`FORMAT` of what is printed: text or json", Value: "text"},
