@@ -43,6 +43,8 @@ type Kernel struct {
 	lsmFired bool
 	// noTrampolines: a program on a call's function was refused.
 	noTrampolines bool
+	// sites are where files make calls, for MechanismUprobe.
+	sites *siteCache
 	// types are the kernel's, read for the first program that needs them; reading takes longer than all the rest.
 	types *btf.Cache
 }
@@ -72,6 +74,7 @@ func Open(o Options) (*Kernel, error) {
 		sw:       sw,
 		hooks:    map[Hook]*hookState{},
 		shared:   map[string]*attachment{},
+		sites:    &siteCache{},
 		types:    btf.NewCache(),
 	}
 	for _, name := range o.DisableMechanisms {

@@ -18,6 +18,7 @@ const (
 	MechanismSpin     SyscallMechanism = "spin"
 	MechanismFmodRet  SyscallMechanism = "fmod-ret"
 	MechanismOverride SyscallMechanism = "override"
+	MechanismUprobe   SyscallMechanism = "uprobe"
 )
 
 // Mechanisms are those that a fault takes, one for each group of its calls.
@@ -38,7 +39,9 @@ func mechanismsFor(action Action) Mechanisms {
 	case ActionDelay:
 		return Mechanisms{MechanismLSM, MechanismTaskWork, MechanismClones, MechanismSpin}
 	case ActionErrno, ActionPretend:
-		return Mechanisms{MechanismFmodRet, MechanismOverride}
+		return Mechanisms{MechanismFmodRet, MechanismOverride, MechanismUprobe}
+	case ActionShort:
+		return Mechanisms{MechanismUprobe}
 	}
 	return nil
 }
@@ -64,6 +67,8 @@ func (m SyscallMechanism) number() uint32 {
 		return 5
 	case MechanismOverride:
 		return 6
+	case MechanismUprobe:
+		return 7
 	}
 	return 0
 }
@@ -108,6 +113,8 @@ func (k *Kernel) precheck(m SyscallMechanism, call string, r Rule) error {
 		if pretendsCount := r.Count && WritesBytes(call); r.Action == ActionPretend && r.Result == 0 && !pretendsCount {
 			return errors.New("it cannot pretend 0")
 		}
+	case MechanismUprobe:
+		return precheckUprobe(call, r)
 	}
 	return nil
 }
@@ -139,7 +146,9 @@ func nearest(calls []string, r Rule) string {
 	case ActionErrno:
 		return "What would work: a kernel with CONFIG_FUNCTION_ERROR_INJECTION, or one that lets fmod_ret programs on system calls (seen on 7.3)"
 	case ActionPretend:
-		return "What would work: a kernel with CONFIG_BPF_KPROBE_OVERRIDE; a result other than 0 also where an error can be injected"
+		return "What would work: a kernel with CONFIG_BPF_KPROBE_OVERRIDE, or one that lets uprobes write registers (seen on 7.3); a result other than 0 also where an error can be injected"
+	case ActionShort:
+		return "What would work: a kernel that lets uprobes write registers (seen on 7.3)"
 	}
 	var reachable []string
 	for _, call := range calls {

@@ -32,9 +32,9 @@ type plan struct {
 // plan finds for each call the first mechanism that can be attached to it, by attaching; all stays attached until the caller
 // closes held. Without a mechanism the error wraps ErrNotSupported and says per mechanism why not, and what would work. Call
 // with k.mu held.
-func (k *Kernel) plan(calls Calls, r Rule) (p plan, err error) {
+func (k *Kernel) plan(t Target, calls Calls, r Rule) (p plan, err error) {
 	for i, call := range calls.All() {
-		m, release, err := k.choose(call, r)
+		m, release, err := k.choose(t, call, r)
 		if errors.Is(err, ErrNotSupported) && i >= len(calls.Named) {
 			p.left = append(p.left, err.Error())
 			continue
@@ -67,12 +67,12 @@ func (p plan) mechanisms() (m Mechanisms) {
 }
 
 // choose goes through the mechanisms, best first, to the first that can be attached to a call, and attaches it.
-func (k *Kernel) choose(call string, r Rule) (SyscallMechanism, closerFunc, error) {
+func (k *Kernel) choose(t Target, call string, r Rule) (SyscallMechanism, closerFunc, error) {
 	var reasons []string
 	for _, m := range mechanismsFor(r.Action) {
 		err := k.precheck(m, call, r)
 		if err == nil {
-			attached, attachErr := k.attachSyscall(m, []string{call})
+			attached, attachErr := k.attachSyscall(t, m, []string{call})
 			if attachErr == nil {
 				return m, attached.Close, nil
 			}
@@ -102,7 +102,7 @@ func (k *Kernel) CallMechanisms(calls Calls, r Rule) (Mechanisms, error) {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	p, err := k.plan(calls, r)
+	p, err := k.plan(Target{}, calls, r)
 	if err != nil {
 		return nil, err
 	}
@@ -119,6 +119,8 @@ type Reach struct {
 	Mechanisms Mechanisms
 	// Left are the grouped calls that cannot be reached, each with the reasons.
 	Left []string
+	// Hidden says which calls are partly out of reach: where the target makes them, and why.
+	Hidden []string
 }
 
 // InstallCalls puts a rule on calls of the target; r.Calls is set here. The caller closes the result. The error is that of
@@ -131,7 +133,7 @@ func (k *Kernel) InstallCalls(t Target, calls Calls, r Rule) (Parts, Reach, erro
 		return nil, Reach{}, err
 	}
 	k.mu.Lock()
-	p, err := k.plan(calls, r)
+	p, err := k.plan(t, calls, r)
 	k.mu.Unlock()
 	if err != nil {
 		return nil, Reach{}, err
@@ -142,7 +144,7 @@ func (k *Kernel) InstallCalls(t Target, calls Calls, r Rule) (Parts, Reach, erro
 	if closeErr := p.held.Close(); err == nil {
 		err = closeErr
 	}
-	return installed, Reach{p.mechanisms(), p.left}, err
+	return installed, Reach{p.mechanisms(), p.left, k.hidden(t, p.parts)}, err
 }
 
 func (k *Kernel) installParts(t Target, parts []part, r Rule) (installed Parts, err error) {
@@ -167,17 +169,19 @@ func (k *Kernel) installPart(t Target, p part, r Rule) (*Installed, error) {
 	}
 	r.mechanism = p.mechanism.number()
 	var missed *misses
+	// Processes may have mapped code after it was looked at, and before there was a rule to be told for.
+	rest := func() ([]func() error, error) { return nil, k.followMappings(t, p.mechanism, p.calls) }
 	in, err := k.install(r.hook(), t, r, func() ([]func() error, error) {
-		attached, err := k.attachSyscall(p.mechanism, p.calls)
+		attached, err := k.attachSyscall(t, p.mechanism, p.calls)
 		if err != nil {
 			return nil, err
 		}
-		missed = k.missesSince(p.mechanism, p.calls)
+		missed = k.missesSince(t, p.mechanism, p.calls)
 		return []func() error{func() error {
 			missed.finish()
 			return attached.Close()
 		}}, nil
-	}, nil)
+	}, rest)
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package bpf
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -15,8 +16,8 @@ func (k *Kernel) openFmodRet(call string, s *syscallPrograms) error {
 	if err := k.hasEntryPoint(call); err != nil {
 		return err
 	}
-	if k.shared[attachKey(MechanismOverride, call)] != nil {
-		return errors.New("another fault decides about the call by " + string(MechanismOverride) + "; the two cannot share it")
+	if err := k.decidedOtherwise(MechanismFmodRet, call); err != nil {
+		return err
 	}
 	spec, err := loadResultFmod()
 	if err != nil {
@@ -37,8 +38,8 @@ func (k *Kernel) openFmodRet(call string, s *syscallPrograms) error {
 
 // openOverride puts a kprobe on a call's function.
 func (k *Kernel) openOverride(call string, s *syscallPrograms) error {
-	if k.shared[attachKey(MechanismFmodRet, call)] != nil {
-		return errors.New("another fault decides about the call by " + string(MechanismFmodRet) + "; the two cannot share it; stop that one first")
+	if err := k.decidedOtherwise(MechanismOverride, call); err != nil {
+		return err
 	}
 	if err := features.HaveProgramHelper(ebpf.Kprobe, asm.FnOverrideReturn); err != nil {
 		return errors.New("the kernel has no bpf_override_return (CONFIG_BPF_KPROBE_OVERRIDE)")
@@ -56,5 +57,19 @@ func (k *Kernel) openOverride(call string, s *syscallPrograms) error {
 		return fmt.Errorf("attach to %s: %w", entryPoint(call), err)
 	}
 	s.links = append(s.links, l)
+	return nil
+}
+
+// decidedOtherwise refuses a call about which another mechanism decides already: rules are tried by age, which two mechanisms
+// cannot do together.
+func (k *Kernel) decidedOtherwise(m SyscallMechanism, call string) error {
+	for _, other := range mechanismsFor(ActionErrno) {
+		for key := range k.shared {
+			point, ok := strings.CutPrefix(key, attachKey(other, ""))
+			if point, _, _ = strings.Cut(point, "@"); ok && other != m && point == call {
+				return fmt.Errorf("another fault decides about %s by %s, and the two cannot share it; stop that one first", call, other)
+			}
+		}
+	}
 	return nil
 }

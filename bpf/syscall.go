@@ -19,6 +19,7 @@ type syscallPrograms struct {
 	links    closers
 	programs []*ebpf.Program
 	owned    []*ebpf.Collection
+	sites    *callSites // of MechanismUprobe
 }
 
 func (s *syscallPrograms) Close() error {
@@ -29,8 +30,9 @@ func (s *syscallPrograms) Close() error {
 	return err
 }
 
-// missed is how often the kernel skipped the programs because their CPU was in one already.
+// missed is how often the kernel skipped the programs because their CPU was in one already, and what did not come by them.
 func (s *syscallPrograms) missed() (sum uint64) {
+	sum = s.sites.missed()
 	for _, p := range s.programs {
 		if stats, err := p.Stats(); err == nil {
 			sum += stats.RecursionMisses
@@ -47,9 +49,9 @@ type misses struct {
 	last   uint64
 }
 
-func (k *Kernel) missesSince(m SyscallMechanism, calls []string) *misses {
+func (k *Kernel) missesSince(t Target, m SyscallMechanism, calls []string) *misses {
 	var n misses
-	for _, key := range attachKeys(m, calls) {
+	for _, key := range attachKeys(t, m, calls) {
 		if a := k.shared[key]; a != nil {
 			n.used = append(n.used, a.closer.(*syscallPrograms))
 		}
@@ -86,12 +88,15 @@ func (n *misses) finish() {
 func attachKey(m SyscallMechanism, point string) string { return "syscall/" + string(m) + "/" + point }
 
 // attachKeys are the shared attachments that the calls need, each once.
-func attachKeys(m SyscallMechanism, calls []string) (keys []string) {
+func attachKeys(t Target, m SyscallMechanism, calls []string) (keys []string) {
 	seen := map[string]bool{}
 	for _, call := range calls {
 		point := call
-		if m == MechanismLSM {
+		switch m {
+		case MechanismLSM:
 			point = lsmHook(call)
+		case MechanismUprobe:
+			point = uprobePoint(t, call)
 		}
 		if key := attachKey(m, point); !seen[key] {
 			seen[key] = true
@@ -103,14 +108,14 @@ func attachKeys(m SyscallMechanism, calls []string) (keys []string) {
 
 // attachSyscall attaches a mechanism's programs to the calls, or shares those that are attached; if that fails, with an
 // attachError. Call with k.mu held; so must be the Close of the result.
-func (k *Kernel) attachSyscall(m SyscallMechanism, calls []string) (io.Closer, error) {
+func (k *Kernel) attachSyscall(t Target, m SyscallMechanism, calls []string) (io.Closer, error) {
 	var releases closers
 	prefix := len(attachKey(m, ""))
-	for _, key := range attachKeys(m, calls) {
+	for _, key := range attachKeys(t, m, calls) {
 		point := key[prefix:]
 		release, err := k.acquire(key, func() (io.Closer, error) {
 			s := &syscallPrograms{}
-			if err := k.openMechanism(m, point, s); err != nil {
+			if err := k.openMechanism(t, m, point, s); err != nil {
 				return nil, errors.Join(err, s.Close())
 			}
 			return s, nil
@@ -123,7 +128,7 @@ func (k *Kernel) attachSyscall(m SyscallMechanism, calls []string) (io.Closer, e
 	return releases, nil
 }
 
-func (k *Kernel) openMechanism(m SyscallMechanism, point string, s *syscallPrograms) error {
+func (k *Kernel) openMechanism(t Target, m SyscallMechanism, point string, s *syscallPrograms) error {
 	switch m {
 	case MechanismLSM:
 		return k.openLSM(point, s)
@@ -137,6 +142,8 @@ func (k *Kernel) openMechanism(m SyscallMechanism, point string, s *syscallProgr
 		return k.openFmodRet(point, s)
 	case MechanismOverride:
 		return k.openOverride(point, s)
+	case MechanismUprobe:
+		return k.openUprobe(t, point, s)
 	}
 	return fmt.Errorf("mechanism %q: there is none of this name", m)
 }

@@ -56,7 +56,7 @@ func TestSyscallMechanisms(t *testing.T) {
 	k := openKernel(t)
 	for _, m := range mechanismsFor(ActionDelay) {
 		k.mu.Lock()
-		attached, err := k.attachSyscall(m, []string{"openat"})
+		attached, err := k.attachSyscall(Target{}, m, []string{"openat"})
 		t.Logf("%s: %v", m, err)
 		if err == nil {
 			if err := attached.Close(); err != nil {
@@ -93,7 +93,7 @@ func TestTaskWorkHook(t *testing.T) {
 		t.Helper()
 		k.mu.Lock()
 		defer k.mu.Unlock()
-		attached, err := k.attachSyscall(MechanismTaskWork, []string{"getpgid"})
+		attached, err := k.attachSyscall(Target{}, MechanismTaskWork, []string{"getpgid"})
 		if err != nil {
 			t.Fatal(err)
 		}
