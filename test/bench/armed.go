@@ -43,9 +43,9 @@ func (b *bench) armed() error {
 		// Packet faults find the network namespace through a process of the target.
 		return b.withWorker(target, 1, func(inside *worker) error {
 			err := b.withWorker(bystander, 1, func(w *worker) error {
-				return errors.Join(b.armedCalls(d, w, target), b.armedSockets(d, w, target), b.armedStrace(w))
+				return errors.Join(b.armedCalls(d, w, target), b.armedErrors(d, w, target), b.armedSockets(d, w, target), b.armedStrace(w))
 			})
-			return errors.Join(err, b.armedInside(d, inside, target), b.armedRedis(d, target))
+			return errors.Join(err, b.armedInside(d, inside, target), b.globsInside(d, inside, target), b.armedRedis(d, target))
 		})
 	})
 }
