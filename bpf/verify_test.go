@@ -14,7 +14,7 @@ const mostVerified = 15000
 func TestProgramsAreQuicklyVerified(t *testing.T) {
 	k := openKernel(t)
 	for name, load := range map[string]func() (*ebpf.CollectionSpec, error){
-		"connect": loadConnect, "packet": loadPacket, "task": loadSyscallTask, "lsm": loadSyscallLsm, "spin": loadSyscallSpin,
+		"connect": loadConnect, "packet": loadPacket, "task": loadSyscallTask, "lsm": loadSyscallLsm, "spin": loadSyscallSpin, "uprobe": loadSyscallUprobe,
 	} {
 		all, err := load()
 		if err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -227,7 +228,7 @@ func (s Syscall) Inject(_ context.Context, env Env, target cgroup.Target, common
 
 // reachNotes tells what of the target is out of reach: calls of a group, and processes.
 func reachNotes(env Env, target cgroup.Target, reach bpf.Reach) (notes []string) {
-	for _, left := range reach.Left {
+	for _, left := range slices.Concat(reach.Left, reach.Hidden) {
 		notes = append(notes, "out of reach: "+left)
 	}
 	processes, err := env.Cgroups.OutOfReach(target)

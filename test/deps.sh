@@ -23,6 +23,7 @@ need busybox busybox-static
 need buildah buildah
 need debootstrap debootstrap # a machine with systemd
 need gcc gcc # for the race detector
+need musl-gcc musl-tools # targets with another C library
 need mke2fs e2fsprogs # disks for the virtual machines
 need mkfs.xfs xfsprogs # file systems on disks that fail
 need mkfs.btrfs btrfs-progs

@@ -43,6 +43,16 @@ build() { # build PACKAGE...
 	done
 }
 
+# build_programs makes the target's program with each C library, dynamic and static.
+build_programs() {
+	local out=bin/vm/programs source=bpf/testdata/work.c
+	mkdir -p "$out"
+	gcc -O1 -pthread -o "$out/work-glibc" "$source"
+	gcc -O1 -pthread -static -o "$out/work-static" "$source"
+	musl-gcc -O1 -pthread -o "$out/work-musl-dynamic" "$source"
+	musl-gcc -O1 -pthread -static -o "$out/work-musl" "$source"
+}
+
 # in_machine KERNEL FLAG... -- PACKAGE... runs the tests of packages in one machine, in the directory of the first.
 in_machine() {
 	local kernel=$1 flags=() binaries
@@ -52,6 +62,9 @@ in_machine() {
 	cd "$1"
 	for tool in mkfs.ext4 e2fsck mkfs.xfs xfs_repair mkfs.btrfs btrfs; do flags+=(-file "$(command -v "$tool")"); done # of tests that make disks fail
 	flags+=(-file /etc/mke2fs.conf)
+	# Of tests that hurt programs where they make their calls.
+	flags+=(-dir "$root/bin/vm/programs" -file "$root/bin/vm/programs/work-glibc" -file /lib/ld-musl-x86_64.so.1 -file /lib/x86_64-linux-musl/libc.so)
+	flags+=(-env "FAULTD_TEST_PROGRAMS=$root/bin/vm/programs")
 	binaries=$(printf ",$root/bin/vm/%s.test" "$@")
 	exec "$root/bin/vm/vm" run -v -kernel "$kernel" "${flags[@]}" -binaries "${binaries#,}" -- -test.v -test.run "${run:-.}" -test.timeout=15m
 }
@@ -103,6 +116,7 @@ stage_runner() {
 }
 
 mkdir -p bin/vm
+build_programs
 read -ra wanted <<<"${KERNEL:-$VM_KERNELS}"
 available=$(test/kernels.sh "${wanted[@]}")
 read -ra kernels <<<"${available//$'\n'/ }"
