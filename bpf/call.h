@@ -15,7 +15,8 @@ struct call {
 	__u64 file;   /* struct file *, or 0 */
 	__u64 path;   /* struct path *, or 0: of the file itself, or of the directory that dentry is in */
 	__u64 dentry; /* struct dentry *, or 0 */
-	__u64 grows;  /* a write or truncation that needs more of the disk */
+	__u64 new_path;   /* of a rename, where it goes */
+	__u64 new_dentry;
 };
 
 static __always_inline void *current_regs(void)

@@ -1,5 +1,7 @@
 package bpf
 
+import "fmt"
+
 // CallFilter says which of the target's calls are meant. The zero value means all; everything that is given must fit.
 type CallFilter struct {
 	// Comm is the name of the calling thread, at most MaxComm bytes.
@@ -97,4 +99,27 @@ func (f CallFilter) encode() (e sharedFilter) {
 		e.Predicate[i] = sharedPredicate{Value: p.Value, Mask: p.Mask, Argument: uint32(p.Argument), Op: uint32(p.Comparison)}
 	}
 	return e
+}
+
+// Check refuses globs that cannot be compiled.
+func (f CallFilter) Check() error {
+	_, err := f.compile()
+	return err
+}
+
+// compile makes the tables of the filter's globs.
+func (f CallFilter) compile() (map[globUse]*GlobTable, error) {
+	tables := map[globUse]*GlobTable{}
+	var err error
+	if len(f.Paths)+len(f.Except) > 0 {
+		if tables[globPath], err = CompileGlobs(f.Paths, f.Except); err != nil {
+			return nil, fmt.Errorf("paths: %w", err)
+		}
+	}
+	if len(f.Executables) > 0 {
+		if tables[globExecutable], err = CompileGlobs(f.Executables, nil); err != nil {
+			return nil, fmt.Errorf("executables: %w", err)
+		}
+	}
+	return tables, nil
 }

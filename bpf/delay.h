@@ -98,7 +98,7 @@ LOOP_BODY int delay_rule(const struct rule_ref *ref, const struct permit *permit
 	if (!rule || !stat || rule->action != ACTION_DELAY || rule->mechanism != MECHANISM)
 		return 0;
 	atomic_inc(&stat->evaluated);
-	if (!call_fits(rule, call->number) || !call_is_meant(rule, stat, call))
+	if (!call_fits(rule, call->number) || !call_is_meant(rule, ref->slot, stat, call))
 		return 0;
 	__u64 number = harm_due(rule, stat, scope_of(rule));
 	__u32 part = delay->count;

@@ -54,6 +54,7 @@ enum mechanism {
 	MECHANISM_FMOD_RET = 5,
 	MECHANISM_OVERRIDE = 6,
 	MECHANISM_UPROBE = 7,
+	MECHANISM_SECURITY = 8,
 };
 
 /* What a security hook is about; a rule has a set of them (1 << op). */
@@ -98,6 +99,7 @@ enum rule_flag {
 	RULE_COUNT = 512,      /* ACTION_PRETEND: a call that writes returns the count that its caller asked for */
 	RULE_SHARE = 1024,     /* ACTION_SHORT: result is a share of the count in 1/65536; else it is a number of bytes */
 	RULE_BEYOND = 2048,    /* of writes and truncations only those that make the file grow */
+	RULE_WRITING = 4096,   /* of opens only those for writing */
 };
 
 /* What is asked of a block device, or of the allocators; a rule has a set of them. */
@@ -221,6 +223,7 @@ struct call_shape {
 	__u8 count; /* how many bytes it shall move */
 	__u8 iov;   /* or the vector of buffers, whose length follows */
 	__u8 writes; /* 1: it returns how many bytes it wrote */
+	__u32 ops;   /* what security hooks are about of which exactly one runs, once, in the call; set of enum op */
 };
 
 /* A distribution of delays: quantile i of QUANTILES, in ns. */

@@ -3,8 +3,8 @@
 #ifndef FAULTD_FILTER_H
 #define FAULTD_FILTER_H
 
-#include "match.h"
 #include "call.h"
+#include "glob.h"
 
 enum fit {
 	FITS_NOT = 0,
@@ -61,10 +61,8 @@ static __always_inline int is_tty(__u32 device)
 	return major == 4 || major == 5 || (major >= 136 && major <= 143) || major == 204;
 }
 
-static __always_inline __u32 type_of(struct file *file)
+static __always_inline __u32 type_of(struct inode *inode)
 {
-	struct inode *inode = BPF_CORE_READ(file, f_inode);
-
 	switch (BPF_CORE_READ(inode, i_mode) & S_IFMT) {
 	case S_IFREG:
 	case S_IFDIR: return FD_FILE;
@@ -85,6 +83,18 @@ static __always_inline struct file *file_of_call(const struct call *call)
 	return fd_of_call(call->number, &fd) ? file_of(fd) : 0;
 }
 
+/* The inode that the call is about, or 0. */
+static __always_inline struct inode *inode_of_call(const struct call *call)
+{
+	struct path *path = (struct path *)call->path;
+	struct file *file;
+
+	if (path)
+		return BPF_CORE_READ(path, dentry, d_inode);
+	file = file_of_call(call);
+	return file ? BPF_CORE_READ(file, f_inode) : 0;
+}
+
 static __always_inline enum fit descriptor_fits(const struct filter *filter, const struct call *call)
 {
 	__u32 fd;
@@ -96,11 +106,11 @@ static __always_inline enum fit descriptor_fits(const struct filter *filter, con
 			return FITS_NOT;
 	}
 	if (filter->flags & FILTER_FD_TYPE) {
-		struct file *file = file_of_call(call);
+		struct inode *inode = inode_of_call(call); /* of an entry of a directory: the directory's */
 
-		if (!file)
+		if (!inode)
 			return FIT_UNKNOWN;
-		if (!(type_of(file) & filter->fd_types))
+		if (!(type_of(inode) & filter->fd_types))
 			return FITS_NOT;
 	}
 	return FITS;
@@ -121,17 +131,92 @@ LOOP_BODY int plain_filter_fits(const struct filter *filter, const struct call *
 	return descriptor_fits(filter, call);
 }
 
-static __always_inline enum fit filter_fits(const struct rule *rule, const struct call *call)
+/* Whether a path that was found fits the rule's globs; gives the path back. What is in no directory of the target fits none. */
+static __always_inline enum fit path_fits(__u32 slot, enum glob_use use, struct path_text *path)
 {
-	if (!rule->filter.flags && !rule->filter.predicates)
-		return FITS;
-	return plain_filter_fits(&rule->filter, call);
+	enum fit fit = path->state == PATH_UNKNOWN ? FIT_UNKNOWN : FITS_NOT;
+
+	if (path->state == PATH_KNOWN && globs_fit(slot, use, path))
+		fit = FITS;
+	path_release(path);
+	return fit;
 }
 
-/* Whether the rule means the call; what cannot be judged is counted, and not meant. */
-static __always_inline int call_is_meant(const struct rule *rule, struct stat *stat, const struct call *call)
+/* By the path of the file that the call is about. */
+LOOP_BODY int file_path_fits(__u32 slot, const struct call *call)
 {
-	enum fit fit = filter_fits(rule, call);
+	struct path_text path = {};
+	struct file *file;
+
+	if (!call)
+		return FITS_NOT;
+	if (call->dentry) {
+		path_of_entry((struct path *)call->path, (struct dentry *)call->dentry, &path);
+	} else if (call->path) {
+		path_of((struct path *)call->path, &path);
+	} else {
+		file = file_of_call(call);
+		if (!file)
+			return FIT_UNKNOWN;
+		path_of_file(file, &path);
+	}
+	return path_fits(slot, GLOB_PATH, &path);
+}
+
+/* By where a renamed file goes. */
+LOOP_BODY int new_path_fits(__u32 slot, const struct call *call)
+{
+	struct path_text path = {};
+
+	if (!call)
+		return FITS_NOT;
+	path_of_entry((struct path *)call->new_path, (struct dentry *)call->new_dentry, &path);
+	return path_fits(slot, GLOB_PATH, &path);
+}
+
+/* By the caller's program. */
+LOOP_BODY int executable_fits(__u32 slot)
+{
+	struct task_struct___vfs *task = (void *)bpf_get_current_task_btf();
+	struct file *file = BPF_CORE_READ(task, mm, exe_file);
+	struct path_text path = {};
+
+	if (!file)
+		return FIT_UNKNOWN;
+	path_of_file(file, &path);
+	return path_fits(slot, GLOB_EXECUTABLE, &path);
+}
+
+static __always_inline enum fit globs_of_filter_fit(__u32 flags, __u32 slot, const struct call *call)
+{
+	enum fit fit = FITS;
+
+	if (flags & FILTER_EXECUTABLE)
+		fit = executable_fits(slot);
+	if (fit != FITS || !(flags & FILTER_PATH))
+		return fit;
+	fit = file_path_fits(slot, call);
+	if (fit != FITS && call->new_dentry)
+		fit = new_path_fits(slot, call);
+	return fit;
+}
+
+static __always_inline enum fit filter_fits(const struct rule *rule, __u32 slot, const struct call *call)
+{
+	enum fit fit;
+
+	if (!rule->filter.flags && !rule->filter.predicates)
+		return FITS;
+	fit = plain_filter_fits(&rule->filter, call);
+	if (fit != FITS || !(rule->filter.flags & (FILTER_PATH | FILTER_EXECUTABLE)))
+		return fit;
+	return globs_of_filter_fit(rule->filter.flags, slot, call);
+}
+
+/* Whether the rule, in that slot, means the call; what cannot be judged is counted, and not meant. */
+static __always_inline int call_is_meant(const struct rule *rule, __u32 slot, struct stat *stat, const struct call *call)
+{
+	enum fit fit = filter_fits(rule, slot, call);
 
 	if (fit == FIT_UNKNOWN)
 		atomic_inc(&stat->unknown);

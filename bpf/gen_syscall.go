@@ -11,3 +11,6 @@ package bpf
 // The objects that decide what system calls return, one per mechanism.
 //go:generate go tool bpf2go -cc clang-19 -target bpfel -no-global-types resultFmod result_fmod.c -- -O2 -g -Wall -Werror -mcpu=v3 -I/usr/include/x86_64-linux-gnu
 //go:generate go tool bpf2go -cc clang-19 -target bpfel -no-global-types resultOverride result_override.c -- -O2 -g -Wall -Werror -mcpu=v3 -I/usr/include/x86_64-linux-gnu
+
+// The object of security hooks.
+//go:generate go tool bpf2go -cc clang-19 -target bpfel -no-global-types security security.c -- -O2 -g -Wall -Werror -mcpu=v3 -I/usr/include/x86_64-linux-gnu

@@ -29,6 +29,7 @@ type Installed struct {
 	serial   uint32
 	age      uint32
 	peers    []sharedPeerKey
+	globs    bool // it has tables
 	releases []func() error
 	missed   *misses // of HookSyscall
 	closed   bool
@@ -82,6 +83,9 @@ func (in *Installed) fill(r Rule, attach, rest attachFunc) error {
 		return err
 	}
 	if err := in.writeQuantiles(r.Quantiles); err != nil {
+		return err
+	}
+	if err := in.writeGlobs(r.Filter); err != nil {
 		return err
 	}
 	if err := k.maps["faultd_rules"].Put(uint32(in.slot), in.encoded); err != nil {
@@ -157,6 +161,28 @@ func (in *Installed) writeQuantiles(quantiles *[Quantiles + 1]uint64) error {
 		return fmt.Errorf("write the distribution of the delay: %w", err)
 	}
 	return nil
+}
+
+// writeGlobs gives the rule the tables of its globs.
+func (in *Installed) writeGlobs(f CallFilter) error {
+	tables, err := f.compile()
+	if err != nil {
+		return err
+	}
+	for use, table := range tables {
+		in.globs = true
+		if err := in.kernel.putGlobs(in.slot, use, table); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (in *Installed) deleteGlobs() error {
+	if !in.globs {
+		return nil
+	}
+	return in.kernel.deleteGlobs(in.slot)
 }
 
 func (in *Installed) deleteQuantiles() error {
@@ -270,7 +296,7 @@ func (in *Installed) remove() error {
 	k := in.kernel
 	errs := []error{in.Disarm()}
 	k.leave(in)
-	errs = append(errs, k.publish(in.hook), in.release(), in.deletePeers(), in.deleteQuantiles())
+	errs = append(errs, k.publish(in.hook), in.release(), in.deletePeers(), in.deleteQuantiles(), in.deleteGlobs())
 	in.mu.Lock()
 	if in.final == nil {
 		final := in.read()

@@ -55,6 +55,8 @@ func commandNamed(args []string) func() error {
 		return func() error { return workNames(args[2]) }
 	case "large":
 		return func() error { return workLarge(args[2]) }
+	case "ops":
+		return func() error { return workOps(args[2:]) }
 	case "memory":
 		return func() error {
 			rounds, err := strconv.Atoi(args[2])

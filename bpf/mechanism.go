@@ -3,6 +3,7 @@ package bpf
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -19,6 +20,7 @@ const (
 	MechanismFmodRet  SyscallMechanism = "fmod-ret"
 	MechanismOverride SyscallMechanism = "override"
 	MechanismUprobe   SyscallMechanism = "uprobe"
+	MechanismSecurity SyscallMechanism = "security"
 )
 
 // Mechanisms are those that a fault takes, one for each group of its calls.
@@ -38,7 +40,9 @@ func mechanismsFor(action Action) Mechanisms {
 	switch action {
 	case ActionDelay:
 		return Mechanisms{MechanismLSM, MechanismTaskWork, MechanismClones, MechanismSpin}
-	case ActionErrno, ActionPretend:
+	case ActionErrno:
+		return slices.Concat(Mechanisms{MechanismFmodRet, MechanismOverride}, hookMechanisms(), Mechanisms{MechanismUprobe})
+	case ActionPretend:
 		return Mechanisms{MechanismFmodRet, MechanismOverride, MechanismUprobe}
 	case ActionShort:
 		return Mechanisms{MechanismUprobe}
@@ -69,8 +73,15 @@ func (m SyscallMechanism) number() uint32 {
 		return 6
 	case MechanismUprobe:
 		return 7
+	case MechanismSecurity:
+		return 8
 	}
 	return 0
+}
+
+// byHook says whether the rule is served by the programs of security hooks that fail them (security.c).
+func (r Rule) byHook(m SyscallMechanism) bool {
+	return r.Action == ActionErrno && slices.Contains(hookMechanisms(), m)
 }
 
 // needsGuard says whether threads sleep by one of the mechanisms, for which there must be a guard.
@@ -79,8 +90,11 @@ func (r Rule) needsGuard(m SyscallMechanism) bool {
 }
 
 // hook is the family that a rule for calls belongs to.
-func (r Rule) hook() Hook {
-	if r.Action == ActionDelay {
+func (r Rule) hook(m SyscallMechanism) Hook {
+	switch {
+	case r.byHook(m):
+		return HookSecurity
+	case r.Action == ActionDelay:
 		return HookSyscall
 	}
 	return HookResult
@@ -101,6 +115,15 @@ func (k *Kernel) precheck(m SyscallMechanism, call string, r Rule) error {
 		if err := CanSleep(); err != nil {
 			return err
 		}
+	}
+	if err := precheckPaths(m, call, r); err != nil {
+		return err
+	}
+	if r.byHook(m) {
+		if hookOps(call) == 0 {
+			return fmt.Errorf("%s has no security hook that runs exactly once", call)
+		}
+		return k.precheckHooks(m)
 	}
 	switch m {
 	case MechanismLSM:
@@ -127,11 +150,27 @@ func (r Rule) longest() time.Duration {
 	return r.Delay + r.Jitter
 }
 
-// precheckLSM: the call needs a hook, and the hooks must run; that they do is found out once.
+// precheckPaths: a rule with globs for files needs programs that see the file.
+func precheckPaths(m SyscallMechanism, call string, r Rule) error {
+	if len(r.Filter.Paths)+len(r.Filter.Except) == 0 || takesDescriptor(call) {
+		return nil
+	}
+	if r.byHook(m) && hookOps(call)&^socketOps != 0 || m == MechanismLSM && r.Action == ActionDelay && lsmHook(call) == "file_open" {
+		return nil
+	}
+	return fmt.Errorf("it does not see the file that %s is about", call)
+}
+
+// precheckLSM: the call needs a hook, and the hooks must run.
 func (k *Kernel) precheckLSM(call string) error {
 	if lsmHook(call) == "" {
 		return fmt.Errorf("%s has no security hook that may sleep", call)
 	}
+	return k.precheckRuns()
+}
+
+// precheckRuns finds out once whether LSM programs run.
+func (k *Kernel) precheckRuns() error {
 	if k.lsmFired {
 		return nil
 	}
@@ -144,7 +183,11 @@ func (k *Kernel) precheckLSM(call string) error {
 func nearest(calls []string, r Rule) string {
 	switch r.Action {
 	case ActionErrno:
-		return "What would work: a kernel with CONFIG_FUNCTION_ERROR_INJECTION, or one that lets fmod_ret programs on system calls (seen on 7.3)"
+		advice := "What would work: a kernel with CONFIG_FUNCTION_ERROR_INJECTION, or one that lets fmod_ret programs on system calls (seen on 7.3); calls with a security hook can fail where bpf is among the active LSMs"
+		if len(r.Filter.Paths)+len(r.Filter.Except) > 0 {
+			advice += "; files are chosen by path in all that is done to them by the kind file"
+		}
+		return advice
 	case ActionPretend:
 		return "What would work: a kernel with CONFIG_BPF_KPROBE_OVERRIDE, or one that lets uprobes write registers (seen on 7.3); a result other than 0 also where an error can be injected"
 	case ActionShort:
@@ -157,6 +200,9 @@ func nearest(calls []string, r Rule) string {
 		}
 	}
 	advice := "What would work: Linux 6.18 or newer, a kernel with CONFIG_FUNCTION_ERROR_INJECTION, or a delay of at most " + maxSpin.String()
+	if len(r.Filter.Paths)+len(r.Filter.Except) > 0 {
+		advice += "; a call without a descriptor only if no path is asked for, but for open by its hook"
+	}
 	if len(reachable) > 0 && len(reachable) < len(calls) {
 		advice += "; " + strings.Join(reachable, ", ") + " alone can be delayed where bpf is among the active LSMs"
 	}

@@ -21,6 +21,7 @@ const (
 	memoryMapFaultdKill      = "faultd_kill"
 	memoryMapFaultdLease     = "faultd_lease"
 	memoryMapFaultdLevels    = "faultd_levels"
+	memoryMapFaultdPaths     = "faultd_paths"
 	memoryMapFaultdPeers     = "faultd_peers"
 	memoryMapFaultdQuantiles = "faultd_quantiles"
 	memoryMapFaultdRules     = "faultd_rules"
@@ -90,6 +91,7 @@ type memoryMapSpecs struct {
 	FaultdKill      *ebpf.MapSpec `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.MapSpec `ebpf:"faultd_lease"`
 	FaultdLevels    *ebpf.MapSpec `ebpf:"faultd_levels"`
+	FaultdPaths     *ebpf.MapSpec `ebpf:"faultd_paths"`
 	FaultdPeers     *ebpf.MapSpec `ebpf:"faultd_peers"`
 	FaultdQuantiles *ebpf.MapSpec `ebpf:"faultd_quantiles"`
 	FaultdRules     *ebpf.MapSpec `ebpf:"faultd_rules"`
@@ -133,6 +135,7 @@ type memoryMaps struct {
 	FaultdKill      *ebpf.Map `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.Map `ebpf:"faultd_lease"`
 	FaultdLevels    *ebpf.Map `ebpf:"faultd_levels"`
+	FaultdPaths     *ebpf.Map `ebpf:"faultd_paths"`
 	FaultdPeers     *ebpf.Map `ebpf:"faultd_peers"`
 	FaultdQuantiles *ebpf.Map `ebpf:"faultd_quantiles"`
 	FaultdRules     *ebpf.Map `ebpf:"faultd_rules"`
@@ -149,6 +152,7 @@ func (m *memoryMaps) Close() error {
 		m.FaultdKill,
 		m.FaultdLease,
 		m.FaultdLevels,
+		m.FaultdPaths,
 		m.FaultdPeers,
 		m.FaultdQuantiles,
 		m.FaultdRules,

@@ -3,14 +3,16 @@ package bpf
 import (
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 )
 
-// part is what one mechanism serves of a fault.
+// part is what one mechanism serves of a fault: calls, or what security hooks are about in any call.
 type part struct {
 	mechanism SyscallMechanism
 	calls     []string
+	ops       Ops
 }
 
 // Calls are system calls by name. The grouped ones come from a group such as "write": one that cannot be reached is left out
@@ -20,6 +22,12 @@ type Calls struct{ Named, Grouped []string }
 // All gives both.
 func (c Calls) All() []string { return slices.Concat(c.Named, c.Grouped) }
 
+// Files is what is done to files: Ops fail by their security hooks, in whatever call; what has no hook goes by Calls.
+type Files struct {
+	Ops   Ops
+	Calls Calls
+}
+
 // plan is how calls are reached.
 type plan struct {
 	parts []part
@@ -27,6 +35,26 @@ type plan struct {
 	held closers
 	// left says which grouped calls cannot be reached, and why.
 	left []string
+}
+
+// planFiles is plan for files; grouped calls that cannot be reached are left out if there are ops.
+func (k *Kernel) planFiles(t Target, f Files, r Rule) (p plan, err error) {
+	if len(f.Calls.All()) > 0 {
+		p, err = k.plan(t, f.Calls, r)
+		if errors.Is(err, ErrNotSupported) && f.Ops != 0 && len(f.Calls.Named) == 0 {
+			p, err = plan{left: []string{err.Error()}}, nil
+		}
+	}
+	if err != nil || f.Ops == 0 {
+		return p, err
+	}
+	m, release, err := k.chooseHooks(f.Ops)
+	if err != nil {
+		return p, errors.Join(err, p.held.Close())
+	}
+	p.held = append(p.held, release)
+	p.parts = append([]part{{mechanism: m, ops: f.Ops}}, p.parts...)
+	return p, nil
 }
 
 // plan finds for each call the first mechanism that can be attached to it, by attaching; all stays attached until the caller
@@ -42,7 +70,7 @@ func (k *Kernel) plan(t Target, calls Calls, r Rule) (p plan, err error) {
 		if err != nil {
 			return p, errors.Join(fmt.Errorf("%w. %s", err, nearest(calls.All(), r)), p.held.Close())
 		}
-		p.add(m, call, release)
+		p.add(m, call, r, release)
 	}
 	if len(p.parts) == 0 {
 		return p, fmt.Errorf("%w: %s. %s", ErrNotSupported, strings.Join(p.left, "; "), nearest(calls.All(), r))
@@ -50,13 +78,13 @@ func (k *Kernel) plan(t Target, calls Calls, r Rule) (p plan, err error) {
 	return p, nil
 }
 
-func (p *plan) add(m SyscallMechanism, call string, release closerFunc) {
+func (p *plan) add(m SyscallMechanism, call string, r Rule, release closerFunc) {
 	p.held = append(p.held, release)
 	i := slices.IndexFunc(p.parts, func(known part) bool { return known.mechanism == m })
 	if i < 0 {
 		i, p.parts = len(p.parts), append(p.parts, part{mechanism: m})
 	}
-	p.parts[i].calls = append(p.parts[i].calls, call)
+	p.parts[i] = r.part(m, append(p.parts[i].calls, call)...)
 }
 
 func (p plan) mechanisms() (m Mechanisms) {
@@ -72,7 +100,7 @@ func (k *Kernel) choose(t Target, call string, r Rule) (SyscallMechanism, closer
 	for _, m := range mechanismsFor(r.Action) {
 		err := k.precheck(m, call, r)
 		if err == nil {
-			attached, attachErr := k.attachSyscall(t, m, []string{call})
+			attached, attachErr := k.attachPart(t, r.part(m, call), r)
 			if attachErr == nil {
 				return m, attached.Close, nil
 			}
@@ -83,9 +111,42 @@ func (k *Kernel) choose(t Target, call string, r Rule) (SyscallMechanism, closer
 	return "", nil, fmt.Errorf("%s: %w: %s", call, ErrNotSupported, strings.Join(reasons, "; "))
 }
 
-// checkCalls refuses what no kernel can do.
-func checkCalls(calls Calls, r Rule) error {
-	if _, err := CallNumbers(calls.All()); err != nil {
+// part is what a mechanism serves of calls.
+func (r Rule) part(m SyscallMechanism, calls ...string) part {
+	p := part{mechanism: m, calls: calls}
+	if r.byHook(m) {
+		for _, call := range calls {
+			p.ops |= hookOps(call)
+		}
+	}
+	return p
+}
+
+// attachPart attaches a part's programs. Call with k.mu held; so must be the Close of the result.
+func (k *Kernel) attachPart(t Target, p part, r Rule) (io.Closer, error) {
+	if r.byHook(p.mechanism) {
+		return k.attachHooks(p.mechanism, p.ops)
+	}
+	return k.attachSyscall(t, p.mechanism, p.calls)
+}
+
+// keys are the shared attachments that the part needs.
+func (p part) keys(t Target, r Rule) []string {
+	if r.byHook(p.mechanism) {
+		return hookKeys(p.mechanism, p.ops)
+	}
+	return attachKeys(t, p.mechanism, p.calls)
+}
+
+// checkFiles refuses what no kernel can do.
+func checkFiles(f Files, r Rule) error {
+	if f.Ops != 0 && r.Action != ActionErrno {
+		return errors.New("security hooks can only fail")
+	}
+	if len(f.Calls.All()) == 0 && f.Ops != 0 {
+		return nil
+	}
+	if _, err := CallNumbers(f.Calls.All()); err != nil {
 		return fmt.Errorf("calls: %w", err)
 	}
 	if most := r.longest(); r.Action == ActionDelay && (most <= 0 || most > MaxDelay) {
@@ -97,12 +158,17 @@ func checkCalls(calls Calls, r Rule) error {
 // CallMechanisms says by which mechanisms this kernel would reach the calls; it tries, and leaves nothing attached. Without one
 // the error wraps ErrNotSupported and says per mechanism why not, and what would work.
 func (k *Kernel) CallMechanisms(calls Calls, r Rule) (Mechanisms, error) {
-	if err := checkCalls(calls, r); err != nil {
+	return k.FileMechanisms(Files{Calls: calls}, r)
+}
+
+// FileMechanisms is CallMechanisms for what is done to files.
+func (k *Kernel) FileMechanisms(f Files, r Rule) (Mechanisms, error) {
+	if err := checkFiles(f, r); err != nil {
 		return nil, err
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	p, err := k.plan(Target{}, calls, r)
+	p, err := k.planFiles(Target{}, f, r)
 	if err != nil {
 		return nil, err
 	}
@@ -126,14 +192,19 @@ type Reach struct {
 // InstallCalls puts a rule on calls of the target; r.Calls is set here. The caller closes the result. The error is that of
 // CallMechanisms.
 func (k *Kernel) InstallCalls(t Target, calls Calls, r Rule) (Parts, Reach, error) {
-	if err := checkCalls(calls, r); err != nil {
+	return k.InstallFiles(t, Files{Calls: calls}, r)
+}
+
+// InstallFiles is InstallCalls for what is done to files; r.Ops is set here too.
+func (k *Kernel) InstallFiles(t Target, f Files, r Rule) (Parts, Reach, error) {
+	if err := checkFiles(f, r); err != nil {
 		return nil, Reach{}, err
 	}
-	if err := k.learnShapes(calls.All(), r); err != nil {
+	if err := k.learnShapes(f.Calls.All(), r); err != nil {
 		return nil, Reach{}, err
 	}
 	k.mu.Lock()
-	p, err := k.plan(t, calls, r)
+	p, err := k.planFiles(t, f, r)
 	k.mu.Unlock()
 	if err != nil {
 		return nil, Reach{}, err
@@ -163,20 +234,20 @@ func (k *Kernel) installParts(t Target, parts []part, r Rule) (installed Parts, 
 }
 
 func (k *Kernel) installPart(t Target, p part, r Rule) (*Installed, error) {
-	var err error
-	if r.Calls, err = CallNumbers(p.calls); err != nil {
-		return nil, err
+	r.Calls, r.Ops, r.mechanism = nil, p.ops, p.mechanism.number()
+	for _, call := range p.calls {
+		number, _ := SyscallNumber(call)
+		r.Calls = append(r.Calls, number)
 	}
-	r.mechanism = p.mechanism.number()
 	var missed *misses
 	// Processes may have mapped code after it was looked at, and before there was a rule to be told for.
 	rest := func() ([]func() error, error) { return nil, k.followMappings(t, p.mechanism, p.calls) }
-	in, err := k.install(r.hook(), t, r, func() ([]func() error, error) {
-		attached, err := k.attachSyscall(t, p.mechanism, p.calls)
+	in, err := k.install(r.hook(p.mechanism), t, r, func() ([]func() error, error) {
+		attached, err := k.attachPart(t, p, r)
 		if err != nil {
 			return nil, err
 		}
-		missed = k.missesSince(t, p.mechanism, p.calls)
+		missed = k.missesSince(p.keys(t, r))
 		return []func() error{func() error {
 			missed.finish()
 			return attached.Close()

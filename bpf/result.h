@@ -76,7 +76,7 @@ LOOP_BODY int result_rule(const struct rule_ref *ref, const struct permit *permi
 	if (!rule || !stat || rule->mechanism != MECHANISM)
 		return 0;
 	atomic_inc(&stat->evaluated);
-	if (verdict->action || !call_fits(rule, call->number) || !call_is_meant(rule, stat, call))
+	if (verdict->action || !call_fits(rule, call->number) || !call_is_meant(rule, ref->slot, stat, call))
 		return 0;
 	__u64 number = harm_due(rule, stat, scope_of(rule));
 

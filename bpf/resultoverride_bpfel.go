@@ -21,6 +21,7 @@ const (
 	resultOverrideMapFaultdKill      = "faultd_kill"
 	resultOverrideMapFaultdLease     = "faultd_lease"
 	resultOverrideMapFaultdLevels    = "faultd_levels"
+	resultOverrideMapFaultdPaths     = "faultd_paths"
 	resultOverrideMapFaultdPeers     = "faultd_peers"
 	resultOverrideMapFaultdQuantiles = "faultd_quantiles"
 	resultOverrideMapFaultdRules     = "faultd_rules"
@@ -86,6 +87,7 @@ type resultOverrideMapSpecs struct {
 	FaultdKill      *ebpf.MapSpec `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.MapSpec `ebpf:"faultd_lease"`
 	FaultdLevels    *ebpf.MapSpec `ebpf:"faultd_levels"`
+	FaultdPaths     *ebpf.MapSpec `ebpf:"faultd_paths"`
 	FaultdPeers     *ebpf.MapSpec `ebpf:"faultd_peers"`
 	FaultdQuantiles *ebpf.MapSpec `ebpf:"faultd_quantiles"`
 	FaultdRules     *ebpf.MapSpec `ebpf:"faultd_rules"`
@@ -127,6 +129,7 @@ type resultOverrideMaps struct {
 	FaultdKill      *ebpf.Map `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.Map `ebpf:"faultd_lease"`
 	FaultdLevels    *ebpf.Map `ebpf:"faultd_levels"`
+	FaultdPaths     *ebpf.Map `ebpf:"faultd_paths"`
 	FaultdPeers     *ebpf.Map `ebpf:"faultd_peers"`
 	FaultdQuantiles *ebpf.Map `ebpf:"faultd_quantiles"`
 	FaultdRules     *ebpf.Map `ebpf:"faultd_rules"`
@@ -143,6 +146,7 @@ func (m *resultOverrideMaps) Close() error {
 		m.FaultdKill,
 		m.FaultdLease,
 		m.FaultdLevels,
+		m.FaultdPaths,
 		m.FaultdPeers,
 		m.FaultdQuantiles,
 		m.FaultdRules,

@@ -68,6 +68,7 @@ const (
 	flagCount      = 512
 	flagShare      = 1024
 	flagBeyond     = 2048
+	flagWriting    = 4096
 )
 
 // Target is a cgroup as the kernel side needs it.
@@ -122,7 +123,9 @@ type Rule struct {
 	Share bool
 	// Beyond: of writes and truncations only those that make the file grow.
 	Beyond bool
-	Ops    Ops
+	// Writing: of opens only those for writing.
+	Writing bool
+	Ops     Ops
 	// Device is the kernel's number of it, of HookBlock.
 	Device uint32
 	// Requests says what is meant, of HookBlock and HookMemory.
@@ -216,7 +219,7 @@ func (r Rule) flags() (flags uint32) {
 		flag uint32
 	}{{len(r.Peers) > 0, flagPeers}, {r.Seed != nil, flagSeeded}, {r.PerFlow, flagPerFlow}, {r.Egress, flagEgress},
 		{r.Ingress, flagIngress}, {r.Opening, flagOpening}, {r.PerThread, flagPerThread}, {r.PerProcess, flagPerProcess},
-		{r.Quantiles != nil, flagQuantiles}, {r.Count, flagCount}, {r.Share, flagShare}, {r.Beyond, flagBeyond}} {
+		{r.Quantiles != nil, flagQuantiles}, {r.Count, flagCount}, {r.Share, flagShare}, {r.Beyond, flagBeyond}, {r.Writing, flagWriting}} {
 		if f.on {
 			flags |= f.flag
 		}

@@ -68,6 +68,7 @@ func shape(call string, arguments []Argument) (s sharedCallShape) {
 	if WritesBytes(call) {
 		s.Writes = 1
 	}
+	s.Ops = uint32(hookOps(call))
 	return s
 }
 
@@ -85,15 +86,23 @@ func TakesCount(call string) bool {
 	return slices.Contains([]string{"read", "write", "pread64", "pwrite64", "recvfrom", "sendto"}, call)
 }
 
-// learnShapes tells the kernel side about the arguments of calls, if the rule looks at them.
-func (k *Kernel) learnShapes(calls []string, r Rule) error {
+// takesDescriptor says whether a call is about a descriptor among its arguments.
+func takesDescriptor(call string) bool {
+	arguments, err := Arguments(call)
+	return err == nil && shape(call, arguments).Fd != 0
+}
+
+// looksAtArguments says whether the rule needs to know what a call's arguments are.
+func (r Rule) looksAtArguments() bool {
 	f := r.Filter
-	if f.FDs == nil && f.FDTypes == 0 && len(f.Paths)+len(f.Except) == 0 && !r.Count && r.Action != ActionShort {
-		return nil
-	}
+	return f.FDs != nil || f.FDTypes != 0 || len(f.Paths)+len(f.Except) > 0 || r.Count || r.Action == ActionShort
+}
+
+// learnShapes tells the kernel side about the calls, as far as this kernel tells it to us.
+func (k *Kernel) learnShapes(calls []string, r Rule) error {
 	for _, call := range calls {
 		arguments, err := Arguments(call)
-		if err != nil {
+		if err != nil && r.looksAtArguments() {
 			return err
 		}
 		number, _ := SyscallNumber(call)

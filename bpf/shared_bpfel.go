@@ -19,6 +19,7 @@ type sharedCallShape struct {
 	Count  uint8
 	Iov    uint8
 	Writes uint8
+	Ops    uint32
 }
 
 type sharedFilter struct {

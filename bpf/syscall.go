@@ -49,9 +49,9 @@ type misses struct {
 	last   uint64
 }
 
-func (k *Kernel) missesSince(t Target, m SyscallMechanism, calls []string) *misses {
+func (k *Kernel) missesSince(keys []string) *misses {
 	var n misses
-	for _, key := range attachKeys(t, m, calls) {
+	for _, key := range keys {
 		if a := k.shared[key]; a != nil {
 			n.used = append(n.used, a.closer.(*syscallPrograms))
 		}

@@ -22,6 +22,7 @@ const (
 	syscallCloneMapFaultdKill       = "faultd_kill"
 	syscallCloneMapFaultdLease      = "faultd_lease"
 	syscallCloneMapFaultdLevels     = "faultd_levels"
+	syscallCloneMapFaultdPaths      = "faultd_paths"
 	syscallCloneMapFaultdPeers      = "faultd_peers"
 	syscallCloneMapFaultdQuantiles  = "faultd_quantiles"
 	syscallCloneMapFaultdRules      = "faultd_rules"
@@ -93,6 +94,7 @@ type syscallCloneMapSpecs struct {
 	FaultdKill      *ebpf.MapSpec `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.MapSpec `ebpf:"faultd_lease"`
 	FaultdLevels    *ebpf.MapSpec `ebpf:"faultd_levels"`
+	FaultdPaths     *ebpf.MapSpec `ebpf:"faultd_paths"`
 	FaultdPeers     *ebpf.MapSpec `ebpf:"faultd_peers"`
 	FaultdQuantiles *ebpf.MapSpec `ebpf:"faultd_quantiles"`
 	FaultdRules     *ebpf.MapSpec `ebpf:"faultd_rules"`
@@ -136,6 +138,7 @@ type syscallCloneMaps struct {
 	FaultdKill      *ebpf.Map `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.Map `ebpf:"faultd_lease"`
 	FaultdLevels    *ebpf.Map `ebpf:"faultd_levels"`
+	FaultdPaths     *ebpf.Map `ebpf:"faultd_paths"`
 	FaultdPeers     *ebpf.Map `ebpf:"faultd_peers"`
 	FaultdQuantiles *ebpf.Map `ebpf:"faultd_quantiles"`
 	FaultdRules     *ebpf.Map `ebpf:"faultd_rules"`
@@ -153,6 +156,7 @@ func (m *syscallCloneMaps) Close() error {
 		m.FaultdKill,
 		m.FaultdLease,
 		m.FaultdLevels,
+		m.FaultdPaths,
 		m.FaultdPeers,
 		m.FaultdQuantiles,
 		m.FaultdRules,

@@ -21,6 +21,7 @@ const (
 	syscallLsmMapFaultdKill              = "faultd_kill"
 	syscallLsmMapFaultdLease             = "faultd_lease"
 	syscallLsmMapFaultdLevels            = "faultd_levels"
+	syscallLsmMapFaultdPaths             = "faultd_paths"
 	syscallLsmMapFaultdPeers             = "faultd_peers"
 	syscallLsmMapFaultdQuantiles         = "faultd_quantiles"
 	syscallLsmMapFaultdRules             = "faultd_rules"
@@ -111,6 +112,7 @@ type syscallLsmMapSpecs struct {
 	FaultdKill      *ebpf.MapSpec `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.MapSpec `ebpf:"faultd_lease"`
 	FaultdLevels    *ebpf.MapSpec `ebpf:"faultd_levels"`
+	FaultdPaths     *ebpf.MapSpec `ebpf:"faultd_paths"`
 	FaultdPeers     *ebpf.MapSpec `ebpf:"faultd_peers"`
 	FaultdQuantiles *ebpf.MapSpec `ebpf:"faultd_quantiles"`
 	FaultdRules     *ebpf.MapSpec `ebpf:"faultd_rules"`
@@ -155,6 +157,7 @@ type syscallLsmMaps struct {
 	FaultdKill      *ebpf.Map `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.Map `ebpf:"faultd_lease"`
 	FaultdLevels    *ebpf.Map `ebpf:"faultd_levels"`
+	FaultdPaths     *ebpf.Map `ebpf:"faultd_paths"`
 	FaultdPeers     *ebpf.Map `ebpf:"faultd_peers"`
 	FaultdQuantiles *ebpf.Map `ebpf:"faultd_quantiles"`
 	FaultdRules     *ebpf.Map `ebpf:"faultd_rules"`
@@ -171,6 +174,7 @@ func (m *syscallLsmMaps) Close() error {
 		m.FaultdKill,
 		m.FaultdLease,
 		m.FaultdLevels,
+		m.FaultdPaths,
 		m.FaultdPeers,
 		m.FaultdQuantiles,
 		m.FaultdRules,

@@ -21,6 +21,7 @@ const (
 	syscallSpinMapFaultdKill      = "faultd_kill"
 	syscallSpinMapFaultdLease     = "faultd_lease"
 	syscallSpinMapFaultdLevels    = "faultd_levels"
+	syscallSpinMapFaultdPaths     = "faultd_paths"
 	syscallSpinMapFaultdPeers     = "faultd_peers"
 	syscallSpinMapFaultdQuantiles = "faultd_quantiles"
 	syscallSpinMapFaultdRules     = "faultd_rules"
@@ -87,6 +88,7 @@ type syscallSpinMapSpecs struct {
 	FaultdKill      *ebpf.MapSpec `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.MapSpec `ebpf:"faultd_lease"`
 	FaultdLevels    *ebpf.MapSpec `ebpf:"faultd_levels"`
+	FaultdPaths     *ebpf.MapSpec `ebpf:"faultd_paths"`
 	FaultdPeers     *ebpf.MapSpec `ebpf:"faultd_peers"`
 	FaultdQuantiles *ebpf.MapSpec `ebpf:"faultd_quantiles"`
 	FaultdRules     *ebpf.MapSpec `ebpf:"faultd_rules"`
@@ -129,6 +131,7 @@ type syscallSpinMaps struct {
 	FaultdKill      *ebpf.Map `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.Map `ebpf:"faultd_lease"`
 	FaultdLevels    *ebpf.Map `ebpf:"faultd_levels"`
+	FaultdPaths     *ebpf.Map `ebpf:"faultd_paths"`
 	FaultdPeers     *ebpf.Map `ebpf:"faultd_peers"`
 	FaultdQuantiles *ebpf.Map `ebpf:"faultd_quantiles"`
 	FaultdRules     *ebpf.Map `ebpf:"faultd_rules"`
@@ -145,6 +148,7 @@ func (m *syscallSpinMaps) Close() error {
 		m.FaultdKill,
 		m.FaultdLease,
 		m.FaultdLevels,
+		m.FaultdPaths,
 		m.FaultdPeers,
 		m.FaultdQuantiles,
 		m.FaultdRules,

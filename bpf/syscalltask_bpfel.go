@@ -21,6 +21,7 @@ const (
 	syscallTaskMapFaultdKill        = "faultd_kill"
 	syscallTaskMapFaultdLease       = "faultd_lease"
 	syscallTaskMapFaultdLevels      = "faultd_levels"
+	syscallTaskMapFaultdPaths       = "faultd_paths"
 	syscallTaskMapFaultdPeers       = "faultd_peers"
 	syscallTaskMapFaultdPending     = "faultd_pending"
 	syscallTaskMapFaultdQuantiles   = "faultd_quantiles"
@@ -95,6 +96,7 @@ type syscallTaskMapSpecs struct {
 	FaultdKill      *ebpf.MapSpec `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.MapSpec `ebpf:"faultd_lease"`
 	FaultdLevels    *ebpf.MapSpec `ebpf:"faultd_levels"`
+	FaultdPaths     *ebpf.MapSpec `ebpf:"faultd_paths"`
 	FaultdPeers     *ebpf.MapSpec `ebpf:"faultd_peers"`
 	FaultdPending   *ebpf.MapSpec `ebpf:"faultd_pending"`
 	FaultdQuantiles *ebpf.MapSpec `ebpf:"faultd_quantiles"`
@@ -139,6 +141,7 @@ type syscallTaskMaps struct {
 	FaultdKill      *ebpf.Map `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.Map `ebpf:"faultd_lease"`
 	FaultdLevels    *ebpf.Map `ebpf:"faultd_levels"`
+	FaultdPaths     *ebpf.Map `ebpf:"faultd_paths"`
 	FaultdPeers     *ebpf.Map `ebpf:"faultd_peers"`
 	FaultdPending   *ebpf.Map `ebpf:"faultd_pending"`
 	FaultdQuantiles *ebpf.Map `ebpf:"faultd_quantiles"`
@@ -156,6 +159,7 @@ func (m *syscallTaskMaps) Close() error {
 		m.FaultdKill,
 		m.FaultdLease,
 		m.FaultdLevels,
+		m.FaultdPaths,
 		m.FaultdPeers,
 		m.FaultdPending,
 		m.FaultdQuantiles,

@@ -23,6 +23,7 @@ const (
 	syscallUprobeMapFaultdLevels    = "faultd_levels"
 	syscallUprobeMapFaultdMapped    = "faultd_mapped"
 	syscallUprobeMapFaultdPassed    = "faultd_passed"
+	syscallUprobeMapFaultdPaths     = "faultd_paths"
 	syscallUprobeMapFaultdPeers     = "faultd_peers"
 	syscallUprobeMapFaultdQuantiles = "faultd_quantiles"
 	syscallUprobeMapFaultdRules     = "faultd_rules"
@@ -97,6 +98,7 @@ type syscallUprobeMapSpecs struct {
 	FaultdLevels    *ebpf.MapSpec `ebpf:"faultd_levels"`
 	FaultdMapped    *ebpf.MapSpec `ebpf:"faultd_mapped"`
 	FaultdPassed    *ebpf.MapSpec `ebpf:"faultd_passed"`
+	FaultdPaths     *ebpf.MapSpec `ebpf:"faultd_paths"`
 	FaultdPeers     *ebpf.MapSpec `ebpf:"faultd_peers"`
 	FaultdQuantiles *ebpf.MapSpec `ebpf:"faultd_quantiles"`
 	FaultdRules     *ebpf.MapSpec `ebpf:"faultd_rules"`
@@ -143,6 +145,7 @@ type syscallUprobeMaps struct {
 	FaultdLevels    *ebpf.Map `ebpf:"faultd_levels"`
 	FaultdMapped    *ebpf.Map `ebpf:"faultd_mapped"`
 	FaultdPassed    *ebpf.Map `ebpf:"faultd_passed"`
+	FaultdPaths     *ebpf.Map `ebpf:"faultd_paths"`
 	FaultdPeers     *ebpf.Map `ebpf:"faultd_peers"`
 	FaultdQuantiles *ebpf.Map `ebpf:"faultd_quantiles"`
 	FaultdRules     *ebpf.Map `ebpf:"faultd_rules"`
@@ -161,6 +164,7 @@ func (m *syscallUprobeMaps) Close() error {
 		m.FaultdLevels,
 		m.FaultdMapped,
 		m.FaultdPassed,
+		m.FaultdPaths,
 		m.FaultdPeers,
 		m.FaultdQuantiles,
 		m.FaultdRules,

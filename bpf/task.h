@@ -14,6 +14,7 @@ struct thread_info {
 
 struct task_struct {
 	struct thread_info thread_info;
+	unsigned int flags;
 };
 
 struct thread_info___x86 {
@@ -53,6 +54,7 @@ extern struct task_struct *bpf_task_from_pid(__s32 pid) __ksym;
 extern void bpf_task_release(struct task_struct *task) __ksym;
 
 #define NO_CALL (~0u)
+#define PF_IO_WORKER 0x10 /* works for io_uring; its registers are left over from the call that it was made in */
 
 /* The system call that the current thread is in, or NO_CALL: a 32-bit call has another number table. */
 static __always_inline __u32 current_call(void)
@@ -60,6 +62,8 @@ static __always_inline __u32 current_call(void)
 	struct task_struct *task = bpf_get_current_task_btf();
 	void *regs = (void *)bpf_task_pt_regs(task);
 
+	if (task->flags & PF_IO_WORKER)
+		return NO_CALL;
 	if (bpf_core_field_exists(struct pt_regs___x86, orig_ax)) {
 		const __u32 compat = 2; /* TS_COMPAT */
 

@@ -82,6 +82,7 @@ func uprobeKernel(t *testing.T) *Kernel {
 	k := openKernel(t)
 	k.disabled[string(MechanismFmodRet)] = true
 	k.disabled[string(MechanismOverride)] = true
+	k.disabled[string(MechanismLSM)], k.disabled[string(MechanismSecurity)] = true, true
 	_, err := k.CallMechanisms(Calls{Named: []string{"fsync"}}, Rule{Action: ActionPretend})
 	if err != nil && os.Getenv(guest.KernelVar) == "7.3" {
 		t.Fatal(err)

@@ -15,6 +15,7 @@ func TestProgramsAreQuicklyVerified(t *testing.T) {
 	k := openKernel(t)
 	for name, load := range map[string]func() (*ebpf.CollectionSpec, error){
 		"connect": loadConnect, "packet": loadPacket, "task": loadSyscallTask, "lsm": loadSyscallLsm, "spin": loadSyscallSpin, "uprobe": loadSyscallUprobe,
+		"security": loadSecurity,
 	} {
 		all, err := load()
 		if err != nil {

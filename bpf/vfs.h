@@ -25,6 +25,7 @@ struct inode_operations {
 struct inode {
 	__u16 i_mode;
 	__u32 i_rdev;
+	__s64 i_size;
 	const struct inode_operations *i_op;
 	struct super_block *i_sb;
 };
@@ -44,6 +45,7 @@ struct mount {
 	struct mount *mnt_parent;
 	struct dentry *mnt_mountpoint;
 	struct vfsmount mnt;
+	void *mnt_ns;
 };
 
 struct path {
@@ -54,8 +56,17 @@ struct path {
 struct file {
 	__u32 f_flags;
 	__u32 f_mode;
+	__s64 f_pos;
 	struct inode *f_inode;
 	struct path f_path;
+};
+
+struct socket {
+	struct file *file;
+};
+
+struct linux_binprm {
+	struct file *file;
 };
 
 struct fs_struct {
@@ -84,7 +95,11 @@ struct task_struct___vfs {
 
 #pragma clang attribute pop
 
+#define MNT_NS_INTERNAL ((void *)-22L) /* of mounts that the kernel made for itself */
 #define SB_KERNMOUNT (1 << 22) /* mounted by the kernel for itself: pipes, sockets, memfds, anonymous inodes */
+#define FMODE_WRITE 2
+#define FMODE_EXEC 0x20 /* in f_flags: opened by execve */
 #define FMODE_NOACCOUNT 0x20000000 /* files under an overlay: the overlay's own file is seen too */
+#define O_APPEND 02000
 
 #endif

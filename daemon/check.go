@@ -37,12 +37,20 @@ func trials(stateDir string) []trial {
 		{"connect", faults.Connect{Blackhole: true, Protocol: "udp"}, "udp", "blackhole"},
 		{"disk", faults.Disk{Path: stateDir, Size: &space, Floor: &none, AllowRoot: true}, "getpgid", "space, as in the state directory"},
 		{"disk", faults.Disk{Path: stateDir, Inodes: true, Size: &inodes, Floor: &none, AllowRoot: true}, "getpgid", "inodes, as in the state directory"},
+		{"file", faults.File{Ops: []string{"open"}, Errnos: []string{"EIO"}, Filter: faults.Filter{Paths: []string{os.DevNull}}}, "openat", "errors of what has a security hook, by path"},
+		{"file", faults.File{Ops: []string{"fsync"}, Errnos: []string{"EIO"}}, "fsync", "errors of fsync"},
+		{"file", faults.File{Ops: []string{"fsync"}, Drop: true}, "fsync", "fsync that does nothing"},
+		{"file", faults.File{Ops: []string{"write"}, Drop: true}, "write", "lost writes"},
+		{"file", faults.File{Ops: []string{"fsync"}, Delay: faults.Delay{Text: "1ms"}}, "fsync", "delay of read, write and fsync, by path"},
 		{"kernel", faults.KernelMemory{Calls: []string{"socket"}, Alloc: "slab"}, "udp", "allocations of objects"},
 		{"kernel", faults.KernelMemory{Calls: []string{"socket"}, Alloc: "page"}, "", "allocations of pages"},
 		{"packet", faults.Packet{Loss: 100, Direction: "egress"}, "udp", "loss, egress"},
 		{"packet", faults.Packet{Loss: 100, Direction: "ingress"}, "udp", "loss, ingress"},
 		{"syscall", faults.Syscall{Calls: []string{"getpgid"}, Delay: faults.Delay{Text: "1ms"}}, "getpgid", "delay of any call"},
 		{"syscall", faults.Syscall{Calls: []string{"openat"}, Delay: faults.Delay{Text: "1ms"}}, "openat", "delay of openat and other calls with a hook"},
+		{"syscall", faults.Syscall{Calls: []string{"getpgid"}, Errnos: []string{"EIO"}}, "getpgid", "errors of any call"},
+		{"syscall", faults.Syscall{Calls: []string{"openat"}, Errnos: []string{"EIO"}}, "openat", "errors of openat and other calls with a hook"},
+		{"syscall", faults.Syscall{Calls: []string{"getpgid"}, Drop: true}, "getpgid", "dropped calls that return 0"},
 	}
 }
 
@@ -162,17 +170,30 @@ func Canary(action string) error {
 	case "udp":
 		return sendToSelf()
 	case "getpgid":
-		if _, err := unix.Getpgid(0); err != nil {
-			return fmt.Errorf("getpgid: %w", err)
-		}
+		_, _ = unix.Getpgid(0)
 	case "openat":
-		f, err := os.Open(os.DevNull)
-		if err != nil {
-			return fmt.Errorf("open: %w", err)
+		if f, err := os.Open(os.DevNull); err == nil {
+			return f.Close()
 		}
-		return f.Close()
+	case "write", "fsync":
+		return useFile(action)
 	default:
 		return fmt.Errorf("action %q: unknown", action)
+	}
+	return nil
+}
+
+// useFile does something to a file in memory; it may fail, which is the point.
+func useFile(action string) error {
+	fd, err := unix.MemfdCreate("canary", unix.MFD_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("make a file: %w", err)
+	}
+	defer unix.Close(fd)
+	if action == "write" {
+		_, _ = unix.Write(fd, []byte("canary"))
+	} else {
+		_ = unix.Fsync(fd)
 	}
 	return nil
 }

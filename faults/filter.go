@@ -75,6 +75,9 @@ func (f Filter) rule() (bpf.CallFilter, error) {
 			return r, fmt.Errorf("filter.where: %w", err)
 		}
 	}
+	if err := r.Check(); err != nil {
+		return r, fmt.Errorf("filter.%w", err)
+	}
 	return r, nil
 }
 

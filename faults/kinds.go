@@ -30,6 +30,7 @@ func Kinds() []Kind {
 		{"block", "fail reads and writes of one block device, under its file system", blockParameters(), false, newBlock},
 		{"connect", "fail new connections, and datagrams sent with an address", connectParameters(), true, newConnect},
 		{"disk", "fill a file system, or use up its inodes", diskParameters(), false, newDisk},
+		{"file", "fail, delay or pretend what is done to files, by path", fileParameters(), true, newFile},
 		{"kernel", "fail allocations of memory that the kernel makes in system calls", kernelMemoryParameters(), true, newKernelMemory},
 		{"packet", "lose packets, silently as a wire does", packetParameters(), false, newPacket},
 		{"syscall", "delay system calls, fail them, pretend them, or cut them short", syscallParameters(), true, newSyscall},

@@ -21,6 +21,7 @@ func injectCommand() *cli.Command {
 			kindCommand("block", "fail reads and writes of one block device, under its file system", blockFlags(), blockKind),
 			kindCommand("connect", "fail new connections, and datagrams sent with an address", connectFlags(), connectKind),
 			kindCommand("disk", "fill a file system, or use up its inodes", diskFlags(), diskKind),
+			kindCommand("file", "fail, delay or pretend what is done to files, by path", fileFlags(), fileKind),
 			kindCommand("kernel", "fail allocations of memory that the kernel makes in system calls", kernelFlags(), kernelKind),
 			kindCommand("packet", "lose packets, silently as a wire does", packetFlags(), packetKind),
 			kindCommand("syscall", "delay system calls, fail them, pretend them, or cut them short", syscallFlags(), syscallKind),

@@ -1,0 +1,250 @@
+//go:build ignore
+
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Errors of security hooks, on files and sockets: as LSM programs, or with the same instructions as fmod_ret on the
+ * security_* functions where LSM programs do not run. They never sleep. io_uring goes through these hooks as well. */
+#include "filter.h"
+#include "grow.h"
+
+#define ANCESTOR(level) bpf_get_current_ancestor_cgroup_id(level)
+#define MAY_WRITE 2
+#define MAY_READ 4
+
+/* Whether the rule is for what the hook is about, or for the calls whose own hook it is. */
+static __always_inline int hook_fits(const struct rule *rule, const struct call *call)
+{
+	const struct call_shape *shape;
+	__u64 calls = 0;
+
+	if (!((rule->ops >> call->op) & 1))
+		return 0;
+	for (__u32 i = 0; i < MAX_SYSCALL / 64; i++)
+		calls |= rule->calls[i];
+	if (!calls)
+		return call->file || call->path || call->op >= OP_SOCKET;
+	if (!call_fits(rule, call->number))
+		return 0;
+	shape = shape_of(call->number);
+	return shape && (shape->ops >> call->op) & 1;
+}
+
+static __always_inline enum fit conditions_fit(const struct rule *rule, const struct call *call)
+{
+	struct file *file = (struct file *)call->file;
+
+	if ((rule->flags & RULE_WRITING) && call->op == OP_OPEN && !(BPF_CORE_READ(file, f_mode) & FMODE_WRITE))
+		return FITS_NOT;
+	if ((rule->flags & RULE_BEYOND) && (call->op == OP_WRITE || call->op == OP_TRUNCATE))
+		return grows(call);
+	return FITS;
+}
+
+/* Tries a rule; once there is an error, it only counts that the rule was looked at. */
+LOOP_BODY int security_rule(const struct rule_ref *ref, const struct permit *permit, const struct call *call, __s64 *error)
+{
+	if (!ref || !permit || !call || !error)
+		return 0;
+	struct rule *rule = rule_at(ref->slot, ref->serial, permit);
+	struct stat *stat = rule ? stat_of(rule) : 0;
+
+	if (!rule || !stat)
+		return 0;
+	atomic_inc(&stat->evaluated);
+	if (*error || !hook_fits(rule, call) || !call_is_meant(rule, ref->slot, stat, call))
+		return 0;
+	enum fit fit = conditions_fit(rule, call);
+
+	if (fit == FIT_UNKNOWN)
+		atomic_inc(&stat->unknown);
+	if (fit != FITS)
+		return 0;
+	__u64 number = harm_due(rule, stat, scope_of(rule));
+
+	if (number)
+		*error = fail_with(rule, stat, permit, number);
+	return 0;
+}
+
+/* The error that a hook shall return, or 0; from 6.12 on the verifier wants to see that it is one. */
+static __always_inline long judge(struct rule_set *set, const struct call *call)
+{
+	struct permit permit = permit_read();
+	__s64 error = 0;
+
+	for (__u32 i = 0; i < MAX_RULES_PER_SET && i < set->count; i++)
+		security_rule(&set->refs[i], &permit, call, &error);
+	if (error > 0)
+		return 0;
+	barrier_var(error);
+	if (error < -4095)
+		return 0;
+	return error;
+}
+
+/* Files and directories under an overlay, of which the overlay's own are seen too, lie on mounts that the kernel made for
+ * itself; so do pipes and the like, which are nobody else's. */
+static __always_inline int is_under_overlay(struct vfsmount *mnt)
+{
+	struct mount *mount = (void *)mnt - bpf_core_field_offset(struct mount, mnt);
+
+	return BPF_CORE_READ(mount, mnt_ns) == MNT_NS_INTERNAL && !(BPF_CORE_READ(mnt, mnt_sb, s_flags) & SB_KERNMOUNT);
+}
+
+static __always_inline long judge_file(struct file *file, enum op op)
+{
+	struct rule_set *set = find_rule_set(HOOK_SECURITY, ANCESTOR);
+
+	if (!set)
+		return 0;
+	if (file && ((BPF_CORE_READ(file, f_mode) & FMODE_NOACCOUNT) || is_under_overlay(BPF_CORE_READ(file, f_path.mnt))))
+		return 0;
+	struct call call = {.number = current_call(), .op = op, .file = (__u64)file};
+
+	return judge(set, &call);
+}
+
+static __always_inline long judge_path(struct path *path, enum op op)
+{
+	struct rule_set *set = find_rule_set(HOOK_SECURITY, ANCESTOR);
+
+	if (!set || is_under_overlay(BPF_CORE_READ(path, mnt)))
+		return 0;
+	struct call call = {.number = current_call(), .op = op, .path = (__u64)path};
+
+	return judge(set, &call);
+}
+
+static __always_inline long judge_entry(__u64 *ctx, enum op op)
+{
+	struct rule_set *set = find_rule_set(HOOK_SECURITY, ANCESTOR);
+
+	if (!set)
+		return 0;
+	struct call call = {.number = current_call(), .op = op, .path = ctx[0], .dentry = ctx[1]};
+
+	return judge(set, &call);
+}
+
+static __always_inline long judge_socket(struct socket *socket, enum op op)
+{
+	struct rule_set *set = find_rule_set(HOOK_SECURITY, ANCESTOR);
+
+	if (!set)
+		return 0;
+	struct call call = {.number = current_call(), .op = op, .file = socket ? (__u64)BPF_CORE_READ(socket, file) : 0};
+
+	return judge(set, &call);
+}
+
+#define FILE_HOOK(HOOK, OP)                                       \
+	SEC("lsm/" #HOOK)                                         \
+	long faultd_##HOOK(__u64 *ctx)                            \
+	{                                                         \
+		return judge_file((struct file *)ctx[0], OP);     \
+	}
+
+#define PATH_HOOK(HOOK, OP)                                       \
+	SEC("lsm/" #HOOK)                                         \
+	long faultd_##HOOK(__u64 *ctx)                            \
+	{                                                         \
+		return judge_path((struct path *)ctx[0], OP);     \
+	}
+
+/* An entry, which may not exist yet, of a directory. */
+#define ENTRY_HOOK(HOOK, OP)                                      \
+	SEC("lsm/" #HOOK)                                         \
+	long faultd_##HOOK(__u64 *ctx)                            \
+	{                                                         \
+		return judge_entry(ctx, OP);                      \
+	}
+
+#define SOCKET_HOOK(HOOK, OP)                                     \
+	SEC("lsm/" #HOOK)                                         \
+	long faultd_##HOOK(__u64 *ctx)                            \
+	{                                                         \
+		return judge_socket((struct socket *)ctx[0], OP); \
+	}
+
+FILE_HOOK(file_truncate, OP_TRUNCATE)
+FILE_HOOK(mmap_file, OP_MMAP)
+FILE_HOOK(file_lock, OP_LOCK)
+FILE_HOOK(file_ioctl, OP_IOCTL)
+PATH_HOOK(path_truncate, OP_TRUNCATE)
+PATH_HOOK(inode_getattr, OP_STAT)
+PATH_HOOK(path_chmod, OP_SETATTR)
+PATH_HOOK(path_chown, OP_SETATTR)
+ENTRY_HOOK(path_mknod, OP_CREATE)
+ENTRY_HOOK(path_unlink, OP_UNLINK)
+ENTRY_HOOK(path_rmdir, OP_RMDIR)
+ENTRY_HOOK(path_mkdir, OP_MKDIR)
+ENTRY_HOOK(path_symlink, OP_LINK)
+SOCKET_HOOK(socket_bind, OP_BIND)
+SOCKET_HOOK(socket_connect, OP_CONNECT)
+SOCKET_HOOK(socket_listen, OP_LISTEN)
+SOCKET_HOOK(socket_accept, OP_ACCEPT)
+SOCKET_HOOK(socket_sendmsg, OP_SEND)
+SOCKET_HOOK(socket_recvmsg, OP_RECEIVE)
+SOCKET_HOOK(socket_shutdown, OP_SHUTDOWN)
+
+/* What execve opens is its own op. */
+SEC("lsm/file_open")
+long faultd_file_open(__u64 *ctx)
+{
+	struct file *file = (struct file *)ctx[0];
+
+	return BPF_CORE_READ(file, f_flags) & FMODE_EXEC ? 0 : judge_file(file, OP_OPEN);
+}
+
+SEC("lsm/file_permission")
+long faultd_file_permission(__u64 *ctx)
+{
+	__u32 mask = ctx[1];
+
+	if (mask & MAY_WRITE)
+		return judge_file((struct file *)ctx[0], OP_WRITE);
+	return mask & MAY_READ ? judge_file((struct file *)ctx[0], OP_READ) : 0;
+}
+
+SEC("lsm/path_rename")
+long faultd_path_rename(__u64 *ctx)
+{
+	struct rule_set *set = find_rule_set(HOOK_SECURITY, ANCESTOR);
+
+	if (!set)
+		return 0;
+	struct call call = {
+		.number = current_call(), .op = OP_RENAME, .path = ctx[0], .dentry = ctx[1], .new_path = ctx[2], .new_dentry = ctx[3],
+	};
+
+	return judge(set, &call);
+}
+
+/* A hard link; its place is the new entry. */
+SEC("lsm/path_link")
+long faultd_path_link(__u64 *ctx)
+{
+	return judge_entry(ctx + 1, OP_LINK);
+}
+
+SEC("lsm/bprm_creds_for_exec")
+long faultd_bprm_creds_for_exec(__u64 *ctx)
+{
+	struct linux_binprm *program = (struct linux_binprm *)ctx[0];
+
+	return judge_file(BPF_CORE_READ(program, file), OP_EXEC);
+}
+
+/* The fourth argument: a socket of the kernel's own. */
+SEC("lsm/socket_create")
+long faultd_socket_create(__u64 *ctx)
+{
+	return ctx[3] ? 0 : judge_socket(0, OP_SOCKET);
+}
+
+SEC("lsm/task_alloc")
+long faultd_task_alloc(__u64 *ctx)
+{
+	return judge_socket(0, OP_FORK);
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

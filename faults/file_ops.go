@@ -1,0 +1,78 @@
+package faults
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"faultd/bpf"
+)
+
+// fileOp is something that is done to a file.
+type fileOp struct {
+	name string
+	// ops fail by security hooks, in whatever call; 0: there is no hook.
+	ops bpf.Ops
+	// calls do it, and nothing else: they can be late, and those that have no hook fail themselves.
+	calls []string
+	// onDescriptor: all the calls have the file as a descriptor.
+	onDescriptor bool
+}
+
+func fileOps() []fileOp {
+	return []fileOp{
+		{"open", bpf.OpOpen, []string{"open", "openat", "openat2", "creat"}, false},
+		{"create", bpf.OpCreate, nil, false},
+		{"read", bpf.OpRead, []string{"read", "pread64", "readv", "preadv", "preadv2"}, true},
+		{"write", bpf.OpWrite, []string{"write", "pwrite64", "writev", "pwritev", "pwritev2"}, true},
+		{"fsync", 0, []string{"fsync", "fdatasync", "sync_file_range", "syncfs"}, true},
+		{"truncate", bpf.OpTruncate, []string{"truncate", "ftruncate"}, false},
+		{"unlink", bpf.OpUnlink, []string{"unlink", "unlinkat"}, false},
+		{"rename", bpf.OpRename, []string{"rename", "renameat", "renameat2"}, false},
+		{"mkdir", bpf.OpMkdir, []string{"mkdir", "mkdirat"}, false},
+		{"rmdir", bpf.OpRmdir, []string{"rmdir"}, false},
+		{"link", bpf.OpLink, []string{"link", "linkat", "symlink", "symlinkat"}, false},
+		{"stat", bpf.OpStat, []string{"stat", "lstat", "fstat", "newfstatat", "statx"}, false},
+		{"setattr", bpf.OpSetattr, []string{"chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "fchown", "lchown", "fchownat"}, false},
+		{"mmap", bpf.OpMmap, []string{"mmap"}, true},
+		{"exec", bpf.OpExec, []string{"execve", "execveat"}, false},
+		{"lock", bpf.OpLock, []string{"flock"}, true},
+		{"ioctl", bpf.OpIoctl, []string{"ioctl"}, true},
+	}
+}
+
+// parseFileOps finds ops by their names, each once.
+func parseFileOps(names []string) ([]fileOp, error) {
+	var found []fileOp
+	all := fileOps()
+	for _, op := range all {
+		if slices.Contains(names, op.name) {
+			found = append(found, op)
+		}
+	}
+	for _, name := range names {
+		if !slices.ContainsFunc(all, func(op fileOp) bool { return op.name == name }) {
+			return nil, fmt.Errorf("ops: %q is unknown; it must be one of %s", name, strings.Join(fileOpNames(), ", "))
+		}
+	}
+	return found, nil
+}
+
+func fileOpNames() (names []string) {
+	for _, op := range fileOps() {
+		names = append(names, op.name)
+	}
+	return names
+}
+
+// callsOf are the calls that do the ops, as far as this machine has them.
+func callsOf(ops []fileOp) (calls []string) {
+	for _, op := range ops {
+		for _, call := range op.calls {
+			if _, here := bpf.SyscallNumber(call); here {
+				calls = append(calls, call)
+			}
+		}
+	}
+	return calls
+}
