@@ -16,9 +16,9 @@ func (k *Kernel) lsmRuns() error {
 	if active, err := readDetached("securityfs", "lsm"); err == nil && !slices.Contains(strings.Split(active, ","), "bpf") {
 		return fmt.Errorf("bpf is not among the active LSMs (%s): boot with lsm=%s,bpf", active, active)
 	}
-	spec, err := loadSyscallLsm()
+	spec, err := k.object("syscallLsm", loadSyscallLsm)
 	if err != nil {
-		return fmt.Errorf("read the object: %w", err)
+		return err
 	}
 	if err := spec.Variables["canary_tgid"].Set(uint32(os.Getpid())); err != nil {
 		return fmt.Errorf("set up the canary: %w", err)

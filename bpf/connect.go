@@ -29,9 +29,9 @@ func (k *Kernel) InstallConnect(t Target, r Rule) (*Installed, error) {
 func (k *Kernel) useCgroupPrograms(hook Hook, object string, load func() (*ebpf.CollectionSpec, error), hooks map[string]ebpf.AttachType) ([]func() error, error) {
 	key := "object/" + object
 	unload, err := k.acquire(key, func() (io.Closer, error) {
-		spec, err := load()
+		spec, err := k.object(object, load)
 		if err != nil {
-			return nil, fmt.Errorf("read object %s: %w", object, err)
+			return nil, err
 		}
 		c, err := k.load(spec)
 		if err != nil {

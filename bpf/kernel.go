@@ -47,6 +47,8 @@ type Kernel struct {
 	sites *siteCache
 	// types are the kernel's, read for the first program that needs them; reading takes longer than all the rest.
 	types *btf.Cache
+	// objects were read before: copying is quicker, and a fault may take one for each of a dozen hooks.
+	objects map[string]*ebpf.CollectionSpec
 }
 
 // abiVersion is FAULTD_ABI of faultd.h, which the types and sizes here follow.
@@ -76,6 +78,7 @@ func Open(o Options) (*Kernel, error) {
 		shared:   map[string]*attachment{},
 		sites:    &siteCache{},
 		types:    btf.NewCache(),
+		objects:  map[string]*ebpf.CollectionSpec{},
 	}
 	for _, name := range o.DisableMechanisms {
 		k.disabled[name] = true
@@ -156,6 +159,18 @@ func (k *Kernel) Close() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// object gives a copy of an object, by its name. Call with k.mu held.
+func (k *Kernel) object(name string, load func() (*ebpf.CollectionSpec, error)) (*ebpf.CollectionSpec, error) {
+	if k.objects[name] == nil {
+		spec, err := load()
+		if err != nil {
+			return nil, fmt.Errorf("read object %s: %w", name, err)
+		}
+		k.objects[name] = spec
+	}
+	return k.objects[name].Copy(), nil
 }
 
 // load loads an object's programs on the shared maps.

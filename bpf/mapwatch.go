@@ -24,9 +24,9 @@ type mapWatch struct {
 
 // openMapWatch starts watching. It is shared: see Kernel.acquire.
 func (k *Kernel) openMapWatch() (w *mapWatch, err error) {
-	spec, err := loadSyscallUprobe()
+	spec, err := k.object("syscallUprobe", loadSyscallUprobe)
 	if err != nil {
-		return nil, fmt.Errorf("read the object: %w", err)
+		return nil, err
 	}
 	keepProgram(spec, "faultd_mmap")
 	w = &mapWatch{done: make(chan struct{}), subscribers: map[*callSites]bool{}}

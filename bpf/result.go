@@ -19,9 +19,9 @@ func (k *Kernel) openFmodRet(call string, s *syscallPrograms) error {
 	if err := k.decidedOtherwise(MechanismFmodRet, call); err != nil {
 		return err
 	}
-	spec, err := loadResultFmod()
+	spec, err := k.object("resultFmod", loadResultFmod)
 	if err != nil {
-		return fmt.Errorf("read the object: %w", err)
+		return err
 	}
 	spec.Programs["faultd_fmod"].AttachTo = entryPoint(call)
 	c, err := k.own(spec, s)
@@ -44,9 +44,9 @@ func (k *Kernel) openOverride(call string, s *syscallPrograms) error {
 	if err := features.HaveProgramHelper(ebpf.Kprobe, asm.FnOverrideReturn); err != nil {
 		return errors.New("the kernel has no bpf_override_return (CONFIG_BPF_KPROBE_OVERRIDE)")
 	}
-	spec, err := loadResultOverride()
+	spec, err := k.object("resultOverride", loadResultOverride)
 	if err != nil {
-		return fmt.Errorf("read the object: %w", err)
+		return err
 	}
 	c, err := k.own(spec, s)
 	if err != nil {

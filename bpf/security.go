@@ -175,9 +175,9 @@ func (k *Kernel) hasHook(hook string) bool {
 }
 
 func (k *Kernel) openHook(m SyscallMechanism, hook string, s *syscallPrograms) error {
-	spec, err := loadSecurity()
+	spec, err := k.object("security", loadSecurity)
 	if err != nil {
-		return fmt.Errorf("read the object: %w", err)
+		return err
 	}
 	if err := errors.Join(spec.Variables["growing_calls"].Set(growingCalls()), spec.Variables["opening_calls"].Set(callBits(Groups()["open"]))); err != nil {
 		return fmt.Errorf("set up the program: %w", err)

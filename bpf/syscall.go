@@ -137,7 +137,7 @@ func (k *Kernel) openMechanism(t Target, m SyscallMechanism, point string, s *sy
 	case MechanismClones:
 		return k.openClones(point, s)
 	case MechanismSpin:
-		return k.openTracepoint(loadSyscallSpin, "faultd_return", point, s)
+		return k.openTracepoint("syscallSpin", loadSyscallSpin, "faultd_return", point, s)
 	case MechanismFmodRet:
 		return k.openFmodRet(point, s)
 	case MechanismOverride:
@@ -180,7 +180,7 @@ func (k *Kernel) openTaskWork(call string, s *syscallPrograms) error {
 		// Not tried again: what is missing is the kernel's.
 		k.noTrampolines = true
 	}
-	return k.openTracepoint(loadSyscallTask, "faultd_return"+suffix, call, s)
+	return k.openTracepoint("syscallTask", loadSyscallTask, "faultd_return"+suffix, call, s)
 }
 
 // hookFexit is the name by which tests switch that hook off.
@@ -203,9 +203,9 @@ func (k *Kernel) taskWorkSuffix() (string, error) {
 }
 
 func (k *Kernel) openFexit(program, call string, s *syscallPrograms) error {
-	spec, err := loadSyscallTask()
+	spec, err := k.object("syscallTask", loadSyscallTask)
 	if err != nil {
-		return fmt.Errorf("read the object: %w", err)
+		return err
 	}
 	number, _ := SyscallNumber(call)
 	if err := spec.Variables["call_number"].Set(uint32(number)); err != nil {
@@ -227,10 +227,10 @@ func (k *Kernel) openFexit(program, call string, s *syscallPrograms) error {
 	return nil
 }
 
-func (k *Kernel) openTracepoint(load func() (*ebpf.CollectionSpec, error), program, call string, s *syscallPrograms) error {
-	spec, err := load()
+func (k *Kernel) openTracepoint(object string, load func() (*ebpf.CollectionSpec, error), program, call string, s *syscallPrograms) error {
+	spec, err := k.object(object, load)
 	if err != nil {
-		return fmt.Errorf("read the object: %w", err)
+		return err
 	}
 	keepProgram(spec, program)
 	// In the new thread these return 0.
@@ -250,9 +250,9 @@ func (k *Kernel) openTracepoint(load func() (*ebpf.CollectionSpec, error), progr
 }
 
 func (k *Kernel) openLSM(hook string, s *syscallPrograms) error {
-	spec, err := loadSyscallLsm()
+	spec, err := k.object("syscallLsm", loadSyscallLsm)
 	if err != nil {
-		return fmt.Errorf("read the object: %w", err)
+		return err
 	}
 	if err := spec.Variables["hook_calls"].Set(callBits(lsmHooks()[hook])); err != nil {
 		return fmt.Errorf("set up the program: %w", err)
@@ -276,9 +276,9 @@ func (k *Kernel) openClones(call string, s *syscallPrograms) error {
 	if err := k.hasEntryPoint(call); err != nil {
 		return err
 	}
-	spec, err := loadSyscallClone()
+	spec, err := k.object("syscallClone", loadSyscallClone)
 	if err != nil {
-		return fmt.Errorf("read the object: %w", err)
+		return err
 	}
 	number, _ := SyscallNumber(call)
 	if err := spec.Variables["call_number"].Set(uint32(number)); err != nil {

@@ -61,9 +61,9 @@ func (k *Kernel) openUprobe(t Target, point string, s *syscallPrograms) error {
 	if err := k.decidedOtherwise(MechanismUprobe, call); err != nil {
 		return err
 	}
-	spec, err := loadSyscallUprobe()
+	spec, err := k.object("syscallUprobe", loadSyscallUprobe)
 	if err != nil {
-		return fmt.Errorf("read the object: %w", err)
+		return err
 	}
 	number, _ := SyscallNumber(call)
 	if err := spec.Variables["call_number"].Set(uint32(number)); err != nil {
