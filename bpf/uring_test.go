@@ -98,8 +98,10 @@ func uringDo(sqe uringSQE) error {
 	if _, _, errno := unix.Syscall6(unix.SYS_IO_URING_ENTER, fd, 1, 1, uringGetwait, 0, 0); errno != 0 {
 		return os.NewSyscallError("io_uring_enter", errno)
 	}
-	if atomic.LoadUint32(word(p.cq[1])) != 1 {
-		return os.ErrDeadlineExceeded
+	for atomic.LoadUint32(word(p.cq[1])) != 1 { // a signal ended the wait
+		if _, _, errno := unix.Syscall6(unix.SYS_IO_URING_ENTER, fd, 0, 1, uringGetwait, 0, 0); errno != 0 && errno != unix.EINTR {
+			return os.NewSyscallError("io_uring_enter", errno)
+		}
 	}
 	if result := *(*int32)(unsafe.Pointer(&ring[p.cq[5]+8])); result < 0 {
 		return syscall.Errno(-result)
