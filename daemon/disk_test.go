@@ -256,6 +256,7 @@ func (v *victim) target() cgroup.Target {
 
 // TestDiskIsInvisible: nobody sees or can delete what takes the space.
 func TestDiskIsInvisible(t *testing.T) {
+	onlyOnHost(t)
 	n := startNode(t)
 	v := n.victim(n.target())
 	n.fill(full(v.target(), v.dir, "space"), 64)
@@ -325,6 +326,7 @@ func (n *node) update(f *v1.Fault, duration string) {
 // TestDiskOfADeadNode: daemon, guard and holder are killed at once. Space is back; inodes are named as residue, and the next
 // daemon gives them back.
 func TestDiskOfADeadNode(t *testing.T) {
+	onlyOnHost(t)
 	n := startNode(t)
 	v, w := n.victim(n.target()), n.sharedVictim(n.target())
 	space, inodes := v.free(), w.free()
@@ -352,6 +354,7 @@ func TestDiskOfADeadNode(t *testing.T) {
 
 // TestDiskTargetGone: its last process ends and its cgroup is removed.
 func TestDiskTargetGone(t *testing.T) {
+	onlyOnHost(t)
 	n := startNode(t)
 	target := n.target()
 	v := n.sharedVictim(target)
@@ -372,6 +375,7 @@ func TestDiskTargetGone(t *testing.T) {
 
 // TestDiskWithSomebodyElse: files of others in the directory of inodes stay, and it is said.
 func TestDiskWithSomebodyElse(t *testing.T) {
+	onlyOnHost(t)
 	n := startNode(t)
 	v := n.sharedVictim(n.target())
 	spec := full(v.target(), v.dir, "inodes")
@@ -404,6 +408,7 @@ func TestDiskWithSomebodyElse(t *testing.T) {
 
 // TestDiskStopsAtTheFloor: the target writes meanwhile. When it takes its own away again, no less than the floor is free.
 func TestDiskStopsAtTheFloor(t *testing.T) {
+	onlyOnHost(t)
 	n := startNode(t)
 	v := n.victim(n.target())
 	spec := full(v.target(), v.dir, "space")
@@ -422,6 +427,7 @@ func TestDiskStopsAtTheFloor(t *testing.T) {
 
 // TestDiskRefuses: nothing is taken, and the message says what is wrong.
 func TestDiskRefuses(t *testing.T) {
+	onlyOnHost(t)
 	n := startNode(t)
 	v := n.victim(n.target())
 	if err := os.WriteFile(v.in(v.dir)+"/file", nil, 0o600); err != nil {
@@ -462,6 +468,7 @@ func TestDiskRefuses(t *testing.T) {
 
 // TestDiskWithoutAJournal: what cannot be written down is not done.
 func TestDiskWithoutAJournal(t *testing.T) {
+	onlyOnHost(t)
 	dir := t.TempDir()
 	if err := unix.Mount("faultd-test", dir, "tmpfs", 0, "size=1m"); err != nil {
 		t.Fatal(err)
@@ -581,6 +588,7 @@ func TestDiskOnExt4(t *testing.T) {
 
 // TestDiskSeenElsewhere: the target sees a part of a file system at another place, as a container sees a volume.
 func TestDiskSeenElsewhere(t *testing.T) {
+	onlyOnHost(t)
 	n := startNode(t)
 	w := n.sharedVictim(n.target())
 	before := w.free()
