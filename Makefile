@@ -14,7 +14,7 @@ TOXIPROXY := v2.12.0
 export GORACE ?= atexit_sleep_ms=0
 # The packages whose tests run in virtual machines too (test/machines.sh), the longest first.
 export VM_KERNELS := 7.3 6.12-ei 6.12 6.1
-export VM_PACKAGES := daemon bpf guard
+export VM_PACKAGES := daemon bpf guard faults
 # Hardly anything in these differs from kernel to kernel: they run on the oldest and the newest.
 export VM_EDGE_PACKAGES := cgroup undo
 export VM_EDGES := 6.1 7.3
