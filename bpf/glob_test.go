@@ -187,11 +187,11 @@ func TestGlobTableIsLargeEnough(t *testing.T) {
 //   - \/ is a /, also beside **
 //   - a set with a / or an empty range, and a glob that no path can fit, are errors, as are relative globs
 func TestGlobIsDoublestar(t *testing.T) {
+	if os.Getenv(guest.KernelVar) != "" {
+		t.Skip("the same on every kernel: runs on the host")
+	}
 	random := rand.New(rand.NewPCG(1, 2))
 	compared, fit, globs := 0, 0, 3000
-	if os.Getenv(guest.KernelVar) != "" {
-		globs = 100 // emulated, and nothing here depends on the kernel
-	}
 	for range globs {
 		glob := randomText(random, 1+random.IntN(8), globParts)
 		table, plain := comparable(glob)
