@@ -53,7 +53,7 @@ lint: ## gofmt, go vet, golangci-lint
 	$(GOBIN)/golangci-lint run ./...
 
 test: deps check-generated test-unit ## everything: this kernel, then the virtual machines, one for each processor
-	@test/machines.sh vm mechanisms runner systemd powercut
+	@test/machines.sh vm programs mechanisms runner systemd powercut
 
 # Short: without the virtual machines of the runner's own tests.
 test-unit: build ## unit and effect tests on this kernel, with the race detector; arm64 must build
@@ -66,6 +66,9 @@ test-vm: ## effect tests in virtual machines: make test-vm KERNEL=6.12 RUN=TestX
 
 test-mechanisms: ## sleeping by the mechanisms that are not a kernel's first choice
 	@test/machines.sh mechanisms
+
+test-programs: ## faults on SQLite, Redis, nginx, fio and others in virtual machines: make test-programs KERNEL=7.3 RUN=TestPrograms/Redis
+	@test/machines.sh programs
 
 test-powercut: ## faults, a power cut, and what the next boot finds
 	@test/machines.sh powercut
@@ -87,4 +90,4 @@ image: ## build the container image with buildah
 clean: ## remove what was built
 	rm -rf bin
 
-.PHONY: help deps build demo generate check-generated lint test test-unit test-vm test-mechanisms test-powercut test-systemd test-runner bench image clean
+.PHONY: help deps build demo generate check-generated lint test test-unit test-vm test-mechanisms test-programs test-powercut test-systemd test-runner bench image clean

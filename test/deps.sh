@@ -23,6 +23,9 @@ need busybox busybox-static
 need buildah buildah
 need debootstrap debootstrap # a machine with systemd
 need gcc gcc # for the race detector
+need fio fio # targets, as the next two
+need nginx nginx-light
+need sqlite3 sqlite3
 need musl-gcc musl-tools # targets with another C library
 need mke2fs e2fsprogs # disks for the virtual machines
 need mkfs.xfs xfsprogs # file systems on disks that fail
@@ -47,7 +50,7 @@ if [ ${#backports[@]} -gt 0 ] && ! grep -rqs 'bookworm-backports' /etc/apt/sourc
 	echo 'deb http://deb.debian.org/debian bookworm-backports main' >/etc/apt/sources.list.d/faultd-backports.list
 fi
 apt-get update -q
-# A server of Redis must not start by itself: the tests start their own.
+# Servers of Redis and nginx must not start by themselves: the tests start their own.
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
 	printf '#!/bin/sh\nexit 101\n' >"$policy"

@@ -37,16 +37,19 @@ finish_one() {
 
 build() { # build PACKAGE...
 	for package in "$@"; do
-		[ -e "$outputs/$package.built" ] && continue
+		[ -e "$outputs/${package//\//-}.built" ] && continue
 		CGO_ENABLED=0 go test -ldflags '-s -w' -c -o "bin/vm/$package.test" "./$package"
-		touch "$outputs/$package.built"
+		touch "$outputs/${package//\//-}.built"
 	done
 }
 
-# build_programs makes the target's program with each C library, dynamic and static.
+# build_programs makes the targets' programs with each C library, dynamic and static.
 build_programs() {
 	local out=bin/vm/programs source=bpf/testdata/work.c
 	mkdir -p "$out"
+	gcc -O1 -pthread -o "$out/calls-glibc" test/programs/testdata/calls.c
+	gcc -O1 -pthread -static -o "$out/calls-static" test/programs/testdata/calls.c
+	musl-gcc -O1 -pthread -static -o "$out/calls-musl" test/programs/testdata/calls.c
 	gcc -O1 -pthread -o "$out/work-glibc" "$source"
 	gcc -O1 -pthread -static -o "$out/work-static" "$source"
 	musl-gcc -O1 -pthread -o "$out/work-musl-dynamic" "$source"
@@ -103,6 +106,18 @@ stage_powercut() {
 			run="^$test\$"
 			start "$kernel $test" in_machine "$kernel" -persist "$outputs/$kernel-$test.disk" -reset-after 'faultd test: cut the power' -- daemon
 		done
+	done
+}
+
+# stage_programs hurts programs that people run, by the daemon as it is installed. Their files are on a disk.
+stage_programs() {
+	local kernel run=${RUN:-} files=() program
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o bin/faultd ./cmd/faultd
+	mkdir -p bin/vm/test
+	build test/programs
+	for program in "$root/bin/faultd" fio nginx redis-server sqlite3; do files+=(-file "$(command -v "$program")"); done
+	for kernel in "${kernels[@]}"; do
+		start "$kernel programs" in_machine "$kernel" -persist "$outputs/$kernel-programs.disk" -env TMPDIR=/persist "${files[@]}" -- test/programs
 	done
 }
 
