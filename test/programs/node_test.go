@@ -215,21 +215,6 @@ func reaches(hooked bool) bool {
 	return false
 }
 
-// counters are the fault's once no call is in flight: every match must have become something.
-func (f fault) counters() *v1.Counters {
-	f.t.Helper()
-	var c *v1.Counters
-	until(f.t, "every match became something", func() bool {
-		got, err := f.n.client.Get(context.Background(), connect.NewRequest(&v1.GetRequest{Id: f.GetId()}))
-		if err != nil {
-			f.t.Fatal(err)
-		}
-		c = got.Msg.GetFault().GetCounters()
-		return c.GetMatched() == c.GetInjected()+c.GetNotApplied()+c.GetSpared()
-	})
-	return c
-}
-
 // end stops the fault, if it runs, and gives how it ended.
 func (f fault) end() *v1.Fault {
 	f.t.Helper()

@@ -121,8 +121,9 @@ func (s *store) start(t *testing.T) {
 	s.server = s.n.serve(t, s.where, program(t, "redis-server"), "--port", port, "--bind", "127.0.0.1", "--dir", s.dir, "--save", "",
 		"--appendonly", "yes", "--appendfsync", s.fsync, "--auto-aof-rewrite-percentage", "0")
 	s.says("Ready to accept connections")
-	s.Client = redis.NewClient(&redis.Options{Addr: "127.0.0.1:" + port, MaxRetries: -1, ReadTimeout: patience, WriteTimeout: patience})
-	t.Cleanup(func() { s.Client.Close() })
+	client := redis.NewClient(&redis.Options{Addr: "127.0.0.1:" + port, MaxRetries: -1, ReadTimeout: patience, WriteTimeout: patience})
+	t.Cleanup(func() { client.Close() })
+	s.Client = client
 }
 
 // restart kills it and starts it again.
