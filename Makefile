@@ -18,6 +18,8 @@ export VM_PACKAGES := daemon bpf guard faults
 # Hardly anything in these differs from kernel to kernel: they run on the oldest and the newest.
 export VM_EDGE_PACKAGES := cgroup undo
 export VM_EDGES := 6.1 7.3
+# Programs that people run: where most mechanisms are, and where only security hooks are. KERNEL=7.3 and 6.12 work too.
+export VM_PROGRAM_KERNELS := 6.12-ei 6.1
 # Kernels on which delays work without LSM too, by task work and by clones.
 export VM_WITHOUT_LSM := 7.3 6.12-ei
 export KERNEL RUN

@@ -3,6 +3,7 @@
 # there is one for each processor at a time; what a job prints comes as a whole, at its end. Its environment:
 #   VM_KERNELS VM_PACKAGES       the kernels, and the packages that are tested on each, the one that takes longest first
 #   VM_EDGES VM_EDGE_PACKAGES    the oldest and the newest kernel, and the packages of which these two tell enough
+#   VM_PROGRAM_KERNELS           the kernels on which programs that people run are hurt
 #   VM_WITHOUT_LSM               the kernels on which delays work without LSM too
 #   KERNEL RUN                   only this kernel, only these tests; "" for all
 set -euo pipefail
@@ -117,6 +118,7 @@ stage_programs() {
 	build test/programs
 	for program in "$root/bin/faultd" fio nginx redis-server sqlite3; do files+=(-file "$(command -v "$program")"); done
 	for kernel in "${kernels[@]}"; do
+		[[ -n ${KERNEL:-} || " $VM_PROGRAM_KERNELS " == *" $kernel "* ]] || continue
 		start "$kernel programs" in_machine "$kernel" -persist "$outputs/$kernel-programs.disk" -env TMPDIR=/persist "${files[@]}" -- test/programs
 	done
 }
