@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"strings"
 	"sync"
 	"time"
 
@@ -184,8 +185,23 @@ func (k *Kernel) load(spec *ebpf.CollectionSpec) (*ebpf.Collection, error) {
 			replacements[name] = m
 		}
 	}
-	return ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: maps.Clone(replacements), Cache: k.types})
+	c, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: maps.Clone(replacements), Cache: k.types})
+	if err != nil {
+		return nil, loadError{err}
+	}
+	return c, nil
 }
+
+// loadError is the library's error without its advice: the lock limit was lifted, and is not the reason.
+type loadError struct{ error }
+
+// Error implements error.
+func (e loadError) Error() string {
+	return strings.ReplaceAll(e.error.Error(), " (MEMLOCK may be too low, consider rlimit.RemoveMemlock)", "")
+}
+
+// Unwrap gives the library's.
+func (e loadError) Unwrap() error { return e.error }
 
 // checkABI refuses an object that was built for other structs than the ones here.
 func checkABI(spec *ebpf.CollectionSpec) error {

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 )
 
 // TestOlderObjectIsRefused: an object and the Go side agree on every struct, or do not work together.
@@ -76,5 +77,14 @@ func TestReleaseIsTriedAgain(t *testing.T) {
 	}
 	if closed["first"] != 1 || closed["second"] != 1 || closed["third"] != 1 || len(k.shared) != 0 || len(in.releases) != 0 {
 		t.Errorf("closed %v, shared %v, kept %d", closed, k.shared, len(in.releases))
+	}
+}
+
+// TestLoadErrorGivesNoAdvice: what the kernel does not permit has nothing to do with a limit on locked memory.
+func TestLoadErrorGivesNoAdvice(t *testing.T) {
+	library := fmt.Errorf("load program: %w (MEMLOCK may be too low, consider rlimit.RemoveMemlock)", unix.EPERM)
+	err := loadError{library}
+	if got := err.Error(); got != "load program: operation not permitted" || !errors.Is(err, unix.EPERM) {
+		t.Errorf("got %q", got)
 	}
 }
