@@ -97,6 +97,7 @@ func openKernel(t *testing.T) *Kernel {
 	t.Helper()
 	requireRoot(t)
 	dir := filepath.Join("/sys/fs/bpf", fmt.Sprintf("faultd-test-%d-%d", os.Getpid(), time.Now().UnixNano()))
+	cgrouptest.Keep(t, dir)
 	k, err := Open(Options{PinDir: dir})
 	if err != nil {
 		t.Fatal(err)
@@ -129,6 +130,7 @@ func newTarget(t *testing.T, parents ...Target) Target {
 	if err != nil {
 		t.Fatal(err)
 	}
+	cgrouptest.Keep(t, dir)
 	t.Cleanup(func() {
 		if err := os.Remove(dir); err != nil {
 			t.Error(err)

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"faultd/test/cgrouptest"
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
@@ -81,6 +82,7 @@ func pinHome(t *testing.T) string {
 	t.Helper()
 	requireRoot(t)
 	dir := fmt.Sprintf("/sys/fs/bpf/faultd-test-%d-%d", os.Getpid(), time.Now().UnixNano())
+	cgrouptest.Keep(t, dir)
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -115,6 +117,7 @@ func TestResidueNamesALink(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	cgrouptest.Keep(t, dir)
 	defer os.Remove(dir)
 	cgroup, err := os.Open(dir)
 	if err != nil {

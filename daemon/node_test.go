@@ -155,6 +155,7 @@ func startNodeIn(t *testing.T, dir, config string) *node {
 		}
 	}
 	n := &node{t: t, dir: dir, tree: tree}
+	cgrouptest.Keep(t, pinDir(dir))
 	t.Cleanup(func() {
 		n.end(syscall.SIGTERM)
 		n.noResidue()
@@ -180,6 +181,7 @@ func (n *node) start() {
 	if err != nil {
 		n.t.Fatal(err)
 	}
+	cgrouptest.KeepProcess(n.t, n.cmd.Process.Pid, n.dir)
 	if line, err := io.ReadAll(io.LimitReader(out, 6)); err != nil || string(line) != "ready\n" {
 		n.t.Fatalf("the daemon said %q, %v", line, err)
 	}

@@ -18,6 +18,7 @@ func TestGuardThatDoesNotStart(t *testing.T) {
 	onlyOnHost(t)
 	cgrouptest.RequireRoot(t)
 	n := &node{t: t, dir: t.TempDir()}
+	cgrouptest.Keep(t, pinDir(n.dir))
 	_, err := daemon.New(daemon.Options{
 		Socket: n.socket(), StateDir: stateDir(n.dir), PinDir: pinDir(n.dir), Lease: testLease, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 		StartGuard: func(context.Context, *bpf.Kernel, string, string) (daemon.Guard, error) {

@@ -26,6 +26,7 @@ func (idleHandle) Close() error           { return nil }
 func TestKillGoesBeforeALapse(t *testing.T) {
 	cgrouptest.RequireRoot(t)
 	pins := filepath.Join("/sys/fs/bpf", "faultd-test-tend-"+newID())
+	cgrouptest.Keep(t, pins)
 	kernel, err := bpf.Open(bpf.Options{PinDir: pins})
 	if err != nil {
 		t.Fatal(err)

@@ -16,6 +16,7 @@ import (
 
 	"faultd/bpf"
 	"faultd/test/cgrouptest"
+	"faultd/test/kerneltest"
 	"faultd/test/vm/guest"
 )
 
@@ -150,7 +151,7 @@ func TestPresets(t *testing.T) {
 		t.Run(preset, func(t *testing.T) {
 			h, target := cgrouptest.New(t)
 			_, sibling := cgrouptest.New(t)
-			env := Env{Kernel: openKernel(t), Cgroups: h, CanSleep: func() error { return nil }}
+			env := Env{Kernel: kerneltest.Open(t), Cgroups: h, CanSleep: func() error { return nil }}
 			dir := t.TempDir()
 			work := func(in string) (string, int64) {
 				t.Helper()
@@ -219,21 +220,4 @@ func workIn(t *testing.T, cgroupDir, dir string) (string, int64) {
 		t.Fatal(err)
 	}
 	return result, st.Size()
-}
-
-func openKernel(t *testing.T) *bpf.Kernel {
-	t.Helper()
-	dir := fmt.Sprintf("/sys/fs/bpf/faultd-test-%d-%d", os.Getpid(), time.Now().UnixNano())
-	k, err := bpf.Open(bpf.Options{PinDir: dir})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := errors.Join(k.Close(), bpf.RemoveSwitch(dir)); err != nil {
-			t.Error(err)
-		}
-	})
-	k.Switch().Arm()
-	k.RenewLease(time.Hour)
-	return k
 }

@@ -8,6 +8,7 @@ import (
 	"faultd/bpf"
 	"faultd/guard"
 
+	"faultd/test/kerneltest"
 	"golang.org/x/sys/unix"
 )
 
@@ -30,7 +31,7 @@ func TestFreed(t *testing.T) {
 		"rule closed":    func(s sleep) error { return s.in.Close() },
 	} {
 		early(t, name, func(t *testing.T) bpf.Counters {
-			k := openKernel(t)
+			k := kerneltest.Open(t, disabled()...)
 			g := startGuard(t, k, "", "")
 			target := newTarget(t)
 			in := install(t, k, target, "socket", 5*time.Second)
@@ -73,7 +74,7 @@ func early(t *testing.T, name string, test func(*testing.T) bpf.Counters) {
 
 // TestDeadlineEndsSleep: a rule that is over does no harm any more, not by a sleep that it began.
 func TestDeadlineEndsSleep(t *testing.T) {
-	k := openKernel(t)
+	k := kerneltest.Open(t, disabled()...)
 	startGuard(t, k, "", "")
 	target := newTarget(t)
 	rule := bpf.Rule{Action: bpf.ActionDelay, Percent: 100, Delay: 5 * time.Second, Until: time.Now().Add(time.Minute), Calls: []int{callNumber(t, "socket")}}
@@ -95,7 +96,7 @@ func TestDeadlineEndsSleep(t *testing.T) {
 func TestKilledWhileAsleep(t *testing.T) {
 	for name, stopGuard := range map[string]bool{"guard lives": false, "guard stopped": true} {
 		early(t, name, func(t *testing.T) bpf.Counters {
-			k := openKernel(t)
+			k := kerneltest.Open(t, disabled()...)
 			g := startGuard(t, k, "", "")
 			target := newTarget(t)
 			in := install(t, k, target, "socket", 5*time.Second)

@@ -17,6 +17,7 @@ import (
 	"faultd/test/cgrouptest"
 	"faultd/undo"
 
+	"faultd/test/kerneltest"
 	"golang.org/x/sys/unix"
 )
 
@@ -134,7 +135,7 @@ func leaveFile(dir string) error {
 func TestBrokenGuardIsReplaced(t *testing.T) {
 	for name, signal := range map[string]unix.Signal{"killed": unix.SIGKILL, "stopped": unix.SIGSTOP} {
 		t.Run(name, func(t *testing.T) {
-			k := openKernel(t)
+			k := kerneltest.Open(t, disabled()...)
 			own := filepath.Join(cgroupRoot(), fmt.Sprintf("faultd-guard-test-own-%d", os.Getpid()))
 			g := startGuard(t, k, "", own)
 			ctx, cancel := context.WithCancel(t.Context())

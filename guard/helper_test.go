@@ -86,24 +86,6 @@ func callMany(args []string) error {
 	return nil
 }
 
-func openKernel(t *testing.T) *bpf.Kernel {
-	t.Helper()
-	cgrouptest.RequireRoot(t)
-	dir := filepath.Join("/sys/fs/bpf", fmt.Sprintf("faultd-guard-test-%d-%d", os.Getpid(), time.Now().UnixNano()))
-	k, err := bpf.Open(bpf.Options{PinDir: dir, DisableMechanisms: disabled()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := errors.Join(k.Close(), bpf.RemoveSwitch(dir)); err != nil {
-			t.Error(err)
-		}
-	})
-	k.Switch().Arm()
-	k.RenewLease(time.Hour) // longer than any test
-	return k
-}
-
 // disabled lets a run choose a column of the table of mechanisms.
 func disabled() []string { return strings.Fields(os.Getenv("FAULTD_TEST_DISABLE")) }
 
@@ -120,6 +102,7 @@ func newTarget(t *testing.T) bpf.Target {
 	if err != nil {
 		t.Fatal(err)
 	}
+	cgrouptest.Keep(t, dir)
 	t.Cleanup(func() {
 		if err := os.Remove(dir); err != nil {
 			t.Error(err)

@@ -9,10 +9,11 @@ import (
 	"time"
 
 	"faultd/bpf"
+	"faultd/test/kerneltest"
 )
 
 func TestDelaysTheTargetOnly(t *testing.T) {
-	k := openKernel(t)
+	k := kerneltest.Open(t, disabled()...)
 	startGuard(t, k, "", "")
 	target, sibling := newTarget(t), newTarget(t)
 	in := install(t, k, target, "socket", 20*time.Millisecond)
@@ -35,7 +36,7 @@ func TestDelaysTheTargetOnly(t *testing.T) {
 
 func TestManySleepAtOnce(t *testing.T) {
 	threads := 64
-	k := openKernel(t)
+	k := kerneltest.Open(t, disabled()...)
 	if m, err := k.CallMechanisms(bpf.Calls{Named: []string{"socket"}}, bpf.Rule{Action: bpf.ActionDelay, Delay: time.Second}); err == nil && m[0] == bpf.MechanismClones {
 		threads = 16 // one per clone, when all are on one CPU
 	}
@@ -73,7 +74,7 @@ func manySleep(t *testing.T, k *bpf.Kernel, threads int, delay time.Duration) (m
 
 // TestHandledSignalsDoNotWake has Go's runtime send signals to the sleeping thread.
 func TestHandledSignalsDoNotWake(t *testing.T) {
-	k := openKernel(t)
+	k := kerneltest.Open(t, disabled()...)
 	startGuard(t, k, "", "")
 	target := newTarget(t)
 	in := install(t, k, target, "socket", 50*time.Millisecond)
@@ -85,7 +86,7 @@ func TestHandledSignalsDoNotWake(t *testing.T) {
 
 // TestUpdateGoesOnHurting changes dice and delay of a rule in use; its counters go on.
 func TestUpdateGoesOnHurting(t *testing.T) {
-	k := openKernel(t)
+	k := kerneltest.Open(t, disabled()...)
 	startGuard(t, k, "", "")
 	target := newTarget(t)
 	in := install(t, k, target, "socket", time.Millisecond)
@@ -108,7 +109,7 @@ func TestUpdateGoesOnHurting(t *testing.T) {
 
 // TestSeedRepeatsDice: the same seed gives match n the same answer.
 func TestSeedRepeatsDice(t *testing.T) {
-	k := openKernel(t)
+	k := kerneltest.Open(t, disabled()...)
 	startGuard(t, k, "", "")
 	seed := uint64(7)
 	var runs []uint64
@@ -134,7 +135,7 @@ func TestSeedRepeatsDice(t *testing.T) {
 
 // TestNobodyHolds counts delays that are not applied.
 func TestNobodyHolds(t *testing.T) {
-	k := openKernel(t)
+	k := kerneltest.Open(t, disabled()...)
 	target := newTarget(t)
 	if err := k.SleepReady(); err == nil {
 		t.Error("ready without a guard")
@@ -148,7 +149,7 @@ func TestNobodyHolds(t *testing.T) {
 
 // TestTwoRulesAddUp has one thread sleep for two rules.
 func TestTwoRulesAddUp(t *testing.T) {
-	k := openKernel(t)
+	k := kerneltest.Open(t, disabled()...)
 	startGuard(t, k, "", "")
 	target := newTarget(t)
 	first := install(t, k, target, "socket", 10*time.Millisecond)
@@ -167,7 +168,7 @@ func TestForkAndExec(t *testing.T) {
 			if _, ok := bpf.SyscallNumber(call); !ok {
 				t.Skipf("no %s on this machine", call)
 			}
-			k := openKernel(t)
+			k := kerneltest.Open(t, disabled()...)
 			startGuard(t, k, "", "")
 			target := newTarget(t)
 			in := install(t, k, target, call, 20*time.Millisecond)

@@ -46,6 +46,7 @@ func New(tb testing.TB) (*cgroup.Hierarchy, cgroup.Target) {
 		tb.Fatal(err)
 	}
 	t := Child(tb, h, root, "faultd-test-"+strings.ToLower(rand.Text()[:10]))
+	Keep(tb, h.Dir(t))
 	tb.Cleanup(func() { remove(tb, h, t) })
 	return h, t
 }

@@ -91,6 +91,7 @@ func (n *node) keepLoaded() {
 func newNode(t *testing.T) *node {
 	t.Helper()
 	n := &node{t: t, dir: t.TempDir()}
+	cgrouptest.Keep(t, n.pins())
 	n.tree, n.target = cgrouptest.New(t)
 	_, n.spared = cgrouptest.New(t)
 	n.client = api.NewClient(n.socket())
@@ -99,6 +100,7 @@ func newNode(t *testing.T) *node {
 	if err := n.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	cgrouptest.KeepProcess(t, n.cmd.Process.Pid, n.dir)
 	t.Cleanup(n.end)
 	until(t, "the daemon answers", func() bool {
 		_, err := n.client.List(context.Background(), connect.NewRequest(&v1.ListRequest{}))

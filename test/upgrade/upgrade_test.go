@@ -109,6 +109,7 @@ type node struct {
 func newNode(t *testing.T) *node {
 	t.Helper()
 	n := &node{t: t, dir: t.TempDir()}
+	cgrouptest.Keep(t, n.pins())
 	n.tree, n.target = cgrouptest.New(t)
 	_, n.sibling = cgrouptest.New(t)
 	n.client = api.NewClient(n.socket())
@@ -198,6 +199,7 @@ func (n *node) start() {
 	if err := n.cmd.Start(); err != nil {
 		n.t.Fatal(err)
 	}
+	cgrouptest.KeepProcess(n.t, n.cmd.Process.Pid, n.dir)
 	n.until("the daemon answers", func() bool {
 		_, err := n.client.List(context.Background(), connect.NewRequest(&v1.ListRequest{}))
 		return err == nil
