@@ -5,7 +5,7 @@ import "math"
 // blockQuestion is asked before each request to a block device.
 func blockQuestion() question {
 	return question{
-		function: "should_fail_bio", program: "faultd_block", load: loadBlock, values: blockValues,
+		function: "should_fail_bio", program: "faultd_block", object: "block", load: loadBlock, values: blockValues,
 		option: "Linux 4.16 or newer has it, unless its compiler has put it into its only caller",
 	}
 }

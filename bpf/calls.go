@@ -48,7 +48,7 @@ func CallNumbers(calls []string) ([]int, error) {
 
 // Groups are names for calls that users think of as one thing. Where a call has the same name, the group is meant.
 func Groups() map[string][]string {
-	return map[string][]string{
+	groups := map[string][]string{
 		"open":     {"open", "openat", "openat2", "creat"},
 		"read":     {"read", "pread64", "readv", "preadv", "preadv2"},
 		"write":    {"write", "pwrite64", "writev", "pwritev", "pwritev2"},
@@ -64,15 +64,16 @@ func Groups() map[string][]string {
 		"send":     {"sendto", "sendmsg", "sendmmsg"},
 		"receive":  {"recvfrom", "recvmsg", "recvmmsg"},
 		"poll":     {"poll", "ppoll", "select", "pselect6", "epoll_wait", "epoll_pwait", "epoll_pwait2"},
-		"network":  {"socket", "connect", "bind", "listen", "accept", "accept4", "sendto", "sendmsg", "sendmmsg", "recvfrom", "recvmsg", "recvmmsg", "shutdown"},
 		"memory":   {"mmap", "mremap", "mprotect", "madvise", "mlock", "mlock2"},
 		"fork":     {"fork", "vfork", "clone", "clone3"},
 		"exec":     {"execve", "execveat"},
-		"all-file": {"open", "openat", "openat2", "creat", "read", "pread64", "readv", "preadv", "preadv2", "write", "pwrite64", "writev", "pwritev", "pwritev2",
-			"fsync", "fdatasync", "sync_file_range", "syncfs", "stat", "lstat", "fstat", "newfstatat", "statx", "unlink", "unlinkat", "rmdir",
-			"rename", "renameat", "renameat2", "mkdir", "mkdirat", "truncate", "ftruncate", "fallocate", "link", "linkat", "symlink", "symlinkat",
-			"chmod", "fchmod", "fchmodat", "chown", "fchown", "fchownat", "lchown", "utimensat", "sendfile", "copy_file_range", "splice"},
 	}
+	groups["network"] = slices.Concat([]string{"socket", "bind", "listen", "shutdown"}, groups["connect"], groups["accept"], groups["send"], groups["receive"])
+	groups["all-file"] = slices.Concat(groups["open"], groups["read"], groups["write"], groups["stat"], groups["unlink"], groups["rename"], groups["mkdir"], groups["truncate"],
+		// Of fsync all but msync, which is about memory.
+		[]string{"fsync", "fdatasync", "sync_file_range", "syncfs", "link", "linkat", "symlink", "symlinkat", "chmod", "fchmod", "fchmodat",
+			"chown", "fchown", "fchownat", "lchown", "utimensat", "sendfile", "copy_file_range", "splice"})
+	return groups
 }
 
 // ExpandCalls replaces the groups by the calls that this machine has of them. A name after "=" is the call of this name and

@@ -100,12 +100,6 @@ func (r Rule) hook(m SyscallMechanism) Hook {
 	return HookResult
 }
 
-// attachError says that a mechanism does not work here; any other error has nothing to do with mechanisms.
-type attachError struct{ error }
-
-// Unwrap gives what went wrong.
-func (e attachError) Unwrap() error { return e.error }
-
 // precheck finds what attaching would not.
 func (k *Kernel) precheck(m SyscallMechanism, call string, r Rule) error {
 	if k.disabled[string(m)] {

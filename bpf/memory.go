@@ -12,10 +12,10 @@ const MaxOrder = 63
 
 func memoryQuestions(wanted Requests) (questions []question) {
 	if wanted&RequestSlab != 0 {
-		questions = append(questions, question{"should_failslab", "faultd_slab", loadMemory, memoryValues, "since 6.11 only with CONFIG_FAILSLAB"})
+		questions = append(questions, question{"should_failslab", "faultd_slab", "memory", loadMemory, memoryValues, "since 6.11 only with CONFIG_FAILSLAB"})
 	}
 	if wanted&RequestPage != 0 {
-		questions = append(questions, question{"should_fail_alloc_page", "faultd_page", loadMemory, memoryValues, "since 6.11 only with CONFIG_FAIL_PAGE_ALLOC"})
+		questions = append(questions, question{"should_fail_alloc_page", "faultd_page", "memory", loadMemory, memoryValues, "since 6.11 only with CONFIG_FAIL_PAGE_ALLOC"})
 	}
 	return questions
 }

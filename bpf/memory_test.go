@@ -240,11 +240,11 @@ func TestMemoryProgramIsVerified(t *testing.T) {
 	q.function = "page_pool_alloc_pages"
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	s, err := k.openQuestion(q)
+	attached, err := k.answer([]question{q})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Close(); err != nil {
+	if err := attached.Close(); err != nil {
 		t.Error(err)
 	}
 }

@@ -94,21 +94,31 @@ func (p plan) mechanisms() (m Mechanisms) {
 	return m
 }
 
-// choose goes through the mechanisms, best first, to the first that can be attached to a call, and attaches it.
+// choose attaches the first mechanism that can be attached to a call.
 func (k *Kernel) choose(t Target, call string, r Rule) (SyscallMechanism, closerFunc, error) {
+	m, release, err := firstOf(mechanismsFor(r.Action), func(m SyscallMechanism) (io.Closer, error) {
+		if err := k.precheck(m, call, r); err != nil {
+			return nil, err
+		}
+		return k.attachPart(t, r.part(m, call), r)
+	})
+	if err != nil {
+		return "", nil, fmt.Errorf("%s: %w: %w", call, ErrNotSupported, err)
+	}
+	return m, release, nil
+}
+
+// firstOf goes through mechanisms, best first, to the first that attach can attach. If none can, the error says why not, one by one.
+func firstOf(mechanisms Mechanisms, attach func(SyscallMechanism) (io.Closer, error)) (SyscallMechanism, closerFunc, error) {
 	var reasons []string
-	for _, m := range mechanismsFor(r.Action) {
-		err := k.precheck(m, call, r)
+	for _, m := range mechanisms {
+		attached, err := attach(m)
 		if err == nil {
-			attached, attachErr := k.attachPart(t, r.part(m, call), r)
-			if attachErr == nil {
-				return m, attached.Close, nil
-			}
-			err = attachErr
+			return m, attached.Close, nil
 		}
 		reasons = append(reasons, fmt.Sprintf("%s: %v", m, err))
 	}
-	return "", nil, fmt.Errorf("%s: %w: %s", call, ErrNotSupported, strings.Join(reasons, "; "))
+	return "", nil, errors.New(strings.Join(reasons, "; "))
 }
 
 // part is what a mechanism serves of calls.
@@ -130,10 +140,10 @@ func (k *Kernel) attachPart(t Target, p part, r Rule) (io.Closer, error) {
 	return k.attachSyscall(t, p.mechanism, p.calls)
 }
 
-// keys are the shared attachments that the part needs.
-func (p part) keys(t Target, r Rule) []string {
+// keysOf are the shared attachments that a part needs.
+func (k *Kernel) keysOf(p part, t Target, r Rule) []string {
 	if r.byHook(p.mechanism) {
-		return hookKeys(p.mechanism, p.ops)
+		return k.hookKeys(p.mechanism, p.ops)
 	}
 	return attachKeys(t, p.mechanism, p.calls)
 }
@@ -239,23 +249,10 @@ func (k *Kernel) installPart(t Target, p part, r Rule) (*Installed, error) {
 		number, _ := SyscallNumber(call)
 		r.Calls = append(r.Calls, number)
 	}
-	var missed *misses
 	// Processes may have mapped code after it was looked at, and before there was a rule to be told for.
 	rest := func() ([]func() error, error) { return nil, k.followMappings(t, p.mechanism, p.calls) }
-	in, err := k.install(r.hook(p.mechanism), t, r, func() ([]func() error, error) {
+	return k.installCounted(r.hook(p.mechanism), t, r, func() (io.Closer, []string, error) {
 		attached, err := k.attachPart(t, p, r)
-		if err != nil {
-			return nil, err
-		}
-		missed = k.missesSince(p.keys(t, r))
-		return []func() error{func() error {
-			missed.finish()
-			return attached.Close()
-		}}, nil
+		return attached, k.keysOf(p, t, r), err
 	}, rest)
-	if err != nil {
-		return nil, err
-	}
-	in.missed = missed
-	return in, nil
 }

@@ -28,12 +28,7 @@ func (k *Kernel) openFmodRet(call string, s *syscallPrograms) error {
 	if err != nil {
 		return err
 	}
-	l, err := link.AttachTracing(link.TracingOptions{Program: c.Programs["faultd_fmod"]})
-	if err != nil {
-		return fmt.Errorf("attach to %s: %w", entryPoint(call), err)
-	}
-	s.links = append(s.links, l)
-	return nil
+	return s.trace(c.Programs["faultd_fmod"], entryPoint(call))
 }
 
 // openOverride puts a kprobe on a call's function.

@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 )
 
@@ -104,19 +103,16 @@ func hooksOf(ops Ops) (hooks []securityHook) {
 
 // chooseHooks attaches what ops need by the first mechanism that can.
 func (k *Kernel) chooseHooks(ops Ops) (SyscallMechanism, closerFunc, error) {
-	var reasons []string
-	for _, m := range hookMechanisms() {
-		err := k.precheckHooks(m)
-		if err == nil {
-			attached, attachErr := k.attachHooks(m, ops)
-			if attachErr == nil {
-				return m, attached.Close, nil
-			}
-			err = attachErr
+	m, release, err := firstOf(hookMechanisms(), func(m SyscallMechanism) (io.Closer, error) {
+		if err := k.precheckHooks(m); err != nil {
+			return nil, err
 		}
-		reasons = append(reasons, fmt.Sprintf("%s: %v", m, err))
+		return k.attachHooks(m, ops)
+	})
+	if err != nil {
+		return "", nil, fmt.Errorf("%w: security hooks: %w. What would work: a kernel with CONFIG_BPF_LSM, and bpf among the active LSMs", ErrNotSupported, err)
 	}
-	return "", nil, fmt.Errorf("%w: security hooks: %s. What would work: a kernel with CONFIG_BPF_LSM, and bpf among the active LSMs", ErrNotSupported, strings.Join(reasons, "; "))
+	return m, release, nil
 }
 
 // hookMechanisms are the ways to fail security hooks, best first: LSM programs are never skipped.
@@ -134,44 +130,28 @@ func (k *Kernel) precheckHooks(m SyscallMechanism) error {
 
 func hookKey(m SyscallMechanism, hook string) string { return "hook/" + string(m) + "/" + hook }
 
-func hookKeys(m SyscallMechanism, ops Ops) (keys []string) {
+// hookKeys are the shared attachments of the hooks of ops that this kernel has.
+func (k *Kernel) hookKeys(m SyscallMechanism, ops Ops) (keys []string) {
 	for _, h := range hooksOf(ops) {
-		keys = append(keys, hookKey(m, h.name))
+		if h.since == "" || k.hasHook(h.name) {
+			keys = append(keys, hookKey(m, h.name))
+		}
 	}
 	return keys
 }
 
-// attachHooks attaches the hooks of ops, or shares those that are attached; if that fails, with an attachError. Call with
-// k.mu held; so must be the Close of the result.
+// attachHooks is attachAll of the hooks of ops.
 func (k *Kernel) attachHooks(m SyscallMechanism, ops Ops) (io.Closer, error) {
-	var releases closers
-	for _, h := range hooksOf(ops) {
-		if h.since != "" && !k.hasHook(h.name) {
-			continue
-		}
-		release, err := k.acquire(hookKey(m, h.name), func() (io.Closer, error) {
-			s := &syscallPrograms{}
-			if err := k.openHook(m, h.name, s); err != nil {
-				return nil, errors.Join(err, s.Close())
-			}
-			return s, nil
-		})
-		if err != nil {
-			return nil, errors.Join(attachError{err}, releases.Close())
-		}
-		releases = append(releases, closerFunc(release))
-	}
-	return releases, nil
+	prefix := hookKey(m, "")
+	return k.attachAll(k.hookKeys(m, ops), func(key string, s *syscallPrograms) error {
+		return k.openHook(m, strings.TrimPrefix(key, prefix), s)
+	})
 }
 
 // hasHook looks for the type of a hook's function.
 func (k *Kernel) hasHook(hook string) bool {
-	kernel, err := k.types.Kernel()
-	if err != nil {
-		return false
-	}
-	var f *btf.Func
-	return kernel.TypeByName("security_"+hook, &f) == nil
+	found, err := k.hasFunction("security_" + hook)
+	return found && err == nil
 }
 
 func (k *Kernel) openHook(m SyscallMechanism, hook string, s *syscallPrograms) error {

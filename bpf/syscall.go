@@ -4,86 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync"
+	"strings"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 )
 
 // sleeperClones is how many threads can sleep per CPU and call with MechanismClones. A function takes 38 programs.
 const sleeperClones = 16
-
-// syscallPrograms is what is attached for one call, or for one security hook.
-type syscallPrograms struct {
-	links    closers
-	programs []*ebpf.Program
-	owned    []*ebpf.Collection
-	sites    *callSites // of MechanismUprobe
-}
-
-func (s *syscallPrograms) Close() error {
-	err := s.links.Close()
-	for _, c := range s.owned {
-		c.Close()
-	}
-	return err
-}
-
-// missed is how often the kernel skipped the programs because their CPU was in one already, and what did not come by them.
-func (s *syscallPrograms) missed() (sum uint64) {
-	sum = s.sites.missed()
-	for _, p := range s.programs {
-		if stats, err := p.Stats(); err == nil {
-			sum += stats.RecursionMisses
-		}
-	}
-	return sum
-}
-
-// misses counts how often the kernel skipped programs since a rule began; for any thread, as the kernel knows no target.
-type misses struct {
-	mu     sync.Mutex
-	used   []*syscallPrograms
-	before uint64
-	last   uint64
-}
-
-func (k *Kernel) missesSince(keys []string) *misses {
-	var n misses
-	for _, key := range keys {
-		if a := k.shared[key]; a != nil {
-			n.used = append(n.used, a.closer.(*syscallPrograms))
-		}
-	}
-	n.before = n.sum()
-	return &n
-}
-
-func (n *misses) sum() (sum uint64) {
-	for _, s := range n.used {
-		sum += s.missed()
-	}
-	return sum
-}
-
-// count is how many there were; after finish, how many there were by then.
-func (n *misses) count() uint64 {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.used != nil {
-		n.last = n.sum() - n.before
-	}
-	return n.last
-}
-
-// finish counts for the last time: the programs are about to be closed.
-func (n *misses) finish() {
-	n.count()
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.used = nil
-}
 
 func attachKey(m SyscallMechanism, point string) string { return "syscall/" + string(m) + "/" + point }
 
@@ -106,26 +34,12 @@ func attachKeys(t Target, m SyscallMechanism, calls []string) (keys []string) {
 	return keys
 }
 
-// attachSyscall attaches a mechanism's programs to the calls, or shares those that are attached; if that fails, with an
-// attachError. Call with k.mu held; so must be the Close of the result.
+// attachSyscall is attachAll of a mechanism's programs for the calls.
 func (k *Kernel) attachSyscall(t Target, m SyscallMechanism, calls []string) (io.Closer, error) {
-	var releases closers
-	prefix := len(attachKey(m, ""))
-	for _, key := range attachKeys(t, m, calls) {
-		point := key[prefix:]
-		release, err := k.acquire(key, func() (io.Closer, error) {
-			s := &syscallPrograms{}
-			if err := k.openMechanism(t, m, point, s); err != nil {
-				return nil, errors.Join(err, s.Close())
-			}
-			return s, nil
-		})
-		if err != nil {
-			return nil, errors.Join(attachError{err}, releases.Close())
-		}
-		releases = append(releases, closerFunc(release))
-	}
-	return releases, nil
+	prefix := attachKey(m, "")
+	return k.attachAll(attachKeys(t, m, calls), func(key string, s *syscallPrograms) error {
+		return k.openMechanism(t, m, strings.TrimPrefix(key, prefix), s)
+	})
 }
 
 func (k *Kernel) openMechanism(t Target, m SyscallMechanism, point string, s *syscallPrograms) error {
@@ -146,24 +60,6 @@ func (k *Kernel) openMechanism(t Target, m SyscallMechanism, point string, s *sy
 		return k.openUprobe(t, point, s)
 	}
 	return fmt.Errorf("mechanism %q: there is none of this name", m)
-}
-
-// own loads a spec for these programs alone.
-func (k *Kernel) own(spec *ebpf.CollectionSpec, s *syscallPrograms) (*ebpf.Collection, error) {
-	c, err := k.load(spec)
-	if err != nil {
-		return nil, fmt.Errorf("load the programs: %w", err)
-	}
-	s.take(c)
-	return c, nil
-}
-
-// take makes loaded programs the call's own.
-func (s *syscallPrograms) take(c *ebpf.Collection) {
-	s.owned = append(s.owned, c)
-	for _, p := range c.Programs {
-		s.programs = append(s.programs, p)
-	}
 }
 
 // openTaskWork attaches to the call's function if the kernel lets it, else to the tracepoint.
@@ -188,16 +84,10 @@ const hookFexit = "fexit"
 
 // taskWorkSuffix tells the programs for the name that this kernel's function has; the others would not load.
 func (k *Kernel) taskWorkSuffix() (string, error) {
-	kernel, err := k.types.Kernel()
-	if err != nil {
-		return "", fmt.Errorf("read the kernel's types: %w", err)
-	}
-	var f *btf.Func
-	if kernel.TypeByName("bpf_task_work_schedule_resume", &f) == nil {
-		return "", nil
-	}
-	if kernel.TypeByName("bpf_task_work_schedule_resume_impl", &f) == nil {
-		return "_impl", nil
+	for _, suffix := range []string{"", "_impl"} {
+		if found, err := k.hasFunction("bpf_task_work_schedule_resume" + suffix); found || err != nil {
+			return suffix, err
+		}
 	}
 	return "", errors.New("the kernel has no bpf_task_work_schedule_resume (Linux 6.18)")
 }
@@ -217,13 +107,11 @@ func (k *Kernel) openFexit(program, call string, s *syscallPrograms) error {
 	if err != nil {
 		return fmt.Errorf("load the program: %w", err)
 	}
-	l, err := link.AttachTracing(link.TracingOptions{Program: c.Programs[program]})
-	if err != nil {
+	if err := s.trace(c.Programs[program], entryPoint(call)); err != nil {
 		c.Close()
-		return fmt.Errorf("attach to %s: %w", entryPoint(call), err)
+		return err
 	}
 	s.take(c)
-	s.links = append(s.links, l)
 	return nil
 }
 
@@ -302,11 +190,9 @@ func (k *Kernel) openClones(call string, s *syscallPrograms) error {
 	// A sleeper that is skipped leaves the call to the next one; only a decider that is skipped misses a call.
 	s.programs = []*ebpf.Program{c.Programs["faultd_decide"]}
 	for _, name := range append(order, "faultd_decide") {
-		l, err := link.AttachTracing(link.TracingOptions{Program: c.Programs[name]})
-		if err != nil {
-			return fmt.Errorf("attach to %s: %w", entryPoint(call), err)
+		if err := s.trace(c.Programs[name], entryPoint(call)); err != nil {
+			return err
 		}
-		s.links = append(s.links, l)
 	}
 	return nil
 }
@@ -314,21 +200,12 @@ func (k *Kernel) openClones(call string, s *syscallPrograms) error {
 // hasEntryPoint looks for the type of a call's function, which a program that is attached to it needs. Kernels have none for
 // calls without arguments (seen on 6.1 to 7.3), which SYSCALL_DEFINE0 makes in another way.
 func (k *Kernel) hasEntryPoint(call string) error {
-	kernel, err := k.types.Kernel()
+	found, err := k.hasFunction(entryPoint(call))
 	if err != nil {
-		return fmt.Errorf("read the kernel's types: %w", err)
+		return err
 	}
-	var f *btf.Func
-	if err := kernel.TypeByName(entryPoint(call), &f); err != nil {
+	if !found {
 		return fmt.Errorf("the kernel has no type of %s, as of all calls without arguments", entryPoint(call))
 	}
 	return nil
-}
-
-func keepProgram(spec *ebpf.CollectionSpec, keep string) {
-	for name := range spec.Programs {
-		if name != keep {
-			delete(spec.Programs, name)
-		}
-	}
 }

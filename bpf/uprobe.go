@@ -96,12 +96,7 @@ func (k *Kernel) openUprobe(t Target, point string, s *syscallPrograms) error {
 		return err
 	}
 	s.sites.unseen = c.Variables["unseen"]
-	l, err := link.AttachTracing(link.TracingOptions{Program: c.Programs["faultd_arrived"]})
-	if err != nil {
-		return fmt.Errorf("attach to %s: %w", entryPoint(call), err)
-	}
-	s.links = append(s.links, l)
-	return nil
+	return s.trace(c.Programs["faultd_arrived"], entryPoint(call))
 }
 
 // mappingsKey is that of the shared attachment which tells of mappings.

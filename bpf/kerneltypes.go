@@ -1,0 +1,78 @@
+package bpf
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/cilium/ebpf/btf"
+)
+
+// hasFunction says whether the kernel's types have a function of this name.
+func (k *Kernel) hasFunction(name string) (bool, error) {
+	kernel, err := k.types.Kernel()
+	if err != nil {
+		return false, fmt.Errorf("read the kernel's types: %w", err)
+	}
+	var f *btf.Func
+	return kernel.TypeByName(name, &f) == nil, nil
+}
+
+// functionNamed finds a function of the kernel, also if the compiler has changed it and put a suffix to its name.
+func (k *Kernel) functionNamed(name string) (string, error) {
+	found, err := k.hasFunction(name)
+	if found || err != nil {
+		return name, err
+	}
+	kernel, err := k.types.Kernel()
+	if err != nil {
+		return "", fmt.Errorf("read the kernel's types: %w", err)
+	}
+	for t, err := range kernel.All() {
+		if err != nil {
+			return "", fmt.Errorf("read the kernel's types: %w", err)
+		}
+		if f, ok := t.(*btf.Func); ok && strings.HasPrefix(f.Name, name+".") {
+			return f.Name, nil
+		}
+	}
+	return "", fmt.Errorf("the kernel has no function %s", name)
+}
+
+// errNoValue means that the kernel's types do not have an enumeration's value.
+var errNoValue = errors.New("the kernel's types have no value")
+
+// enumValues finds values of the kernel's enumerations without a name, which CO-RE cannot find.
+func (k *Kernel) enumValues(names ...string) (map[string]uint64, error) {
+	kernel, err := k.types.Kernel()
+	if err != nil {
+		return nil, fmt.Errorf("read the kernel's types: %w", err)
+	}
+	wanted, found := map[string]bool{}, map[string]uint64{}
+	for _, name := range names {
+		wanted[name] = true
+	}
+	for t, err := range kernel.All() {
+		if err != nil {
+			return nil, fmt.Errorf("read the kernel's types: %w", err)
+		}
+		enum, ok := t.(*btf.Enum)
+		if !ok || enum.Name != "" {
+			continue
+		}
+		for _, v := range enum.Values {
+			if wanted[v.Name] {
+				found[v.Name] = v.Value
+			}
+		}
+		if len(found) == len(wanted) {
+			return found, nil
+		}
+	}
+	for _, name := range names {
+		if _, ok := found[name]; !ok {
+			return nil, fmt.Errorf("%w %s", errNoValue, name)
+		}
+	}
+	return found, nil
+}
