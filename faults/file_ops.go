@@ -20,22 +20,23 @@ type fileOp struct {
 }
 
 func fileOps() []fileOp {
+	groups := bpf.Groups()
 	return []fileOp{
-		{"open", bpf.OpOpen, []string{"open", "openat", "openat2", "creat"}, false},
+		{"open", bpf.OpOpen, groups["open"], false},
 		{"create", bpf.OpCreate, nil, false},
-		{"read", bpf.OpRead, []string{"read", "pread64", "readv", "preadv", "preadv2"}, true},
-		{"write", bpf.OpWrite, []string{"write", "pwrite64", "writev", "pwritev", "pwritev2"}, true},
+		{"read", bpf.OpRead, groups["read"], true},
+		{"write", bpf.OpWrite, groups["write"], true},
 		{"fsync", 0, []string{"fsync", "fdatasync", "sync_file_range", "syncfs"}, true},
 		{"truncate", bpf.OpTruncate, []string{"truncate", "ftruncate"}, false},
 		{"unlink", bpf.OpUnlink, []string{"unlink", "unlinkat"}, false},
-		{"rename", bpf.OpRename, []string{"rename", "renameat", "renameat2"}, false},
-		{"mkdir", bpf.OpMkdir, []string{"mkdir", "mkdirat"}, false},
+		{"rename", bpf.OpRename, groups["rename"], false},
+		{"mkdir", bpf.OpMkdir, groups["mkdir"], false},
 		{"rmdir", bpf.OpRmdir, []string{"rmdir"}, false},
 		{"link", bpf.OpLink, []string{"link", "linkat", "symlink", "symlinkat"}, false},
-		{"stat", bpf.OpStat, []string{"stat", "lstat", "fstat", "newfstatat", "statx"}, false},
+		{"stat", bpf.OpStat, groups["stat"], false},
 		{"setattr", bpf.OpSetattr, []string{"chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "fchown", "lchown", "fchownat"}, false},
 		{"mmap", bpf.OpMmap, []string{"mmap"}, true},
-		{"exec", bpf.OpExec, []string{"execve", "execveat"}, false},
+		{"exec", bpf.OpExec, groups["exec"], false},
 		{"lock", bpf.OpLock, []string{"flock"}, true},
 		{"ioctl", bpf.OpIoctl, []string{"ioctl"}, true},
 	}

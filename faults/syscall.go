@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	v1 "faultd/api/faultd/v1alpha1"
 	"faultd/bpf"
@@ -94,30 +92,6 @@ func (s Syscall) harm(rule *bpf.Rule, calls bpf.Calls) error {
 		return s.pretend(rule, calls)
 	default:
 		return s.shorten(rule, calls)
-	}
-}
-
-// choice is one of several things of which exactly one must be given.
-type choice struct {
-	name  string
-	given bool
-}
-
-func exactlyOne(choices []choice) error {
-	var names, given []string
-	for _, c := range choices {
-		names = append(names, c.name)
-		if c.given {
-			given = append(given, c.name)
-		}
-	}
-	switch len(given) {
-	case 1:
-		return nil
-	case 0:
-		return fmt.Errorf("%s: missing; give one of %s", names[0], strings.Join(names, ", "))
-	default:
-		return fmt.Errorf("%s: given together with %s; give exactly one of %s", given[1], given[0], strings.Join(names, ", "))
 	}
 }
 
@@ -215,84 +189,4 @@ func (s Syscall) Inject(_ context.Context, env Env, target cgroup.Target, common
 		rule, _, err := f.(Syscall).resolved(common)
 		return rule, err
 	}}, nil
-}
-
-// callMechanisms asks the kernel how it would do it.
-func callMechanisms(env Env, files bpf.Files, rule bpf.Rule) (string, error) {
-	m, err := env.Kernel.FileMechanisms(files, rule)
-	if err == nil && m.NeedsGuard(rule) {
-		err = env.CanSleep()
-	}
-	return m.String(), err
-}
-
-// installCalls puts a rule on calls of the target, if sleepers would be held. If it fails it leaves nothing behind.
-func installCalls(env Env, target cgroup.Target, files bpf.Files, rule bpf.Rule) (bpf.Parts, bpf.Reach, error) {
-	installed, reach, err := env.Kernel.InstallFiles(kernelTarget(env, target), files, rule)
-	if err != nil {
-		return nil, reach, err
-	}
-	if reach.Mechanisms.NeedsGuard(rule) {
-		if err := env.CanSleep(); err != nil {
-			return nil, reach, errors.Join(err, installed.Close())
-		}
-	}
-	return installed, reach, nil
-}
-
-// reachNotes tells what of the target is out of reach: calls of a group, and processes.
-func reachNotes(env Env, target cgroup.Target, reach bpf.Reach) (notes []string) {
-	notes = leftNotes(reach)
-	processes, err := env.Cgroups.OutOfReach(target)
-	if err != nil {
-		return append(notes, "whether processes are out of reach is not known: "+err.Error())
-	}
-	for _, process := range processes {
-		notes = append(notes, "out of reach: "+process)
-	}
-	return notes
-}
-
-// leftNotes tells which calls of a group are out of reach.
-func leftNotes(reach bpf.Reach) (notes []string) {
-	for _, left := range slices.Concat(reach.Left, reach.Hidden) {
-		notes = append(notes, "out of reach: "+left)
-	}
-	return notes
-}
-
-// Delay is how late a call is made.
-type Delay struct {
-	// Text is a duration of at most bpf.MaxDelay; empty: there is no delay.
-	Text string
-	// Jitter spreads it.
-	Jitter string
-	// Distribution is how: "uniform" or empty, "normal", "exponential", "pareto".
-	Distribution string
-}
-
-func (d Delay) given() bool { return d != Delay{} }
-
-func (d Delay) fill(rule *bpf.Rule) error {
-	rule.Action = bpf.ActionDelay
-	var err error
-	if rule.Delay, err = ParseDuration("delay", d.Text, time.Microsecond, bpf.MaxDelay); err != nil {
-		return err
-	}
-	if d.Jitter != "" {
-		if rule.Jitter, err = ParseDuration("jitter", d.Jitter, 0, bpf.MaxDelay); err != nil {
-			return err
-		}
-	}
-	if d.Distribution != "" && d.Distribution != "uniform" {
-		rule.Quantiles, err = quantiles(d.Distribution, rule.Delay, rule.Jitter)
-		return err
-	}
-	if rule.Jitter > rule.Delay {
-		return fmt.Errorf("jitter: %s is more than the delay of %s", rule.Jitter, rule.Delay)
-	}
-	if longest := rule.Delay + rule.Jitter; longest > bpf.MaxDelay {
-		return fmt.Errorf("delay: with jitter it is %s; at most %s are possible", longest, bpf.MaxDelay)
-	}
-	return nil
 }

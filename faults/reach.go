@@ -1,0 +1,53 @@
+package faults
+
+import (
+	"errors"
+	"slices"
+
+	"faultd/bpf"
+	"faultd/cgroup"
+)
+
+// callMechanisms asks the kernel how it would do it.
+func callMechanisms(env Env, files bpf.Files, rule bpf.Rule) (string, error) {
+	m, err := env.Kernel.FileMechanisms(files, rule)
+	if err == nil && m.NeedsGuard(rule) {
+		err = env.CanSleep()
+	}
+	return m.String(), err
+}
+
+// installCalls puts a rule on calls of the target, if sleepers would be held. If it fails it leaves nothing behind.
+func installCalls(env Env, target cgroup.Target, files bpf.Files, rule bpf.Rule) (bpf.Parts, bpf.Reach, error) {
+	installed, reach, err := env.Kernel.InstallFiles(kernelTarget(env, target), files, rule)
+	if err != nil {
+		return nil, reach, err
+	}
+	if reach.Mechanisms.NeedsGuard(rule) {
+		if err := env.CanSleep(); err != nil {
+			return nil, reach, errors.Join(err, installed.Close())
+		}
+	}
+	return installed, reach, nil
+}
+
+// reachNotes tells what of the target is out of reach: calls of a group, and processes.
+func reachNotes(env Env, target cgroup.Target, reach bpf.Reach) (notes []string) {
+	notes = leftNotes(reach)
+	processes, err := env.Cgroups.OutOfReach(target)
+	if err != nil {
+		return append(notes, "whether processes are out of reach is not known: "+err.Error())
+	}
+	for _, process := range processes {
+		notes = append(notes, "out of reach: "+process)
+	}
+	return notes
+}
+
+// leftNotes tells which calls of a group are out of reach.
+func leftNotes(reach bpf.Reach) (notes []string) {
+	for _, left := range slices.Concat(reach.Left, reach.Hidden) {
+		notes = append(notes, "out of reach: "+left)
+	}
+	return notes
+}
