@@ -17,10 +17,10 @@ LOOP_BODY long connect_rule(const struct rule_ref *ref, const struct permit *per
 {
 	if (!ref || !permit || !peer)
 		return 0;
-	struct rule *rule = rule_at(ref->slot, ref->serial, permit);
-	struct stat *stat = rule ? stat_of(rule) : 0;
+	struct stat *stat;
+	struct rule *rule = rule_of(ref, permit, &stat);
 
-	if (!rule || !stat)
+	if (!rule)
 		return 0;
 	atomic_inc(&stat->evaluated);
 	if (done || rule->action != ACTION_ERRNO || !peer_fits(rule, ref->slot, peer))

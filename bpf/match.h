@@ -69,6 +69,15 @@ static __always_inline struct stat *stat_of(const struct rule *rule)
 	return bpf_map_lookup_elem(&faultd_stats, &slot);
 }
 
+/* The rule that is meant, if it is alive and permitted, with its counters. */
+static __always_inline struct rule *rule_of(const struct rule_ref *ref, const struct permit *permit, struct stat **stat)
+{
+	struct rule *rule = rule_at(ref->slot, ref->serial, permit);
+
+	*stat = rule ? stat_of(rule) : 0;
+	return *stat ? rule : 0;
+}
+
 /* splitmix64's finaliser (Steele, Lea, Flood 2014). */
 static __always_inline __u64 mix(__u64 x)
 {

@@ -111,10 +111,10 @@ LOOP_BODY int packet_rule(const struct rule_ref *ref, const struct permit *permi
 {
 	if (!ref || !permit || !packet)
 		return 0;
-	struct rule *rule = rule_at(ref->slot, ref->serial, permit);
-	struct stat *stat = rule ? stat_of(rule) : 0;
+	struct stat *stat;
+	struct rule *rule = rule_of(ref, permit, &stat);
 
-	if (!rule || !stat)
+	if (!rule)
 		return 0;
 	atomic_inc(&stat->evaluated);
 	if (done || !(rule->flags & direction) || !peer_fits(rule, ref->slot, &packet->peer))

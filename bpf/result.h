@@ -70,10 +70,10 @@ LOOP_BODY int result_rule(const struct rule_ref *ref, const struct permit *permi
 {
 	if (!ref || !permit || !call || !verdict)
 		return 0;
-	struct rule *rule = rule_at(ref->slot, ref->serial, permit);
-	struct stat *stat = rule ? stat_of(rule) : 0;
+	struct stat *stat;
+	struct rule *rule = rule_of(ref, permit, &stat);
 
-	if (!rule || !stat || rule->mechanism != MECHANISM)
+	if (!rule || rule->mechanism != MECHANISM)
 		return 0;
 	atomic_inc(&stat->evaluated);
 	if (verdict->action || !call_fits(rule, call->number) || !call_is_meant(rule, ref->slot, stat, call))

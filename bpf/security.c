@@ -44,10 +44,10 @@ LOOP_BODY int security_rule(const struct rule_ref *ref, const struct permit *per
 {
 	if (!ref || !permit || !call || !error)
 		return 0;
-	struct rule *rule = rule_at(ref->slot, ref->serial, permit);
-	struct stat *stat = rule ? stat_of(rule) : 0;
+	struct stat *stat;
+	struct rule *rule = rule_of(ref, permit, &stat);
 
-	if (!rule || !stat)
+	if (!rule)
 		return 0;
 	atomic_inc(&stat->evaluated);
 	if (*error || !hook_fits(rule, call) || !call_is_meant(rule, ref->slot, stat, call))
