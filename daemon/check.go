@@ -89,28 +89,26 @@ func (d *Daemon) attach(ctx context.Context, t trial) (mechanism string, err err
 
 // try injects, lets the canary do its one thing, and asks the kernel's counters whether it was hurt.
 func (d *Daemon) try(ctx context.Context, t trial) (mechanism string, err error) {
-	if mechanism, err = t.fault.Mechanism(ctx, d.env); err != nil {
-		return "", err
-	}
 	dir, err := os.MkdirTemp(d.env.Cgroups.Mount(), canaryCgroupPrefix)
 	if err != nil {
-		return mechanism, fmt.Errorf("make the canary's cgroup: %w", err)
+		return "", fmt.Errorf("make the canary's cgroup: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.Remove(dir)) }()
 	target, err := d.env.Cgroups.Lookup(filepath.Base(dir))
 	if err != nil {
-		return mechanism, err
+		return "", err
 	}
 	bird, err := startCanary(dir, t.action)
 	if err != nil {
-		return mechanism, err
+		return "", err
 	}
 	// Looking for the places of calls in our own program takes long on a slow machine.
 	common := faults.Common{ID: "check", Percent: 100, Until: time.Now().Add(time.Minute)}
 	handle, err := t.fault.Inject(ctx, d.env, target, common)
 	if err != nil {
-		return mechanism, errors.Join(err, bird.finish())
+		return "", errors.Join(err, bird.finish())
 	}
+	mechanism = handle.Mechanism()
 	err = bird.finish()
 	injected := handle.Counters().Injected
 	if err := errors.Join(err, handle.Close()); err != nil {

@@ -125,13 +125,6 @@ const blockMechanism = "fmod-ret"
 // blockAdvice is what works where requests cannot be failed.
 const blockAdvice = "What would work: the file kind, which fails reads, writes and fsync of files before they come to the device; or a kernel with CONFIG_FUNCTION_ERROR_INJECTION"
 
-func canFailBlock(env Env) error {
-	if err := env.Kernel.CanFailBlock(); err != nil {
-		return fmt.Errorf("%w. %s", err, blockAdvice)
-	}
-	return nil
-}
-
 // Mechanism implements Fault. Which device a path lies on is known when there is a target.
 func (b Block) Mechanism(_ context.Context, env Env) (string, error) {
 	if b.Device != "" {
@@ -139,7 +132,7 @@ func (b Block) Mechanism(_ context.Context, env Env) (string, error) {
 			return "", err
 		}
 	}
-	return blockMechanism, canFailBlock(env)
+	return blockMechanism, advised(env.Kernel.CanFailBlock(), blockAdvice)
 }
 
 // find gives the device that is meant, if it may be hurt.
@@ -165,12 +158,9 @@ func (b Block) Inject(_ context.Context, env Env, target cgroup.Target, common C
 	if err != nil {
 		return nil, err
 	}
-	if err := canFailBlock(env); err != nil {
-		return nil, err
-	}
 	installed, err := env.Kernel.InstallBlock(kernelTarget(env, target), rule)
 	if err != nil {
-		return nil, err
+		return nil, advised(err, blockAdvice)
 	}
 	return &ruleHandle{installed, blockMechanism, b.notes(env, target, d), func(f Fault, common Common) (bpf.Rule, error) { return f.(Block).rule(common, d) }}, nil
 }

@@ -89,6 +89,8 @@ func memoryCalls(names []string) ([]int, error) {
 	return bpf.CallNumbers(calls.All())
 }
 
+const memoryMechanism = "fmod-ret"
+
 const memoryAdvice = "What would work: a kernel with CONFIG_FUNCTION_ERROR_INJECTION and, from 6.11 on, CONFIG_FAILSLAB and CONFIG_FAIL_PAGE_ALLOC; elsewhere the syscall kind with errno ENOMEM"
 
 // Mechanism implements Fault.
@@ -97,25 +99,18 @@ func (m KernelMemory) Mechanism(_ context.Context, env Env) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := env.Kernel.CanFailMemory(rule.Requests); err != nil {
-		return "", fmt.Errorf("%w. %s", err, memoryAdvice)
-	}
-	return "fmod-ret", nil
+	return memoryMechanism, advised(env.Kernel.CanFailMemory(rule.Requests), memoryAdvice)
 }
 
 // Inject implements Fault.
-func (m KernelMemory) Inject(ctx context.Context, env Env, target cgroup.Target, common Common) (Handle, error) {
-	mechanism, err := m.Mechanism(ctx, env)
-	if err != nil {
-		return nil, err
-	}
+func (m KernelMemory) Inject(_ context.Context, env Env, target cgroup.Target, common Common) (Handle, error) {
 	rule, err := m.rule(common)
 	if err != nil {
 		return nil, err
 	}
 	installed, err := env.Kernel.InstallMemory(kernelTarget(env, target), rule)
 	if err != nil {
-		return nil, err
+		return nil, advised(err, memoryAdvice)
 	}
-	return &ruleHandle{installed, mechanism, nil, func(f Fault, common Common) (bpf.Rule, error) { return f.(KernelMemory).rule(common) }}, nil
+	return &ruleHandle{installed, memoryMechanism, nil, func(f Fault, common Common) (bpf.Rule, error) { return f.(KernelMemory).rule(common) }}, nil
 }

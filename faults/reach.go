@@ -2,6 +2,7 @@ package faults
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 
 	"faultd/bpf"
@@ -50,4 +51,12 @@ func leftNotes(reach bpf.Reach) (notes []string) {
 		notes = append(notes, "out of reach: "+left)
 	}
 	return notes
+}
+
+// advised adds what would work to what is not supported.
+func advised(err error, advice string) error {
+	if errors.Is(err, bpf.ErrNotSupported) {
+		return fmt.Errorf("%w. %s", err, advice)
+	}
+	return err
 }
