@@ -96,8 +96,9 @@ func parsePayload(b []byte) (r record, ok bool) {
 	return r, (r.Begin == nil) != (r.Done == "")
 }
 
-// decode gives the records of a journal. A record that was cut short is passed over without a word: it was never
-// acknowledged, so its change was never made. Anything else that is no record is an error beside what could be read.
+// decode gives the records of a journal. A record that was cut short, or whose end never reached the disk, is passed over
+// without a word: it was never acknowledged, so its change was never made, or it struck out an entry, which is then replayed once
+// more. Anything else that is no record is an error beside what could be read.
 func decode(b []byte) ([]record, error) {
 	var records []record
 	var errs []error
@@ -112,7 +113,7 @@ func decode(b []byte) ([]record, error) {
 			continue
 		}
 		next := nextHeader(b, at+1)
-		if !cutShort(b[at:next]) {
+		if !cutShort(b[at:next]) && !unwritten(b[at:next], at) {
 			errs = append(errs, &CorruptError{Offset: at, Length: next - at})
 		}
 		at = next
@@ -168,4 +169,21 @@ func cutShort(b []byte) bool {
 	}
 	h, ok := parseHeader(b)
 	return ok && len(b) < headerSize+h.length
+}
+
+// sector is what a disk writes as a whole, in bytes.
+const sector = 512
+
+// unwritten: b, at an offset of the journal, is what a power cut leaves of records that were not waited for: ext4 makes the
+// file longer before it writes the bytes of a block that it had already (ext4_da_write_end; data=ordered is about new
+// blocks), and XFS may, so that zeros are read. They begin where a record did, or with a sector that was written later than
+// the one before it. Zeros elsewhere are damage.
+func unwritten(b []byte, offset int) bool {
+	written := len(bytes.TrimRight(b, "\x00"))
+	if written == 0 {
+		return true
+	}
+	// The bytes before may end in zeros of their own, so the border is looked for from the last that is none.
+	border := (offset+written+sector-1)/sector*sector - offset
+	return border < len(b) && cutShort(b[:border])
 }

@@ -1,11 +1,13 @@
 package undo
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 )
 
@@ -69,6 +71,39 @@ func TestCutAtEveryByte(t *testing.T) {
 	}
 }
 
+// TestUnwrittenEnd: a power cut can leave zeros where records were not waited for; later ones follow them.
+func TestUnwrittenEnd(t *testing.T) {
+	whole, ends := someJournal(t)
+	later := encoded(t, record{Begin: entry("later")})
+	for i, end := range ends[:len(ends)-1] {
+		for _, from := range []int{end, (end + sector - 1) / sector * sector} {
+			if from >= len(whole) {
+				continue
+			}
+			journal := append([]byte(nil), whole...)
+			clear(journal[from:])
+			records, err := decode(append(journal, later...))
+			want := strings.TrimPrefix(pendingAfter(ends, from, -1)+" later", " ")
+			if got := ids(pending(records)); got != want || err != nil {
+				t.Errorf("record %d, zeros from %d: pending %q, want %q: %v", i, from, got, want, err)
+			}
+		}
+	}
+}
+
+// TestZerosElsewhereAreDamage: in the middle of a sector no power cut leaves them, so a record that may have counted was hurt.
+func TestZerosElsewhereAreDamage(t *testing.T) {
+	whole, ends := someJournal(t)
+	for from := ends[0] + 1; from < ends[1]; from++ {
+		journal := append([]byte(nil), whole...)
+		clear(journal[from:ends[1]])
+		_, err := decode(journal)
+		if damaged := errors.As(err, new(*CorruptError)); damaged == (from%sector == 0) {
+			t.Errorf("zeros in %d to %d of a record from %d: %v", from, ends[1], ends[0], err)
+		}
+	}
+}
+
 // TestFlippedBit: damage costs the record it is in and no other, invents nothing, and is told.
 func TestFlippedBit(t *testing.T) {
 	whole, ends := someJournal(t)
@@ -101,7 +136,7 @@ func TestSeveralDamagedPlacesAreAllNamed(t *testing.T) {
 	whole, ends := someJournal(t)
 	whole[ends[0]-1] ^= 1
 	whole[ends[2]-1] ^= 1
-	records, err := decode(append(whole, make([]byte, 100)...))
+	records, err := decode(append(whole, bytes.Repeat([]byte{1}, 100)...))
 	joined, ok := err.(interface{ Unwrap() []error })
 	if len(records) != 3 || !ok {
 		t.Fatalf("%d records, %v", len(records), err)
