@@ -46,6 +46,9 @@ func trials(stateDir string) []trial {
 		{"kernel", faults.KernelMemory{Calls: []string{"socket"}, Alloc: "page"}, "", "allocations of pages"},
 		{"packet", faults.Packet{Loss: 100, Direction: "egress"}, "udp", "loss, egress"},
 		{"packet", faults.Packet{Loss: 100, Direction: "ingress"}, "udp", "loss, ingress"},
+		{"process", faults.Process{Signal: unix.SIGCONT}, "getpgid", "signals"},
+		{"process", faults.Process{Kill: true}, "getpgid", "kill, all at once"},
+		{"process", faults.Process{Pause: true}, "getpgid", "pause"},
 		{"syscall", faults.Syscall{Calls: []string{"getpgid"}, Delay: faults.Delay{Text: "1ms"}}, "getpgid", "delay of any call"},
 		{"syscall", faults.Syscall{Calls: []string{"openat"}, Delay: faults.Delay{Text: "1ms"}}, "openat", "delay of openat and other calls with a hook"},
 		{"syscall", faults.Syscall{Calls: []string{"getpgid"}, Errnos: []string{"EIO"}}, "getpgid", "errors of any call"},
@@ -109,11 +112,14 @@ func (d *Daemon) try(ctx context.Context, t trial) (mechanism string, err error)
 		return "", errors.Join(err, bird.finish())
 	}
 	mechanism = handle.Mechanism()
-	err = bird.finish()
-	injected := handle.Counters().Injected
-	if err := errors.Join(err, handle.Close()); err != nil {
+	if p, ok := t.fault.(faults.Process); ok && p.Pause {
+		err = handle.Close() // before that it cannot finish
+	}
+	err = errors.Join(err, bird.finish(), handle.Close())
+	if err != nil {
 		return mechanism, err
 	}
+	injected := handle.Counters().Injected
 	if injected == 0 {
 		return mechanism, fmt.Errorf("it attached and did nothing (%+v): %w", handle.Counters(), bpf.ErrNotSupported)
 	}

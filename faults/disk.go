@@ -8,7 +8,6 @@ import (
 	"time"
 
 	v1 "faultd/api/faultd/v1alpha1"
-	"faultd/bpf"
 	"faultd/cgroup"
 )
 
@@ -49,7 +48,7 @@ func newDisk(spec *v1.FaultSpec) (Fault, error) {
 	if s == nil {
 		return nil, nil
 	}
-	if err := noDice(spec); err != nil {
+	if err := noDice(spec, "path", "a disk fault has no calls to choose from, only a level: size, percentUsed or reserve"); err != nil {
 		return nil, err
 	}
 	d := Disk{Path: s.GetPath(), Inodes: s.GetResource() == "inodes", PercentUsed: s.PercentUsed, AllowRoot: s.GetAllowRoot()}
@@ -76,20 +75,6 @@ func newDisk(spec *v1.FaultSpec) (Fault, error) {
 		}
 	}
 	return d, nil
-}
-
-// noDice refuses what needs matches: a level is reached or not.
-func noDice(spec *v1.FaultSpec) error {
-	for _, dice := range []struct {
-		field string
-		given bool
-	}{{"percent", spec.Percent != nil && spec.GetPercent() != 100}, {"everyNth", spec.GetEveryNth() > 1},
-		{"skipFirst", spec.GetSkipFirst() > 0}, {"maxHits", spec.GetMaxHits() > 0}, {"rate", spec.GetRate() > 0}, {"seed", spec.Seed != nil}} {
-		if dice.given {
-			return fmt.Errorf("path: %s was given; a disk fault has no calls to choose from, only a level: size, percentUsed or reserve", dice.field)
-		}
-	}
-	return nil
 }
 
 func diskParameters() []Parameter {
@@ -158,9 +143,9 @@ const (
 
 // Inject implements Fault. The first step is made before it returns, the rest beside.
 func (d Disk) Inject(_ context.Context, env Env, target cgroup.Target, common Common) (Handle, error) {
-	generation := env.Kernel.Switch().Generation()
-	if generation == 0 {
-		return nil, bpf.ErrKilled
+	permit, err := newPermit(env, common.Until)
+	if err != nil {
+		return nil, err
 	}
 	p, err := openPlace(env, target, d.Path)
 	if err != nil {
@@ -173,7 +158,7 @@ func (d Disk) Inject(_ context.Context, env Env, target cgroup.Target, common Co
 	if err != nil {
 		return nil, errors.Join(err, p.close())
 	}
-	f, err := startFill(d, t, common.Until, func() bool { return env.Kernel.Permits(generation) })
+	f, err := startFill(d, t, permit)
 	if err != nil {
 		return nil, err
 	}

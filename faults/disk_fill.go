@@ -38,17 +38,16 @@ const fillStep = 50 * time.Millisecond
 // fill is a running Disk fault. Its own goroutine takes, step by step, and gives everything back as soon as it may not
 // harm any more: by the switch, the lease, the deadline, or Disarm.
 type fill struct {
-	disk      Disk
-	taker     taker
-	floor     int64
-	permitted func() bool
-	started   time.Time
-	disarm    context.CancelFunc
-	done      chan struct{}
+	disk    Disk
+	taker   taker
+	floor   int64
+	permit  *permit
+	started time.Time
+	disarm  context.CancelFunc
+	done    chan struct{}
 
 	// mu guards what follows; it is never held while the file system is busy.
 	mu    sync.Mutex
-	until time.Time
 	taken int64
 	// peak is the most that was taken.
 	peak int64
@@ -59,8 +58,8 @@ type fill struct {
 }
 
 // startFill makes the first step, or fails and leaves nothing.
-func startFill(d Disk, t taker, until time.Time, permitted func() bool) (*fill, error) {
-	f := &fill{disk: d, taker: t, permitted: permitted, started: time.Now(), done: make(chan struct{}), until: until}
+func startFill(d Disk, t taker, p *permit) (*fill, error) {
+	f := &fill{disk: d, taker: t, permit: p, started: time.Now(), done: make(chan struct{})}
 	u, err := t.usage()
 	if err != nil {
 		return nil, errors.Join(err, t.release())
@@ -82,7 +81,7 @@ func (f *fill) run(ctx context.Context, reached bool) {
 	defer close(f.done)
 	tick := time.NewTicker(fillStep)
 	defer tick.Stop()
-	for ctx.Err() == nil && f.may() {
+	for ctx.Err() == nil && f.permit.given() {
 		if !reached {
 			var err error
 			if reached, err = f.step(); err != nil {
@@ -100,14 +99,6 @@ func (f *fill) run(ctx context.Context, reached bool) {
 	}
 	// What fails now is tried again by Close.
 	_ = f.taker.release()
-}
-
-// may says whether harm is still allowed.
-func (f *fill) may() bool {
-	f.mu.Lock()
-	until := f.until
-	f.mu.Unlock()
-	return f.permitted() && time.Now().Before(until)
 }
 
 // part is how far the ramp has come.
@@ -202,9 +193,7 @@ func (f *fill) Update(fault Fault, common Common) error {
 	if d, ok := fault.(Disk); !ok || !reflect.DeepEqual(d, f.disk) {
 		return unfit("path", "a running disk fault can change its duration alone; stop it and start another")
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.until = common.Until
+	f.permit.extend(common.Until)
 	return nil
 }
 

@@ -215,7 +215,7 @@ func until(t *testing.T, what string, holds func() bool) {
 
 func started(t *testing.T, d Disk, fake *fakeDisk, permitted func() bool) *fill {
 	t.Helper()
-	f, err := startFill(d, fake, time.Now().Add(time.Hour), permitted)
+	f, err := startFill(d, fake, &permit{kernel: permitted, until: time.Now().Add(time.Hour)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -271,7 +271,7 @@ func TestFillWithoutRoomSaysSo(t *testing.T) {
 
 func TestFillThatFailsAtOnceLeavesNothing(t *testing.T) {
 	fake := &fakeDisk{size: 1000, refuse: unix.EIO}
-	if f, err := startFill(Disk{Size: amount(800), Floor: amount(0)}, fake, time.Now().Add(time.Hour), yes); !errors.Is(err, unix.EIO) || fake.released != 1 {
+	if f, err := startFill(Disk{Size: amount(800), Floor: amount(0)}, fake, &permit{kernel: yes, until: time.Now().Add(time.Hour)}); !errors.Is(err, unix.EIO) || fake.released != 1 {
 		t.Errorf("%v, %v, released %d times", f, err, fake.released)
 	}
 }

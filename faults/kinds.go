@@ -33,6 +33,7 @@ func Kinds() []Kind {
 		{"file", "fail, delay or pretend what is done to files, by path", fileParameters(), true, newFile},
 		{"kernel", "fail allocations of memory that the kernel makes in system calls", kernelMemoryParameters(), true, newKernelMemory},
 		{"packet", "lose packets, silently as a wire does", packetParameters(), false, newPacket},
+		{"process", "signal, kill or pause processes", processParameters(), false, newProcess},
 		{"syscall", "delay system calls, fail them, pretend them, or cut them short", syscallParameters(), true, newSyscall},
 	}
 }

@@ -91,6 +91,8 @@ func kindOf(spec *v1.FaultSpec) string {
 	switch spec.GetKind().(type) {
 	case *v1.FaultSpec_Connect:
 		return "connect"
+	case *v1.FaultSpec_Process:
+		return "process"
 	case *v1.FaultSpec_Packet:
 		return "packet"
 	default:

@@ -24,6 +24,7 @@ func injectCommand() *cli.Command {
 			kindCommand("file", "fail, delay or pretend what is done to files, by path", fileFlags(), fileKind),
 			kindCommand("kernel", "fail allocations of memory that the kernel makes in system calls", kernelFlags(), kernelKind),
 			kindCommand("packet", "lose packets, silently as a wire does", packetFlags(), packetKind),
+			kindCommand("process", "signal, kill or pause processes", processFlags(), processKind),
 			kindCommand("syscall", "delay system calls, fail them, pretend them, or cut them short", syscallFlags(), syscallKind),
 		},
 	}

@@ -1,0 +1,155 @@
+package faults
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"faultd/bpf"
+	"faultd/cgroup"
+)
+
+// signalling sends a signal to chosen processes.
+type signalling struct {
+	process Process
+	tree    *cgroup.Hierarchy
+	target  cgroup.Target
+	dice    *bpf.Dice
+	random  *rand.Rand
+	permit  *permit
+	// seen are the processes that were in the target before, by id: their start times. Nil until the first time.
+	seen map[int]uint64
+}
+
+func newSignalling(p Process, env Env, target cgroup.Target, dice *bpf.Dice, seed *uint64, permit *permit) *signalling {
+	source := rand.NewPCG(rand.Uint64(), 0)
+	if seed != nil {
+		source = rand.NewPCG(*seed, 0)
+	}
+	return &signalling{process: p, tree: env.Cgroups, target: target, dice: dice, random: rand.New(source), permit: permit}
+}
+
+func (s *signalling) do() (notes []string, err error) {
+	living, err := s.living()
+	if err != nil {
+		return nil, err
+	}
+	newcomers := s.newcomers(living)
+	if s.process.Starts {
+		living = newcomers
+	}
+	chosen, notes := s.choose(living)
+	for _, p := range chosen {
+		if !s.permit.given() {
+			break
+		}
+		if !s.dice.Due() {
+			continue
+		}
+		if err := s.send(p); err != nil {
+			notes = append(notes, err.Error())
+		}
+	}
+	return notes, nil
+}
+
+func (s *signalling) living() ([]cgroup.Process, error) {
+	pids, err := s.tree.Processes(s.target)
+	if err != nil {
+		return nil, listError(err)
+	}
+	var living []cgroup.Process
+	for _, pid := range pids {
+		p, err := s.tree.Describe(pid)
+		if errors.Is(err, cgroup.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, listError(err)
+		}
+		living = append(living, p)
+	}
+	return living, nil
+}
+
+// newcomers gives those that were not there the last time; the first time, none.
+func (s *signalling) newcomers(living []cgroup.Process) (newcomers []cgroup.Process) {
+	now := map[int]uint64{}
+	for _, p := range living {
+		now[p.PID] = p.StartTime
+		if s.seen != nil && s.seen[p.PID] != p.StartTime {
+			newcomers = append(newcomers, p)
+		}
+	}
+	s.seen = now
+	return newcomers
+}
+
+// choose gives the processes that fit, as many as are wanted, and tells of the first ones of containers, which are spared.
+func (s *signalling) choose(living []cgroup.Process) (chosen []cgroup.Process, notes []string) {
+	for _, p := range living {
+		s.dice.Evaluated()
+		switch {
+		case !s.fits(p):
+		case p.Init && !s.process.Init:
+			notes = append(notes, fmt.Sprintf("process %d (%s) is the first of its container and was spared; init means it too", p.PID, p.Executable))
+		default:
+			chosen = append(chosen, p)
+		}
+	}
+	if n := s.process.Count; n > 0 && n < len(chosen) {
+		s.random.Shuffle(len(chosen), func(i, j int) { chosen[i], chosen[j] = chosen[j], chosen[i] })
+		chosen = slices.Clip(chosen[:n])
+	}
+	return chosen, notes
+}
+
+func (s *signalling) fits(p cgroup.Process) bool {
+	if s.process.executables != nil && !s.process.executables.Match(p.Executable) {
+		return false
+	}
+	return s.process.CommandLine == nil || s.process.CommandLine.MatchString(p.CommandLine)
+}
+
+// send signals a process if it still is the one that was chosen, and in the target.
+func (s *signalling) send(p cgroup.Process) error {
+	fd, err := unix.PidfdOpen(p.PID, 0)
+	if err == nil {
+		defer unix.Close(fd)
+		err = s.sendTo(fd, p)
+	}
+	if err == nil {
+		s.dice.Injected()
+		return nil
+	}
+	s.dice.NotApplied()
+	if errors.Is(err, unix.ESRCH) {
+		return nil // it has ended by itself
+	}
+	return fmt.Errorf("send %s to process %d: %w", unix.SignalName(s.process.Signal), p.PID, err)
+}
+
+// sendTo looks only now, with the process held by fd: as long as it lives its number means nobody else, and if it does not, the
+// signal reaches nobody.
+func (s *signalling) sendTo(fd int, p cgroup.Process) error {
+	now, err := s.tree.Describe(p.PID)
+	if errors.Is(err, cgroup.ErrNotFound) || err == nil && now.StartTime != p.StartTime {
+		return unix.ESRCH
+	}
+	if err != nil {
+		return err
+	}
+	if held, err := s.tree.Holds(s.target, p.PID); err != nil {
+		return err
+	} else if !held {
+		return unix.ESRCH // it has left
+	}
+	return unix.PidfdSendSignal(fd, s.process.Signal, nil, 0)
+}
+
+func (s *signalling) update(common Common) error { return s.dice.Update(common.rule()) }
+func (s *signalling) counters() bpf.Counters     { return s.dice.Counters() }
+func (s *signalling) mechanism() string          { return mechanismPidfd }
