@@ -10,13 +10,14 @@
 #include <linux/types.h>
 #include <bpf/bpf_helpers.h>
 
-#define FAULTD_ABI 2
+#define FAULTD_ABI 3
 
 #define MAX_RULES 1024       /* rules at once on a node */
 #define MAX_RULES_PER_SET 16 /* rules that one target and its ancestors may have for one hook */
 #define MAX_TARGETS 4096     /* (target, hook) pairs */
 #define MAX_LEVEL 31         /* deepest cgroup level a target may have */
-#define MAX_PORTS 8
+#define MAX_PORTS 8  /* ranges of one side's ports that a rule may have */
+#define MAX_SPARED 3 /* ports of one peer that a rule may spare */
 #define MAX_SYSCALL 512
 #define MAX_SLEEPERS 1024
 #define MAX_PARTS 4 /* rules that one delay is made of */
@@ -87,12 +88,10 @@ enum op {
 };
 
 enum rule_flag {
-	RULE_PEERS = 1,        /* the peers trie decides; else every peer fits */
 	RULE_SEEDED = 2,       /* dice from (seed, match number) */
 	RULE_PER_FLOW = 4,     /* dice from (seed, flow) */
 	RULE_EGRESS = 8,
 	RULE_INGRESS = 16,
-	RULE_OPENING = 32,     /* of TCP only the segments that open a connection */
 	RULE_PER_THREAD = 64,  /* dice from (seed, thread) */
 	RULE_PER_PROCESS = 128, /* dice from (seed, process) */
 	RULE_QUANTILES = 256,  /* the delay is drawn from the rule's quantiles */
@@ -168,6 +167,35 @@ struct filter {
 	__u32 fd_high;
 };
 
+enum traffic_flag {
+	TRAFFIC_PEERS = 1,       /* the peers trie decides; else every peer fits */
+	TRAFFIC_OPENING = 2,     /* of TCP only the segments that open a connection: SYN without ACK */
+	TRAFFIC_ESTABLISHED = 4, /* of TCP only the others */
+	TRAFFIC_PAYLOAD = 8,     /* of TCP only segments that carry data */
+	TRAFFIC_SPARE_SSH = 16,  /* not TCP whose local port is 22 */
+};
+
+/* Ports in host byte order, both ends included. */
+struct port_range {
+	__u16 low;
+	__u16 high;
+};
+
+/* Which connections or packets are meant. Everything must fit. */
+struct traffic {
+	__u64 dscp; /* set of 1 << DSCP; 0: any */
+	__u32 flags; /* enum traffic_flag */
+	__u32 min_length; /* of the packet from its IP header on, in bytes */
+	__u16 protocol;   /* IPPROTO_*, 0: any; IPPROTO_ICMP means ICMPv6 too */
+	__u8 ports;       /* how many of port count; 0: any */
+	__u8 local_ports; /* how many of local_port count; 0: any */
+	__u8 tcp_mask;  /* flags of TCP that are looked at, as in its header */
+	__u8 tcp_flags; /* and those of them that must be set; the others must not */
+	__u16 pad;
+	struct port_range port[MAX_PORTS]; /* of the peer */
+	struct port_range local_port[MAX_PORTS];
+};
+
 /* One fault as the kernel sees it. A slot of the rules array; serial tells its users apart. */
 struct rule {
 	__u64 generation; /* of the kill switch; any other value and the rule is inert */
@@ -183,11 +211,7 @@ struct rule {
 	__u32 flags;
 	__u32 action;
 	__u32 stat; /* slot of the counters: the parts of a fault share those of its first rule */
-	__u16 protocol; /* IPPROTO_*, 0: any */
-	__u16 ports;    /* how many of port_lo/hi count; 0: any */
-	__u32 mechanism; /* of calls: the one whose programs serve the rule (enum mechanism) */
-	__u16 port_lo[MAX_PORTS]; /* of the peer, host byte order */
-	__u16 port_hi[MAX_PORTS];
+	struct traffic traffic; /* of HOOK_CONNECT and HOOK_PACKET */
 	__u64 calls[MAX_SYSCALL / 64]; /* of HOOK_SECURITY: all zero means any */
 	__u64 interval_ns; /* at least so long between two injections; 0: no limit */
 	__s64 result;      /* of ACTION_PRETEND and ACTION_SHORT */
@@ -199,6 +223,8 @@ struct rule {
 	__u64 high; /* both ends included */
 	__u32 device;   /* of HOOK_BLOCK: dev_t of the kernel */
 	__u32 requests; /* of HOOK_BLOCK and HOOK_MEMORY: what is meant (enum request) */
+	__u32 mechanism; /* of calls: the one whose programs serve the rule (enum mechanism) */
+	__u32 pad;
 };
 
 /* What happened to a rule, by slot. matched = injected + not_applied + spared + those asleep now. A rule that was not
@@ -273,6 +299,12 @@ struct peer_key {
 	__u32 prefix; /* 32 (slot) + 0..128 */
 	__u32 slot;   /* big endian */
 	__u8 address[16];
+};
+
+/* What the peers trie says of an address; the longest prefix decides. */
+struct peer_verdict {
+	__u16 hurt;
+	__u16 spared[MAX_SPARED]; /* but not these ports of it; 0: none */
 };
 
 /* A thread asleep in a delay; its slot number is the page of the guard's file. */

@@ -3,7 +3,6 @@ package bpf
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -28,7 +27,6 @@ type Installed struct {
 	slot     int
 	serial   uint32
 	age      uint32
-	peers    []sharedPeerKey
 	globs    bool // it has tables
 	releases []func() error
 	missed   *misses // of HookSyscall
@@ -38,6 +36,7 @@ type Installed struct {
 	// loading programs.
 	mu       sync.Mutex
 	encoded  sharedRule
+	peers    map[sharedPeerKey]sharedPeerVerdict
 	disarmed bool
 	final    *Counters
 }
@@ -79,7 +78,7 @@ func (k *Kernel) install(hook Hook, t Target, r Rule, attach, rest attachFunc) (
 
 func (in *Installed) fill(r Rule, attach, rest attachFunc) error {
 	k := in.kernel
-	if err := in.writePeers(r.Peers); err != nil {
+	if err := in.SetPeers(r.Traffic.Peers); err != nil {
 		return err
 	}
 	if err := in.writeQuantiles(r.Quantiles); err != nil {
@@ -103,41 +102,10 @@ func (in *Installed) fill(r Rule, attach, rest attachFunc) error {
 	return in.use(rest)
 }
 
-func (in *Installed) writePeers(peers []netip.Prefix) error {
-	if slices.ContainsFunc(peers, holdsMapped) {
-		// First, so that 0.0.0.0/0, which is the same entry, goes over it.
-		if err := in.writePeer(netip.PrefixFrom(netip.IPv4Unspecified(), 0), 0); err != nil {
-			return err
-		}
-	}
-	for _, prefix := range peers {
-		if err := in.writePeer(prefix, 1); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 func (in *Installed) use(attach attachFunc) error {
 	releases, err := attach()
 	in.releases = append(in.releases, releases...)
 	return err
-}
-
-// holdsMapped says whether an IPv6 prefix is so wide that IPv4, mapped into IPv6, lies in it: whoever writes ::/0 does not
-// mean IPv4.
-func holdsMapped(prefix netip.Prefix) bool {
-	return prefix.Contains(netip.AddrFrom16(netip.IPv4Unspecified().As16()))
-}
-
-// writePeer enters a peer with 1: it is hurt, or 0: it is not, though a wider prefix is.
-func (in *Installed) writePeer(prefix netip.Prefix, hurt uint32) error {
-	key := peerKey(in.slot, prefix)
-	if err := in.kernel.maps["faultd_peers"].Put(key, hurt); err != nil {
-		return fmt.Errorf("write peer %s: %w", prefix, err)
-	}
-	in.peers = append(in.peers, key)
-	return nil
 }
 
 // freeSlot goes round, so that a slot rests as long as possible before it is used again: a program that still
@@ -192,7 +160,7 @@ func (in *Installed) deleteQuantiles() error {
 	return nil
 }
 
-// Update changes dice, delay, errors and deadline; counters, peers, ports, calls and globs stay.
+// Update changes dice, delay, errors and deadline; counters, traffic, calls and globs stay.
 func (in *Installed) Update(r Rule) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -206,7 +174,7 @@ func (in *Installed) Update(r Rule) error {
 	if r.Seed == nil {
 		e.Seed = in.encoded.Seed
 	}
-	e.Mechanism, e.Stat, e.Calls, e.Ops = in.encoded.Mechanism, in.encoded.Stat, in.encoded.Calls, in.encoded.Ops
+	e.Mechanism, e.Stat, e.Calls, e.Ops, e.Traffic = in.encoded.Mechanism, in.encoded.Stat, in.encoded.Calls, in.encoded.Ops, in.encoded.Traffic
 	if err := in.writeQuantiles(r.Quantiles); err != nil {
 		return err
 	}
@@ -296,7 +264,7 @@ func (in *Installed) remove() error {
 	k := in.kernel
 	errs := []error{in.Disarm()}
 	k.leave(in)
-	errs = append(errs, k.publish(in.hook), in.release(), in.deletePeers(), in.deleteQuantiles(), in.deleteGlobs())
+	errs = append(errs, k.publish(in.hook), in.release(), in.deleteAllPeers(), in.deleteQuantiles(), in.deleteGlobs())
 	in.mu.Lock()
 	if in.final == nil {
 		final := in.read()
@@ -323,15 +291,5 @@ func (in *Installed) release() error {
 	}
 	slices.Reverse(kept)
 	in.releases = kept
-	return errors.Join(errs...)
-}
-
-func (in *Installed) deletePeers() error {
-	var errs []error
-	for _, key := range in.peers {
-		if err := in.kernel.maps["faultd_peers"].Delete(key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			errs = append(errs, fmt.Errorf("delete a peer of the rule: %w", err))
-		}
-	}
 	return errors.Join(errs...)
 }

@@ -236,12 +236,12 @@ func TestConnectFilters(t *testing.T) {
 		change func(*Rule)
 		want   string
 	}{
-		"peer fits":            {func(r *Rule) { r.Peers = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")} }, "map[ECONNREFUSED:200]"},
-		"peer does not fit":    {func(r *Rule) { r.Peers = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")} }, "map[ok:200]"},
-		"IPv6 does not fit v4": {func(r *Rule) { r.Peers = []netip.Prefix{netip.MustParsePrefix("2001:db8::/32")} }, "map[ok:200]"},
-		"port fits":            {func(r *Rule) { r.Ports = []Ports{{1, 2}, {port, port}} }, "map[ECONNREFUSED:200]"},
-		"port does not fit":    {func(r *Rule) { r.Ports = []Ports{{1, 2}} }, "map[ok:200]"},
-		"protocol":             {func(r *Rule) { r.Protocol = unix.IPPROTO_UDP }, "map[ok:200]"},
+		"peer fits":            {func(r *Rule) { r.Traffic.Peers = PeersOf(netip.MustParsePrefix("127.0.0.0/8")) }, "map[ECONNREFUSED:200]"},
+		"peer does not fit":    {func(r *Rule) { r.Traffic.Peers = PeersOf(netip.MustParsePrefix("10.0.0.0/8")) }, "map[ok:200]"},
+		"IPv6 does not fit v4": {func(r *Rule) { r.Traffic.Peers = PeersOf(netip.MustParsePrefix("2001:db8::/32")) }, "map[ok:200]"},
+		"port fits":            {func(r *Rule) { r.Traffic.Ports = []Ports{{1, 2}, {port, port}} }, "map[ECONNREFUSED:200]"},
+		"port does not fit":    {func(r *Rule) { r.Traffic.Ports = []Ports{{1, 2}} }, "map[ok:200]"},
+		"protocol":             {func(r *Rule) { r.Traffic.Protocol = unix.IPPROTO_UDP }, "map[ok:200]"},
 		"max hits":             {func(r *Rule) { r.MaxHits = 7 }, "map[ECONNREFUSED:7 ok:193]"},
 		"every 10th":           {func(r *Rule) { r.EveryNth = 10 }, "map[ECONNREFUSED:20 ok:180]"},
 		"skip first":           {func(r *Rule) { r.SkipFirst = 190 }, "map[ECONNREFUSED:10 ok:190]"},
@@ -361,7 +361,7 @@ func TestPacketLoss(t *testing.T) {
 		t.Fatal(err)
 	}
 	target, sibling := newTarget(t), newTarget(t)
-	in, err := k.InstallPacket(target, Rule{Action: ActionLose, Percent: 100, MaxHits: 3, Egress: true, Opening: true, Until: time.Now().Add(time.Minute)},
+	in, err := k.InstallPacket(target, Rule{Action: ActionLose, Percent: 100, MaxHits: 3, Egress: true, Traffic: Traffic{Opening: true}, Until: time.Now().Add(time.Minute)},
 		PacketEnv{Namespaces: []NetNS{{Inode: st.Ino, File: ns}}, Journal: undoByHand})
 	if err != nil {
 		t.Fatal(err)

@@ -57,13 +57,13 @@ struct {
 	__type(value, struct stat);
 } faultd_stats SEC(".maps");
 
-/* 1: the peer is hurt, 0: it is not; the longest prefix decides. */
+/* Peers of all rules; the longest prefix decides. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 65536);
+	__uint(max_entries, 262144); /* memory is taken as they come */
 	__type(key, struct peer_key);
-	__type(value, __u32);
+	__type(value, struct peer_verdict);
 } faultd_peers SEC(".maps");
 
 /* By number. */

@@ -5,6 +5,8 @@
 
 #include "match.h"
 #include <bpf/bpf_endian.h>
+#include <linux/in.h>
+#include <linux/in6.h>
 
 struct peer {
 	__u32 address[4]; /* network order; IPv4 as ::ffff:a.b.c.d */
@@ -20,30 +22,48 @@ static __always_inline void peer_set4(struct peer *peer, __u32 address)
 	peer->address[3] = address;
 }
 
-static __always_inline int port_fits(const struct rule *rule, __u32 port)
+/* Whether a port is in one of count ranges; none means any. */
+static __always_inline int port_fits(const struct port_range *ranges, __u32 count, __u32 port)
 {
-	if (!rule->ports)
+	if (!count)
 		return 1;
 	for (__u32 i = 0; i < MAX_PORTS; i++)
-		if (i < rule->ports && port >= rule->port_lo[i] && port <= rule->port_hi[i])
+		if (i < count && port >= ranges[i].low && port <= ranges[i].high)
 			return 1;
 	return 0;
 }
 
-static __always_inline int peer_fits(const struct rule *rule, __u32 slot, const struct peer *peer)
+static __always_inline int protocol_fits(const struct traffic *traffic, __u32 protocol)
 {
-	if (rule->protocol && rule->protocol != peer->protocol)
-		return 0;
-	if (!port_fits(rule, peer->port))
-		return 0;
-	if (!(rule->flags & RULE_PEERS))
+	if (!traffic->protocol || traffic->protocol == protocol)
 		return 1;
+	return traffic->protocol == IPPROTO_ICMP && protocol == IPPROTO_ICMPV6;
+}
+
+/* What the trie says of the peer of the rule in a slot. */
+static __always_inline int peer_hurt(__u32 slot, const struct peer *peer)
+{
 	struct peer_key key = {.prefix = 32 + 128, .slot = bpf_htonl(slot)};
 
 	__builtin_memcpy(key.address, peer->address, sizeof(key.address));
-	__u32 *hurt = bpf_map_lookup_elem(&faultd_peers, &key);
+	struct peer_verdict *verdict = bpf_map_lookup_elem(&faultd_peers, &key);
 
-	return hurt && *hurt;
+	if (!verdict || !verdict->hurt)
+		return 0;
+	for (__u32 i = 0; i < MAX_SPARED; i++)
+		if (verdict->spared[i] && verdict->spared[i] == peer->port)
+			return 0;
+	return 1;
+}
+
+/* Whether a rule means the peer: its protocol, port and address. */
+static __always_inline int peer_fits(const struct rule *rule, __u32 slot, const struct peer *peer)
+{
+	const struct traffic *traffic = &rule->traffic;
+
+	if (!protocol_fits(traffic, peer->protocol) || !port_fits(traffic->port, traffic->ports, peer->port))
+		return 0;
+	return !(traffic->flags & TRAFFIC_PEERS) || peer_hurt(slot, peer);
 }
 
 #endif

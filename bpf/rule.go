@@ -1,11 +1,9 @@
 package bpf
 
 import (
-	"encoding/binary"
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"net/netip"
 	"time"
 )
 
@@ -22,8 +20,6 @@ const (
 	MaxComm = 15
 	// Quantiles is how many steps a distribution has.
 	Quantiles = 256
-	// MaxPorts is how many port ranges a rule may have.
-	MaxPorts = 8
 	// MaxLevel is the deepest cgroup level of a target.
 	MaxLevel = 31
 )
@@ -56,12 +52,10 @@ const (
 
 // Flags of a rule (enum rule_flag).
 const (
-	flagPeers      = 1
 	flagSeeded     = 2
 	flagPerFlow    = 4
 	flagEgress     = 8
 	flagIngress    = 16
-	flagOpening    = 32
 	flagPerThread  = 64
 	flagPerProcess = 128
 	flagQuantiles  = 256
@@ -80,9 +74,6 @@ type Target struct {
 }
 
 func (t Target) id() uint64 { return t.Ancestors[len(t.Ancestors)-1] }
-
-// Ports is a range of the peer's ports, both ends included.
-type Ports struct{ Low, High uint16 }
 
 // WeightedErrno is an error and how often it is chosen, in proportion to the other weights of its rule.
 type WeightedErrno struct {
@@ -104,15 +95,12 @@ type Rule struct {
 	Delay      time.Duration
 	Jitter     time.Duration
 	Quantiles  *[Quantiles + 1]uint64 // of the delay, in ns; instead of Delay and Jitter
-	Protocol   uint16                 // IPPROTO_*, 0: any
-	Peers      []netip.Prefix
-	Ports      []Ports
+	Traffic    Traffic                // of HookConnect and HookPacket
 	PerFlow    bool
 	PerThread  bool
 	PerProcess bool
 	Egress     bool
 	Ingress    bool
-	Opening    bool // of TCP only the segments that open a connection
 	Calls      []int
 	Filter     CallFilter
 	// Result is what a call that is not made returns (ActionPretend), or the count that a call is made with (ActionShort).
@@ -146,7 +134,7 @@ func (r Rule) encode(generation uint64, serial uint32) (sharedRule, error) {
 		Generation: generation, UntilNs: monotonicAt(r.Until), Threshold: threshold(r.Percent),
 		EveryNth: r.EveryNth, SkipFirst: r.SkipFirst, MaxHits: r.MaxHits, IntervalNs: interval(r.Rate),
 		DelayNs: uint64(r.Delay), JitterNs: uint64(r.Jitter), Serial: serial,
-		Action: uint32(r.Action), Protocol: r.Protocol, Ports: uint16(len(r.Ports)), Mechanism: r.mechanism,
+		Action: uint32(r.Action), Traffic: r.Traffic.encode(), Mechanism: r.mechanism,
 		Result: r.Result, Ops: uint32(r.Ops), Flags: r.flags(), Filter: r.Filter.encode(),
 		Device: r.Device, Requests: uint32(r.Requests), Low: r.Low, High: r.High,
 	}
@@ -156,9 +144,6 @@ func (r Rule) encode(generation uint64, serial uint32) (sharedRule, error) {
 	}
 	if r.Action == ActionErrno {
 		e.Errors = uint32(copy(e.Error[:], weigh(r.Errnos)))
-	}
-	for i, p := range r.Ports {
-		e.PortLo[i], e.PortHi[i] = p.Low, p.High
 	}
 	for _, call := range r.Calls {
 		e.Calls[call/64] |= 1 << (call % 64)
@@ -173,8 +158,8 @@ func (r Rule) check() error {
 	if !(r.Rate >= 0 && r.Rate <= 1e9) {
 		return fmt.Errorf("rate %v: must be in (0,1e9] per second", r.Rate)
 	}
-	if len(r.Ports) > MaxPorts {
-		return fmt.Errorf("ports: %d ranges, at most %d are possible", len(r.Ports), MaxPorts)
+	if err := r.Traffic.check(); err != nil {
+		return err
 	}
 	for _, call := range r.Calls {
 		if call < 0 || call >= maxSyscall {
@@ -217,8 +202,8 @@ func (r Rule) flags() (flags uint32) {
 	for _, f := range []struct {
 		on   bool
 		flag uint32
-	}{{len(r.Peers) > 0, flagPeers}, {r.Seed != nil, flagSeeded}, {r.PerFlow, flagPerFlow}, {r.Egress, flagEgress},
-		{r.Ingress, flagIngress}, {r.Opening, flagOpening}, {r.PerThread, flagPerThread}, {r.PerProcess, flagPerProcess},
+	}{{r.Seed != nil, flagSeeded}, {r.PerFlow, flagPerFlow}, {r.Egress, flagEgress},
+		{r.Ingress, flagIngress}, {r.PerThread, flagPerThread}, {r.PerProcess, flagPerProcess},
 		{r.Quantiles != nil, flagQuantiles}, {r.Count, flagCount}, {r.Share, flagShare}, {r.Beyond, flagBeyond}, {r.Writing, flagWriting}} {
 		if f.on {
 			flags |= f.flag
@@ -238,17 +223,4 @@ func interval(rate float64) uint64 {
 // threshold is a percentage in 1/2^32; the smallest chance is 1/2^32, and 100 is always.
 func threshold(percent float64) uint64 {
 	return max(1, uint64(math.Round(percent/100*(1<<32))))
-}
-
-func peerKey(slot int, prefix netip.Prefix) sharedPeerKey {
-	bits := prefix.Bits()
-	if prefix.Addr().Is4() {
-		bits += 96
-	}
-	key := sharedPeerKey{Prefix: uint32(32 + bits), Address: prefix.Masked().Addr().As16()}
-	// The slot is part of the prefix and so in network order, whatever the machine's.
-	var slotBytes [4]byte
-	binary.BigEndian.PutUint32(slotBytes[:], uint32(slot))
-	key.Slot = binary.NativeEndian.Uint32(slotBytes[:])
-	return key
 }

@@ -11,6 +11,7 @@ const volatile struct {
 	struct rule_set rule_set;
 	struct levels levels;
 	struct peer_key peer_key;
+	struct peer_verdict peer_verdict;
 	struct sleeper sleeper;
 	struct sleep_config sleep_config;
 	struct call_shape call_shape;

@@ -46,6 +46,18 @@ type sharedPeerKey struct {
 	Address [16]uint8
 }
 
+type sharedPeerVerdict struct {
+	_      structs.HostLayout
+	Hurt   uint16
+	Spared [3]uint16
+}
+
+type sharedPortRange struct {
+	_    structs.HostLayout
+	Low  uint16
+	High uint16
+}
+
 type sharedPredicate struct {
 	_        structs.HostLayout
 	Value    uint64
@@ -74,11 +86,7 @@ type sharedRule struct {
 	Flags      uint32
 	Action     uint32
 	Stat       uint32
-	Protocol   uint16
-	Ports      uint16
-	Mechanism  uint32
-	PortLo     [8]uint16
-	PortHi     [8]uint16
+	Traffic    sharedTraffic
 	Calls      [8]uint64
 	IntervalNs uint64
 	Result     int64
@@ -90,6 +98,8 @@ type sharedRule struct {
 	High       uint64
 	Device     uint32
 	Requests   uint32
+	Mechanism  uint32
+	Pad        uint32
 }
 
 type sharedRuleRef struct {
@@ -145,6 +155,21 @@ type sharedTargetKey struct {
 	Cgroup uint64
 	Hook   uint32
 	Pad    uint32
+}
+
+type sharedTraffic struct {
+	_          structs.HostLayout
+	Dscp       uint64
+	Flags      uint32
+	MinLength  uint32
+	Protocol   uint16
+	Ports      uint8
+	LocalPorts uint8
+	TcpMask    uint8
+	TcpFlags   uint8
+	Pad        uint16
+	Port       [8]sharedPortRange
+	LocalPort  [8]sharedPortRange
 }
 
 type sharedWeightedError struct {

@@ -17,32 +17,36 @@ func TestProgramsAreQuicklyVerified(t *testing.T) {
 		"connect": loadConnect, "packet": loadPacket, "task": loadSyscallTask, "lsm": loadSyscallLsm, "spin": loadSyscallSpin, "uprobe": loadSyscallUprobe,
 		"security": loadSecurity,
 	} {
-		all, err := load()
+		t.Run(name, func(t *testing.T) { quicklyVerified(t, k, name, load) })
+	}
+}
+
+func quicklyVerified(t *testing.T, k *Kernel, name string, load func() (*ebpf.CollectionSpec, error)) {
+	all, err := load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for program := range all.Programs {
+		one, err := load()
 		if err != nil {
 			t.Fatal(err)
 		}
-		for program := range all.Programs {
-			one, err := load()
-			if err != nil {
-				t.Fatal(err)
-			}
-			keepProgram(one, program)
-			c, err := k.load(one)
-			if err != nil && slices.Contains([]string{"connect", "packet", "spin"}, name) {
-				t.Fatalf("%s %s must load on every kernel: %v", name, program, err)
-			}
-			if err != nil {
-				t.Logf("%s %s does not load on this kernel", name, program)
-				continue
-			}
-			info, err := c.Programs[program].Info()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if n, ok := info.VerifiedInstructions(); ok && n > mostVerified {
-				t.Errorf("%s %s: %d instructions were verified, at most %d should be", name, program, n, mostVerified)
-			}
-			c.Close()
+		keepProgram(one, program)
+		c, err := k.load(one)
+		if err != nil && slices.Contains([]string{"connect", "packet", "spin"}, name) {
+			t.Fatalf("%s %s must load on every kernel: %v", name, program, err)
 		}
+		if err != nil {
+			t.Logf("%s %s does not load on this kernel", name, program)
+			continue
+		}
+		info, err := c.Programs[program].Info()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n, ok := info.VerifiedInstructions(); ok && n > mostVerified {
+			t.Errorf("%s %s: %d instructions were verified, at most %d should be", name, program, n, mostVerified)
+		}
+		c.Close()
 	}
 }

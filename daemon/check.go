@@ -33,8 +33,8 @@ func trials(stateDir string) []trial {
 	space, inodes, none := int64(1<<20), int64(1), int64(0)
 	return []trial{
 		{"block", faults.Block{Path: "/"}, "", "reads and writes of one device"},
-		{"connect", faults.Connect{Errno: "EHOSTDOWN", Protocol: "udp"}, "udp", "errno: connect and unconnected sends, IPv4 and IPv6"},
-		{"connect", faults.Connect{Blackhole: true, Protocol: "udp"}, "udp", "blackhole"},
+		{"connect", faults.Connect{Errno: "EHOSTDOWN", Traffic: faults.Traffic{Protocol: "udp"}}, "udp", "errno: connect and unconnected sends, IPv4 and IPv6"},
+		{"connect", faults.Connect{Blackhole: true, Traffic: faults.Traffic{Protocol: "udp"}}, "udp", "blackhole"},
 		{"disk", faults.Disk{Path: stateDir, Size: &space, Floor: &none, AllowRoot: true}, "getpgid", "space, as in the state directory"},
 		{"disk", faults.Disk{Path: stateDir, Inodes: true, Size: &inodes, Floor: &none, AllowRoot: true}, "getpgid", "inodes, as in the state directory"},
 		{"file", faults.File{Ops: []string{"open"}, Errnos: []string{"EIO"}, Filter: faults.Filter{Paths: []string{os.DevNull}}}, "openat", "errors of what has a security hook, by path"},

@@ -87,15 +87,26 @@ func TestPacketFilters(t *testing.T) {
 		filter *v1.Packet
 		lost   [3]bool
 	}{
-		"everything": {&v1.Packet{}, [3]bool{true, true, true}},
-		"address":    {&v1.Packet{Peers: []string{"127.0.0.2"}}, [3]bool{false, true, false}},
-		"CIDR":       {&v1.Packet{Peers: []string{"127.0.0.0/8"}}, [3]bool{true, true, false}},
-		"IPv6":       {&v1.Packet{Peers: []string{"::/64"}}, [3]bool{false, false, true}},
-		"all":        {&v1.Packet{Peers: []string{"::/0", "0.0.0.0/0"}}, [3]bool{true, true, true}},
-		"elsewhere":  {&v1.Packet{Peers: []string{"10.0.0.0/8", "2001:db8::/32"}}, [3]bool{}},
-		"protocol":   {&v1.Packet{Protocol: "tcp"}, [3]bool{}},
-		"port":       {&v1.Packet{Ports: []string{port(one.address)}, Peers: []string{"127.0.0.1"}, Protocol: "udp"}, [3]bool{true, false, false}},
-		"other port": {&v1.Packet{Ports: []string{"1"}}, [3]bool{}},
+		"everything":              {&v1.Packet{}, [3]bool{true, true, true}},
+		"address":                 {&v1.Packet{Peers: []string{"127.0.0.2"}}, [3]bool{false, true, false}},
+		"CIDR":                    {&v1.Packet{Peers: []string{"127.0.0.0/8"}}, [3]bool{true, true, false}},
+		"IPv6":                    {&v1.Packet{Peers: []string{"::/64"}}, [3]bool{false, false, true}},
+		"all":                     {&v1.Packet{Peers: []string{"::/0", "0.0.0.0/0"}}, [3]bool{true, true, true}},
+		"elsewhere":               {&v1.Packet{Peers: []string{"10.0.0.0/8", "2001:db8::/32"}}, [3]bool{}},
+		"protocol":                {&v1.Packet{Protocol: "tcp"}, [3]bool{}},
+		"port":                    {&v1.Packet{Ports: []string{port(one.address)}, Peers: []string{"127.0.0.1"}, Protocol: "udp"}, [3]bool{true, false, false}},
+		"other port":              {&v1.Packet{Ports: []string{"1"}}, [3]bool{}},
+		"except":                  {&v1.Packet{Traffic: &v1.Traffic{Except: []string{"127.0.0.1"}}}, [3]bool{false, true, true}},
+		"except IPv4":             {&v1.Packet{Traffic: &v1.Traffic{Except: []string{"0.0.0.0/0"}}}, [3]bool{false, false, true}},
+		"except IPv6":             {&v1.Packet{Traffic: &v1.Traffic{Except: []string{"::/0"}}}, [3]bool{true, true, false}},
+		"peer in except in peers": {&v1.Packet{Peers: []string{"127.0.0.0/8", "127.0.0.2/32", "127.0.0.0/8"}, Traffic: &v1.Traffic{Except: []string{"127.0.0.0/16", "127.0.0.0/24"}}}, [3]bool{false, true, false}},
+		"except inside of peers":  {&v1.Packet{Peers: []string{"127.0.0.0/8", "::/0"}, Traffic: &v1.Traffic{Except: []string{"127.0.0.2", "::2/127"}}}, [3]bool{true, false, true}},
+		"1000 CIDRs":              {&v1.Packet{Peers: thousand("127.0.0.2")}, [3]bool{false, true, false}},
+		"short":                   {&v1.Packet{Traffic: &v1.Traffic{MinLength: 30}}, [3]bool{false, false, true}},
+		"marked":                  {&v1.Packet{Traffic: &v1.Traffic{Dscp: []string{"ef", "af41"}}}, [3]bool{}},
+		"not marked":              {&v1.Packet{Traffic: &v1.Traffic{Dscp: []string{"ef", "cs0"}}}, [3]bool{true, true, true}},
+		"local port":              {&v1.Packet{Traffic: &v1.Traffic{LocalPorts: []string{"1"}}}, [3]bool{}},
+		"any local port":          {&v1.Packet{Traffic: &v1.Traffic{LocalPorts: []string{"1-65535"}}}, [3]bool{true, true, true}},
 	} {
 		c.filter.Loss, c.filter.Direction = 100, "egress"
 		f := n.inject(lose(target, c.filter))
@@ -147,4 +158,50 @@ func TestIngressLoss(t *testing.T) {
 	n.stop(f.GetId())
 	sender.wants("map[ok:10]", "send %s 10 1", address)
 	n.until("the target hears again", heard(w))
+}
+
+// thousand gives so many prefixes: most are elsewhere, overlap and repeat; one is an address.
+func thousand(address string) []string {
+	prefixes := []string{address}
+	for i := len(prefixes); i < 1000; i++ {
+		prefixes = append(prefixes, fmt.Sprintf("10.%d.%d.0/%d", i%7, i%250, 16+i%9))
+	}
+	return prefixes
+}
+
+// TestPacketStates tells segments of TCP apart: those that open a connection, and what their flags say.
+func TestPacketStates(t *testing.T) {
+	n, server := startNode(t), tcpServer(t, "127.0.0.1:0")
+	target := n.target()
+	w := n.worker(target)
+	w.wants("opened", "open %s", server)
+	for name, c := range map[string]struct {
+		traffic *v1.Traffic
+		// dials says what becomes of a new connection, lost whether something of the old one is lost.
+		dials string
+		lost  bool
+	}{
+		"new":         {&v1.Traffic{State: "new"}, "timeout", false},
+		"SYN":         {&v1.Traffic{TcpFlags: []string{"syn", "!ack"}}, "timeout", false},
+		"established": {&v1.Traffic{State: "established"}, "ok", true}, // for the sender: its ACK is lost, and it does not wait for anything
+		"data":        {&v1.Traffic{TcpFlags: []string{"psh"}}, "ok", true},
+		"resets":      {&v1.Traffic{TcpFlags: []string{"rst"}}, "ok", false},
+	} {
+		spec := lose(target, &v1.Packet{Loss: 100, Direction: "egress", Protocol: "tcp", Ports: []string{port(server)}, Traffic: c.traffic})
+		spec.MaxHits = 2 // so that what is lost of the old connection gets through in the end
+		f := n.inject(spec)
+		if _, err := echoed(w.do("echo 3")); err != nil {
+			t.Errorf("%s: the old connection: %v", name, err)
+		}
+		if lost := n.settled(f.GetId()).GetInjected() > 0; lost != c.lost {
+			t.Errorf("%s: of the old connection something was lost: %v, want %v", name, lost, c.lost)
+		}
+		n.stop(f.GetId())
+		f = n.inject(lose(target, &v1.Packet{Loss: 100, Direction: "egress", Protocol: "tcp", Ports: []string{port(server)}, Traffic: c.traffic}))
+		w.wants("map["+c.dials+":1]", "dial tcp4 %s 200ms 1 1", server)
+		n.stop(f.GetId())
+	}
+	if _, err := echoed(w.do("echo 3")); err != nil {
+		t.Errorf("afterwards: %v", err)
+	}
 }

@@ -16,12 +16,8 @@ type Connect struct {
 	Errno string
 	// Blackhole loses the packets that open the connection (all, for protocols other than TCP), so that the caller times out.
 	Blackhole bool
-	// Peers are addresses or CIDRs; none: everybody.
-	Peers []string
-	// Ports of the peer: "6379", "8000-8100"; none: all.
-	Ports []string
-	// Protocol is "tcp", "udp" or empty for both.
-	Protocol string
+	// Traffic says which connections are meant: by peers, and protocol tcp or udp; with Blackhole also by local ports.
+	Traffic Traffic
 }
 
 func newConnect(spec *v1.FaultSpec) (Fault, error) {
@@ -29,17 +25,14 @@ func newConnect(spec *v1.FaultSpec) (Fault, error) {
 		return nil, nil
 	}
 	c := spec.GetConnect()
-	return Connect{Errno: c.GetErrno(), Blackhole: c.GetBlackhole(), Peers: c.GetPeers(), Ports: c.GetPorts(), Protocol: c.GetProtocol()}, nil
+	return Connect{Errno: c.GetErrno(), Blackhole: c.GetBlackhole(), Traffic: newTraffic(c)}, nil
 }
 
 func connectParameters() []Parameter {
-	return []Parameter{
+	return append([]Parameter{
 		{"errno", "name", "the error the caller gets, such as ECONNREFUSED; either this or blackhole"},
 		{"blackhole", "bool", "packets vanish and the caller times out"},
-		{"peers", "CIDRs", "peers that are hurt; none: all"},
-		{"ports", "ports", "ports of the peer, such as 6379 or 8000-8100; none: all"},
-		{"protocol", "tcp|udp", "empty: both"},
-	}
+	}, trafficParameters()...)
 }
 
 // Validate implements Fault.
@@ -55,7 +48,7 @@ func (c Connect) rule(common Common) (bpf.Rule, error) {
 	case c.Blackhole && c.Errno != "":
 		return rule, fmt.Errorf("errno: %s was given together with blackhole; a connection either fails or times out", c.Errno)
 	case c.Blackhole:
-		rule.Action, rule.Egress, rule.Opening = bpf.ActionLose, true, true
+		rule.Action, rule.Egress = bpf.ActionLose, true
 		// One connection is one throw of the dice: its repeated SYNs share it.
 		rule.PerFlow = common.Percent < 100
 	case c.Errno == "":
@@ -66,13 +59,11 @@ func (c Connect) rule(common Common) (bpf.Rule, error) {
 			return rule, err
 		}
 	}
-	if rule.Peers, err = parsePeers(c.Peers); err != nil {
+	if err := c.Traffic.ofConnections(c.Blackhole); err != nil {
 		return rule, err
 	}
-	if rule.Ports, err = parsePorts(c.Ports); err != nil {
-		return rule, err
-	}
-	rule.Protocol, err = parseProtocol(c.Protocol)
+	rule.Traffic, err = c.Traffic.kernel()
+	rule.Traffic.Opening = c.Blackhole
 	return rule, err
 }
 

@@ -17,10 +17,8 @@ type Packet struct {
 	Loss float64
 	// Direction is "egress", "ingress" or "both" (also when empty).
 	Direction string
-	// Peers, Ports (of the peer) and Protocol are as in Connect.
-	Peers    []string
-	Ports    []string
-	Protocol string
+	// Traffic says which packets are meant.
+	Traffic Traffic
 	// PerFlow throws the dice once per flow.
 	PerFlow bool
 }
@@ -36,18 +34,15 @@ func newPacket(spec *v1.FaultSpec) (Fault, error) {
 		return nil, fmt.Errorf("loss: it is the dice, and percent (%v) was given too; give loss alone", spec.GetPercent())
 	}
 	p := spec.GetPacket()
-	return Packet{Loss: p.GetLoss(), Direction: p.GetDirection(), Peers: p.GetPeers(), Ports: p.GetPorts(), Protocol: p.GetProtocol(), PerFlow: p.GetPerFlow()}, nil
+	return Packet{Loss: p.GetLoss(), Direction: p.GetDirection(), Traffic: newTraffic(p), PerFlow: p.GetPerFlow()}, nil
 }
 
 func packetParameters() []Parameter {
-	return []Parameter{
+	return append([]Parameter{
 		{"loss", "percent", "chance of each packet (or flow) to be lost, in (0,100]"},
 		{"direction", "egress|ingress|both", "empty: both"},
-		{"peers", "CIDRs", "peers that are hurt; none: all"},
-		{"ports", "ports", "ports of the peer, such as 6379 or 8000-8100; none: all"},
-		{"protocol", "tcp|udp", "empty: every protocol"},
 		{"perFlow", "bool", "the dice is thrown once per flow"},
-	}
+	}, trafficParameters()...)
 }
 
 // Validate implements Fault.
@@ -74,13 +69,7 @@ func (p Packet) rule(common Common) (bpf.Rule, error) {
 		return rule, fmt.Errorf("direction: %q is unknown; it must be egress, ingress or both", p.Direction)
 	}
 	var err error
-	if rule.Peers, err = parsePeers(p.Peers); err != nil {
-		return rule, err
-	}
-	if rule.Ports, err = parsePorts(p.Ports); err != nil {
-		return rule, err
-	}
-	rule.Protocol, err = parseProtocol(p.Protocol)
+	rule.Traffic, err = p.Traffic.kernel()
 	return rule, err
 }
 

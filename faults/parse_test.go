@@ -19,7 +19,7 @@ func refused(t *testing.T, field, value string, err error) {
 }
 
 func TestParsePeers(t *testing.T) {
-	got, err := parsePeers([]string{"10.1.2.3", "10.1.2.3/8", "2001:db8::1", "::/0", "0.0.0.0/0"})
+	got, err := parsePeers("peers", []string{"10.1.2.3", "10.1.2.3/8", "2001:db8::1", "::/0", "0.0.0.0/0"})
 	want := []string{"10.1.2.3/32", "10.0.0.0/8", "2001:db8::1/128", "::/0", "0.0.0.0/0"}
 	if err != nil || len(got) != len(want) {
 		t.Fatalf("got %v, %v", got, err)
@@ -30,21 +30,21 @@ func TestParsePeers(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{"", "x", "10.0.0.0/33", "10.0.0", "fe80::1%eth0", "::ffff:10.0.0.1", "::ffff:10.0.0.0/104", "10.0.0.1 ", "host.example"} {
-		_, err := parsePeers([]string{"10.0.0.1", bad})
+		_, err := parsePeers("peers", []string{"10.0.0.1", bad})
 		refused(t, "peers", bad, err)
 	}
 }
 
 func TestParsePorts(t *testing.T) {
-	got, err := parsePorts([]string{"6379", "8000-8100", "1-65535", "7-7"})
+	got, err := parsePorts("ports", []string{"6379", "8000-8100", "1-65535", "7-7"})
 	if want := []bpf.Ports{{Low: 6379, High: 6379}, {Low: 8000, High: 8100}, {Low: 1, High: 65535}, {Low: 7, High: 7}}; err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %v, %v, want %v", got, err, want)
 	}
 	for _, bad := range []string{"", "0", "65536", "-1", "9-8", "1-", "-", "a", "1-2-3", " 1", "0x10", "+5"} {
-		_, err := parsePorts([]string{bad})
+		_, err := parsePorts("ports", []string{bad})
 		refused(t, "ports", bad, err)
 	}
-	_, err = parsePorts(make([]string, bpf.MaxPorts+1))
+	_, err = parsePorts("ports", make([]string, bpf.MaxPorts+1))
 	refused(t, "ports", "9 ranges", err)
 }
 
@@ -74,16 +74,6 @@ func TestParseDuration(t *testing.T) {
 	}
 }
 
-func TestParseProtocol(t *testing.T) {
-	for name, want := range map[string]uint16{"": 0, "tcp": 6, "udp": 17} {
-		if got, err := parseProtocol(name); err != nil || got != want {
-			t.Errorf("%q is %d, %v", name, got, err)
-		}
-	}
-	_, err := parseProtocol("sctp")
-	refused(t, "protocol", "sctp", err)
-}
-
 func TestSyscallRefuses(t *testing.T) {
 	for name, s := range map[string]Syscall{
 		"jitter: 3ms":            {Calls: []string{"read"}, Delay: Delay{Text: "2ms", Jitter: "3ms"}},
@@ -105,12 +95,12 @@ func FuzzParsePeers(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		prefixes, err := parsePeers([]string{text})
+		prefixes, err := parsePeers("peers", []string{text})
 		if err != nil {
 			return
 		}
 		// What was taken is written again as a prefix that means the same.
-		again, err := parsePeers([]string{prefixes[0].String()})
+		again, err := parsePeers("peers", []string{prefixes[0].String()})
 		if err != nil || again[0] != prefixes[0] {
 			t.Errorf("%q is %s, and that is %v, %v", text, prefixes[0], again, err)
 		}
@@ -122,7 +112,7 @@ func FuzzParsePorts(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		ports, err := parsePorts([]string{text})
+		ports, err := parsePorts("ports", []string{text})
 		if err == nil && (ports[0].Low == 0 || ports[0].Low > ports[0].High) {
 			t.Errorf("%q was taken as %v", text, ports)
 		}

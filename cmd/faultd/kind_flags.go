@@ -9,20 +9,11 @@ import (
 	v1 "faultd/api/faultd/v1alpha1"
 )
 
-// peerFlags are of all kinds that look at peers.
-func peerFlags() []cli.Flag {
-	return []cli.Flag{
-		&cli.StringSliceFlag{Name: "peer", Usage: "peer that is hurt, an address or `CIDR`; repeatable", DefaultText: "all"},
-		&cli.StringSliceFlag{Name: "port", Usage: "port of the peer, `N[-M]`; repeatable", DefaultText: "all"},
-		&cli.StringFlag{Name: "protocol", Usage: "tcp or udp", DefaultText: "both"},
-	}
-}
-
 func connectFlags() []cli.Flag {
 	return append([]cli.Flag{
 		&cli.StringFlag{Name: "errno", Usage: "`NAME` of the error the caller gets, such as ECONNREFUSED"},
 		&cli.BoolFlag{Name: "blackhole", Usage: "packets vanish and the caller times out"},
-	}, peerFlags()...)
+	}, trafficFlags()...)
 }
 
 func connectKind(c *cli.Context, spec *v1.FaultSpec) error {
@@ -35,7 +26,7 @@ func connectKind(c *cli.Context, spec *v1.FaultSpec) error {
 	}
 	spec.Kind = &v1.FaultSpec_Connect{Connect: &v1.Connect{
 		Errno: errno, Blackhole: blackhole,
-		Peers: listed(c, "peer"), Ports: listed(c, "port"), Protocol: c.String("protocol"),
+		Peers: listed(c, "peer"), Ports: listed(c, "port"), Protocol: c.String("protocol"), Traffic: traffic(c),
 	}}
 	return nil
 }
@@ -45,7 +36,7 @@ func packetFlags() []cli.Flag {
 		&cli.Float64Flag{Name: "loss", Usage: "chance of each packet, or flow, to be lost, in (0,100]"},
 		&cli.StringFlag{Name: "direction", Usage: "egress, ingress or both", DefaultText: "both"},
 		&cli.BoolFlag{Name: "per-flow", Usage: "throw the dice once per flow: a lost flow loses all its packets"},
-	}, peerFlags()...)
+	}, trafficFlags()...)
 }
 
 func packetKind(c *cli.Context, spec *v1.FaultSpec) error {
@@ -57,7 +48,7 @@ func packetKind(c *cli.Context, spec *v1.FaultSpec) error {
 	}
 	spec.Kind = &v1.FaultSpec_Packet{Packet: &v1.Packet{
 		Loss: c.Float64("loss"), Direction: c.String("direction"), PerFlow: c.Bool("per-flow"),
-		Peers: listed(c, "peer"), Ports: listed(c, "port"), Protocol: c.String("protocol"),
+		Peers: listed(c, "peer"), Ports: listed(c, "port"), Protocol: c.String("protocol"), Traffic: traffic(c),
 	}}
 	return nil
 }

@@ -1,0 +1,146 @@
+package bpf
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/cilium/ebpf"
+)
+
+// maxSpared is how many ports of one peer a rule may spare (MAX_SPARED).
+const maxSpared = 3
+
+// Verdict says what becomes of a peer.
+type Verdict struct {
+	Hurt bool
+	// Spared are ports of the peer that are not hurt though it is.
+	Spared []uint16
+}
+
+// Peers decides by address: the longest prefix that holds it, and who is in none is not hurt. An IPv6 prefix says nothing of
+// IPv4 addresses, however wide it is. Not nil and empty it means nobody, yet.
+type Peers map[netip.Prefix]Verdict
+
+// PeersOf hurts the addresses in any of the prefixes.
+func PeersOf(hurt ...netip.Prefix) Peers {
+	peers := Peers{}
+	for _, prefix := range hurt {
+		peers[prefix.Masked()] = Verdict{Hurt: true}
+	}
+	return peers
+}
+
+// Of gives the verdict on an address.
+func (p Peers) Of(address netip.Addr) Verdict {
+	for bits := address.BitLen(); bits >= 0; bits-- {
+		if verdict, ok := p[netip.PrefixFrom(address, bits).Masked()]; ok {
+			return verdict
+		}
+	}
+	return Verdict{}
+}
+
+func (p Peers) check() error {
+	if len(p) > MaxPeers {
+		return fmt.Errorf("peers: %d prefixes, at most %d are possible", len(p), MaxPeers)
+	}
+	for prefix, verdict := range p {
+		if len(verdict.Spared) > maxSpared {
+			return fmt.Errorf("peers: of %s %d ports are spared, at most %d are possible", prefix, len(verdict.Spared), maxSpared)
+		}
+	}
+	return nil
+}
+
+// encode gives the entries of the trie for the rule in a slot.
+func (p Peers) encode(slot int) map[sharedPeerKey]sharedPeerVerdict {
+	entries := map[sharedPeerKey]sharedPeerVerdict{}
+	for prefix := range p {
+		if holdsMapped(prefix) {
+			// 0.0.0.0/0, if it is among the peers, is the same entry and goes over it.
+			entries[peerKey(slot, netip.PrefixFrom(netip.IPv4Unspecified(), 0))] = sharedPeerVerdict{}
+		}
+	}
+	for prefix, verdict := range p {
+		var e sharedPeerVerdict
+		if verdict.Hurt {
+			e.Hurt = 1
+		}
+		copy(e.Spared[:], verdict.Spared)
+		entries[peerKey(slot, prefix)] = e
+	}
+	return entries
+}
+
+// holdsMapped says whether an IPv6 prefix is so wide that IPv4, mapped into IPv6, lies in it: whoever writes ::/0 does not
+// mean IPv4.
+func holdsMapped(prefix netip.Prefix) bool {
+	return prefix.Contains(netip.AddrFrom16(netip.IPv4Unspecified().As16()))
+}
+
+func peerKey(slot int, prefix netip.Prefix) sharedPeerKey {
+	bits := prefix.Bits()
+	if prefix.Addr().Is4() {
+		bits += 96
+	}
+	key := sharedPeerKey{Prefix: uint32(32 + bits), Address: prefix.Masked().Addr().As16()}
+	// The slot is part of the prefix and so in network order, whatever the machine's.
+	var slotBytes [4]byte
+	binary.BigEndian.PutUint32(slotBytes[:], uint32(slot))
+	key.Slot = binary.NativeEndian.Uint32(slotBytes[:])
+	return key
+}
+
+// SetPeers changes whom the rule means, while it runs: first come the new ones, then the old ones go. Counters go on. A
+// rule that was installed without peers means everybody, and cannot get any.
+func (in *Installed) SetPeers(peers Peers) error {
+	if err := peers.check(); err != nil {
+		return err
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.disarmed {
+		return errors.New("change the peers of the rule: it has ended")
+	}
+	if peers != nil && in.encoded.Traffic.Flags&trafficPeers == 0 {
+		return errors.New("change the peers of the rule: it means everybody")
+	}
+	wanted := peers.encode(in.slot)
+	for key, verdict := range wanted {
+		if had, ok := in.peers[key]; ok && had == verdict {
+			continue
+		}
+		if err := in.kernel.maps["faultd_peers"].Put(key, verdict); err != nil {
+			return fmt.Errorf("write a peer of the rule: %w", err)
+		}
+		if in.peers == nil {
+			in.peers = map[sharedPeerKey]sharedPeerVerdict{}
+		}
+		in.peers[key] = verdict
+	}
+	return in.deletePeers(func(key sharedPeerKey) bool { _, keep := wanted[key]; return !keep })
+}
+
+// deletePeers deletes those entries. Call with in.mu held; what fails stays to be tried again.
+func (in *Installed) deletePeers(gone func(sharedPeerKey) bool) error {
+	var errs []error
+	for key := range in.peers {
+		if !gone(key) {
+			continue
+		}
+		if err := in.kernel.maps["faultd_peers"].Delete(key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			errs = append(errs, fmt.Errorf("delete a peer of the rule: %w", err))
+			continue
+		}
+		delete(in.peers, key)
+	}
+	return errors.Join(errs...)
+}
+
+func (in *Installed) deleteAllPeers() error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.deletePeers(func(sharedPeerKey) bool { return true })
+}
