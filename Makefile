@@ -20,9 +20,11 @@ export VM_EDGE_PACKAGES := cgroup undo
 export VM_EDGES := 6.1 7.3
 # Programs that people run: where most mechanisms are, and where only security hooks are. KERNEL=7.3 and 6.12 work too.
 export VM_PROGRAM_KERNELS := 6.12-ei 6.1
+# Of the kernels that can drop a sync one is enough to show that a power cut then loses data.
+export VM_LYING_KERNELS := 6.12-ei
 # Kernels on which delays work without LSM too, by task work and by clones.
 export VM_WITHOUT_LSM := 7.3 6.12-ei
-export KERNEL RUN
+export KERNEL RUN IMAGE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "%-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,7 +65,7 @@ test-unit: build ## unit and effect tests on this kernel, with the race detector
 	go build -race ./... # by all processors; the tests run one package at a time
 	go test -race -count=1 -p 1 -short ./...
 
-test-vm: ## effect tests in virtual machines: make test-vm KERNEL=6.12 RUN=TestX
+test-vm: ## effect tests in virtual machines: make test-vm KERNEL=6.12 RUN=TestX; a kernel of yours: IMAGE=bzImage KERNEL=6.12-ei
 	@test/machines.sh vm
 
 test-mechanisms: ## sleeping by the mechanisms that are not a kernel's first choice

@@ -8,6 +8,10 @@ mkdir -p bin/vm
 # Others may be about to run it.
 CGO_ENABLED=0 go build -o bin/vm/vm.new ./test/vm
 mv bin/vm/vm.new bin/vm/vm
+if [ -n "${IMAGE:-}" ]; then # it is booted whatever its name
+	printf '%s\n' "$@"
+	exit
+fi
 debian=()
 for kernel in "$@"; do
 	[[ $kernel == *-ei ]] || debian+=("$kernel")

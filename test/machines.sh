@@ -4,11 +4,17 @@
 #   VM_KERNELS VM_PACKAGES       the kernels, and the packages that are tested on each, the one that takes longest first
 #   VM_EDGES VM_EDGE_PACKAGES    the oldest and the newest kernel, and the packages of which these two tell enough
 #   VM_PROGRAM_KERNELS           the kernels on which programs that people run are hurt
+#   VM_LYING_KERNELS             the kernels on which the power is cut while syncs do nothing
 #   VM_WITHOUT_LSM               the kernels on which delays work without LSM too
 #   KERNEL RUN                   only this kernel, only these tests; "" for all
+#   IMAGE                        a kernel image with all drivers built in, booted as KERNEL; "" for the runner's own
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
+if [ -n "${IMAGE:-}" ]; then
+	[ -n "${KERNEL:-}" ] || { echo "IMAGE=$IMAGE needs a KERNEL as which to boot it, such as 6.12-ei" >&2; exit 1; }
+	IMAGE=$(realpath "$IMAGE")
+fi
 read -ra packages <<<"$VM_PACKAGES"
 read -ra edge_packages <<<"$VM_EDGE_PACKAGES"
 
@@ -61,6 +67,7 @@ build_programs() {
 in_machine() {
 	local kernel=$1 flags=() binaries
 	shift
+	[ -z "${IMAGE:-}" ] || flags+=(-image "$IMAGE")
 	while [ "$1" != -- ]; do flags+=("$1"); shift; done
 	shift
 	cd "$1"

@@ -27,6 +27,7 @@ func parseRun(args []string, diag io.Writer) (options, error) {
 	f := flag.NewFlagSet("run", flag.ContinueOnError)
 	f.SetOutput(diag)
 	f.StringVar(&o.kernel, "kernel", "", "kernel to boot: "+strings.Join(kernelNames(), ", "))
+	f.StringVar(&o.image, "image", "", "bzImage to boot as KERNEL, which is then only the name that programs see: one with all drivers built in, virtio-blk among them")
 	f.StringVar(&binaries, "binaries", "", "programs to run one after the other, separated by commas; all get ARGS")
 	f.Func("file", "program or file of the host to have in the guest at the same path, with its libraries; may be repeated", absolute(&o.files))
 	f.Func("dir", "directory of the host to have in the guest at the same path; may be repeated", absolute(&o.dirs))
@@ -72,6 +73,9 @@ func (o *options) complete(binaries string, args []string) error {
 		return fmt.Errorf("read command line: %w", err)
 	}
 	o.workDir = wd
+	if o.image != "" && !isFile(o.image) {
+		return fmt.Errorf("read command line: -image %s: there is no such file", o.image)
+	}
 	if o.persist != "" {
 		o.persist, err = filepath.Abs(o.persist)
 	}

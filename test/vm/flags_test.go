@@ -1,7 +1,10 @@
 package main
 
 import (
+	"errors"
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -37,10 +40,30 @@ func TestParseRunRefuses(t *testing.T) {
 		"-kernel 6.12 -env A -- x":         "KEY=VALUE",
 		"-kernel 6.12 -nonsense -- x":      "nonsense",
 		"-kernel 6.12 -reset-after M -- x": "needs -persist",
+		"-kernel own -image no/where -- x": "no such file",
 	} {
 		if _, err := parseRun(strings.Fields(line), io.Discard); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: got %v, want %q", line, err, want)
 		}
+	}
+}
+
+// TestChooseKernel: an image is booted under any name.
+func TestChooseKernel(t *testing.T) {
+	image := filepath.Join(t.TempDir(), "bzImage")
+	if err := os.WriteFile(image, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o, err := parseRun([]string{"-kernel", "own", "-image", image, "--", "x"}, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if k, err := chooseKernel(o); err != nil || k != (kernel{name: "own", image: image, disk: "virtio-blk-pci"}) {
+		t.Errorf("got %+v, %v", k, err)
+	}
+	o.image = ""
+	if k, err := chooseKernel(o); !errors.Is(err, errUnknownKernel) {
+		t.Errorf("got %+v, %v", k, err)
 	}
 }
 

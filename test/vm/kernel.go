@@ -36,6 +36,14 @@ type kernel struct {
 // errUnknownKernel is wrapped by findKernel's error for a name that is not in kernelNames.
 var errUnknownKernel = errors.New("unknown kernel")
 
+// chooseKernel returns the kernel that the command line asks for.
+func chooseKernel(o options) (kernel, error) {
+	if o.image != "" {
+		return builtInKernel(o.kernel, o.image), nil
+	}
+	return findKernel(o.kernel, o.cacheDir)
+}
+
 // findKernel returns the kernel called name. Its error says in one line why it cannot be booted
 // and what would help.
 func findKernel(name, cacheDir string) (kernel, error) {
@@ -70,7 +78,12 @@ func findInjectionKernel() (kernel, error) {
 	if _, err := os.Stat(image); err != nil {
 		return kernel{}, fmt.Errorf("find kernel %s: %w", injectionKernel, err)
 	}
-	return kernel{name: injectionKernel, image: image, disk: "virtio-blk-pci"}, nil
+	return builtInKernel(injectionKernel, image), nil
+}
+
+// builtInKernel is one without modules.
+func builtInKernel(name, image string) kernel {
+	return kernel{name: name, image: image, disk: "virtio-blk-pci"}
 }
 
 // kernelDir is where fetch leaves the Debian kernel called name.

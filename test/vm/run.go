@@ -19,6 +19,7 @@ import (
 // options say what to run and on what.
 type options struct {
 	kernel     string
+	image      string // to boot as kernel; "" for the one that the runner knows by that name
 	programs   []guest.Program
 	files      []string // programs of the host to have in the guest, with their libraries
 	dirs       []string // directories of the host to have in the guest
@@ -51,7 +52,7 @@ func run(ctx context.Context, o options, out, diag io.Writer) (int, error) {
 	defer runtime.UnlockOSThread()
 
 	started := time.Now()
-	k, err := findKernel(o.kernel, o.cacheDir)
+	k, err := chooseKernel(o)
 	if err != nil {
 		return exitSetup, fmt.Errorf("%w: %w", errSetup, err)
 	}
