@@ -13,34 +13,14 @@ import (
 
 	v1 "faultd/api/faultd/v1alpha1"
 	"faultd/bpf"
+	"faultd/test/powercut"
 	"faultd/undo"
 )
-
-// cutLine asks the runner of virtual machines to cut the power (make test-powercut).
-const cutLine = "faultd test: cut the power"
-
-// persistent is where the machine's disk is.
-const persistent = "/persist"
-
-// secondBoot says which half of a power cut test this is.
-func secondBoot(t *testing.T) bool {
-	t.Helper()
-	if _, err := os.Stat(filepath.Join(persistent, ".boot")); err != nil {
-		t.Skip("needs a virtual machine whose power can be cut: make test-powercut")
-	}
-	return os.Getenv("FAULTD_BOOT") == "2"
-}
-
-// cutPower never returns.
-func cutPower() {
-	fmt.Println(cutLine)
-	select {}
-}
 
 // hurtBeforeCut starts the daemon on the disk with a fault of each kind, and leaves a file that outlives a reboot.
 func hurtBeforeCut(t *testing.T) (*node, *harm) {
 	t.Helper()
-	n := startNodeIn(t, persistent, "")
+	n := startNodeIn(t, powercut.Dir, "")
 	h := n.injectAll(n.target())
 	h.hurts(h.resident, "", 1)
 	journal, err := undo.Open(stateDir(n.dir))
@@ -56,11 +36,11 @@ func hurtBeforeCut(t *testing.T) (*node, *harm) {
 // afterCut starts the daemon again: nothing of before may be there.
 func afterCut(t *testing.T) *node {
 	t.Helper()
-	if _, err := os.Stat(pinDir(persistent)); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Stat(pinDir(powercut.Dir)); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the switch outlived a power cut: %v", err)
 	}
-	n := startNodeIn(t, persistent, "")
-	if _, err := os.Stat(leftFile(persistent, 0)); !errors.Is(err, fs.ErrNotExist) {
+	n := startNodeIn(t, powercut.Dir, "")
+	if _, err := os.Stat(leftFile(powercut.Dir, 0)); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("what the first boot left was not undone: %v", err)
 	}
 	if pending, err := undo.Read(stateDir(n.dir)); err != nil || len(pending) > 0 {
@@ -75,16 +55,16 @@ func afterCut(t *testing.T) *node {
 
 // TestPowerCutWhileHurting cuts the power while faults run.
 func TestPowerCutWhileHurting(t *testing.T) {
-	if !secondBoot(t) {
+	if !powercut.SecondBoot(t) {
 		_, h := hurtBeforeCut(t)
-		pending, err := undo.Read(stateDir(persistent))
+		pending, err := undo.Read(stateDir(powercut.Dir))
 		if want := map[bool]int{true: 1, false: 2}[h.packet.GetMechanism() != bpf.MechanismClsact]; err != nil || len(pending) < want {
 			t.Fatalf("the journal has %v, %v, want %d", pending, err, want)
 		}
 		fillBeforeCut(t, h)
-		cutPower()
+		powercut.Cut()
 	}
-	if _, err := os.Stat(leftFile(persistent, 0)); err != nil {
+	if _, err := os.Stat(leftFile(powercut.Dir, 0)); err != nil {
 		t.Fatalf("what the first boot left: %v", err)
 	}
 	spaceAfterCut(t)
@@ -103,7 +83,7 @@ func TestPowerCutWhileHurting(t *testing.T) {
 // ownDirs are the directories of inodes on the disk.
 func ownDirs(t *testing.T) []string {
 	t.Helper()
-	dirs, err := filepath.Glob(filepath.Join(persistent, ".faultd-*"))
+	dirs, err := filepath.Glob(filepath.Join(powercut.Dir, ".faultd-*"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +93,7 @@ func ownDirs(t *testing.T) []string {
 func freeOnDisk(t *testing.T) [2]uint64 {
 	t.Helper()
 	var st unix.Statfs_t
-	if err := unix.Statfs(persistent, &st); err != nil {
+	if err := unix.Statfs(powercut.Dir, &st); err != nil {
 		t.Fatal(err)
 	}
 	return [2]uint64{st.Bavail * uint64(st.Frsize), st.Ffree}
@@ -124,7 +104,7 @@ const (
 	filledInodes = 300
 )
 
-func freeBefore() string { return filepath.Join(persistent, "free before") }
+func freeBefore() string { return filepath.Join(powercut.Dir, "free before") }
 
 // fillBeforeCut takes space and inodes of the disk, and sees to it that both are on it.
 func fillBeforeCut(t *testing.T, h *harm) {
@@ -134,8 +114,8 @@ func fillBeforeCut(t *testing.T, h *harm) {
 		t.Fatal(err)
 	}
 	for _, disk := range []*v1.Disk{
-		{Size: fmt.Sprint(filledSpace), Path: persistent, Floor: "0", AllowRoot: true},
-		{Resource: "inodes", Size: fmt.Sprint(filledInodes), Path: persistent, Floor: "0", AllowRoot: true},
+		{Size: fmt.Sprint(filledSpace), Path: powercut.Dir, Floor: "0", AllowRoot: true},
+		{Resource: "inodes", Size: fmt.Sprint(filledInodes), Path: powercut.Dir, Floor: "0", AllowRoot: true},
 	} {
 		spec := refuse(h.on)
 		spec.Kind = &v1.FaultSpec_Disk{Disk: disk}
@@ -178,11 +158,11 @@ func inodesAfterCut(t *testing.T) {
 // TestPowerCutAfterKill cuts the power once the daemon has noticed a kill from outside. The guard has undone everything by
 // then, or the next daemon does.
 func TestPowerCutAfterKill(t *testing.T) {
-	if !secondBoot(t) {
+	if !powercut.SecondBoot(t) {
 		n, h := hurtBeforeCut(t)
 		n.kill()
 		h.ended("killed")
-		cutPower()
+		powercut.Cut()
 	}
 	n := afterCut(t)
 	n.refusesWhenKilled()

@@ -104,29 +104,46 @@ stage_mechanisms() {
 	done
 }
 
-# stage_powercut cuts the power while faults run, and boots again. The runner fails if the line does not come: neither boot can
-# pass by doing nothing.
+# stage_powercut cuts the power while faults run, and boots again.
 stage_powercut() {
-	local kernel test run
+	local kernel test
 	build daemon
+	build_daemon
+	build test/programs
 	for kernel in "${kernels[@]}"; do
 		for test in TestPowerCutWhileHurting TestPowerCutAfterKill; do
-			run="^$test\$"
-			start "$kernel $test" in_machine "$kernel" -persist "$outputs/$kernel-$test.disk" -reset-after 'faultd test: cut the power' -- daemon
+			start "$kernel $test" cut_power "$kernel" "$test" -- daemon
 		done
+		[[ -n ${KERNEL:-} || " $VM_LYING_KERNELS " == *" $kernel "* ]] || continue
+		start "$kernel TestPowerCutUnderLies" cut_power "$kernel" TestPowerCutUnderLies "${programs[@]}" -env TMPDIR=/persist -- test/programs
 	done
+}
+
+# cut_power KERNEL TEST FLAG... -- PACKAGE runs a test twice. The runner fails if the line does not come: neither boot can pass by doing
+# nothing.
+cut_power() {
+	local kernel=$1 test=$2 run="^$2\$"
+	shift 2
+	in_machine "$kernel" -persist "$outputs/$kernel-$test.disk" -reset-after 'faultd test: cut the power' "$@"
+}
+
+# build_daemon makes the daemon as it is installed, and finds the programs that it hurts.
+build_daemon() {
+	local program
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o bin/faultd ./cmd/faultd
+	mkdir -p bin/vm/test
+	programs=()
+	for program in "$root/bin/faultd" fio nginx redis-server sqlite3; do programs+=(-file "$(command -v "$program")"); done
 }
 
 # stage_programs hurts programs that people run, by the daemon as it is installed. Their files are on a disk.
 stage_programs() {
-	local kernel run=${RUN:-} files=() program
-	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o bin/faultd ./cmd/faultd
-	mkdir -p bin/vm/test
+	local kernel run=${RUN:-}
+	build_daemon
 	build test/programs
-	for program in "$root/bin/faultd" fio nginx redis-server sqlite3; do files+=(-file "$(command -v "$program")"); done
 	for kernel in "${kernels[@]}"; do
 		[[ -n ${KERNEL:-} || " $VM_PROGRAM_KERNELS " == *" $kernel "* ]] || continue
-		start "$kernel programs" in_machine "$kernel" -persist "$outputs/$kernel-programs.disk" -env TMPDIR=/persist "${files[@]}" -- test/programs
+		start "$kernel programs" in_machine "$kernel" -persist "$outputs/$kernel-programs.disk" -env TMPDIR=/persist "${programs[@]}" -- test/programs
 	done
 }
 

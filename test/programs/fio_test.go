@@ -16,8 +16,14 @@ import (
 	"faultd/test/cgrouptest"
 )
 
-// operations are what fio does in a run. An emulated machine would take minutes for more.
-const operations = 20_000
+// operations are what fio does in a run. An emulated machine takes minutes for more: FAULTD_TEST_FIO_OPERATIONS=100000 is for a
+// run by hand.
+var operations = func() int {
+	if n, err := strconv.Atoi(os.Getenv("FAULTD_TEST_FIO_OPERATIONS")); err == nil && n >= 1000 {
+		return n
+	}
+	return 20_000
+}()
 
 // load is what a fio does.
 type load struct {
@@ -68,7 +74,7 @@ func fioCounts(t *testing.T, n *node) {
 	c := f.ends("injected")
 	t.Logf("fio saw %+v; the fault counted %v", saw, c)
 	expect(t, "fio's errors", saw.Errors, c.GetInjected())
-	expect(t, "matched", c.GetMatched(), operations)
+	expect(t, "matched", c.GetMatched(), uint64(operations))
 	expect(t, "the sibling", spared, fioJob{})
 	within(t, c.GetInjected(), c.GetMatched(), 0.1)
 	expect(t, "afterwards", n.fio(t, n.target, newLoad(t, "psync", operations/10)), fioJob{})
@@ -105,7 +111,7 @@ func fioByOtherDoors(t *testing.T, n *node) {
 
 // fioFiles: as files they are hurt, as often as fio sees it.
 func fioFiles(t *testing.T, n *node) {
-	const ops = operations / 10
+	ops := operations / 10
 	for engine, test := range map[string]struct {
 		change change
 		want   func(t *testing.T, saw fioJob, c *v1.Counters)
@@ -139,7 +145,7 @@ func tenPercent(s *v1.FaultSpec) {
 
 func sameCounts(t *testing.T, saw fioJob, c *v1.Counters) {
 	t.Helper()
-	expect(t, "matched", c.GetMatched(), operations/10)
+	expect(t, "matched", c.GetMatched(), uint64(operations/10))
 	expect(t, "fio's errors", saw.Errors, c.GetInjected())
 	within(t, c.GetInjected(), c.GetMatched(), 0.1)
 }

@@ -277,9 +277,7 @@ func redisDiskFull(t *testing.T, n *node, target, sibling *store) {
 
 // redisSlowSync: every key waits for its sync.
 func redisSlowSync(t *testing.T, n *node, target, sibling *store) {
-	if vmKernel() == "6.12-ei" {
-		t.Skip("its delays of these calls take a minute to begin on an emulated machine; package bpf tests them")
-	}
+	skipSlowToLoad(t)
 	f := n.hurt(t, &v1.Syscall{Calls: syncs, Delay: "50ms"})
 	target.mustSet(11, 20)
 	sibling.mustSet(11, 20)

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	v1 "faultd/api/faultd/v1alpha1"
 	"faultd/cgroup"
@@ -80,7 +81,11 @@ const rows = "INSERT INTO t SELECT value, randomblob(1000) FROM generate_series(
 
 func (n *node) database(t *testing.T, where cgroup.Target, journal string) database {
 	t.Helper()
-	file := filepath.Join(t.TempDir(), "db")
+	return n.databaseAt(t, where, filepath.Join(t.TempDir(), "db"), journal)
+}
+
+func (n *node) databaseAt(t *testing.T, where cgroup.Target, file, journal string) database {
+	t.Helper()
 	s := n.open(t, where, file)
 	expect(t, "a new database", s.ask("PRAGMA journal_mode="+journal+"; PRAGMA synchronous=FULL; CREATE TABLE t(id INTEGER PRIMARY KEY, data); "+fmt.Sprintf(rows, 1, 100)), journal)
 	return database{s, n, file, journal}
@@ -115,6 +120,7 @@ func sqlite(t *testing.T, n *node) {
 			{"lying sync", sqliteLyingSync},
 			{"lost writes", sqliteLostWrites},
 			{"half of the writes lost", sqliteHalfLost},
+			{"slow disk", sqliteSlowDisk},
 		} {
 			t.Run(journal+", "+test.name, func(t *testing.T) {
 				test.run(t, n, n.database(t, n.target, journal), n.database(t, n.spared, journal))
@@ -157,6 +163,30 @@ func sqliteLyingSync(t *testing.T, n *node, target, sibling database) {
 	expect(t, "the sibling", sibling.insert(), "")
 	lies := map[string]uint64{"delete": 4, "wal": 1}
 	expect(t, "lies", f.ends("injected").GetInjected(), lies[target.journal])
+	expect(t, "the target's file", target.reopened(), both)
+	expect(t, "the sibling's file", sibling.reopened(), both)
+}
+
+// slowness is how late a slow disk is at each operation.
+const slowness = 5 * time.Millisecond
+
+// sqliteSlowDisk: a commit waits for each of its reads, writes and syncs, and comes to a good end.
+func sqliteSlowDisk(t *testing.T, n *node, target, sibling database) {
+	skipSlowToLoad(t)
+	f := n.hurtFiles(t, &v1.File{Preset: "slow-disk", Delay: slowness.String(), Filter: &v1.Filter{Paths: []string{target.file + "*"}}})
+	began := time.Now()
+	expect(t, "the target", target.insert(), "")
+	took := time.Since(began)
+	expect(t, "the sibling", sibling.insert(), "")
+	c := f.ends("injected")
+	t.Logf("late operations: %d, the commit took %s", c.GetInjected(), took)
+	if c.GetInjected() < 30 || c.GetInjected() != c.GetMatched() {
+		t.Errorf("late operations of a commit that writes more than thirty pages: %v", c)
+	}
+	// Late is never early: this bound holds on any machine.
+	if least := time.Duration(c.GetInjected()) * slowness; took < least {
+		t.Errorf("%d late operations took %s, less than %s", c.GetInjected(), took, least)
+	}
 	expect(t, "the target's file", target.reopened(), both)
 	expect(t, "the sibling's file", sibling.reopened(), both)
 }
