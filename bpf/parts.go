@@ -17,6 +17,15 @@ func (p Parts) Update(r Rule) error {
 	return errors.Join(errs...)
 }
 
+// SetPeers is Installed.SetPeers, of all.
+func (p Parts) SetPeers(peers Peers) error {
+	var errs []error
+	for _, in := range p {
+		errs = append(errs, in.SetPeers(peers))
+	}
+	return errors.Join(errs...)
+}
+
 // Counters is what happened to all of them.
 func (p Parts) Counters() Counters {
 	c := p[0].Counters()

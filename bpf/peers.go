@@ -4,7 +4,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 
 	"github.com/cilium/ebpf"
 )
@@ -40,6 +42,25 @@ func (p Peers) Of(address netip.Addr) Verdict {
 		}
 	}
 	return Verdict{}
+}
+
+// Clone gives a copy that shares nothing.
+func (p Peers) Clone() Peers {
+	clone := maps.Clone(p)
+	for prefix, verdict := range clone {
+		clone[prefix] = Verdict{verdict.Hurt, slices.Clone(verdict.Spared)}
+	}
+	return clone
+}
+
+// Spare takes one port of an address out, or all of it with port 0. More ports of one address than can be told apart spare it whole.
+func (p Peers) Spare(address netip.Addr, port uint16) {
+	verdict := p.Of(address)
+	verdict.Spared = append(slices.Clone(verdict.Spared), port)
+	if port == 0 || len(verdict.Spared) > maxSpared {
+		verdict = Verdict{}
+	}
+	p[netip.PrefixFrom(address, address.BitLen())] = verdict
 }
 
 func (p Peers) check() error {

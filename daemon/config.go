@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/netip"
 	"os"
+	"slices"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -28,6 +31,8 @@ type Config struct {
 		Cgroups []string `yaml:"cgroups"`
 		// AllowRoot allows the root cgroup as a target.
 		AllowRoot bool `yaml:"allowRoot"`
+		// APIServers are addresses of Kubernetes' API server, beside the one that its environment names: "10.0.0.1:6443".
+		APIServers []netip.AddrPort `yaml:"apiServers"`
 	} `yaml:"protected"`
 	// Access says who, beside root, may do what. Whoever can open the socket may read.
 	Access struct {
@@ -85,6 +90,19 @@ func (c *Config) parse(b []byte) error {
 		return fmt.Errorf("protected: %w", err)
 	}
 	return nil
+}
+
+// apiServers are those of the configuration and of the environment that Kubernetes gives its containers.
+func (c Config) apiServers() []netip.AddrPort {
+	servers := c.Protected.APIServers
+	host, port := os.Getenv("KUBERNETES_SERVICE_HOST"), os.Getenv("KUBERNETES_SERVICE_PORT")
+	if port == "" {
+		port = "443"
+	}
+	if server, err := netip.ParseAddrPort(net.JoinHostPort(host, port)); err == nil {
+		servers = append(slices.Clip(servers), server)
+	}
+	return servers
 }
 
 func (c Config) protection(caller int) cgroup.Protection {

@@ -118,6 +118,7 @@ func (d *Daemon) open() error {
 	if err := d.setSwitch(); err != nil {
 		return err
 	}
+	d.env.Infrastructure.APIServers = d.config.apiServers()
 	return d.startGuard()
 }
 
@@ -276,6 +277,12 @@ func (d *Daemon) tendFault(f *fault, now time.Time) {
 	if !f.harmed && !f.handle.Counters().First.IsZero() {
 		f.harmed = true
 		d.events.send("first-harm", f.message(), "")
+	}
+	if follower, ok := f.handle.(faults.Follower); ok {
+		for _, change := range follower.Changes() {
+			d.log.Info("fault follows", "fault", f.id, "change", change)
+			d.events.send("changed", f.message(), change)
+		}
 	}
 	select {
 	case <-f.gone:

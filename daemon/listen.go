@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -53,6 +54,7 @@ func (d *Daemon) listen() (*servers, error) {
 		if s.metrics, err = net.Listen("tcp", d.options.MetricsListen); err != nil {
 			return nil, errors.Join(fmt.Errorf("listen for metrics: %w", err), s.control.Close())
 		}
+		d.env.Infrastructure.Listeners = []netip.AddrPort{s.metrics.Addr().(*net.TCPAddr).AddrPort()}
 	}
 	control, err := d.controlHandler()
 	if err != nil {

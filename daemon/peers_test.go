@@ -21,19 +21,21 @@ func tcpServer(t *testing.T, address string) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				sendBack(c)
-			}()
-		}
-	}()
+	go serveLines(l)
 	return l.Addr().String()
+}
+
+func serveLines(l net.Listener) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer c.Close()
+			sendBack(c)
+		}()
+	}
 }
 
 func sendBack(c net.Conn) {

@@ -78,6 +78,10 @@ func (l *labourer) obey(order []string) (string, error) {
 		return l.hear(a.text())
 	case "heard":
 		return l.countHeard()
+	case "serve": // ADDRESS: sends every line back
+		return l.serve(a.text())
+	case "mount": // SOURCE TARGET
+		return resultOf(unix.Mount(a.text(), a.text(), "", unix.MS_BIND, "")), nil
 	case "hammer": // ADDRESS THREADS, then "grace"
 		l.hammer = startHammer(a.address(), a.number())
 		return "hammering", nil
@@ -307,6 +311,15 @@ func tcpInfo(c *net.TCPConn) (*unix.TCPInfo, error) {
 	var asked error
 	err = raw.Control(func(fd uintptr) { info, asked = unix.GetsockoptTCPInfo(int(fd), unix.SOL_TCP, unix.TCP_INFO) })
 	return info, errors.Join(err, asked)
+}
+
+func (l *labourer) serve(address string) (string, error) {
+	listening, err := net.Listen("tcp", address)
+	if err != nil {
+		return "", err
+	}
+	go serveLines(listening)
+	return listening.Addr().String(), nil
 }
 
 func (l *labourer) hear(address string) (string, error) {

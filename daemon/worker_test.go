@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -26,8 +27,13 @@ type worker struct {
 
 func (n *node) worker(t cgroup.Target) *worker {
 	n.t.Helper()
+	return n.workerWith(t, &syscall.SysProcAttr{})
+}
+
+func (n *node) workerWith(t cgroup.Target, attributes *syscall.SysProcAttr) *worker {
+	n.t.Helper()
 	cmd := selfCommand(workCommand)
-	cmd.Stderr = os.Stderr
+	cmd.Stderr, cmd.SysProcAttr = os.Stderr, attributes
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		n.t.Fatal(err)

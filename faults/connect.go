@@ -62,7 +62,7 @@ func (c Connect) rule(common Common) (bpf.Rule, error) {
 	if err := c.Traffic.ofConnections(c.Blackhole); err != nil {
 		return rule, err
 	}
-	rule.Traffic, err = c.Traffic.kernel()
+	rule.Traffic, err = c.Traffic.kernel(nil)
 	rule.Traffic.Opening = c.Blackhole
 	return rule, err
 }
@@ -89,6 +89,13 @@ func (c Connect) Inject(ctx context.Context, env Env, target cgroup.Target, comm
 	if err != nil {
 		return nil, err
 	}
+	meant, err := c.Traffic.meant(ctx, env, target, "connect")
+	if err != nil {
+		return nil, err
+	}
+	opening := rule.Traffic.Opening
+	rule.Traffic = meant.traffic
+	rule.Traffic.Opening = opening
 	var installed *bpf.Installed
 	if c.Blackhole {
 		installed, err = installPacket(ctx, env, target, common.ID, rule)
@@ -98,5 +105,5 @@ func (c Connect) Inject(ctx context.Context, env Env, target cgroup.Target, comm
 	if err != nil {
 		return nil, err
 	}
-	return &ruleHandle{installed, mechanism, nil, func(f Fault, common Common) (bpf.Rule, error) { return f.(Connect).rule(common) }}, nil
+	return meant.follow(ctx, &ruleHandle{installed, mechanism, nil, func(f Fault, common Common) (bpf.Rule, error) { return f.(Connect).rule(common) }}), nil
 }

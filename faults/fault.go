@@ -37,11 +37,19 @@ type Handle interface {
 	Close() error
 }
 
+// Follower is a handle that follows something while it runs, such as the addresses of a name.
+type Follower interface {
+	// Changes tells what changed since the last call. It waits for nobody.
+	Changes() []string
+}
+
 // Env is what faults work with. The daemon owns all of it.
 type Env struct {
 	Kernel  *bpf.Kernel
 	Cgroups *cgroup.Hierarchy
 	Journal *undo.Journal
+	// Infrastructure is spared by network faults, unless it is included.
+	Infrastructure Infrastructure
 	// CanSleep says why delays that sleep cannot be applied now, or nil.
 	CanSleep func() error
 }

@@ -69,7 +69,7 @@ func (p Packet) rule(common Common) (bpf.Rule, error) {
 		return rule, fmt.Errorf("direction: %q is unknown; it must be egress, ingress or both", p.Direction)
 	}
 	var err error
-	rule.Traffic, err = p.Traffic.kernel()
+	rule.Traffic, err = p.Traffic.kernel(nil)
 	return rule, err
 }
 
@@ -92,11 +92,16 @@ func (p Packet) Inject(ctx context.Context, env Env, target cgroup.Target, commo
 	if err != nil {
 		return nil, err
 	}
+	meant, err := p.Traffic.meant(ctx, env, target, "packet")
+	if err != nil {
+		return nil, err
+	}
+	rule.Traffic = meant.traffic
 	installed, err := installPacket(ctx, env, target, common.ID, rule)
 	if err != nil {
 		return nil, err
 	}
-	return &ruleHandle{installed, mechanism, nil, func(f Fault, common Common) (bpf.Rule, error) { return f.(Packet).rule(common) }}, nil
+	return meant.follow(ctx, &ruleHandle{installed, mechanism, nil, func(f Fault, common Common) (bpf.Rule, error) { return f.(Packet).rule(common) }}), nil
 }
 
 // installPacket puts a rule on the packets of the target, in the network namespaces its processes live in now.

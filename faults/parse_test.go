@@ -21,17 +21,24 @@ func refused(t *testing.T, field, value string, err error) {
 func TestParsePeers(t *testing.T) {
 	got, err := parsePeers("peers", []string{"10.1.2.3", "10.1.2.3/8", "2001:db8::1", "::/0", "0.0.0.0/0"})
 	want := []string{"10.1.2.3/32", "10.0.0.0/8", "2001:db8::1/128", "::/0", "0.0.0.0/0"}
-	if err != nil || len(got) != len(want) {
+	if err != nil || len(got.prefixes) != len(want) || len(got.names) > 0 {
 		t.Fatalf("got %v, %v", got, err)
 	}
-	for i, prefix := range got {
+	for i, prefix := range got.prefixes {
 		if prefix != netip.MustParsePrefix(want[i]) {
 			t.Errorf("got %s, want %s", prefix, want[i])
 		}
 	}
-	for _, bad := range []string{"", "x", "10.0.0.0/33", "10.0.0", "fe80::1%eth0", "::ffff:10.0.0.1", "::ffff:10.0.0.0/104", "10.0.0.1 ", "host.example"} {
+	for _, bad := range []string{"", "10.0.0.0/33", "10.0.0", "fe80::1%eth0", "::ffff:10.0.0.1", "::ffff:10.0.0.0/104", "10.0.0.1 ", "host example", "-host.example", "host..example", "10.0.0.256", "host.1", "pod:x", strings.Repeat("x", 64)} {
 		_, err := parsePeers("peers", []string{"10.0.0.1", bad})
 		refused(t, "peers", bad, err)
+	}
+}
+
+func TestParsePeerNames(t *testing.T) {
+	got, err := parsePeers("peers", []string{"redis", "redis.default.svc", "Host-1.example.", "_a._b", "cgroup:/a", "unit:redis", "pid:7", "10.0.0.1"})
+	if err != nil || len(got.prefixes) != 1 || len(got.names) != 7 {
+		t.Errorf("got %v, %v", got, err)
 	}
 }
 
@@ -95,13 +102,14 @@ func FuzzParsePeers(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		prefixes, err := parsePeers("peers", []string{text})
-		if err != nil {
+		peers, err := parsePeers("peers", []string{text})
+		if err != nil || len(peers.names) > 0 {
 			return
 		}
+		prefixes := peers.prefixes
 		// What was taken is written again as a prefix that means the same.
 		again, err := parsePeers("peers", []string{prefixes[0].String()})
-		if err != nil || again[0] != prefixes[0] {
+		if err != nil || again.prefixes[0] != prefixes[0] {
 			t.Errorf("%q is %s, and that is %v, %v", text, prefixes[0], again, err)
 		}
 	})

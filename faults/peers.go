@@ -7,20 +7,54 @@ import (
 	"strings"
 
 	"faultd/bpf"
+	"faultd/cgroup"
 )
 
-// parsePeers reads addresses and CIDRs; a bare address means itself alone.
-func parsePeers(field string, texts []string) ([]netip.Prefix, error) {
-	var prefixes []netip.Prefix
+// peers are some that were named: by address, and by names whose addresses are found when the fault starts, and may change.
+type peers struct {
+	prefixes []netip.Prefix
+	names    []peerName
+}
+
+// peerName is a host name, or the selector of another target, whose addresses are meant.
+type peerName struct {
+	text     string
+	selector cgroup.Selector // zero: text is a host name
+}
+
+// parsePeers reads addresses, CIDRs, host names and selectors; a bare address means itself alone.
+func parsePeers(field string, texts []string) (p peers, err error) {
 	for _, text := range texts {
+		if name, ok := parsePeerName(text); ok {
+			p.names = append(p.names, name)
+			continue
+		}
 		prefix, err := parsePrefix(text)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", field, err)
+			return p, fmt.Errorf("%s: %w", field, err)
 		}
-		prefixes = append(prefixes, prefix)
+		p.prefixes = append(p.prefixes, prefix)
 	}
-	return prefixes, nil
+	return p, nil
 }
+
+// parsePeerName reads "redis.example.com" and "cgroup:/system.slice/redis.service". The last label of a host name is not a number:
+// what looks like an address is no name.
+func parsePeerName(text string) (peerName, bool) {
+	if selector, err := cgroup.ParseSelector(text); err == nil {
+		return peerName{text, selector}, true
+	}
+	labels := strings.Split(strings.TrimSuffix(text, "."), ".")
+	for _, label := range labels {
+		if len(label) < 1 || len(label) > 63 || label[0] == '-' || strings.Trim(label, hostLetters) != "" {
+			return peerName{}, false
+		}
+	}
+	_, err := strconv.ParseUint(labels[len(labels)-1], 0, 64)
+	return peerName{text: text}, err != nil && len(text) <= 253
+}
+
+const hostLetters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
 
 func parsePrefix(text string) (netip.Prefix, error) {
 	prefix, err := netip.ParsePrefix(text)
@@ -28,7 +62,7 @@ func parsePrefix(text string) (netip.Prefix, error) {
 		prefix, err = netip.PrefixFrom(address, address.BitLen()), nil
 	}
 	if err != nil {
-		return prefix, fmt.Errorf("%q is no address and no CIDR; write it as 10.0.0.0/8, 10.1.2.3 or 2001:db8::/32", text)
+		return prefix, fmt.Errorf("%q is no address, no CIDR, no host name and no selector; write it as 10.0.0.0/8, 10.1.2.3, 2001:db8::/32, redis.example.com or unit:redis", text)
 	}
 	if prefix.Addr().Is4In6() {
 		return prefix, fmt.Errorf("%q is IPv4 written as IPv6; write it as IPv4", text)
@@ -42,21 +76,23 @@ func everybody() []netip.Prefix {
 }
 
 // decide makes one list of peers and exceptions; nil means everybody. It refuses lists that contradict each other, or leave
-// nobody.
-func decide(peers, except []netip.Prefix) (bpf.Peers, error) {
-	if len(peers) == 0 && len(except) == 0 {
+// nobody. With names, some peers are not known yet.
+func decide(hurt, except []netip.Prefix, all bool, names bool) (bpf.Peers, error) {
+	if all && len(except) == 0 && !names {
 		return nil, nil
 	}
-	hurt := peers
-	if len(peers) == 0 {
+	if all {
 		hurt = everybody()
 	}
 	decided := bpf.PeersOf(hurt...)
 	for _, prefix := range except {
-		if len(peers) > 0 && decided[prefix].Hurt {
+		if !all && decided[prefix].Hurt {
 			return nil, fmt.Errorf("traffic.except: %s is among the peers too; leave one of them out", prefix)
 		}
 		decided[prefix] = bpf.Verdict{}
+	}
+	if names {
+		return decided, nil
 	}
 	for _, verdict := range decided {
 		if verdict.Hurt {

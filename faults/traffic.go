@@ -15,9 +15,13 @@ import (
 // Traffic says which packets or connections of the target are meant: everything that is given must fit. It is what all
 // network faults share.
 type Traffic struct {
-	// Peers are addresses or CIDRs; none: everybody. Except are those that are not meant. Of all that hold an address the
-	// longest decides, so that there may be peers inside of an exception.
+	// Peers are addresses, CIDRs, host names, or selectors of other targets; none: everybody. Except are those that are not
+	// meant. Of all that hold an address the longest decides, so that there may be peers inside of an exception.
 	Peers, Except []string
+	// WaitForNames: peers whose names have no address are hurt once they have; else they are refused.
+	WaitForNames bool
+	// Include names what is meant though it is spared by default: see exclusionNames.
+	Include []string
 	// Ports are the peer's, LocalPorts the target's: "6379", "8000-8100"; none: all.
 	Ports, LocalPorts []string
 	// Protocol is "tcp", "udp", "sctp", "icmp" (also ICMPv6), or empty for all.
@@ -45,35 +49,32 @@ func newTraffic(m trafficMessage) Traffic {
 	return Traffic{
 		Peers: m.GetPeers(), Ports: m.GetPorts(), Protocol: m.GetProtocol(),
 		Except: more.GetExcept(), LocalPorts: more.GetLocalPorts(), State: more.GetState(), TCPFlags: more.GetTcpFlags(),
-		MinLength: more.GetMinLength(), DSCP: more.GetDscp(),
+		MinLength: more.GetMinLength(), DSCP: more.GetDscp(), WaitForNames: more.GetWaitForNames(), Include: more.GetInclude(),
 	}
 }
 
 func trafficParameters() []Parameter {
 	return []Parameter{
-		{"peers", "CIDRs", "peers that are hurt; none: all"},
+		{"peers", "peers", "peers that are hurt: addresses, CIDRs, host names, selectors of other targets; none: all"},
 		{"ports", "ports", "ports of the peer, such as 6379 or 8000-8100; none: all"},
 		{"protocol", "tcp|udp|icmp|sctp", "icmp means ICMPv6 too; empty: every protocol"},
-		{"traffic.except", "CIDRs", "peers that are spared; the longest prefix decides"},
+		{"traffic.except", "peers", "peers that are spared; the longest prefix decides"},
 		{"traffic.localPorts", "ports", "ports of the target; none: all"},
 		{"traffic.state", "new|established", "of TCP the segments that open a connection, or all others"},
 		{"traffic.tcpFlags", "flags", "flags of TCP that must be set (syn) or not be set (!ack)"},
 		{"traffic.minLength", "bytes", "only packets so long, from the IP header on"},
+		{"traffic.waitForNames", "bool", "peers whose names have no address yet are hurt once they have one, instead of refused"},
+		{"traffic.include", "names", "what is hurt though it is spared by default: ssh, gateway, dns, metadata, api-server, faultd"},
 		{"traffic.dscp", "names", "only packets marked so, such as ef, af41, cs1 or 46"},
 	}
 }
 
-// kernel gives the traffic as the kernel side sees it.
-func (t Traffic) kernel() (k bpf.Traffic, err error) {
-	peers, err := parsePeers("peers", t.Peers)
-	if err != nil {
+// kernel gives the traffic as the kernel side sees it, with the addresses that names have.
+func (t Traffic) kernel(named addresses) (k bpf.Traffic, err error) {
+	if k.Peers, err = t.peers(named); err != nil {
 		return k, err
 	}
-	except, err := parsePeers("traffic.except", t.Except)
-	if err != nil {
-		return k, err
-	}
-	if k.Peers, err = decide(peers, except); err != nil {
+	if err := checkInclude(t.Include); err != nil {
 		return k, err
 	}
 	if k.Ports, err = parsePorts("ports", t.Ports); err != nil {
@@ -95,6 +96,26 @@ func (t Traffic) kernel() (k bpf.Traffic, err error) {
 	k.Opening, k.Established = t.State == "new", t.State == "established"
 	k.TCPMask, k.TCPFlags, err = parseTCPFlags(t.TCPFlags)
 	return k, err
+}
+
+// peers decides whom the traffic means, with the addresses that names have.
+func (t Traffic) peers(named addresses) (bpf.Peers, error) {
+	hurt, err := parsePeers("peers", t.Peers)
+	if err != nil {
+		return nil, err
+	}
+	except, err := parsePeers("traffic.except", t.Except)
+	if err != nil {
+		return nil, err
+	}
+	return decide(named.with(hurt), named.with(except), len(t.Peers) == 0, len(hurt.names)+len(except.names) > 0)
+}
+
+// names are all host names and selectors of the traffic.
+func (t Traffic) names() []peerName {
+	hurt, _ := parsePeers("peers", t.Peers) // validated before
+	except, _ := parsePeers("traffic.except", t.Except)
+	return slices.Concat(hurt.names, except.names)
 }
 
 // ofTransport refuses what the protocol does not have.

@@ -23,7 +23,7 @@ func TestDecide(t *testing.T) {
 		"all IPv6 is no IPv4":    {Traffic{Peers: []string{"::/0"}}, []string{"::1"}, []string{"10.1.2.3"}},
 		"all IPv6 is no IPv4, 2": {Traffic{Except: []string{"::/0"}}, []string{"10.1.2.3"}, []string{"::1"}},
 	} {
-		k, err := c.traffic.kernel()
+		k, err := c.traffic.kernel(nil)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
@@ -34,7 +34,7 @@ func TestDecide(t *testing.T) {
 			}
 		}
 	}
-	if k, err := (Traffic{}).kernel(); err != nil || k.Peers != nil {
+	if k, err := (Traffic{}).kernel(nil); err != nil || k.Peers != nil {
 		t.Errorf("no peers mean %v, %v", k.Peers, err)
 	}
 }
@@ -65,14 +65,14 @@ func TestTrafficRefuses(t *testing.T) {
 		{Traffic{DSCP: []string{"64"}}, "traffic.dscp", "64"},
 		{Traffic{DSCP: []string{"af44"}}, "traffic.dscp", "af44"},
 	} {
-		_, err := c.traffic.kernel()
+		_, err := c.traffic.kernel(nil)
 		refused(t, c.field, c.value, err)
 	}
 }
 
 func TestTrafficNumbers(t *testing.T) {
 	k, err := Traffic{Protocol: "tcp", State: "established", TCPFlags: []string{"psh", "!fin", "psh"}, DSCP: []string{"EF", "af41", "cs1", "0", "le"}, MinLength: 99,
-		Ports: []string{"443"}, LocalPorts: []string{"1-2", "9"}}.kernel()
+		Ports: []string{"443"}, LocalPorts: []string{"1-2", "9"}}.kernel(nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,9 +24,13 @@ func connectKind(c *cli.Context, spec *v1.FaultSpec) error {
 	if errno != "" && blackhole {
 		return usageErrorf("--errno %s and --blackhole exclude each other: a connection either fails or times out", errno)
 	}
+	peers, err := peers(c)
+	if err != nil {
+		return err
+	}
 	spec.Kind = &v1.FaultSpec_Connect{Connect: &v1.Connect{
 		Errno: errno, Blackhole: blackhole,
-		Peers: listed(c, "peer"), Ports: listed(c, "port"), Protocol: c.String("protocol"), Traffic: traffic(c),
+		Peers: peers, Ports: listed(c, "port"), Protocol: c.String("protocol"), Traffic: traffic(c),
 	}}
 	return nil
 }
@@ -46,9 +50,13 @@ func packetKind(c *cli.Context, spec *v1.FaultSpec) error {
 	if c.IsSet("percent") {
 		return usageErrorf("--loss and --percent exclude each other: --loss is the dice of packets")
 	}
+	peers, err := peers(c)
+	if err != nil {
+		return err
+	}
 	spec.Kind = &v1.FaultSpec_Packet{Packet: &v1.Packet{
 		Loss: c.Float64("loss"), Direction: c.String("direction"), PerFlow: c.Bool("per-flow"),
-		Peers: listed(c, "peer"), Ports: listed(c, "port"), Protocol: c.String("protocol"), Traffic: traffic(c),
+		Peers: peers, Ports: listed(c, "port"), Protocol: c.String("protocol"), Traffic: traffic(c),
 	}}
 	return nil
 }

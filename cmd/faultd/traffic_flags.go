@@ -1,6 +1,9 @@
 package main
 
 import (
+	"os"
+	"strings"
+
 	"github.com/urfave/cli/v2"
 	"google.golang.org/protobuf/proto"
 
@@ -10,8 +13,11 @@ import (
 // trafficFlags are of all kinds that choose among packets or connections.
 func trafficFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringSliceFlag{Name: "peer", Usage: "peer that is hurt, an address or `CIDR`; repeatable", DefaultText: "all"},
-		&cli.StringSliceFlag{Name: "except", Usage: "peer that is spared, an address or `CIDR`: of all that hold an address the longest decides; repeatable"},
+		&cli.StringSliceFlag{Name: "peer", Usage: "`PEER` that is hurt: an address, a CIDR, a host name, or the selector of another target; repeatable", DefaultText: "all"},
+		&cli.StringFlag{Name: "peers-file", Usage: "`FILE` with more peers, one a line; # begins a comment"},
+		&cli.StringSliceFlag{Name: "except", Usage: "`PEER` that is spared; of all prefixes that hold an address the longest decides; repeatable"},
+		&cli.BoolFlag{Name: "wait-for-names", Usage: "peers whose names have no address yet are hurt once they have one, instead of refused"},
+		&cli.StringSliceFlag{Name: "include", Usage: "hurt what is spared by default, `NAME[,NAME]` of ssh, gateway, dns, metadata, api-server, faultd; repeatable"},
 		&cli.StringSliceFlag{Name: "port", Usage: "port of the peer, `N[-M]`; repeatable", DefaultText: "all"},
 		&cli.StringSliceFlag{Name: "local-port", Usage: "port of the target, `N[-M]`; repeatable", DefaultText: "all"},
 		&cli.StringFlag{Name: "protocol", Usage: "tcp, udp, icmp (also ICMPv6) or sctp", DefaultText: "all"},
@@ -22,11 +28,36 @@ func trafficFlags() []cli.Flag {
 	}
 }
 
+// peers are those of the flags and of the file.
+func peers(c *cli.Context) ([]string, error) {
+	named := listed(c, "peer")
+	path := c.String("peers-file")
+	if path == "" {
+		return named, nil
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, usageErrorf("--peers-file: %v", err)
+	}
+	before := len(named)
+	for line := range strings.Lines(string(text)) {
+		line, _, _ = strings.Cut(line, "#")
+		if line = strings.TrimSpace(line); line != "" {
+			named = append(named, line)
+		}
+	}
+	if len(named) == before {
+		return nil, usageErrorf("--peers-file: %s has no peer in it", path)
+	}
+	return named, nil
+}
+
 // traffic is what these flags say beside peers, ports and protocol; nil: nothing.
 func traffic(c *cli.Context) *v1.Traffic {
 	t := &v1.Traffic{
 		Except: listed(c, "except"), LocalPorts: listed(c, "local-port"), State: c.String("state"), TcpFlags: listed(c, "tcp-flag"),
 		MinLength: uint32(min(c.Uint("min-length"), 1<<32-1)), Dscp: listed(c, "dscp"),
+		WaitForNames: c.Bool("wait-for-names"), Include: listed(c, "include"),
 	}
 	if proto.Equal(t, &v1.Traffic{}) {
 		return nil

@@ -292,7 +292,8 @@ type Connect struct {
 	Errno string `protobuf:"bytes,1,opt,name=errno,proto3" json:"errno,omitempty"`
 	// Packets to the peer vanish: the caller times out.
 	Blackhole bool `protobuf:"varint,2,opt,name=blackhole,proto3" json:"blackhole,omitempty"`
-	// Peers that are hurt: addresses or CIDRs, IPv4 or IPv6. None: all peers.
+	// Peers that are hurt: addresses, CIDRs, host names (resolved as the target does, and followed), or selectors of other targets
+	// (the addresses of their network namespaces). None: all peers.
 	Peers []string `protobuf:"bytes,3,rep,name=peers,proto3" json:"peers,omitempty"`
 	// Ports of the peer: "6379" or "8000-8100". None: all.
 	Ports []string `protobuf:"bytes,4,rep,name=ports,proto3" json:"ports,omitempty"`
@@ -477,7 +478,7 @@ func (x *Packet) GetTraffic() *Traffic {
 // Traffic says more closely which packets or connections are meant; everything that is given must fit.
 type Traffic struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Peers that are spared: addresses or CIDRs. Of all peers and exceptions that hold an address the longest prefix decides.
+	// Peers that are spared, as in Connect. Of all peers and exceptions that hold an address the longest prefix decides.
 	Except []string `protobuf:"bytes,1,rep,name=except,proto3" json:"except,omitempty"`
 	// Ports of the target: "6379" or "8000-8100". None: all.
 	LocalPorts []string `protobuf:"bytes,2,rep,name=local_ports,json=localPorts,proto3" json:"local_ports,omitempty"`
@@ -488,7 +489,11 @@ type Traffic struct {
 	// Only packets of so many bytes or more, from the IP header on.
 	MinLength uint32 `protobuf:"varint,5,opt,name=min_length,json=minLength,proto3" json:"min_length,omitempty"`
 	// Only packets with one of these marks: "ef", "af41", "cs1", or numbers in 0-63. None: any.
-	Dscp          []string `protobuf:"bytes,6,rep,name=dscp,proto3" json:"dscp,omitempty"`
+	Dscp []string `protobuf:"bytes,6,rep,name=dscp,proto3" json:"dscp,omitempty"`
+	// Peers whose names have no address are hurt once they have one; else the fault is refused.
+	WaitForNames bool `protobuf:"varint,7,opt,name=wait_for_names,json=waitForNames,proto3" json:"wait_for_names,omitempty"`
+	// What is hurt though it is spared by default: "ssh", "gateway", "dns", "metadata", "api-server", "faultd".
+	Include       []string `protobuf:"bytes,8,rep,name=include,proto3" json:"include,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -561,6 +566,20 @@ func (x *Traffic) GetMinLength() uint32 {
 func (x *Traffic) GetDscp() []string {
 	if x != nil {
 		return x.Dscp
+	}
+	return nil
+}
+
+func (x *Traffic) GetWaitForNames() bool {
+	if x != nil {
+		return x.WaitForNames
+	}
+	return false
+}
+
+func (x *Traffic) GetInclude() []string {
+	if x != nil {
+		return x.Include
 	}
 	return nil
 }
@@ -2403,7 +2422,8 @@ type WatchResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// RFC 3339 with nanoseconds.
 	Time string `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
-	// "hello", "started", "first-harm", "updated", "ended", "stuck", "killed", "armed", "lapsed", "lost".
+	// "hello", "started", "first-harm", "updated", "ended", "stuck", "killed", "armed", "lapsed", "lost",
+	// "changed": what a running fault follows, such as the addresses of a name.
 	Type string `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
 	// The fault, for events about one.
 	Fault   *Fault `protobuf:"bytes,3,opt,name=fault,proto3" json:"fault,omitempty"`
@@ -2989,26 +3009,26 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\x04kind\x12\x05\xbaH\x02\b\x01B\n" +
 	"\n" +
 	"\b_percentB\a\n" +
-	"\x05_seed\"\x86\x02\n" +
+	"\x05_seed\"\x87\x02\n" +
 	"\aConnect\x12\x1d\n" +
 	"\x05errno\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18 R\x05errno\x12\x1c\n" +
-	"\tblackhole\x18\x02 \x01(\bR\tblackhole\x12'\n" +
-	"\x05peers\x18\x03 \x03(\tB\x11\xbaH\x0e\x92\x01\v\x10\xe8\a\"\x06r\x04\x10\x01\x18@R\x05peers\x12&\n" +
+	"\tblackhole\x18\x02 \x01(\bR\tblackhole\x12(\n" +
+	"\x05peers\x18\x03 \x03(\tB\x12\xbaH\x0f\x92\x01\f\x10\xe8\a\"\ar\x05\x10\x01\x18\x80 R\x05peers\x12&\n" +
 	"\x05ports\x18\x04 \x03(\tB\x10\xbaH\r\x92\x01\n" +
 	"\x10\b\"\x06r\x04\x10\x01\x18\vR\x05ports\x129\n" +
 	"\bprotocol\x18\x05 \x01(\tB\x1d\xbaH\x1ar\x18R\x00R\x03tcpR\x03udpR\x04icmpR\x04sctpR\bprotocol\x122\n" +
-	"\atraffic\x18\x06 \x01(\v2\x18.faultd.v1alpha1.TrafficR\atraffic\"\xd0\x02\n" +
+	"\atraffic\x18\x06 \x01(\v2\x18.faultd.v1alpha1.TrafficR\atraffic\"\xd1\x02\n" +
 	"\x06Packet\x12-\n" +
 	"\x04loss\x18\x01 \x01(\x01B\x19\xbaH\x16\x12\x14@\x01\x19\x00\x00\x00\x00\x00\x00Y@!\x00\x00\x00\x00\x00\x00\x00\x00R\x04loss\x12<\n" +
-	"\tdirection\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19R\x00R\x06egressR\aingressR\x04bothR\tdirection\x12'\n" +
-	"\x05peers\x18\x03 \x03(\tB\x11\xbaH\x0e\x92\x01\v\x10\xe8\a\"\x06r\x04\x10\x01\x18@R\x05peers\x12&\n" +
+	"\tdirection\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19R\x00R\x06egressR\aingressR\x04bothR\tdirection\x12(\n" +
+	"\x05peers\x18\x03 \x03(\tB\x12\xbaH\x0f\x92\x01\f\x10\xe8\a\"\ar\x05\x10\x01\x18\x80 R\x05peers\x12&\n" +
 	"\x05ports\x18\x04 \x03(\tB\x10\xbaH\r\x92\x01\n" +
 	"\x10\b\"\x06r\x04\x10\x01\x18\vR\x05ports\x129\n" +
 	"\bprotocol\x18\x05 \x01(\tB\x1d\xbaH\x1ar\x18R\x00R\x03tcpR\x03udpR\x04icmpR\x04sctpR\bprotocol\x12\x19\n" +
 	"\bper_flow\x18\x06 \x01(\bR\aperFlow\x122\n" +
-	"\atraffic\x18\a \x01(\v2\x18.faultd.v1alpha1.TrafficR\atraffic\"\x97\x02\n" +
-	"\aTraffic\x12)\n" +
-	"\x06except\x18\x01 \x03(\tB\x11\xbaH\x0e\x92\x01\v\x10\xe8\a\"\x06r\x04\x10\x01\x18@R\x06except\x121\n" +
+	"\atraffic\x18\a \x01(\v2\x18.faultd.v1alpha1.TrafficR\atraffic\"\x97\x03\n" +
+	"\aTraffic\x12*\n" +
+	"\x06except\x18\x01 \x03(\tB\x12\xbaH\x0f\x92\x01\f\x10\xe8\a\"\ar\x05\x10\x01\x18\x80 R\x06except\x121\n" +
 	"\vlocal_ports\x18\x02 \x03(\tB\x10\xbaH\r\x92\x01\n" +
 	"\x10\b\"\x06r\x04\x10\x01\x18\vR\n" +
 	"localPorts\x12/\n" +
@@ -3018,7 +3038,10 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\n" +
 	"min_length\x18\x05 \x01(\rB\t\xbaH\x06*\x04\x18\xff\xff\x03R\tminLength\x12$\n" +
 	"\x04dscp\x18\x06 \x03(\tB\x10\xbaH\r\x92\x01\n" +
-	"\x10@\"\x06r\x04\x10\x01\x18\bR\x04dscp\"\xf5\x02\n" +
+	"\x10@\"\x06r\x04\x10\x01\x18\bR\x04dscp\x12$\n" +
+	"\x0ewait_for_names\x18\a \x01(\bR\fwaitForNames\x12W\n" +
+	"\ainclude\x18\b \x03(\tB=\xbaH:\x92\x017\x10\x06\"3r1R\x03sshR\agatewayR\x03dnsR\bmetadataR\n" +
+	"api-serverR\x06faultdR\ainclude\"\xf5\x02\n" +
 	"\aSyscall\x12(\n" +
 	"\x05calls\x18\x01 \x03(\tB\x12\xbaH\x0f\x92\x01\f\b\x01\x10@\"\x06r\x04\x10\x01\x18 R\x05calls\x12\x1d\n" +
 	"\x05delay\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18 R\x05delay\x12\x1f\n" +

@@ -1,0 +1,86 @@
+package bpf
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// Gateways are those of the namespace's default routes.
+func (ns NetNS) Gateways() ([]netip.Addr, error) {
+	handle, err := ns.netlink()
+	if err != nil {
+		return nil, err
+	}
+	defer handle.Close()
+	routes, err := handle.RouteList(nil, netlink.FAMILY_ALL)
+	if err != nil {
+		return nil, fmt.Errorf("list the routes of network namespace %d: %w", ns.Inode, err)
+	}
+	var gateways []netip.Addr
+	for _, route := range routes {
+		if route.Dst != nil {
+			if ones, _ := route.Dst.Mask.Size(); ones > 0 {
+				continue
+			}
+		}
+		gateways = appendAddress(gateways, route.Gw)
+		for _, hop := range route.MultiPath {
+			gateways = appendAddress(gateways, hop.Gw)
+		}
+	}
+	return gateways, nil
+}
+
+// Addresses are those by which others reach the namespace: not those of loopback.
+func (ns NetNS) Addresses() ([]netip.Addr, error) {
+	handle, err := ns.netlink()
+	if err != nil {
+		return nil, err
+	}
+	defer handle.Close()
+	found, err := handle.AddrList(nil, netlink.FAMILY_ALL)
+	if err != nil {
+		return nil, fmt.Errorf("list the addresses of network namespace %d: %w", ns.Inode, err)
+	}
+	var addresses []netip.Addr
+	for _, a := range found {
+		if !a.IP.IsLoopback() {
+			addresses = appendAddress(addresses, a.IP)
+		}
+	}
+	return addresses, nil
+}
+
+// Dial connects from inside the namespace to an IP address and port.
+func (ns NetNS) Dial(ctx context.Context, network, address string) (conn net.Conn, err error) {
+	err = inNamespace(ns, func() (err error) {
+		// Without a name to look up the socket is made on this very thread.
+		conn, err = (&net.Dialer{}).DialContext(ctx, network, address)
+		return err
+	})
+	return conn, err
+}
+
+func (ns NetNS) netlink() (*netlink.Handle, error) {
+	handle, err := netlink.NewHandleAt(netns.NsHandle(ns.File.Fd()), unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("open netlink in network namespace %d: %w", ns.Inode, err)
+	}
+	return handle, nil
+}
+
+// appendAddress leaves out what is none, or is there.
+func appendAddress(addresses []netip.Addr, ip net.IP) []netip.Addr {
+	address, ok := netip.AddrFromSlice(ip)
+	if !ok || slices.Contains(addresses, address.Unmap()) {
+		return addresses
+	}
+	return append(addresses, address.Unmap())
+}

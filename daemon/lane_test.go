@@ -1,0 +1,95 @@
+package daemon_test
+
+import (
+	"errors"
+	"os"
+	"runtime"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// lane is two network namespaces with a wire between them: near is for targets, far for whom they talk to.
+type lane struct {
+	t         *testing.T
+	near, far *os.File
+}
+
+// The addresses of the ends.
+const (
+	near4, far4 = "10.77.0.1", "10.77.0.2"
+	near6, far6 = "fd77::1", "fd77::2"
+	nearName    = "near"
+	farName     = "far"
+)
+
+func newLane(t *testing.T) *lane {
+	t.Helper()
+	l := &lane{t: t, near: newNetNS(t), far: newNetNS(t)}
+	l.inside(l.near, func() {
+		l.must(netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: nearName}, PeerName: farName, PeerNamespace: netlink.NsFd(l.far.Fd())}))
+		l.up("lo")
+		l.up(nearName, near4+"/24", near6+"/64")
+	})
+	l.inside(l.far, func() {
+		l.up("lo")
+		l.up(farName, far4+"/24", far6+"/64")
+	})
+	return l
+}
+
+// newNetNS makes a network namespace that is there as long as somebody is in it, or the test runs.
+func newNetNS(t *testing.T) *os.File {
+	t.Helper()
+	type made struct {
+		file *os.File
+		err  error
+	}
+	result := make(chan made)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		err := unix.Unshare(unix.CLONE_NEWNET)
+		file, openErr := os.Open("/proc/thread-self/ns/net")
+		result <- made{file, errors.Join(err, openErr)}
+	}()
+	m := <-result
+	if m.err != nil {
+		t.Fatal(m.err)
+	}
+	t.Cleanup(func() { m.file.Close() })
+	return m.file
+}
+
+// inside runs f in a network namespace.
+func (l *lane) inside(ns *os.File, f func()) {
+	l.t.Helper()
+	runtime.LockOSThread()
+	home, err := os.Open("/proc/thread-self/ns/net")
+	l.must(err)
+	defer home.Close()
+	l.must(unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET))
+	f()
+	l.must(unix.Setns(int(home.Fd()), unix.CLONE_NEWNET))
+	runtime.UnlockOSThread()
+}
+
+func (l *lane) must(err error) {
+	l.t.Helper()
+	if err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+func (l *lane) up(name string, addresses ...string) {
+	l.t.Helper()
+	device, err := netlink.LinkByName(name)
+	l.must(err)
+	for _, text := range addresses {
+		address, err := netlink.ParseAddr(text)
+		l.must(err)
+		address.Flags = unix.IFA_F_NODAD
+		l.must(netlink.AddrAdd(device, address))
+	}
+	l.must(netlink.LinkSetUp(device))
+}

@@ -1,0 +1,321 @@
+package faults
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"faultd/bpf"
+	"faultd/cgroup"
+)
+
+// followInterval is how often names are resolved again while a fault runs.
+const followInterval = 5 * time.Second
+
+// addresses are those of names, by their texts.
+type addresses map[string][]netip.Addr
+
+// with gives the prefixes of peers, those of their names among them.
+func (a addresses) with(p peers) []netip.Prefix {
+	prefixes := slices.Clone(p.prefixes)
+	for _, name := range p.names {
+		for _, address := range a[name.text] {
+			prefixes = append(prefixes, netip.PrefixFrom(address, address.BitLen()))
+		}
+	}
+	return prefixes
+}
+
+// meant is whom traffic means, as it is now: with what names mean, without what is spared.
+type meant struct {
+	traffic bpf.Traffic
+	// spared are notes on what is.
+	spared []string
+	env    Env
+	target cgroup.Target
+	kind   string
+	asked  Traffic
+	named  addresses
+}
+
+// meant finds out whom traffic of the target means. What does not fit the target is a *ParameterError of the kind.
+func (t Traffic) meant(ctx context.Context, env Env, target cgroup.Target, kind string) (*meant, error) {
+	m := &meant{env: env, target: target, kind: kind, asked: t, named: addresses{}}
+	homes, err := homesOf(env, target)
+	if err != nil {
+		return nil, err
+	}
+	defer closeHomes(homes)
+	for name, err := range m.resolve(ctx, homes) {
+		if errors.Is(err, errShared) {
+			return nil, &ParameterError{kind + ".peers", fmt.Sprintf("%q: %v", name, err)}
+		}
+		if !t.WaitForNames {
+			return nil, &ParameterError{kind + ".peers", fmt.Sprintf("%q: %v; wait for it with traffic.waitForNames (--wait-for-names), or give its address", name, err)}
+		}
+	}
+	if m.traffic, m.spared, err = m.decide(homes); err != nil {
+		return nil, &ParameterError{kind + "." + fieldOf(err), problemOf(err)}
+	}
+	return m, nil
+}
+
+// fieldOf and problemOf take the errors of parameters apart, which begin with the field.
+func fieldOf(err error) string {
+	field, _, _ := strings.Cut(err.Error(), ": ")
+	return field
+}
+
+func problemOf(err error) string {
+	_, problem, _ := strings.Cut(err.Error(), ": ")
+	return problem
+}
+
+func (m *meant) decide(homes []home) (bpf.Traffic, []string, error) {
+	k, err := m.asked.kernel(m.named)
+	if err != nil {
+		return k, nil, err
+	}
+	found, err := exclusions(m.env, homes)
+	if err != nil {
+		return k, nil, err
+	}
+	notes, err := m.asked.spare(&k, found)
+	if err == nil && m.kind != "connect" { // sessions of SSH come in
+		var ssh []string
+		ssh, err = m.asked.spareSSH(&k)
+		notes = append(ssh, notes...)
+	}
+	if len(homes) == 0 {
+		notes = append(notes, "not known, and not spared: gateway and DNS server of the target, as it has no process")
+	}
+	return k, notes, err
+}
+
+// resolve brings the addresses of all names up to date, all at once, and gives those that have none. Where the target has no
+// process, host names are resolved as faultd itself does.
+func (m *meant) resolve(ctx context.Context, homes []home) map[string]error {
+	names := m.asked.names()
+	if len(names) == 0 {
+		return nil
+	}
+	failed := map[string]error{}
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for _, name := range names {
+		wg.Go(func() {
+			found, err := m.addressesOf(ctx, homes, name)
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				failed[name.text] = err
+				return
+			}
+			m.named[name.text] = found
+		})
+	}
+	wg.Wait()
+	return failed
+}
+
+func (m *meant) addressesOf(ctx context.Context, homes []home, name peerName) ([]netip.Addr, error) {
+	if name.selector != (cgroup.Selector{}) {
+		return m.addressesOfTarget(homes, name.selector)
+	}
+	if len(homes) > 0 {
+		return homes[0].lookup(ctx, name.text)
+	}
+	own, err := ownHome()
+	if err != nil {
+		return nil, err
+	}
+	defer closeHomes([]home{own})
+	return own.lookup(ctx, name.text)
+}
+
+// errShared says that waiting will not help.
+var errShared = errors.New("it shares the network namespace of the target, so that no address tells them apart")
+
+// addressesOfTarget are those of the network namespaces of another target.
+func (m *meant) addressesOfTarget(homes []home, selector cgroup.Selector) ([]netip.Addr, error) {
+	other, err := m.env.Cgroups.Resolve(selector)
+	if err != nil {
+		return nil, err
+	}
+	others, err := homesOf(m.env, other)
+	if err != nil {
+		return nil, err
+	}
+	defer closeHomes(others)
+	var found []netip.Addr
+	for _, h := range others {
+		if slices.ContainsFunc(homes, func(own home) bool { return own.ns.Inode == h.ns.Inode }) {
+			return nil, errShared
+		}
+		addresses, err := h.ns.Addresses()
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, addresses...)
+	}
+	if len(found) == 0 {
+		return nil, errNoAddress
+	}
+	slices.SortFunc(found, netip.Addr.Compare)
+	return slices.Compact(found), nil
+}
+
+// notes say what is spared, and what names mean now.
+func (m *meant) notes() []string {
+	notes := slices.Clone(m.spared)
+	for _, name := range m.asked.names() {
+		notes = append(notes, describe(name.text, m.named[name.text]))
+	}
+	return notes
+}
+
+func describe(name string, found []netip.Addr) string {
+	if len(found) == 0 {
+		return name + " has no address yet: it is waited for"
+	}
+	return name + " is " + join(found)
+}
+
+func join(found []netip.Addr) string {
+	texts := make([]string, len(found))
+	for i, address := range found {
+		texts[i] = address.String()
+	}
+	return strings.Join(texts, ", ")
+}
+
+// follow makes the handle follow what the names mean, if there are names.
+func (m *meant) follow(ctx context.Context, h *ruleHandle) Handle {
+	h.notes = append(h.notes, m.notes()...)
+	if len(m.asked.names()) == 0 {
+		return h
+	}
+	f := &followingHandle{ruleHandle: h, meant: m, done: make(chan struct{}), lost: map[string]bool{}}
+	// As long as the fault, not as long as the call.
+	following, stop := context.WithCancel(context.WithoutCancel(ctx))
+	f.stop = stop
+	go f.run(following)
+	return f
+}
+
+// followingHandle keeps the peers of a rule up to date.
+type followingHandle struct {
+	*ruleHandle
+	meant *meant
+	stop  context.CancelFunc
+	done  chan struct{}
+	// lost are names that had addresses and have none now; their last ones stay. Only run uses it.
+	lost map[string]bool
+
+	mu      sync.Mutex // guards what follows, and the notes
+	changes []string
+}
+
+func (h *followingHandle) run(ctx context.Context) {
+	defer close(h.done)
+	timer := time.NewTicker(followInterval)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+			h.look(ctx)
+		}
+	}
+}
+
+// look resolves the names again. Whatever fails, the peers stay as they were.
+func (h *followingHandle) look(ctx context.Context) {
+	homes, err := homesOf(h.meant.env, h.meant.target)
+	if err != nil || len(homes) == 0 {
+		return // the target is about to end
+	}
+	defer closeHomes(homes)
+	before := maps.Clone(h.meant.named)
+	failed := h.meant.resolve(ctx, homes)
+	if ctx.Err() != nil {
+		return
+	}
+	changes := h.compare(before, failed)
+	if len(changes) == 0 {
+		return
+	}
+	traffic, spared, err := h.meant.decide(homes)
+	if err == nil {
+		err = h.installed.(interface{ SetPeers(bpf.Peers) error }).SetPeers(traffic.Peers)
+	}
+	if err != nil {
+		h.meant.named = before
+		changes = []string{"not followed: " + strings.Join(changes, "; ") + ": " + err.Error()}
+	} else {
+		h.meant.spared = spared
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.changes = append(h.changes, changes...)
+	h.notes = append(h.meant.notes(), changes...)
+}
+
+// compare tells what became of the names.
+func (h *followingHandle) compare(before addresses, failed map[string]error) (changes []string) {
+	for _, name := range h.meant.asked.names() {
+		was, is := before[name.text], h.meant.named[name.text]
+		err := failed[name.text]
+		switch {
+		case err == nil && !slices.Equal(was, is):
+			changes = append(changes, fmt.Sprintf("%s, it was %s", describe(name.text, is), orNone(was)))
+		case err != nil && len(was) > 0 && !h.lost[name.text]:
+			changes = append(changes, fmt.Sprintf("%s: %v; its last addresses stay: %s", name.text, err, join(was)))
+		}
+		h.lost[name.text] = err != nil && len(was) > 0
+	}
+	return changes
+}
+
+func orNone(found []netip.Addr) string {
+	if len(found) == 0 {
+		return "without an address"
+	}
+	return join(found)
+}
+
+// Changes implements Follower.
+func (h *followingHandle) Changes() []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	changes := h.changes
+	h.changes = nil
+	return changes
+}
+
+// Notes implements Handle.
+func (h *followingHandle) Notes() []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.notes)
+}
+
+// Disarm implements Handle.
+func (h *followingHandle) Disarm() error {
+	h.stop()
+	return h.ruleHandle.Disarm()
+}
+
+// Close implements Handle.
+func (h *followingHandle) Close() error {
+	h.stop()
+	<-h.done
+	return h.ruleHandle.Close()
+}
