@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"faultd/test/looptest"
 	"faultd/test/vm/guest"
 )
 
@@ -107,47 +108,6 @@ func requireInjection(t *testing.T, refused error) {
 	t.Skip(refused)
 }
 
-// loopDevice makes a block device of a sparse file, as large as every file system wants it.
-func loopDevice(t *testing.T) (path string, device uint32) {
-	t.Helper()
-	file, err := os.Create(filepath.Join(t.TempDir(), "disk"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
-	if err := file.Truncate(512 << 20); err != nil {
-		t.Fatal(err)
-	}
-	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
-	if err != nil {
-		t.Skip(err)
-	}
-	defer control.Close()
-	n, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
-	if err != nil {
-		t.Fatal(err)
-	}
-	path = fmt.Sprintf("/dev/loop%d", n)
-	loop, err := os.OpenFile(path, os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.IoctlSetInt(int(loop.Fd()), unix.LOOP_SET_FD, int(file.Fd())); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := unix.IoctlSetInt(int(loop.Fd()), unix.LOOP_CLR_FD, 0); err != nil {
-			t.Error(err)
-		}
-		loop.Close()
-	})
-	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err != nil {
-		t.Fatal(err)
-	}
-	return path, unix.Major(st.Rdev)<<20 | unix.Minor(st.Rdev)
-}
-
 func failing(device uint32, requests Requests, percent float64) Rule {
 	return Rule{Action: ActionErrno, Errnos: []WeightedErrno{{int(unix.EIO), 1}}, Percent: percent, Until: time.Now().Add(10 * time.Minute),
 		Device: device, Requests: requests, High: AllSectors}
@@ -171,8 +131,8 @@ func installBlock(t *testing.T, k *Kernel, target Target, r Rule) *Installed {
 func TestBlockCounts(t *testing.T) {
 	k := openKernel(t)
 	requireInjection(t, k.CanFailBlock())
-	path, device := loopDevice(t)
-	other, _ := loopDevice(t)
+	path, device := looptest.New(t)
+	other, _ := looptest.New(t)
 	target, sibling := newTarget(t), newTarget(t)
 	in := installBlock(t, k, target, failing(device, RequestRead|RequestWrite, 30))
 	work := []string{"dread*1000", "dwrite*1000"}
@@ -206,7 +166,7 @@ func TestBlockCounts(t *testing.T) {
 func TestBlockChooses(t *testing.T) {
 	k := openKernel(t)
 	requireInjection(t, k.CanFailBlock())
-	path, device := loopDevice(t)
+	path, device := looptest.New(t)
 	for name, c := range map[string]struct {
 		change func(*Rule)
 		want   string
@@ -271,7 +231,7 @@ func TestBlockUnderFileSystems(t *testing.T) {
 	for fs, tools := range fileSystems() {
 		for _, charged := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s charged %v", fs, charged), func(t *testing.T) {
-				path, device := loopDevice(t)
+				path, device := looptest.New(t)
 				tool(t, tools.make, path)
 				dir := mountAt(t, fs, path)
 				if charged {
@@ -334,7 +294,7 @@ func TestBlockWriteback(t *testing.T) {
 	requireInjection(t, k.CanFailBlock())
 	for _, charged := range []bool{false, true} {
 		t.Run(fmt.Sprintf("charged %v", charged), func(t *testing.T) {
-			path, device := loopDevice(t)
+			path, device := looptest.New(t)
 			tool(t, fileSystems()["ext4"].make, path)
 			dir := mountAt(t, "ext4", path)
 			if charged {
@@ -362,7 +322,7 @@ func TestBlockSparesMetadata(t *testing.T) {
 	}
 	k := openKernel(t)
 	requireInjection(t, k.CanFailBlock())
-	path, device := loopDevice(t)
+	path, device := looptest.New(t)
 	tool(t, fileSystems()["ext4"].make, path)
 	dir := mountAt(t, "ext4", path)
 	target := newTarget(t)
@@ -411,7 +371,7 @@ func TestBlockPartition(t *testing.T) {
 	}
 	k := openKernel(t)
 	requireInjection(t, k.CanFailBlock())
-	path, disk := loopDevice(t)
+	path, disk := looptest.New(t)
 	part, device := addPartition(t, path, 1<<20, 64<<20)
 	for name, c := range map[string]struct {
 		path   string

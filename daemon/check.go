@@ -35,6 +35,7 @@ func trials(stateDir string) []trial {
 		{"block", faults.Block{Path: "/"}, "", "reads and writes of one device"},
 		{"connect", faults.Connect{Errno: "EHOSTDOWN", Traffic: faults.Traffic{Protocol: "udp"}}, "udp", "errno: connect and unconnected sends, IPv4 and IPv6"},
 		{"connect", faults.Connect{Blackhole: true, Traffic: faults.Traffic{Protocol: "udp"}}, "udp", "blackhole"},
+		{"cpu", faults.CPU{Processors: 0.02}, "burn", "limit of processor time"},
 		{"disk", faults.Disk{Path: stateDir, Size: &space, Floor: &none, AllowRoot: true}, "getpgid", "space, as in the state directory"},
 		{"disk", faults.Disk{Path: stateDir, Inodes: true, Size: &inodes, Floor: &none, AllowRoot: true}, "getpgid", "inodes, as in the state directory"},
 		{"file", faults.File{Ops: []string{"open"}, Errnos: []string{"EIO"}, Filter: faults.Filter{Paths: []string{os.DevNull}}}, "openat", "errors of what has a security hook, by path"},
@@ -42,10 +43,13 @@ func trials(stateDir string) []trial {
 		{"file", faults.File{Ops: []string{"fsync"}, Drop: true}, "fsync", "fsync that does nothing"},
 		{"file", faults.File{Ops: []string{"write"}, Drop: true}, "write", "lost writes"},
 		{"file", faults.File{Ops: []string{"fsync"}, Delay: faults.Delay{Text: "1ms"}}, "fsync", "delay of read, write and fsync, by path"},
+		{"io", faults.IO{Path: "/", WriteOps: 1}, "getpgid", "limit of the disk under /"},
 		{"kernel", faults.KernelMemory{Calls: []string{"socket"}, Alloc: "slab"}, "udp", "allocations of objects"},
 		{"kernel", faults.KernelMemory{Calls: []string{"socket"}, Alloc: "page"}, "", "allocations of pages"},
+		{"memory", faults.Memory{High: "100% of use"}, "hold", "limit of memory"},
 		{"packet", faults.Packet{Loss: 100, Direction: "egress"}, "udp", "loss, egress"},
 		{"packet", faults.Packet{Loss: 100, Direction: "ingress"}, "udp", "loss, ingress"},
+		{"pids", faults.Pids{More: new(uint32)}, "fork", "limit of threads and processes"},
 		{"process", faults.Process{Signal: unix.SIGCONT}, "getpgid", "signals"},
 		{"process", faults.Process{Kill: true}, "getpgid", "kill, all at once"},
 		{"process", faults.Process{Pause: true}, "getpgid", "pause"},
@@ -81,6 +85,9 @@ func (d *Daemon) checkAll(ctx context.Context) []*v1.Capability {
 
 // errNotFired says why a mechanism that attaches is not known to work.
 var errNotFired = errors.New("its program attaches; it was not fired, as nothing harmless would do so")
+
+// errNotHurt says the same of a limit that can be set.
+var errNotHurt = errors.New("it can be set; whether it hurts was not tried, as that takes a disk that is busy")
 
 // attach only asks whether the mechanism can be attached.
 func (d *Daemon) attach(ctx context.Context, t trial) (mechanism string, err error) {
@@ -120,6 +127,9 @@ func (d *Daemon) try(ctx context.Context, t trial) (mechanism string, err error)
 		return mechanism, err
 	}
 	injected := handle.Counters().Injected
+	if injected == 0 && t.kind == "io" {
+		return mechanism, errNotHurt
+	}
 	if injected == 0 {
 		return mechanism, fmt.Errorf("it attached and did nothing (%+v): %w", handle.Counters(), bpf.ErrNotSupported)
 	}
@@ -182,10 +192,43 @@ func Canary(action string) error {
 		}
 	case "write", "fsync":
 		return useFile(action)
+	case "burn":
+		burn(canaryBurns)
+	case "hold":
+		return hold()
+	case "fork":
+		return fork()
 	default:
 		return fmt.Errorf("action %q: unknown", action)
 	}
 	return nil
+}
+
+// canaryBurns is more than a small quota of processor time.
+const canaryBurns = 50 * time.Millisecond
+
+func burn(length time.Duration) {
+	for start := time.Now(); time.Since(start) < length; {
+	}
+}
+
+// hold takes a little memory.
+func hold() error {
+	memory, err := unix.Mmap(-1, 0, 256<<10, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_POPULATE)
+	if err != nil {
+		return fmt.Errorf("take memory: %w", err)
+	}
+	return unix.Munmap(memory)
+}
+
+// fork starts a process that ends at once; it may fail, which is the point.
+func fork() error {
+	process, err := os.StartProcess("/proc/self/exe", []string{"faultd", CanaryCommand, "getpgid"}, &os.ProcAttr{})
+	if err != nil {
+		return nil
+	}
+	_, err = process.Wait()
+	return err
 }
 
 // useFile does something to a file in memory; it may fail, which is the point.

@@ -117,15 +117,7 @@ func TestDiskOfADeadNode(t *testing.T) {
 	space, inodes := v.free(), w.free()
 	n.fill(full(v.target(), v.dir, "space"), 64)
 	n.fill(full(w.target(), w.dir, "inodes"), w.want("inodes"))
-	guard := n.signalGuard(syscall.SIGSTOP)
-	holder := childOf(t, guard)
-	n.signal(syscall.SIGSTOP)
-	for _, pid := range []int{holder, guard} {
-		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-			t.Fatal(err)
-		}
-	}
-	n.end(syscall.SIGKILL)
+	n.die()
 	v.well(space)
 	w.hurt("inodes")
 	p := place{t, pinDir(n.dir), stateDir(n.dir)}
@@ -135,6 +127,20 @@ func TestDiskOfADeadNode(t *testing.T) {
 	n.start()
 	w.well(inodes)
 	n.idle()
+}
+
+// die kills daemon, guard and holder at once.
+func (n *node) die() {
+	n.t.Helper()
+	guard := n.signalGuard(syscall.SIGSTOP)
+	holder := childOf(n.t, guard)
+	n.signal(syscall.SIGSTOP) // so that it does not start another guard
+	for _, pid := range []int{holder, guard} {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			n.t.Fatal(err)
+		}
+	}
+	n.end(syscall.SIGKILL)
 }
 
 // TestDiskTargetGone: its last process ends and its cgroup is removed.

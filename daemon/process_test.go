@@ -270,15 +270,7 @@ func TestPauseOfADeadNode(t *testing.T) {
 	target := n.target()
 	w := n.worker(target)
 	n.inject(onProcesses(target, &v1.Process{Pause: true}))
-	guard := n.signalGuard(syscall.SIGSTOP)
-	holder := childOf(t, guard)
-	n.signal(syscall.SIGSTOP)
-	for _, pid := range []int{holder, guard} {
-		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-			t.Fatal(err)
-		}
-	}
-	n.end(syscall.SIGKILL)
+	n.die()
 	if found := strings.Join((place{t, pinDir(n.dir), stateDir(n.dir)}).residue(), "\n"); !strings.Contains(found, "journal entry") || !n.frozen(target) {
 		t.Errorf("residue %q, frozen %v", found, n.frozen(target))
 	}

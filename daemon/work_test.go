@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"runtime"
 	"strconv"
 	"strings"
@@ -67,6 +68,12 @@ func (l *labourer) obey(order []string) (string, error) {
 		return a.tally(callOnce(a.text()))
 	case "disk": // disk_test.go
 		return diskOrder(a)
+	case "burn": // MILLISECONDS of processor time
+		return burn(time.Duration(a.number()) * time.Millisecond)
+	case "hold": // MIB of memory
+		return hold(a.number())
+	case "sync": // PATH TIMES: a page is written, to the disk
+		return syncMany(a.text(), a.number())
 	case "child": // ORDER...
 		out, err := selfCommand(append([]string{workCommand}, a.rest...)...).CombinedOutput()
 		return strings.TrimSpace(string(out)), err
@@ -408,4 +415,51 @@ func (h *hammer) grace(to netip.AddrPort, times int) (string, error) {
 	h.off.Store(&to)
 	h.threads.Wait()
 	return fmt.Sprintf("early %d hurt %d late %d", h.early.Load(), h.hurt.Load(), h.late.Load()), nil
+}
+
+// burn uses processor time.
+func burn(length time.Duration) (string, error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var used unix.Timespec
+	for start := int64(0); used.Nano()-start < int64(length); {
+		if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &used); err != nil {
+			return "", err
+		}
+		if start == 0 {
+			start = used.Nano()
+		}
+	}
+	return "ok", nil
+}
+
+// hold takes memory and keeps it.
+func hold(mib int) (string, error) {
+	memory, err := unix.Mmap(-1, 0, mib<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_POPULATE)
+	if err != nil {
+		return resultOf(err), nil
+	}
+	// It stays mapped until we end.
+	for i := 0; i < len(memory); i += os.Getpagesize() {
+		memory[i] = 1
+	}
+	return "ok", nil
+}
+
+// syncMany writes a page and waits for the disk, again and again.
+func syncMany(path string, times int) (string, error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o600)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	for range times {
+		if _, err := f.WriteAt(make([]byte, 4096), 0); err != nil {
+			return "", err
+		}
+		if err := f.Sync(); err != nil {
+			return resultOf(err), nil
+		}
+	}
+	return "ok", nil
 }

@@ -2,7 +2,6 @@ package faults
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -54,14 +53,8 @@ func blockParameters() []Parameter {
 
 // Validate implements Fault.
 func (b Block) Validate() error {
-	if err := exactlyOne([]choice{{"device", b.Device != ""}, {"path", b.Path != ""}}); err != nil {
+	if err := deviceOrPath(b.Device, b.Path); err != nil {
 		return err
-	}
-	if b.Path != "" && !filepath.IsAbs(b.Path) {
-		return fmt.Errorf("path: %q is not absolute", b.Path)
-	}
-	if _, _, isNumber := parseDevice(b.Device); b.Device != "" && !isNumber && !filepath.IsAbs(b.Device) {
-		return fmt.Errorf("device: %q must be a path such as /dev/vdb, or MAJOR:MINOR such as 254:16", b.Device)
 	}
 	_, err := b.rule(Common{}, device{})
 	return err
@@ -174,14 +167,4 @@ func (b Block) notes(env Env, target cgroup.Target, d device) []string {
 		return notes
 	}
 	return append(notes, "the io and memory controllers are not both enabled for the target: what it wrote into the page cache is written back by the kernel in nobody's name, and not hurt; its own fsync, O_DIRECT and reads are")
-}
-
-// blockError makes errors about places those of this kind.
-func blockError(err error) error {
-	var unfit *ParameterError
-	if errors.As(err, &unfit) {
-		_, field, _ := strings.Cut(unfit.Field, ".")
-		return &ParameterError{"block." + field, unfit.Problem}
-	}
-	return err
 }

@@ -34,6 +34,20 @@ func parseDevice(text string) (major, minor uint32, ok bool) {
 	return uint32(a), uint32(b), err == nil && err2 == nil
 }
 
+// deviceOrPath refuses what names no device, or two.
+func deviceOrPath(device, path string) error {
+	if err := exactlyOne([]choice{{"device", device != ""}, {"path", path != ""}}); err != nil {
+		return err
+	}
+	if path != "" && !filepath.IsAbs(path) {
+		return fmt.Errorf("path: %q is not absolute", path)
+	}
+	if _, _, isNumber := parseDevice(device); device != "" && !isNumber && !filepath.IsAbs(device) {
+		return fmt.Errorf("device: %q must be a path such as /dev/vdb, or MAJOR:MINOR such as 254:16", device)
+	}
+	return nil
+}
+
 func noDevice(field, format string, args ...any) error {
 	return &ParameterError{"block." + field, fmt.Sprintf(format, args...)}
 }
@@ -61,7 +75,7 @@ func deviceNamed(name string) (device, error) {
 func deviceUnder(env Env, target cgroup.Target, path string) (device, error) {
 	p, err := openPlace(env, target, path)
 	if err != nil {
-		return device{}, blockError(err)
+		return device{}, ofKind("block", err)
 	}
 	defer p.close()
 	number, err := p.device()
@@ -141,14 +155,23 @@ func (d device) below() []device {
 	if err != nil {
 		return nil
 	}
-	below := devicesIn(own, "slaves/*")
-	if _, err := os.Stat(filepath.Join(own, "partition")); err == nil {
-		below = append(below, devicesIn(filepath.Dir(own), ".")...)
-	}
+	below := append(devicesIn(own, "slaves/*"), d.whole()...)
 	if file, err := os.ReadFile(filepath.Join(own, "loop/backing_file")); err == nil {
 		below = append(below, devicesAt(strings.TrimSuffix(string(file), "\n"))...)
 	}
 	return below
+}
+
+// whole gives the disk of a partition; none for any other device.
+func (d device) whole() []device {
+	own, err := filepath.EvalSymlinks(d.sysfs())
+	if err != nil {
+		return nil
+	}
+	if _, err := os.Stat(filepath.Join(own, "partition")); err != nil {
+		return nil
+	}
+	return devicesIn(filepath.Dir(own), ".")
 }
 
 // devicesAt are those of the file system that holds a file of the node.

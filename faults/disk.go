@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"time"
 
 	v1 "faultd/api/faultd/v1alpha1"
@@ -35,6 +36,16 @@ type Disk struct {
 type ParameterError struct{ Field, Problem string }
 
 func (e *ParameterError) Error() string { return e.Field + ": " + e.Problem }
+
+// ofKind makes the error about a parameter of another kind one of this.
+func ofKind(kind string, err error) error {
+	var parameter *ParameterError
+	if errors.As(err, &parameter) {
+		_, field, _ := strings.Cut(parameter.Field, ".")
+		return &ParameterError{kind + "." + field, parameter.Problem}
+	}
+	return err
+}
 
 func unfit(field, format string, args ...any) error {
 	return &ParameterError{"disk." + field, fmt.Sprintf(format, args...)}

@@ -29,10 +29,14 @@ func Kinds() []Kind {
 	return []Kind{
 		{"block", "fail reads and writes of one block device, under its file system", blockParameters(), false, newBlock},
 		{"connect", "fail new connections, and datagrams sent with an address", connectParameters(), true, newConnect},
+		{"cpu", "squeeze the processor time", cpuParameters(), false, newCPU},
 		{"disk", "fill a file system, or use up its inodes", diskParameters(), false, newDisk},
 		{"file", "fail, delay or pretend what is done to files, by path", fileParameters(), true, newFile},
+		{"io", "squeeze reads from and writes to a disk", ioParameters(), false, newIO},
 		{"kernel", "fail allocations of memory that the kernel makes in system calls", kernelMemoryParameters(), true, newKernelMemory},
+		{"memory", "squeeze the memory", memoryParameters(), false, newMemory},
 		{"packet", "lose packets, silently as a wire does", packetParameters(), false, newPacket},
+		{"pids", "squeeze the number of threads and processes", pidsParameters(), false, newPids},
 		{"process", "signal, kill or pause processes", processParameters(), false, newProcess},
 		{"syscall", "delay system calls, fail them, pretend them, or cut them short", syscallParameters(), true, newSyscall},
 	}

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -45,20 +43,6 @@ func (k *killing) do() ([]string, error) {
 	k.counted.Injected += uint64(len(pids))
 	k.counted.Matched, k.counted.Evaluated = k.counted.Injected, k.counted.Injected
 	return nil, nil
-}
-
-// writeControl writes into a control file of the target's cgroup, if it still is that cgroup.
-func writeControl(tree *cgroup.Hierarchy, target cgroup.Target, name, text string) error {
-	if !tree.Alive(target) {
-		return fmt.Errorf("cgroup %s: %w", target.Path, cgroup.ErrNotFound)
-	}
-	// Neither O_CREATE nor O_TRUNC: this is a file of the kernel.
-	f, err := os.OpenFile(filepath.Join(tree.Dir(target), name), os.O_WRONLY, 0)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteString(text)
-	return errors.Join(err, f.Close())
 }
 
 func (k *killing) update(Common) error { return nil }

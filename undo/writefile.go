@@ -49,10 +49,25 @@ func (w *WriteFile) undo(context.Context) (Outcome, error) {
 	switch held := w.ours(string(now)); {
 	case held == strings.TrimSpace(w.Old), held == "" && w.Key != "":
 		return AlreadyGone, nil
-	case held == "" || held != strings.TrimSpace(w.New) && held != strings.TrimSpace(w.Reads):
+	case !w.isNew(held):
 		return Changed, nil
 	}
 	return w.writeBack()
+}
+
+// isNew says whether a text is what was written.
+func (w *WriteFile) isNew(held string) bool {
+	return held != "" && (held == strings.TrimSpace(w.New) || held == strings.TrimSpace(w.Reads))
+}
+
+// Holds says whether the file holds what was written, and what it holds instead.
+func (w *WriteFile) Holds() (bool, string, error) {
+	now, err := os.ReadFile(w.Path)
+	if err != nil {
+		return false, "", fmt.Errorf("read what %s holds: %w", w.Path, err)
+	}
+	held := w.ours(string(now))
+	return w.isNew(held), held, nil
 }
 
 // ours is the part of the text that the action is about.

@@ -56,6 +56,10 @@ type FaultSpec struct {
 	//	*FaultSpec_Kernel
 	//	*FaultSpec_Disk
 	//	*FaultSpec_Process
+	//	*FaultSpec_Cpu
+	//	*FaultSpec_Memory
+	//	*FaultSpec_Io
+	//	*FaultSpec_Pids
 	Kind          isFaultSpec_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -233,6 +237,42 @@ func (x *FaultSpec) GetProcess() *Process {
 	return nil
 }
 
+func (x *FaultSpec) GetCpu() *Cpu {
+	if x != nil {
+		if x, ok := x.Kind.(*FaultSpec_Cpu); ok {
+			return x.Cpu
+		}
+	}
+	return nil
+}
+
+func (x *FaultSpec) GetMemory() *Memory {
+	if x != nil {
+		if x, ok := x.Kind.(*FaultSpec_Memory); ok {
+			return x.Memory
+		}
+	}
+	return nil
+}
+
+func (x *FaultSpec) GetIo() *Io {
+	if x != nil {
+		if x, ok := x.Kind.(*FaultSpec_Io); ok {
+			return x.Io
+		}
+	}
+	return nil
+}
+
+func (x *FaultSpec) GetPids() *Pids {
+	if x != nil {
+		if x, ok := x.Kind.(*FaultSpec_Pids); ok {
+			return x.Pids
+		}
+	}
+	return nil
+}
+
 type isFaultSpec_Kind interface {
 	isFaultSpec_Kind()
 }
@@ -269,6 +309,22 @@ type FaultSpec_Process struct {
 	Process *Process `protobuf:"bytes,23,opt,name=process,proto3,oneof"`
 }
 
+type FaultSpec_Cpu struct {
+	Cpu *Cpu `protobuf:"bytes,24,opt,name=cpu,proto3,oneof"`
+}
+
+type FaultSpec_Memory struct {
+	Memory *Memory `protobuf:"bytes,25,opt,name=memory,proto3,oneof"`
+}
+
+type FaultSpec_Io struct {
+	Io *Io `protobuf:"bytes,26,opt,name=io,proto3,oneof"`
+}
+
+type FaultSpec_Pids struct {
+	Pids *Pids `protobuf:"bytes,27,opt,name=pids,proto3,oneof"`
+}
+
 func (*FaultSpec_Connect) isFaultSpec_Kind() {}
 
 func (*FaultSpec_Packet) isFaultSpec_Kind() {}
@@ -284,6 +340,14 @@ func (*FaultSpec_Kernel) isFaultSpec_Kind() {}
 func (*FaultSpec_Disk) isFaultSpec_Kind() {}
 
 func (*FaultSpec_Process) isFaultSpec_Kind() {}
+
+func (*FaultSpec_Cpu) isFaultSpec_Kind() {}
+
+func (*FaultSpec_Memory) isFaultSpec_Kind() {}
+
+func (*FaultSpec_Io) isFaultSpec_Kind() {}
+
+func (*FaultSpec_Pids) isFaultSpec_Kind() {}
 
 // Connect fails new connections, and datagrams sent with an address, of the target.
 type Connect struct {
@@ -1301,6 +1365,305 @@ func (x *Process) GetInit() bool {
 	return false
 }
 
+// Cpu squeezes the processor time of the target, by limits of its own cgroup. At least one of limit and weight.
+type Cpu struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "50%" of what the target may use now (its own limit; without one, all processors), or a number of processors: "1.5".
+	Limit string `protobuf:"bytes,1,opt,name=limit,proto3" json:"limit,omitempty"`
+	// Its part among its siblings when processors are short, in 1..10000; the kernel's default is 100.
+	Weight uint32 `protobuf:"varint,2,opt,name=weight,proto3" json:"weight,omitempty"`
+	// When somebody else changes the value meanwhile: "report" (also when empty), "reapply", or "give-up": the fault undoes the rest.
+	OnChange      string `protobuf:"bytes,3,opt,name=on_change,json=onChange,proto3" json:"on_change,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Cpu) Reset() {
+	*x = Cpu{}
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Cpu) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Cpu) ProtoMessage() {}
+
+func (x *Cpu) ProtoReflect() protoreflect.Message {
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Cpu.ProtoReflect.Descriptor instead.
+func (*Cpu) Descriptor() ([]byte, []int) {
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Cpu) GetLimit() string {
+	if x != nil {
+		return x.Limit
+	}
+	return ""
+}
+
+func (x *Cpu) GetWeight() uint32 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
+func (x *Cpu) GetOnChange() string {
+	if x != nil {
+		return x.OnChange
+	}
+	return ""
+}
+
+// Memory squeezes the memory of the target, by limits of its own cgroup. At least one of limit, high and no_swap.
+type Memory struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The most it may have (memory.max): "512MiB", "80% of use", or "80% of limit". Beyond it the kernel kills.
+	Limit string `protobuf:"bytes,1,opt,name=limit,proto3" json:"limit,omitempty"`
+	// From where on it is slowed down and reclaimed from (memory.high), as limit.
+	High string `protobuf:"bytes,2,opt,name=high,proto3" json:"high,omitempty"`
+	// It may swap nothing more.
+	NoSwap bool `protobuf:"varint,3,opt,name=no_swap,json=noSwap,proto3" json:"no_swap,omitempty"`
+	// Allow a limit below what the target uses now: the kernel reclaims, and kills if that is not enough.
+	AllowOom bool `protobuf:"varint,4,opt,name=allow_oom,json=allowOom,proto3" json:"allow_oom,omitempty"`
+	// As in Cpu.
+	OnChange      string `protobuf:"bytes,5,opt,name=on_change,json=onChange,proto3" json:"on_change,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Memory) Reset() {
+	*x = Memory{}
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Memory) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Memory) ProtoMessage() {}
+
+func (x *Memory) ProtoReflect() protoreflect.Message {
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Memory.ProtoReflect.Descriptor instead.
+func (*Memory) Descriptor() ([]byte, []int) {
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Memory) GetLimit() string {
+	if x != nil {
+		return x.Limit
+	}
+	return ""
+}
+
+func (x *Memory) GetHigh() string {
+	if x != nil {
+		return x.High
+	}
+	return ""
+}
+
+func (x *Memory) GetNoSwap() bool {
+	if x != nil {
+		return x.NoSwap
+	}
+	return false
+}
+
+func (x *Memory) GetAllowOom() bool {
+	if x != nil {
+		return x.AllowOom
+	}
+	return false
+}
+
+func (x *Memory) GetOnChange() string {
+	if x != nil {
+		return x.OnChange
+	}
+	return ""
+}
+
+// Io squeezes what the target reads from and writes to one disk, by limits of its own cgroup. At least one of the rates.
+type Io struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The disk, as faultd sees it: "/dev/vdb" or "MAJOR:MINOR". Either this or path. A partition has no limits of its own.
+	Device string `protobuf:"bytes,1,opt,name=device,proto3" json:"device,omitempty"`
+	// A directory, absolute, as the target's processes see it: the disk of its file system is meant.
+	Path string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	// Per second at most: "1MiB".
+	Read  string `protobuf:"bytes,3,opt,name=read,proto3" json:"read,omitempty"`
+	Write string `protobuf:"bytes,4,opt,name=write,proto3" json:"write,omitempty"`
+	// Requests per second at most.
+	ReadOps  uint32 `protobuf:"varint,5,opt,name=read_ops,json=readOps,proto3" json:"read_ops,omitempty"`
+	WriteOps uint32 `protobuf:"varint,6,opt,name=write_ops,json=writeOps,proto3" json:"write_ops,omitempty"`
+	// As in Cpu.
+	OnChange      string `protobuf:"bytes,7,opt,name=on_change,json=onChange,proto3" json:"on_change,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Io) Reset() {
+	*x = Io{}
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Io) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Io) ProtoMessage() {}
+
+func (x *Io) ProtoReflect() protoreflect.Message {
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Io.ProtoReflect.Descriptor instead.
+func (*Io) Descriptor() ([]byte, []int) {
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Io) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
+func (x *Io) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *Io) GetRead() string {
+	if x != nil {
+		return x.Read
+	}
+	return ""
+}
+
+func (x *Io) GetWrite() string {
+	if x != nil {
+		return x.Write
+	}
+	return ""
+}
+
+func (x *Io) GetReadOps() uint32 {
+	if x != nil {
+		return x.ReadOps
+	}
+	return 0
+}
+
+func (x *Io) GetWriteOps() uint32 {
+	if x != nil {
+		return x.WriteOps
+	}
+	return 0
+}
+
+func (x *Io) GetOnChange() string {
+	if x != nil {
+		return x.OnChange
+	}
+	return ""
+}
+
+// Pids lets the target start only so many more threads and processes, by the limit of its own cgroup.
+type Pids struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many more than there are now; 0: none.
+	More *uint32 `protobuf:"varint,1,opt,name=more,proto3,oneof" json:"more,omitempty"`
+	// As in Cpu.
+	OnChange      string `protobuf:"bytes,2,opt,name=on_change,json=onChange,proto3" json:"on_change,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Pids) Reset() {
+	*x = Pids{}
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Pids) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Pids) ProtoMessage() {}
+
+func (x *Pids) ProtoReflect() protoreflect.Message {
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Pids.ProtoReflect.Descriptor instead.
+func (*Pids) Descriptor() ([]byte, []int) {
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Pids) GetMore() uint32 {
+	if x != nil && x.More != nil {
+		return *x.More
+	}
+	return 0
+}
+
+func (x *Pids) GetOnChange() string {
+	if x != nil {
+		return x.OnChange
+	}
+	return ""
+}
+
 // Fault is one fault as the daemon knows it.
 type Fault struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1335,7 +1698,7 @@ type Fault struct {
 
 func (x *Fault) Reset() {
 	*x = Fault{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[11]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1347,7 +1710,7 @@ func (x *Fault) String() string {
 func (*Fault) ProtoMessage() {}
 
 func (x *Fault) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[11]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1360,7 +1723,7 @@ func (x *Fault) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fault.ProtoReflect.Descriptor instead.
 func (*Fault) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{11}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Fault) GetId() string {
@@ -1472,7 +1835,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[12]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1484,7 +1847,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[12]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1497,7 +1860,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{12}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Target) GetPath() string {
@@ -1539,7 +1902,7 @@ type Counters struct {
 
 func (x *Counters) Reset() {
 	*x = Counters{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[13]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1551,7 +1914,7 @@ func (x *Counters) String() string {
 func (*Counters) ProtoMessage() {}
 
 func (x *Counters) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[13]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1564,7 +1927,7 @@ func (x *Counters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counters.ProtoReflect.Descriptor instead.
 func (*Counters) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{13}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Counters) GetEvaluated() uint64 {
@@ -1635,7 +1998,7 @@ type InjectRequest struct {
 
 func (x *InjectRequest) Reset() {
 	*x = InjectRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[14]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1647,7 +2010,7 @@ func (x *InjectRequest) String() string {
 func (*InjectRequest) ProtoMessage() {}
 
 func (x *InjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[14]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1660,7 +2023,7 @@ func (x *InjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InjectRequest.ProtoReflect.Descriptor instead.
 func (*InjectRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{14}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *InjectRequest) GetSpec() *FaultSpec {
@@ -1694,7 +2057,7 @@ type InjectResponse struct {
 
 func (x *InjectResponse) Reset() {
 	*x = InjectResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[15]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1706,7 +2069,7 @@ func (x *InjectResponse) String() string {
 func (*InjectResponse) ProtoMessage() {}
 
 func (x *InjectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[15]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1719,7 +2082,7 @@ func (x *InjectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InjectResponse.ProtoReflect.Descriptor instead.
 func (*InjectResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{15}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *InjectResponse) GetFault() *Fault {
@@ -1746,7 +2109,7 @@ type UpdateRequest struct {
 
 func (x *UpdateRequest) Reset() {
 	*x = UpdateRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[16]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1758,7 +2121,7 @@ func (x *UpdateRequest) String() string {
 func (*UpdateRequest) ProtoMessage() {}
 
 func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[16]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1771,7 +2134,7 @@ func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRequest.ProtoReflect.Descriptor instead.
 func (*UpdateRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{16}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *UpdateRequest) GetId() string {
@@ -1825,7 +2188,7 @@ type UpdateResponse struct {
 
 func (x *UpdateResponse) Reset() {
 	*x = UpdateResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[17]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1837,7 +2200,7 @@ func (x *UpdateResponse) String() string {
 func (*UpdateResponse) ProtoMessage() {}
 
 func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[17]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1850,7 +2213,7 @@ func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateResponse.ProtoReflect.Descriptor instead.
 func (*UpdateResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{17}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *UpdateResponse) GetFault() *Fault {
@@ -1868,7 +2231,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[18]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1880,7 +2243,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[18]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1893,7 +2256,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{18}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{22}
 }
 
 type ListResponse struct {
@@ -1908,7 +2271,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[19]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1920,7 +2283,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[19]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1933,7 +2296,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{19}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListResponse) GetFaults() []*Fault {
@@ -1966,7 +2329,7 @@ type GetRequest struct {
 
 func (x *GetRequest) Reset() {
 	*x = GetRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[20]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1978,7 +2341,7 @@ func (x *GetRequest) String() string {
 func (*GetRequest) ProtoMessage() {}
 
 func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[20]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1991,7 +2354,7 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{20}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *GetRequest) GetId() string {
@@ -2010,7 +2373,7 @@ type GetResponse struct {
 
 func (x *GetResponse) Reset() {
 	*x = GetResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[21]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2022,7 +2385,7 @@ func (x *GetResponse) String() string {
 func (*GetResponse) ProtoMessage() {}
 
 func (x *GetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[21]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2035,7 +2398,7 @@ func (x *GetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResponse.ProtoReflect.Descriptor instead.
 func (*GetResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{21}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *GetResponse) GetFault() *Fault {
@@ -2054,7 +2417,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[22]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2066,7 +2429,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[22]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2079,7 +2442,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{22}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *StopRequest) GetId() string {
@@ -2098,7 +2461,7 @@ type StopResponse struct {
 
 func (x *StopResponse) Reset() {
 	*x = StopResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[23]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2110,7 +2473,7 @@ func (x *StopResponse) String() string {
 func (*StopResponse) ProtoMessage() {}
 
 func (x *StopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[23]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2123,7 +2486,7 @@ func (x *StopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopResponse.ProtoReflect.Descriptor instead.
 func (*StopResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{23}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *StopResponse) GetFault() *Fault {
@@ -2141,7 +2504,7 @@ type StopAllRequest struct {
 
 func (x *StopAllRequest) Reset() {
 	*x = StopAllRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[24]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2153,7 +2516,7 @@ func (x *StopAllRequest) String() string {
 func (*StopAllRequest) ProtoMessage() {}
 
 func (x *StopAllRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[24]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2166,7 +2529,7 @@ func (x *StopAllRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopAllRequest.ProtoReflect.Descriptor instead.
 func (*StopAllRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{24}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{28}
 }
 
 type StopAllResponse struct {
@@ -2178,7 +2541,7 @@ type StopAllResponse struct {
 
 func (x *StopAllResponse) Reset() {
 	*x = StopAllResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[25]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2190,7 +2553,7 @@ func (x *StopAllResponse) String() string {
 func (*StopAllResponse) ProtoMessage() {}
 
 func (x *StopAllResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[25]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2203,7 +2566,7 @@ func (x *StopAllResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopAllResponse.ProtoReflect.Descriptor instead.
 func (*StopAllResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{25}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *StopAllResponse) GetFaults() []*Fault {
@@ -2222,7 +2585,7 @@ type KillRequest struct {
 
 func (x *KillRequest) Reset() {
 	*x = KillRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[26]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2234,7 +2597,7 @@ func (x *KillRequest) String() string {
 func (*KillRequest) ProtoMessage() {}
 
 func (x *KillRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[26]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2247,7 +2610,7 @@ func (x *KillRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillRequest.ProtoReflect.Descriptor instead.
 func (*KillRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{26}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *KillRequest) GetReason() string {
@@ -2267,7 +2630,7 @@ type KillResponse struct {
 
 func (x *KillResponse) Reset() {
 	*x = KillResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[27]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2279,7 +2642,7 @@ func (x *KillResponse) String() string {
 func (*KillResponse) ProtoMessage() {}
 
 func (x *KillResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[27]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2292,7 +2655,7 @@ func (x *KillResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillResponse.ProtoReflect.Descriptor instead.
 func (*KillResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{27}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *KillResponse) GetEnded() uint32 {
@@ -2311,7 +2674,7 @@ type ArmRequest struct {
 
 func (x *ArmRequest) Reset() {
 	*x = ArmRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[28]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2323,7 +2686,7 @@ func (x *ArmRequest) String() string {
 func (*ArmRequest) ProtoMessage() {}
 
 func (x *ArmRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[28]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2336,7 +2699,7 @@ func (x *ArmRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArmRequest.ProtoReflect.Descriptor instead.
 func (*ArmRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{28}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ArmRequest) GetReason() string {
@@ -2354,7 +2717,7 @@ type ArmResponse struct {
 
 func (x *ArmResponse) Reset() {
 	*x = ArmResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[29]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2366,7 +2729,7 @@ func (x *ArmResponse) String() string {
 func (*ArmResponse) ProtoMessage() {}
 
 func (x *ArmResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[29]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2379,7 +2742,7 @@ func (x *ArmResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArmResponse.ProtoReflect.Descriptor instead.
 func (*ArmResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{29}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{33}
 }
 
 type WatchRequest struct {
@@ -2390,7 +2753,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[30]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2402,7 +2765,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[30]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2415,7 +2778,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{30}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{34}
 }
 
 type WatchResponse struct {
@@ -2436,7 +2799,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[31]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2448,7 +2811,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[31]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2461,7 +2824,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{31}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *WatchResponse) GetTime() string {
@@ -2507,7 +2870,7 @@ type KindsRequest struct {
 
 func (x *KindsRequest) Reset() {
 	*x = KindsRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[32]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2519,7 +2882,7 @@ func (x *KindsRequest) String() string {
 func (*KindsRequest) ProtoMessage() {}
 
 func (x *KindsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[32]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2532,7 +2895,7 @@ func (x *KindsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KindsRequest.ProtoReflect.Descriptor instead.
 func (*KindsRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{32}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{36}
 }
 
 type KindsResponse struct {
@@ -2544,7 +2907,7 @@ type KindsResponse struct {
 
 func (x *KindsResponse) Reset() {
 	*x = KindsResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[33]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2556,7 +2919,7 @@ func (x *KindsResponse) String() string {
 func (*KindsResponse) ProtoMessage() {}
 
 func (x *KindsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[33]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2569,7 +2932,7 @@ func (x *KindsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KindsResponse.ProtoReflect.Descriptor instead.
 func (*KindsResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{33}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *KindsResponse) GetKinds() []*Kind {
@@ -2591,7 +2954,7 @@ type Kind struct {
 
 func (x *Kind) Reset() {
 	*x = Kind{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[34]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2603,7 +2966,7 @@ func (x *Kind) String() string {
 func (*Kind) ProtoMessage() {}
 
 func (x *Kind) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[34]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2616,7 +2979,7 @@ func (x *Kind) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Kind.ProtoReflect.Descriptor instead.
 func (*Kind) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{34}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Kind) GetName() string {
@@ -2651,7 +3014,7 @@ type Parameter struct {
 
 func (x *Parameter) Reset() {
 	*x = Parameter{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[35]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2663,7 +3026,7 @@ func (x *Parameter) String() string {
 func (*Parameter) ProtoMessage() {}
 
 func (x *Parameter) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[35]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2676,7 +3039,7 @@ func (x *Parameter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Parameter.ProtoReflect.Descriptor instead.
 func (*Parameter) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{35}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Parameter) GetName() string {
@@ -2710,7 +3073,7 @@ type CheckRequest struct {
 
 func (x *CheckRequest) Reset() {
 	*x = CheckRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[36]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2722,7 +3085,7 @@ func (x *CheckRequest) String() string {
 func (*CheckRequest) ProtoMessage() {}
 
 func (x *CheckRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[36]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2735,7 +3098,7 @@ func (x *CheckRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckRequest.ProtoReflect.Descriptor instead.
 func (*CheckRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{36}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *CheckRequest) GetResidue() bool {
@@ -2756,7 +3119,7 @@ type CheckResponse struct {
 
 func (x *CheckResponse) Reset() {
 	*x = CheckResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[37]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2768,7 +3131,7 @@ func (x *CheckResponse) String() string {
 func (*CheckResponse) ProtoMessage() {}
 
 func (x *CheckResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[37]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2781,7 +3144,7 @@ func (x *CheckResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckResponse.ProtoReflect.Descriptor instead.
 func (*CheckResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{37}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *CheckResponse) GetCapabilities() []*Capability {
@@ -2822,7 +3185,7 @@ type Capability struct {
 
 func (x *Capability) Reset() {
 	*x = Capability{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[38]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2834,7 +3197,7 @@ func (x *Capability) String() string {
 func (*Capability) ProtoMessage() {}
 
 func (x *Capability) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[38]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2847,7 +3210,7 @@ func (x *Capability) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Capability.ProtoReflect.Descriptor instead.
 func (*Capability) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{38}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Capability) GetKind() string {
@@ -2894,7 +3257,7 @@ type WhoRequest struct {
 
 func (x *WhoRequest) Reset() {
 	*x = WhoRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[39]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2906,7 +3269,7 @@ func (x *WhoRequest) String() string {
 func (*WhoRequest) ProtoMessage() {}
 
 func (x *WhoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[39]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2919,7 +3282,7 @@ func (x *WhoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoRequest.ProtoReflect.Descriptor instead.
 func (*WhoRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{39}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *WhoRequest) GetPid() int32 {
@@ -2939,7 +3302,7 @@ type WhoResponse struct {
 
 func (x *WhoResponse) Reset() {
 	*x = WhoResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[40]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2951,7 +3314,7 @@ func (x *WhoResponse) String() string {
 func (*WhoResponse) ProtoMessage() {}
 
 func (x *WhoResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[40]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2964,7 +3327,7 @@ func (x *WhoResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoResponse.ProtoReflect.Descriptor instead.
 func (*WhoResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{40}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *WhoResponse) GetTarget() *Target {
@@ -2985,7 +3348,7 @@ var File_faultd_v1alpha1_faultd_proto protoreflect.FileDescriptor
 
 const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\n" +
-	"\x1cfaultd/v1alpha1/faultd.proto\x12\x0ffaultd.v1alpha1\x1a\x1bbuf/validate/validate.proto\"\x99\x06\n" +
+	"\x1cfaultd/v1alpha1/faultd.proto\x12\x0ffaultd.v1alpha1\x1a\x1bbuf/validate/validate.proto\"\xca\a\n" +
 	"\tFaultSpec\x12\"\n" +
 	"\x06target\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80 R\x06target\x12%\n" +
@@ -3005,7 +3368,11 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\x05block\x18\x14 \x01(\v2\x16.faultd.v1alpha1.BlockH\x00R\x05block\x121\n" +
 	"\x06kernel\x18\x15 \x01(\v2\x17.faultd.v1alpha1.KernelH\x00R\x06kernel\x12+\n" +
 	"\x04disk\x18\x16 \x01(\v2\x15.faultd.v1alpha1.DiskH\x00R\x04disk\x124\n" +
-	"\aprocess\x18\x17 \x01(\v2\x18.faultd.v1alpha1.ProcessH\x00R\aprocessB\r\n" +
+	"\aprocess\x18\x17 \x01(\v2\x18.faultd.v1alpha1.ProcessH\x00R\aprocess\x12(\n" +
+	"\x03cpu\x18\x18 \x01(\v2\x14.faultd.v1alpha1.CpuH\x00R\x03cpu\x121\n" +
+	"\x06memory\x18\x19 \x01(\v2\x17.faultd.v1alpha1.MemoryH\x00R\x06memory\x12%\n" +
+	"\x02io\x18\x1a \x01(\v2\x13.faultd.v1alpha1.IoH\x00R\x02io\x12+\n" +
+	"\x04pids\x18\x1b \x01(\v2\x15.faultd.v1alpha1.PidsH\x00R\x04pidsB\r\n" +
 	"\x04kind\x12\x05\xbaH\x02\b\x01B\n" +
 	"\n" +
 	"\b_percentB\a\n" +
@@ -3108,7 +3475,29 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\x05count\x18\x06 \x01(\rR\x05count\x12\x1d\n" +
 	"\x05every\x18\a \x01(\tB\a\xbaH\x04r\x02\x18 R\x05every\x12\x16\n" +
 	"\x06starts\x18\b \x01(\bR\x06starts\x12\x12\n" +
-	"\x04init\x18\t \x01(\bR\x04init\"\xa1\x03\n" +
+	"\x04init\x18\t \x01(\bR\x04init\"\x86\x01\n" +
+	"\x03Cpu\x12\x1d\n" +
+	"\x05limit\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18\x14R\x05limit\x12 \n" +
+	"\x06weight\x18\x02 \x01(\rB\b\xbaH\x05*\x03\x18\x90NR\x06weight\x12>\n" +
+	"\ton_change\x18\x03 \x01(\tB!\xbaH\x1er\x1cR\x00R\x06reportR\areapplyR\agive-upR\bonChange\"\xba\x01\n" +
+	"\x06Memory\x12\x1d\n" +
+	"\x05limit\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18 R\x05limit\x12\x1b\n" +
+	"\x04high\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18 R\x04high\x12\x17\n" +
+	"\ano_swap\x18\x03 \x01(\bR\x06noSwap\x12\x1b\n" +
+	"\tallow_oom\x18\x04 \x01(\bR\ballowOom\x12>\n" +
+	"\ton_change\x18\x05 \x01(\tB!\xbaH\x1er\x1cR\x00R\x06reportR\areapplyR\agive-upR\bonChange\"\xf8\x01\n" +
+	"\x02Io\x12 \n" +
+	"\x06device\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\x06device\x12\x1c\n" +
+	"\x04path\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\x04path\x12\x1b\n" +
+	"\x04read\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18\x14R\x04read\x12\x1d\n" +
+	"\x05write\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18\x14R\x05write\x12\x19\n" +
+	"\bread_ops\x18\x05 \x01(\rR\areadOps\x12\x1b\n" +
+	"\twrite_ops\x18\x06 \x01(\rR\bwriteOps\x12>\n" +
+	"\ton_change\x18\a \x01(\tB!\xbaH\x1er\x1cR\x00R\x06reportR\areapplyR\agive-upR\bonChange\"s\n" +
+	"\x04Pids\x12\"\n" +
+	"\x04more\x18\x01 \x01(\rB\t\xbaH\x06*\x04\x18\xc0\x84=H\x00R\x04more\x88\x01\x01\x12>\n" +
+	"\ton_change\x18\x02 \x01(\tB!\xbaH\x1er\x1cR\x00R\x06reportR\areapplyR\agive-upR\bonChangeB\a\n" +
+	"\x05_more\"\xa1\x03\n" +
 	"\x05Fault\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12.\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1a.faultd.v1alpha1.FaultSpecR\x04spec\x12\x12\n" +
@@ -3248,7 +3637,7 @@ func file_faultd_v1alpha1_faultd_proto_rawDescGZIP() []byte {
 	return file_faultd_v1alpha1_faultd_proto_rawDescData
 }
 
-var file_faultd_v1alpha1_faultd_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
+var file_faultd_v1alpha1_faultd_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
 var file_faultd_v1alpha1_faultd_proto_goTypes = []any{
 	(*FaultSpec)(nil),       // 0: faultd.v1alpha1.FaultSpec
 	(*Connect)(nil),         // 1: faultd.v1alpha1.Connect
@@ -3261,36 +3650,40 @@ var file_faultd_v1alpha1_faultd_proto_goTypes = []any{
 	(*Kernel)(nil),          // 8: faultd.v1alpha1.Kernel
 	(*Disk)(nil),            // 9: faultd.v1alpha1.Disk
 	(*Process)(nil),         // 10: faultd.v1alpha1.Process
-	(*Fault)(nil),           // 11: faultd.v1alpha1.Fault
-	(*Target)(nil),          // 12: faultd.v1alpha1.Target
-	(*Counters)(nil),        // 13: faultd.v1alpha1.Counters
-	(*InjectRequest)(nil),   // 14: faultd.v1alpha1.InjectRequest
-	(*InjectResponse)(nil),  // 15: faultd.v1alpha1.InjectResponse
-	(*UpdateRequest)(nil),   // 16: faultd.v1alpha1.UpdateRequest
-	(*UpdateResponse)(nil),  // 17: faultd.v1alpha1.UpdateResponse
-	(*ListRequest)(nil),     // 18: faultd.v1alpha1.ListRequest
-	(*ListResponse)(nil),    // 19: faultd.v1alpha1.ListResponse
-	(*GetRequest)(nil),      // 20: faultd.v1alpha1.GetRequest
-	(*GetResponse)(nil),     // 21: faultd.v1alpha1.GetResponse
-	(*StopRequest)(nil),     // 22: faultd.v1alpha1.StopRequest
-	(*StopResponse)(nil),    // 23: faultd.v1alpha1.StopResponse
-	(*StopAllRequest)(nil),  // 24: faultd.v1alpha1.StopAllRequest
-	(*StopAllResponse)(nil), // 25: faultd.v1alpha1.StopAllResponse
-	(*KillRequest)(nil),     // 26: faultd.v1alpha1.KillRequest
-	(*KillResponse)(nil),    // 27: faultd.v1alpha1.KillResponse
-	(*ArmRequest)(nil),      // 28: faultd.v1alpha1.ArmRequest
-	(*ArmResponse)(nil),     // 29: faultd.v1alpha1.ArmResponse
-	(*WatchRequest)(nil),    // 30: faultd.v1alpha1.WatchRequest
-	(*WatchResponse)(nil),   // 31: faultd.v1alpha1.WatchResponse
-	(*KindsRequest)(nil),    // 32: faultd.v1alpha1.KindsRequest
-	(*KindsResponse)(nil),   // 33: faultd.v1alpha1.KindsResponse
-	(*Kind)(nil),            // 34: faultd.v1alpha1.Kind
-	(*Parameter)(nil),       // 35: faultd.v1alpha1.Parameter
-	(*CheckRequest)(nil),    // 36: faultd.v1alpha1.CheckRequest
-	(*CheckResponse)(nil),   // 37: faultd.v1alpha1.CheckResponse
-	(*Capability)(nil),      // 38: faultd.v1alpha1.Capability
-	(*WhoRequest)(nil),      // 39: faultd.v1alpha1.WhoRequest
-	(*WhoResponse)(nil),     // 40: faultd.v1alpha1.WhoResponse
+	(*Cpu)(nil),             // 11: faultd.v1alpha1.Cpu
+	(*Memory)(nil),          // 12: faultd.v1alpha1.Memory
+	(*Io)(nil),              // 13: faultd.v1alpha1.Io
+	(*Pids)(nil),            // 14: faultd.v1alpha1.Pids
+	(*Fault)(nil),           // 15: faultd.v1alpha1.Fault
+	(*Target)(nil),          // 16: faultd.v1alpha1.Target
+	(*Counters)(nil),        // 17: faultd.v1alpha1.Counters
+	(*InjectRequest)(nil),   // 18: faultd.v1alpha1.InjectRequest
+	(*InjectResponse)(nil),  // 19: faultd.v1alpha1.InjectResponse
+	(*UpdateRequest)(nil),   // 20: faultd.v1alpha1.UpdateRequest
+	(*UpdateResponse)(nil),  // 21: faultd.v1alpha1.UpdateResponse
+	(*ListRequest)(nil),     // 22: faultd.v1alpha1.ListRequest
+	(*ListResponse)(nil),    // 23: faultd.v1alpha1.ListResponse
+	(*GetRequest)(nil),      // 24: faultd.v1alpha1.GetRequest
+	(*GetResponse)(nil),     // 25: faultd.v1alpha1.GetResponse
+	(*StopRequest)(nil),     // 26: faultd.v1alpha1.StopRequest
+	(*StopResponse)(nil),    // 27: faultd.v1alpha1.StopResponse
+	(*StopAllRequest)(nil),  // 28: faultd.v1alpha1.StopAllRequest
+	(*StopAllResponse)(nil), // 29: faultd.v1alpha1.StopAllResponse
+	(*KillRequest)(nil),     // 30: faultd.v1alpha1.KillRequest
+	(*KillResponse)(nil),    // 31: faultd.v1alpha1.KillResponse
+	(*ArmRequest)(nil),      // 32: faultd.v1alpha1.ArmRequest
+	(*ArmResponse)(nil),     // 33: faultd.v1alpha1.ArmResponse
+	(*WatchRequest)(nil),    // 34: faultd.v1alpha1.WatchRequest
+	(*WatchResponse)(nil),   // 35: faultd.v1alpha1.WatchResponse
+	(*KindsRequest)(nil),    // 36: faultd.v1alpha1.KindsRequest
+	(*KindsResponse)(nil),   // 37: faultd.v1alpha1.KindsResponse
+	(*Kind)(nil),            // 38: faultd.v1alpha1.Kind
+	(*Parameter)(nil),       // 39: faultd.v1alpha1.Parameter
+	(*CheckRequest)(nil),    // 40: faultd.v1alpha1.CheckRequest
+	(*CheckResponse)(nil),   // 41: faultd.v1alpha1.CheckResponse
+	(*Capability)(nil),      // 42: faultd.v1alpha1.Capability
+	(*WhoRequest)(nil),      // 43: faultd.v1alpha1.WhoRequest
+	(*WhoResponse)(nil),     // 44: faultd.v1alpha1.WhoResponse
 }
 var file_faultd_v1alpha1_faultd_proto_depIdxs = []int32{
 	1,  // 0: faultd.v1alpha1.FaultSpec.connect:type_name -> faultd.v1alpha1.Connect
@@ -3301,55 +3694,59 @@ var file_faultd_v1alpha1_faultd_proto_depIdxs = []int32{
 	8,  // 5: faultd.v1alpha1.FaultSpec.kernel:type_name -> faultd.v1alpha1.Kernel
 	9,  // 6: faultd.v1alpha1.FaultSpec.disk:type_name -> faultd.v1alpha1.Disk
 	10, // 7: faultd.v1alpha1.FaultSpec.process:type_name -> faultd.v1alpha1.Process
-	3,  // 8: faultd.v1alpha1.Connect.traffic:type_name -> faultd.v1alpha1.Traffic
-	3,  // 9: faultd.v1alpha1.Packet.traffic:type_name -> faultd.v1alpha1.Traffic
-	5,  // 10: faultd.v1alpha1.Syscall.filter:type_name -> faultd.v1alpha1.Filter
-	5,  // 11: faultd.v1alpha1.File.filter:type_name -> faultd.v1alpha1.Filter
-	0,  // 12: faultd.v1alpha1.Fault.spec:type_name -> faultd.v1alpha1.FaultSpec
-	12, // 13: faultd.v1alpha1.Fault.target:type_name -> faultd.v1alpha1.Target
-	13, // 14: faultd.v1alpha1.Fault.counters:type_name -> faultd.v1alpha1.Counters
-	0,  // 15: faultd.v1alpha1.InjectRequest.spec:type_name -> faultd.v1alpha1.FaultSpec
-	11, // 16: faultd.v1alpha1.InjectResponse.fault:type_name -> faultd.v1alpha1.Fault
-	11, // 17: faultd.v1alpha1.UpdateResponse.fault:type_name -> faultd.v1alpha1.Fault
-	11, // 18: faultd.v1alpha1.ListResponse.faults:type_name -> faultd.v1alpha1.Fault
-	11, // 19: faultd.v1alpha1.GetResponse.fault:type_name -> faultd.v1alpha1.Fault
-	11, // 20: faultd.v1alpha1.StopResponse.fault:type_name -> faultd.v1alpha1.Fault
-	11, // 21: faultd.v1alpha1.StopAllResponse.faults:type_name -> faultd.v1alpha1.Fault
-	11, // 22: faultd.v1alpha1.WatchResponse.fault:type_name -> faultd.v1alpha1.Fault
-	34, // 23: faultd.v1alpha1.KindsResponse.kinds:type_name -> faultd.v1alpha1.Kind
-	35, // 24: faultd.v1alpha1.Kind.parameters:type_name -> faultd.v1alpha1.Parameter
-	38, // 25: faultd.v1alpha1.CheckResponse.capabilities:type_name -> faultd.v1alpha1.Capability
-	12, // 26: faultd.v1alpha1.WhoResponse.target:type_name -> faultd.v1alpha1.Target
-	11, // 27: faultd.v1alpha1.WhoResponse.faults:type_name -> faultd.v1alpha1.Fault
-	14, // 28: faultd.v1alpha1.FaultService.Inject:input_type -> faultd.v1alpha1.InjectRequest
-	16, // 29: faultd.v1alpha1.FaultService.Update:input_type -> faultd.v1alpha1.UpdateRequest
-	18, // 30: faultd.v1alpha1.FaultService.List:input_type -> faultd.v1alpha1.ListRequest
-	20, // 31: faultd.v1alpha1.FaultService.Get:input_type -> faultd.v1alpha1.GetRequest
-	22, // 32: faultd.v1alpha1.FaultService.Stop:input_type -> faultd.v1alpha1.StopRequest
-	24, // 33: faultd.v1alpha1.FaultService.StopAll:input_type -> faultd.v1alpha1.StopAllRequest
-	26, // 34: faultd.v1alpha1.FaultService.Kill:input_type -> faultd.v1alpha1.KillRequest
-	28, // 35: faultd.v1alpha1.FaultService.Arm:input_type -> faultd.v1alpha1.ArmRequest
-	30, // 36: faultd.v1alpha1.FaultService.Watch:input_type -> faultd.v1alpha1.WatchRequest
-	32, // 37: faultd.v1alpha1.FaultService.Kinds:input_type -> faultd.v1alpha1.KindsRequest
-	36, // 38: faultd.v1alpha1.FaultService.Check:input_type -> faultd.v1alpha1.CheckRequest
-	39, // 39: faultd.v1alpha1.FaultService.Who:input_type -> faultd.v1alpha1.WhoRequest
-	15, // 40: faultd.v1alpha1.FaultService.Inject:output_type -> faultd.v1alpha1.InjectResponse
-	17, // 41: faultd.v1alpha1.FaultService.Update:output_type -> faultd.v1alpha1.UpdateResponse
-	19, // 42: faultd.v1alpha1.FaultService.List:output_type -> faultd.v1alpha1.ListResponse
-	21, // 43: faultd.v1alpha1.FaultService.Get:output_type -> faultd.v1alpha1.GetResponse
-	23, // 44: faultd.v1alpha1.FaultService.Stop:output_type -> faultd.v1alpha1.StopResponse
-	25, // 45: faultd.v1alpha1.FaultService.StopAll:output_type -> faultd.v1alpha1.StopAllResponse
-	27, // 46: faultd.v1alpha1.FaultService.Kill:output_type -> faultd.v1alpha1.KillResponse
-	29, // 47: faultd.v1alpha1.FaultService.Arm:output_type -> faultd.v1alpha1.ArmResponse
-	31, // 48: faultd.v1alpha1.FaultService.Watch:output_type -> faultd.v1alpha1.WatchResponse
-	33, // 49: faultd.v1alpha1.FaultService.Kinds:output_type -> faultd.v1alpha1.KindsResponse
-	37, // 50: faultd.v1alpha1.FaultService.Check:output_type -> faultd.v1alpha1.CheckResponse
-	40, // 51: faultd.v1alpha1.FaultService.Who:output_type -> faultd.v1alpha1.WhoResponse
-	40, // [40:52] is the sub-list for method output_type
-	28, // [28:40] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	11, // 8: faultd.v1alpha1.FaultSpec.cpu:type_name -> faultd.v1alpha1.Cpu
+	12, // 9: faultd.v1alpha1.FaultSpec.memory:type_name -> faultd.v1alpha1.Memory
+	13, // 10: faultd.v1alpha1.FaultSpec.io:type_name -> faultd.v1alpha1.Io
+	14, // 11: faultd.v1alpha1.FaultSpec.pids:type_name -> faultd.v1alpha1.Pids
+	3,  // 12: faultd.v1alpha1.Connect.traffic:type_name -> faultd.v1alpha1.Traffic
+	3,  // 13: faultd.v1alpha1.Packet.traffic:type_name -> faultd.v1alpha1.Traffic
+	5,  // 14: faultd.v1alpha1.Syscall.filter:type_name -> faultd.v1alpha1.Filter
+	5,  // 15: faultd.v1alpha1.File.filter:type_name -> faultd.v1alpha1.Filter
+	0,  // 16: faultd.v1alpha1.Fault.spec:type_name -> faultd.v1alpha1.FaultSpec
+	16, // 17: faultd.v1alpha1.Fault.target:type_name -> faultd.v1alpha1.Target
+	17, // 18: faultd.v1alpha1.Fault.counters:type_name -> faultd.v1alpha1.Counters
+	0,  // 19: faultd.v1alpha1.InjectRequest.spec:type_name -> faultd.v1alpha1.FaultSpec
+	15, // 20: faultd.v1alpha1.InjectResponse.fault:type_name -> faultd.v1alpha1.Fault
+	15, // 21: faultd.v1alpha1.UpdateResponse.fault:type_name -> faultd.v1alpha1.Fault
+	15, // 22: faultd.v1alpha1.ListResponse.faults:type_name -> faultd.v1alpha1.Fault
+	15, // 23: faultd.v1alpha1.GetResponse.fault:type_name -> faultd.v1alpha1.Fault
+	15, // 24: faultd.v1alpha1.StopResponse.fault:type_name -> faultd.v1alpha1.Fault
+	15, // 25: faultd.v1alpha1.StopAllResponse.faults:type_name -> faultd.v1alpha1.Fault
+	15, // 26: faultd.v1alpha1.WatchResponse.fault:type_name -> faultd.v1alpha1.Fault
+	38, // 27: faultd.v1alpha1.KindsResponse.kinds:type_name -> faultd.v1alpha1.Kind
+	39, // 28: faultd.v1alpha1.Kind.parameters:type_name -> faultd.v1alpha1.Parameter
+	42, // 29: faultd.v1alpha1.CheckResponse.capabilities:type_name -> faultd.v1alpha1.Capability
+	16, // 30: faultd.v1alpha1.WhoResponse.target:type_name -> faultd.v1alpha1.Target
+	15, // 31: faultd.v1alpha1.WhoResponse.faults:type_name -> faultd.v1alpha1.Fault
+	18, // 32: faultd.v1alpha1.FaultService.Inject:input_type -> faultd.v1alpha1.InjectRequest
+	20, // 33: faultd.v1alpha1.FaultService.Update:input_type -> faultd.v1alpha1.UpdateRequest
+	22, // 34: faultd.v1alpha1.FaultService.List:input_type -> faultd.v1alpha1.ListRequest
+	24, // 35: faultd.v1alpha1.FaultService.Get:input_type -> faultd.v1alpha1.GetRequest
+	26, // 36: faultd.v1alpha1.FaultService.Stop:input_type -> faultd.v1alpha1.StopRequest
+	28, // 37: faultd.v1alpha1.FaultService.StopAll:input_type -> faultd.v1alpha1.StopAllRequest
+	30, // 38: faultd.v1alpha1.FaultService.Kill:input_type -> faultd.v1alpha1.KillRequest
+	32, // 39: faultd.v1alpha1.FaultService.Arm:input_type -> faultd.v1alpha1.ArmRequest
+	34, // 40: faultd.v1alpha1.FaultService.Watch:input_type -> faultd.v1alpha1.WatchRequest
+	36, // 41: faultd.v1alpha1.FaultService.Kinds:input_type -> faultd.v1alpha1.KindsRequest
+	40, // 42: faultd.v1alpha1.FaultService.Check:input_type -> faultd.v1alpha1.CheckRequest
+	43, // 43: faultd.v1alpha1.FaultService.Who:input_type -> faultd.v1alpha1.WhoRequest
+	19, // 44: faultd.v1alpha1.FaultService.Inject:output_type -> faultd.v1alpha1.InjectResponse
+	21, // 45: faultd.v1alpha1.FaultService.Update:output_type -> faultd.v1alpha1.UpdateResponse
+	23, // 46: faultd.v1alpha1.FaultService.List:output_type -> faultd.v1alpha1.ListResponse
+	25, // 47: faultd.v1alpha1.FaultService.Get:output_type -> faultd.v1alpha1.GetResponse
+	27, // 48: faultd.v1alpha1.FaultService.Stop:output_type -> faultd.v1alpha1.StopResponse
+	29, // 49: faultd.v1alpha1.FaultService.StopAll:output_type -> faultd.v1alpha1.StopAllResponse
+	31, // 50: faultd.v1alpha1.FaultService.Kill:output_type -> faultd.v1alpha1.KillResponse
+	33, // 51: faultd.v1alpha1.FaultService.Arm:output_type -> faultd.v1alpha1.ArmResponse
+	35, // 52: faultd.v1alpha1.FaultService.Watch:output_type -> faultd.v1alpha1.WatchResponse
+	37, // 53: faultd.v1alpha1.FaultService.Kinds:output_type -> faultd.v1alpha1.KindsResponse
+	41, // 54: faultd.v1alpha1.FaultService.Check:output_type -> faultd.v1alpha1.CheckResponse
+	44, // 55: faultd.v1alpha1.FaultService.Who:output_type -> faultd.v1alpha1.WhoResponse
+	44, // [44:56] is the sub-list for method output_type
+	32, // [32:44] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_faultd_v1alpha1_faultd_proto_init() }
@@ -3366,17 +3763,22 @@ func file_faultd_v1alpha1_faultd_proto_init() {
 		(*FaultSpec_Kernel)(nil),
 		(*FaultSpec_Disk)(nil),
 		(*FaultSpec_Process)(nil),
+		(*FaultSpec_Cpu)(nil),
+		(*FaultSpec_Memory)(nil),
+		(*FaultSpec_Io)(nil),
+		(*FaultSpec_Pids)(nil),
 	}
 	file_faultd_v1alpha1_faultd_proto_msgTypes[5].OneofWrappers = []any{}
 	file_faultd_v1alpha1_faultd_proto_msgTypes[9].OneofWrappers = []any{}
-	file_faultd_v1alpha1_faultd_proto_msgTypes[16].OneofWrappers = []any{}
+	file_faultd_v1alpha1_faultd_proto_msgTypes[14].OneofWrappers = []any{}
+	file_faultd_v1alpha1_faultd_proto_msgTypes[20].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_faultd_v1alpha1_faultd_proto_rawDesc), len(file_faultd_v1alpha1_faultd_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   41,
+			NumMessages:   45,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1,0 +1,243 @@
+package daemon_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"connectrpc.com/connect"
+	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
+
+	v1 "faultd/api/faultd/v1alpha1"
+	"faultd/cgroup"
+	"faultd/test/looptest"
+)
+
+// squeezed is one way to squeeze a target: the spec, the control file, and what the target then does and sees. The order must be
+// held back by the limit.
+type squeezed struct {
+	spec  *v1.FaultSpec
+	file  string
+	order string
+	sees  string
+}
+
+func (n *node) squeezes(t cgroup.Target) map[string]squeezed {
+	of := func(kind *v1.FaultSpec) *v1.FaultSpec {
+		kind.Target, kind.Duration = "cgroup:"+t.Path, "5m"
+		return kind
+	}
+	return map[string]squeezed{
+		"cpu":    {of(&v1.FaultSpec{Kind: &v1.FaultSpec_Cpu{Cpu: &v1.Cpu{Limit: "0.1"}}}), "cpu.max", "burn 100", "ok"},
+		"memory": {of(&v1.FaultSpec{Kind: &v1.FaultSpec_Memory{Memory: &v1.Memory{High: "150% of use"}}}), "memory.high", "hold 24", "ok"},
+		"pids":   {of(&v1.FaultSpec{Kind: &v1.FaultSpec_Pids{Pids: &v1.Pids{More: proto.Uint32(0)}}}), "pids.max", "child call getpgid 1 1", ""},
+	}
+}
+
+// controllers skips where the version 2 tree has none of those that limits need; in a virtual machine it always has.
+func (n *node) controllers(t cgroup.Target) {
+	n.t.Helper()
+	text, err := os.ReadFile(filepath.Join(n.tree.Dir(t), "cgroup.controllers"))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	for _, controller := range []string{"cpu", "memory", "pids", "io"} {
+		if !slices.Contains(strings.Fields(string(text)), controller) {
+			if vmKernel() != "" {
+				n.t.Fatalf("there is no %s controller in %q", controller, text)
+			}
+			n.t.Skipf("the version 2 tree has no %s controller here: runs in the virtual machines", controller)
+		}
+	}
+}
+
+func (n *node) control(t cgroup.Target, file string) string {
+	n.t.Helper()
+	text, err := os.ReadFile(filepath.Join(n.tree.Dir(t), file))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return string(text)
+}
+
+func (n *node) setControl(t cgroup.Target, file, text string) {
+	n.t.Helper()
+	if err := os.WriteFile(filepath.Join(n.tree.Dir(t), file), []byte(text), 0); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+// TestLimitsWithoutControllers: the refusal names the controller.
+func TestLimitsWithoutControllers(t *testing.T) {
+	n := startNode(t)
+	parent := n.target()
+	target := n.child(parent) // its parent hands nothing down
+	n.worker(target)
+	for name, s := range n.squeezes(target) {
+		f, err := n.tryInject(s.spec)
+		if err == nil || connect.CodeOf(err) != connect.CodeUnimplemented || !strings.Contains(err.Error(), name+" controller") {
+			t.Errorf("%s: %v, %v", name, f, err)
+		}
+	}
+	n.idle()
+}
+
+// TestLimits: the target is held back and its sibling is not; whatever ends the fault, the limit is what it was, to the byte.
+func TestLimits(t *testing.T) {
+	ends := map[string]func(*node, *v1.Fault){
+		"stop": func(n *node, f *v1.Fault) { n.stop(f.GetId()) },
+		"kill of a stopped daemon": func(n *node, _ *v1.Fault) {
+			n.signal(syscall.SIGSTOP)
+			n.kill()
+		},
+		"kill -9": func(n *node, _ *v1.Fault) { n.end(syscall.SIGKILL) },
+	}
+	for name, end := range ends {
+		t.Run(name, func(t *testing.T) {
+			n := startNode(t)
+			n.controllers(n.target())
+			for kind := range n.squeezes(cgroup.Target{}) {
+				n.squeeze(kind, end)
+			}
+		})
+	}
+}
+
+func (n *node) squeeze(kind string, end func(*node, *v1.Fault)) {
+	n.t.Helper()
+	target, other := n.target(), n.target()
+	w, sibling := n.worker(target), n.worker(other)
+	s := n.squeezes(target)[kind]
+	before, theirs := n.control(target, s.file), n.control(other, s.file)
+	f := n.inject(s.spec)
+	if now := n.control(target, s.file); now == before || n.control(other, s.file) != theirs {
+		n.t.Errorf("%s: %s is %q, before %q; of the sibling it is %q", kind, s.file, now, before, n.control(other, s.file))
+	}
+	if got := w.do("%s", s.order); s.sees != "" && got != s.sees || s.sees == "" && !strings.Contains(got, "temporarily unavailable") {
+		n.t.Errorf("%s: it saw %q", kind, got)
+	}
+	if got := sibling.do("%s", s.order); s.sees != "" && got != s.sees || s.sees == "" && got != "map[ok:1]" {
+		n.t.Errorf("%s: the sibling saw %q", kind, got)
+	}
+	if c := n.get(f.GetId()).GetCounters(); c.GetInjected() == 0 || c.GetNotApplied() > 0 {
+		n.t.Errorf("%s: counted %v", kind, c)
+	}
+	end(n, f)
+	n.until(kind+" is as before", func() bool { return n.control(target, s.file) == before })
+	if n.cmd == nil {
+		n.noResidue()
+		n.start()
+	} else {
+		n.signal(syscall.SIGCONT)
+	}
+	n.idle()
+	if got := w.do("%s", s.order); s.sees != "" && got != s.sees || s.sees == "" && got != "map[ok:1]" {
+		n.t.Errorf("%s: afterwards it saw %q", kind, got)
+	}
+	if !n.list().GetArmed() {
+		n.arm()
+	}
+}
+
+// TestLimitOfMemoryKills: the kernel kills for a limit, which is refused below what is used unless it is allowed.
+func TestLimitOfMemoryKills(t *testing.T) {
+	n := startNode(t)
+	target := n.target()
+	n.controllers(target)
+	w := n.worker(target)
+	w.wants("ok", "hold 8")
+	spec := n.squeezes(target)["memory"].spec
+	spec.GetMemory().High, spec.GetMemory().Limit = "", "50% of use"
+	if _, err := n.tryInject(spec); err == nil || !strings.Contains(err.Error(), "allowOom") {
+		t.Errorf("got %v", err)
+	}
+	spec.GetMemory().AllowOom = true
+	f := n.inject(spec)
+	w.tell("hold 8")
+	n.endedBy(w, unix.SIGKILL)
+	if c := n.get(f.GetId()).GetCounters(); c.GetInjected() == 0 {
+		t.Errorf("counted %v", c)
+	}
+	if n.stop(f.GetId()); n.control(target, "memory.max") != "max\n" {
+		t.Errorf("memory.max is %q", n.control(target, "memory.max"))
+	}
+	n.idle()
+}
+
+// TestLimitOfIO: what the target writes to a disk takes its time; the line of io.max is gone afterwards.
+func TestLimitOfIO(t *testing.T) {
+	n := startNode(t)
+	target, other := n.target(), n.target()
+	n.controllers(target)
+	device, number := looptest.New(t)
+	dir := t.TempDir()
+	if out, err := exec.Command("mkfs.ext4", "-q", device).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if err := unix.Mount(device, dir, "ext4", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	w, sibling := n.worker(target), n.worker(other)
+	spec := refuse(target)
+	spec.Kind = &v1.FaultSpec_Io{Io: &v1.Io{Path: dir, WriteOps: 10}}
+	f := n.inject(spec)
+	want := fmt.Sprintf("%d:%d rbps=max wbps=max riops=max wiops=10\n", number>>20, number&(1<<20-1))
+	if got := n.control(target, "io.max"); got != want {
+		t.Errorf("io.max is %q, want %q", got, want)
+	}
+	sibling.wants("ok", "sync %s/theirs 10", dir)
+	if c := n.get(f.GetId()).GetCounters(); c.GetInjected() != 0 {
+		t.Errorf("before it wrote: counted %v", c)
+	}
+	w.wants("ok", "sync %s/ours 20", dir)
+	if ended := n.stop(f.GetId()); ended.GetCounters().GetInjected() == 0 || ended.GetVerdict() != "injected" {
+		t.Errorf("it ended as %v", ended)
+	}
+	if got := n.control(target, "io.max"); got != "" {
+		t.Errorf("afterwards io.max is %q", got)
+	}
+	n.idle()
+}
+
+// TestLimitChangedBySomebodyElse: it is reported, made anew, or given up, and what somebody else has set is what stays.
+func TestLimitChangedBySomebodyElse(t *testing.T) {
+	n := startNode(t)
+	n.controllers(n.target())
+	for onChange, ours := range map[string]bool{"": false, "report": false, "reapply": true, "give-up": false} {
+		target := n.target()
+		spec := n.squeezes(target)["cpu"].spec
+		spec.GetCpu().OnChange, spec.GetCpu().Weight = onChange, 7
+		f := n.inject(spec)
+		squeezed := n.control(target, "cpu.max")
+		const theirs = "77000 100000\n"
+		n.setControl(target, "cpu.max", theirs)
+		n.until("it is noticed", func() bool {
+			return strings.Contains(fmt.Sprint(n.get(f.GetId()).GetNotes()), "somebody else has changed cpu.max to 77000 100000")
+		})
+		if now, want := n.control(target, "cpu.max"), map[bool]string{true: squeezed, false: theirs}[ours]; now != want {
+			t.Errorf("%q: cpu.max is %q, want %q", onChange, now, want)
+		}
+		if weight, want := n.control(target, "cpu.weight"), map[bool]string{true: "100\n", false: "7\n"}[onChange == "give-up"]; weight != want {
+			t.Errorf("%q: cpu.weight is %q, want %q", onChange, weight, want)
+		}
+		ended := n.stop(f.GetId())
+		if now, weight := n.control(target, "cpu.max"), n.control(target, "cpu.weight"); now != theirs || weight != "100\n" {
+			t.Errorf("%q: afterwards there are %q and %q", onChange, now, weight)
+		}
+		if applied := ended.GetCounters().GetNotApplied() == 0; applied != ours {
+			t.Errorf("%q: it ended as %v", onChange, ended)
+		}
+	}
+	n.idle()
+}

@@ -1,0 +1,168 @@
+package faults
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+
+	v1 "faultd/api/faultd/v1alpha1"
+	"faultd/cgroup"
+)
+
+// IO squeezes what the target reads from and writes to one disk. Exactly one of Device and Path.
+type IO struct {
+	// Device is "/dev/vdb" or "MAJOR:MINOR".
+	Device string
+	// Path is a directory as the target's processes see it: the disk of its file system is meant.
+	Path string
+	// Read and Write are bytes per second at most; 0: no limit.
+	Read, Write int64
+	// ReadOps and WriteOps are requests per second at most; 0: no limit.
+	ReadOps, WriteOps uint32
+	// OnChange is as in CPU.
+	OnChange string
+}
+
+func newIO(spec *v1.FaultSpec) (Fault, error) {
+	s := spec.GetIo()
+	if s == nil {
+		return nil, nil
+	}
+	if err := noDice(spec, "device", "a limit holds for all"); err != nil {
+		return nil, err
+	}
+	f := IO{Device: s.GetDevice(), Path: s.GetPath(), ReadOps: s.GetReadOps(), WriteOps: s.GetWriteOps(), OnChange: s.GetOnChange()}
+	for _, rate := range []struct {
+		field, text string
+		into        *int64
+	}{{"read", s.GetRead(), &f.Read}, {"write", s.GetWrite(), &f.Write}} {
+		if rate.text == "" {
+			continue
+		}
+		n, err := parseAmount(rate.field, rate.text, false)
+		if err != nil {
+			return nil, err
+		}
+		if n == 0 {
+			return nil, fmt.Errorf("%s: %q must be more than 0 bytes per second", rate.field, rate.text)
+		}
+		*rate.into = n
+	}
+	return f, nil
+}
+
+func ioParameters() []Parameter {
+	return []Parameter{
+		{"device", "device", "the disk, such as /dev/vdb or 254:16; either this or path"},
+		{"path", "path", "a directory on the disk, as the target sees it"},
+		{"read", "amount", "bytes per second at most, such as 1MiB"},
+		{"write", "amount", "bytes per second at most, such as 1MiB"},
+		{"readOps", "number", "read requests per second at most"},
+		{"writeOps", "number", "write requests per second at most"},
+		onChangeParameter(),
+	}
+}
+
+// Validate implements Fault.
+func (f IO) Validate() error {
+	if err := deviceOrPath(f.Device, f.Path); err != nil {
+		return err
+	}
+	if f.Read == 0 && f.Write == 0 && f.ReadOps == 0 && f.WriteOps == 0 {
+		return errors.New("read: missing; give at least one of read, write, readOps and writeOps")
+	}
+	return nil
+}
+
+// Mechanism implements Fault. Whether the controller is there depends on the target.
+func (f IO) Mechanism(context.Context, Env) (string, error) { return mechanismLimit, nil }
+
+// Inject implements Fault.
+func (f IO) Inject(_ context.Context, env Env, target cgroup.Target, common Common) (Handle, error) {
+	d, err := f.disk(env, target)
+	if err != nil {
+		return nil, ofKind("io", err)
+	}
+	now, err := readControl(env, target, "io.max")
+	if err != nil {
+		return nil, err
+	}
+	s, err := f.setting(d, now)
+	if err != nil {
+		return nil, err
+	}
+	return startLimits(f, env, target, common, f.OnChange, []setting{s}, []meter{pressure(env, target, "io.pressure")})
+}
+
+// disk is the whole one, of which alone there are limits.
+func (f IO) disk(env Env, target cgroup.Target) (d device, err error) {
+	if f.Device == "" {
+		d, err = deviceUnder(env, target, f.Path)
+		if err != nil {
+			return d, err
+		}
+		if whole := d.whole(); len(whole) == 1 {
+			return whole[0], nil
+		}
+		return d, nil
+	}
+	if d, err = deviceNamed(f.Device); err != nil {
+		return d, err
+	}
+	if whole := d.whole(); len(whole) == 1 {
+		return d, noDevice("device", "%s is a partition, and limits are of whole disks; give %s", f.Device, whole[0])
+	}
+	return d, nil
+}
+
+// rates are the keys of io.max, in the kernel's order, with what is wanted; 0: nothing.
+func (f IO) rates() []ioRate {
+	return []ioRate{{"rbps", "read", uint64(f.Read)}, {"wbps", "write", uint64(f.Write)}, {"riops", "readOps", uint64(f.ReadOps)}, {"wiops", "writeOps", uint64(f.WriteOps)}}
+}
+
+type ioRate struct {
+	key, field string
+	most       uint64
+}
+
+// setting makes the device's line of io.max from what is there.
+func (f IO) setting(d device, now string) (setting, error) {
+	has := map[string]string{}
+	for line := range strings.Lines(now) {
+		if fields := strings.Fields(line); len(fields) > 1 && fields[0] == d.String() {
+			for _, field := range fields[1:] {
+				key, value, _ := strings.Cut(field, "=")
+				has[key] = value
+			}
+		}
+	}
+	s := setting{file: "io.max", key: d.String(), write: d.String(), reads: d.String(), none: d.String()}
+	for _, rate := range f.rates() {
+		value := has[rate.key]
+		if value == "" {
+			value = "max"
+		}
+		s.none += " " + rate.key + "=max"
+		if rate.most > 0 {
+			if !lessThan(rate.most, value) {
+				return s, &ParameterError{"io." + rate.field, fmt.Sprintf("%d per second are no less than the %s that the target has", rate.most, value)}
+			}
+			value = fmt.Sprint(rate.most)
+			s.write += " " + rate.key + "=" + value
+		}
+		s.reads += " " + rate.key + "=" + value
+	}
+	return s, nil
+}
+
+func lessThan(n uint64, limit string) bool {
+	most := uint64(math.MaxUint64)
+	if limit != "max" {
+		if _, err := fmt.Sscan(limit, &most); err != nil {
+			return false
+		}
+	}
+	return n < most
+}

@@ -1,0 +1,98 @@
+package faults
+
+import (
+	"math"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	v1 "faultd/api/faultd/v1alpha1"
+)
+
+func TestLimitRefusals(t *testing.T) {
+	cpu := func(c *v1.Cpu) *v1.FaultSpec { return &v1.FaultSpec{Kind: &v1.FaultSpec_Cpu{Cpu: c}} }
+	memory := func(m *v1.Memory) *v1.FaultSpec { return &v1.FaultSpec{Kind: &v1.FaultSpec_Memory{Memory: m}} }
+	io := func(i *v1.Io) *v1.FaultSpec { return &v1.FaultSpec{Kind: &v1.FaultSpec_Io{Io: i}} }
+	for want, spec := range map[string]*v1.FaultSpec{
+		"cpu.limit: missing":                            cpu(&v1.Cpu{}),
+		`cpu.limit: "0" must be a number of processors`: cpu(&v1.Cpu{Limit: "0"}),
+		`cpu.limit: "-1"`:                               cpu(&v1.Cpu{Limit: "-1"}),
+		`cpu.limit: "NaN"`:                              cpu(&v1.Cpu{Limit: "NaN"}),
+		`cpu.limit: "all"`:                              cpu(&v1.Cpu{Limit: "all"}),
+		`cpu.limit: "100"% must be in (0,100)`:          cpu(&v1.Cpu{Limit: "100%"}),
+		`cpu.limit: "0"% must be`:                       cpu(&v1.Cpu{Limit: "0%"}),
+		"cpu.weight: 10001":                             cpu(&v1.Cpu{Weight: 10001}),
+		"memory.limit: missing":                         memory(&v1.Memory{}),
+		`memory.limit: "50%" does not say of what; write "50% of use"`: memory(&v1.Memory{Limit: "50%"}),
+		`memory.high: "0% of use" must be in (0,10000]`:                memory(&v1.Memory{High: "0% of use"}),
+		`memory.limit: "101% of limit" must be in (0,100]`:             memory(&v1.Memory{Limit: "101% of limit"}),
+		`memory.limit: "50% of it" must be a percentage of use or`:     memory(&v1.Memory{Limit: "50% of it"}),
+		`memory.limit: "0" must be more`:                               memory(&v1.Memory{Limit: "0"}),
+		`memory.limit: "much" is no size`:                              memory(&v1.Memory{Limit: "much"}),
+		"memory.allowOom: it was given without limit":                  memory(&v1.Memory{NoSwap: true, AllowOom: true}),
+		"io.device: missing":                                           io(&v1.Io{Read: "1MiB"}),
+		"io.path: given together with device":                          io(&v1.Io{Device: "/dev/vdb", Path: "/data", Read: "1MiB"}),
+		"io.read: missing":                                             io(&v1.Io{Path: "/data"}),
+		`io.write: "0" must be more than 0`:                            io(&v1.Io{Path: "/data", Write: "0"}),
+		`io.path: "data" is not absolute`:                              io(&v1.Io{Path: "data", Read: "1MiB"}),
+		"pids.more: missing":                                           {Kind: &v1.FaultSpec_Pids{Pids: &v1.Pids{}}},
+		"cpu.limit: maxHits was given; a limit holds for all":          {MaxHits: 1, Kind: &v1.FaultSpec_Cpu{Cpu: &v1.Cpu{Limit: "1"}}},
+	} {
+		if _, _, err := New(spec); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: %v, want %q", spec, err, want)
+		}
+	}
+	if _, _, err := New(&v1.FaultSpec{Kind: &v1.FaultSpec_Pids{Pids: &v1.Pids{More: proto.Uint32(0)}}}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestQuota(t *testing.T) {
+	for _, c := range []struct {
+		cpu  CPU
+		now  string
+		want string
+	}{
+		{CPU{Percent: 50}, "200000 100000", "100000 100000"},
+		{CPU{Processors: 0.5}, "200000 100000", "50000 100000"},
+		{CPU{Processors: 0.25}, "max 10000", "2500 10000"},
+		{CPU{Processors: 2}, "200000 100000", "no less than the 2 that the target may use now"},
+		{CPU{Processors: 1e5}, "max 100000", "no less than"},
+		{CPU{Percent: 0.1}, "20000 100000", "the kernel's least is 1000"},
+		{CPU{Processors: 1}, "max", "has no period"},
+		{CPU{Processors: 1}, "much 100000", "read cpu.max"},
+	} {
+		got, err := c.cpu.quota(c.now)
+		if err != nil {
+			got = err.Error()
+		}
+		if !strings.Contains(got, c.want) {
+			t.Errorf("%+v of %s: %s, want %s", c.cpu, c.now, got, c.want)
+		}
+	}
+}
+
+func TestIOSetting(t *testing.T) {
+	d := device{8, 16}
+	for _, c := range []struct {
+		io                 IO
+		now                string
+		write, reads, none string
+	}{
+		{IO{Write: 1 << 20}, "", "8:16 wbps=1048576", "8:16 rbps=max wbps=1048576 riops=max wiops=max", "8:16 rbps=max wbps=max riops=max wiops=max"},
+		{IO{Read: 9, WriteOps: 3}, "8:0 rbps=1 wbps=2 riops=3 wiops=4\n8:16 rbps=10 wbps=20 riops=max wiops=max",
+			"8:16 rbps=9 wiops=3", "8:16 rbps=9 wbps=20 riops=max wiops=3", "8:16 rbps=max wbps=max riops=max wiops=max"},
+	} {
+		s, err := c.io.setting(d, c.now)
+		if err != nil || s.key != "8:16" || s.write != c.write || s.reads != c.reads || s.none != c.none {
+			t.Errorf("%+v: %+v, %v", c.io, s, err)
+		}
+	}
+	if _, err := (IO{Read: 10}).setting(d, "8:16 rbps=10 wbps=max riops=max wiops=max"); err == nil || !strings.Contains(err.Error(), "io.read: 10 per second are no less") {
+		t.Errorf("got %v", err)
+	}
+	if lessThan(math.MaxUint64, "max") || lessThan(1, "nonsense") {
+		t.Error("what is not less is")
+	}
+}

@@ -1,0 +1,156 @@
+package faults
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"strconv"
+	"strings"
+
+	v1 "faultd/api/faultd/v1alpha1"
+	"faultd/cgroup"
+)
+
+// Memory squeezes the memory of the target.
+type Memory struct {
+	// Limit is the most it may have, beyond which the kernel kills: "512MiB", "80% of use", "80% of limit". Empty: it stays.
+	Limit string
+	// High is from where on the target is slowed down and reclaimed from, as Limit.
+	High string
+	// NoSwap: it may swap nothing more.
+	NoSwap bool
+	// AllowOOM allows a Limit below what is used now.
+	AllowOOM bool
+	// OnChange is as in CPU.
+	OnChange string
+}
+
+func newMemory(spec *v1.FaultSpec) (Fault, error) {
+	s := spec.GetMemory()
+	if s == nil {
+		return nil, nil
+	}
+	if err := noDice(spec, "limit", "a limit holds for all"); err != nil {
+		return nil, err
+	}
+	return Memory{Limit: s.GetLimit(), High: s.GetHigh(), NoSwap: s.GetNoSwap(), AllowOOM: s.GetAllowOom(), OnChange: s.GetOnChange()}, nil
+}
+
+func memoryParameters() []Parameter {
+	return []Parameter{
+		{"limit", "amount", "the most it may have, beyond which the kernel kills: 512MiB, 80% of use, or 80% of limit"},
+		{"high", "amount", "from where on it is slowed down and reclaimed from, as limit"},
+		{"noSwap", "bool", "it may swap nothing more"},
+		{"allowOom", "bool", "allow a limit below what is used now"},
+		onChangeParameter(),
+	}
+}
+
+// memoryAmount is bytes, or a percentage of something.
+type memoryAmount struct {
+	bytes   int64
+	percent float64
+	of      string // "use" or "limit"
+}
+
+func parseMemoryAmount(field, text string) (a memoryAmount, err error) {
+	percent, of, isShare := strings.Cut(text, "% of ")
+	if !isShare {
+		if strings.HasSuffix(text, "%") {
+			return a, fmt.Errorf("%s: %q does not say of what; write %q, of what is used now, or %q", field, text, text+" of use", text+" of limit")
+		}
+		if a.bytes, err = parseAmount(field, text, false); err == nil && a.bytes == 0 {
+			err = fmt.Errorf("%s: %q must be more than 0", field, text)
+		}
+		return a, err
+	}
+	if a.of = of; of != "use" && of != "limit" {
+		return a, fmt.Errorf("%s: %q must be a percentage of use or of limit", field, text)
+	}
+	a.percent, err = strconv.ParseFloat(percent, 64)
+	if most := map[string]float64{"use": 10000, "limit": 100}[of]; err != nil || !(a.percent > 0 && a.percent <= most) {
+		return a, fmt.Errorf("%s: %q must be in (0,%v] percent of %s", field, text, most, of)
+	}
+	return a, nil
+}
+
+// Validate implements Fault.
+func (m Memory) Validate() error {
+	if m.Limit == "" && m.High == "" && !m.NoSwap {
+		return errors.New("limit: missing; give limit or high, such as 512MiB or 80% of use, or noSwap")
+	}
+	for field, text := range map[string]string{"limit": m.Limit, "high": m.High} {
+		if text == "" {
+			continue
+		}
+		if _, err := parseMemoryAmount(field, text); err != nil {
+			return err
+		}
+	}
+	if m.AllowOOM && m.Limit == "" {
+		return errors.New("allowOom: it was given without limit, and only a limit makes the kernel kill")
+	}
+	return nil
+}
+
+// Mechanism implements Fault. Whether the controller is there depends on the target.
+func (m Memory) Mechanism(context.Context, Env) (string, error) { return mechanismLimit, nil }
+
+// Inject implements Fault.
+func (m Memory) Inject(_ context.Context, env Env, target cgroup.Target, common Common) (Handle, error) {
+	var settings []setting
+	meters := []meter{meterOf(env, target, "memory.events", "high", "max", "oom_kill")}
+	if m.NoSwap {
+		settings = append(settings, setting{file: "memory.swap.max", write: "0"})
+		meters = append(meters, meterOf(env, target, "memory.swap.events", "max"))
+	}
+	for _, one := range []struct{ field, file, text string }{{"high", "memory.high", m.High}, {"limit", "memory.max", m.Limit}} {
+		if one.text == "" {
+			continue
+		}
+		bytes, err := m.bytes(env, target, one.field, one.file, one.text)
+		if err != nil {
+			return nil, err
+		}
+		settings = append(settings, setting{file: one.file, write: strconv.FormatInt(bytes, 10)})
+	}
+	return startLimits(m, env, target, common, m.OnChange, settings, meters)
+}
+
+// bytes is what to write, in whole pages, as the kernel keeps it.
+func (m Memory) bytes(env Env, target cgroup.Target, field, file, text string) (int64, error) {
+	amount, err := parseMemoryAmount(field, text)
+	if err != nil {
+		return 0, err
+	}
+	use, err := readNumber(env, target, "memory.current")
+	if err != nil {
+		return 0, err
+	}
+	most, err := readLimit(env, target, file)
+	if err != nil {
+		return 0, err
+	}
+	bytes := amount.bytes
+	switch amount.of {
+	case "use":
+		bytes = int64(amount.percent / 100 * float64(use))
+	case "limit":
+		if most == math.MaxInt64 {
+			return 0, &ParameterError{"memory." + field, fmt.Sprintf("%s: the target's %s is max; give an amount, or a percentage of use", text, file)}
+		}
+		bytes = int64(amount.percent / 100 * float64(most))
+	}
+	bytes -= bytes % int64(os.Getpagesize())
+	switch {
+	case bytes >= most:
+		return 0, &ParameterError{"memory." + field, fmt.Sprintf("%d bytes are no less than the %d that the target has", bytes, most)}
+	case bytes == 0:
+		return 0, &ParameterError{"memory." + field, fmt.Sprintf("%s is less than a page", text)}
+	case field == "limit" && bytes < use && !m.AllowOOM:
+		return 0, &ParameterError{"memory.limit", fmt.Sprintf("%d bytes are less than the %d that the target uses now: what cannot be reclaimed or swapped is killed for; allow it with allowOom, or give high", bytes, use)}
+	}
+	return bytes, nil
+}
