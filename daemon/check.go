@@ -53,6 +53,7 @@ func trials(stateDir string) []trial {
 		{"process", faults.Process{Signal: unix.SIGCONT}, "getpgid", "signals"},
 		{"process", faults.Process{Kill: true}, "getpgid", "kill, all at once"},
 		{"process", faults.Process{Pause: true}, "getpgid", "pause"},
+		{"partition", faults.Partition{Traffic: faults.Traffic{Peers: []string{"127.0.0.0/8"}}}, "udp", "partition"},
 		{"syscall", faults.Syscall{Calls: []string{"getpgid"}, Delay: faults.Delay{Text: "1ms"}}, "getpgid", "delay of any call"},
 		{"syscall", faults.Syscall{Calls: []string{"openat"}, Delay: faults.Delay{Text: "1ms"}}, "openat", "delay of openat and other calls with a hook"},
 		{"syscall", faults.Syscall{Calls: []string{"getpgid"}, Errnos: []string{"EIO"}}, "getpgid", "errors of any call"},

@@ -83,8 +83,9 @@ func TestKillUnderLoad(t *testing.T) {
 		// told: the sender sees each hit.
 		told bool
 	}{
-		"connect": {&v1.FaultSpec{Kind: &v1.FaultSpec_Connect{Connect: &v1.Connect{Errno: "EPERM", Protocol: "udp"}}}, true},
-		"packet":  {&v1.FaultSpec{Kind: &v1.FaultSpec_Packet{Packet: &v1.Packet{Loss: 100, Protocol: "udp"}}}, false},
+		"connect":   {&v1.FaultSpec{Kind: &v1.FaultSpec_Connect{Connect: &v1.Connect{Errno: "EPERM", Protocol: "udp"}}}, true},
+		"partition": {&v1.FaultSpec{Kind: &v1.FaultSpec_Partition{Partition: &v1.Partition{Peers: []string{"127.0.0.0/8"}}}}, false},
+		"packet":    {&v1.FaultSpec{Kind: &v1.FaultSpec_Packet{Packet: &v1.Packet{Loss: 100, Protocol: "udp"}}}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n, late := startNode(t), receive(t, "127.0.0.1:0")

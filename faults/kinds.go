@@ -36,6 +36,7 @@ func Kinds() []Kind {
 		{"kernel", "fail allocations of memory that the kernel makes in system calls", kernelMemoryParameters(), true, newKernelMemory},
 		{"memory", "squeeze the memory", memoryParameters(), false, newMemory},
 		{"packet", "lose packets, silently as a wire does", packetParameters(), false, newPacket},
+		{"partition", "cut the target from peers, or from all but some", partitionParameters(), false, newPartition},
 		{"pids", "squeeze the number of threads and processes", pidsParameters(), false, newPids},
 		{"process", "signal, kill or pause processes", processParameters(), false, newProcess},
 		{"syscall", "delay system calls, fail them, pretend them, or cut them short", syscallParameters(), true, newSyscall},

@@ -58,19 +58,24 @@ func (p Packet) rule(common Common) (bpf.Rule, error) {
 	common.Percent = p.Loss
 	rule := common.rule()
 	rule.Action, rule.PerFlow = bpf.ActionLose, p.PerFlow
-	switch p.Direction {
-	case "", "both":
-		rule.Egress, rule.Ingress = true, true
-	case "egress":
-		rule.Egress = true
-	case "ingress":
-		rule.Ingress = true
-	default:
-		return rule, fmt.Errorf("direction: %q is unknown; it must be egress, ingress or both", p.Direction)
-	}
 	var err error
+	if rule.Egress, rule.Ingress, err = parseDirection(p.Direction); err != nil {
+		return rule, err
+	}
 	rule.Traffic, err = p.Traffic.kernel(nil)
 	return rule, err
+}
+
+func parseDirection(text string) (egress, ingress bool, err error) {
+	switch text {
+	case "", "both":
+		return true, true, nil
+	case "egress":
+		return true, false, nil
+	case "ingress":
+		return false, true, nil
+	}
+	return false, false, fmt.Errorf("direction: %q is unknown; it must be egress, ingress or both", text)
 }
 
 // Mechanism implements Fault.

@@ -27,6 +27,7 @@ func injectCommand() *cli.Command {
 			kindCommand("kernel", "fail allocations of memory that the kernel makes in system calls", kernelFlags(), kernelKind),
 			kindCommand("memory", "squeeze the memory", memoryFlags(), memoryKind),
 			kindCommand("packet", "lose packets, silently as a wire does", packetFlags(), packetKind),
+			kindCommand("partition", "cut the target from peers, or from all but some", partitionFlags(), partitionKind),
 			kindCommand("pids", "squeeze the number of threads and processes", pidsFlags(), pidsKind),
 			kindCommand("process", "signal, kill or pause processes", processFlags(), processKind),
 			kindCommand("syscall", "delay system calls, fail them, pretend them, or cut them short", syscallFlags(), syscallKind),

@@ -61,6 +61,28 @@ func packetKind(c *cli.Context, spec *v1.FaultSpec) error {
 	return nil
 }
 
+func partitionFlags() []cli.Flag {
+	return append([]cli.Flag{
+		&cli.StringFlag{Name: "direction", Usage: "egress (the target is not heard), ingress (it does not hear) or both", DefaultText: "both"},
+		&cli.BoolFlag{Name: "half-open", Usage: "TCP without data passes: connections open, and then stand still"},
+	}, trafficFlags()...)
+}
+
+func partitionKind(c *cli.Context, spec *v1.FaultSpec) error {
+	peers, err := peers(c)
+	if err != nil {
+		return err
+	}
+	if len(peers) == 0 && len(c.StringSlice("except")) == 0 {
+		return usageErrorf("give --peer or --peers-file, or --except")
+	}
+	spec.Kind = &v1.FaultSpec_Partition{Partition: &v1.Partition{
+		Direction: c.String("direction"), HalfOpen: c.Bool("half-open"),
+		Peers: peers, Ports: listed(c, "port"), Protocol: c.String("protocol"), Traffic: traffic(c),
+	}}
+	return nil
+}
+
 // filterFlags choose among the target's calls.
 func filterFlags() []cli.Flag {
 	return []cli.Flag{

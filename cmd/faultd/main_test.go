@@ -74,6 +74,11 @@ func TestScripts(t *testing.T) {
 				return err
 			}
 			e.Defer(func() { os.RemoveAll(dir) })
+			examples, err := filepath.Abs("../../examples")
+			if err != nil {
+				return err
+			}
+			e.Setenv("EXAMPLES", examples)
 			e.Setenv("FAULTD_SOCKET", serveFake(e.T().(testing.TB), dir, &fake{}))
 			return nil
 		},
@@ -101,6 +106,23 @@ func runScript(ts *testscript.TestScript, neg bool, args []string) {
 	oneRun.Unlock()
 	if got != want {
 		ts.Fatalf("exit code %d, want %d", got, want)
+	}
+}
+
+// TestExamplesOfPeersAreValid: what the files hold is taken, not only by the schema.
+func TestExamplesOfPeersAreValid(t *testing.T) {
+	files, err := filepath.Glob("../../examples/*.cidrs")
+	if err != nil || len(files) < 2 {
+		t.Fatalf("examples are %v, %v", files, err)
+	}
+	for _, file := range files {
+		peers, err := readPeers(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := (faults.Partition{Traffic: faults.Traffic{Peers: peers}}).Validate(); err != nil || len(peers) < 3 {
+			t.Errorf("%s: %v, %v", file, peers, err)
+		}
 	}
 }
 

@@ -31,25 +31,29 @@ func trafficFlags() []cli.Flag {
 // peers are those of the flags and of the file.
 func peers(c *cli.Context) ([]string, error) {
 	named := listed(c, "peer")
-	path := c.String("peers-file")
-	if path == "" {
+	if c.String("peers-file") == "" {
 		return named, nil
 	}
+	read, err := readPeers(c.String("peers-file"))
+	return append(named, read...), err
+}
+
+// readPeers reads a file with a peer on each line, and comments.
+func readPeers(path string) (peers []string, err error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return nil, usageErrorf("--peers-file: %v", err)
 	}
-	before := len(named)
 	for line := range strings.Lines(string(text)) {
 		line, _, _ = strings.Cut(line, "#")
 		if line = strings.TrimSpace(line); line != "" {
-			named = append(named, line)
+			peers = append(peers, line)
 		}
 	}
-	if len(named) == before {
+	if len(peers) == 0 {
 		return nil, usageErrorf("--peers-file: %s has no peer in it", path)
 	}
-	return named, nil
+	return peers, nil
 }
 
 // traffic is what these flags say beside peers, ports and protocol; nil: nothing.

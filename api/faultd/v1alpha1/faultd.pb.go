@@ -60,6 +60,7 @@ type FaultSpec struct {
 	//	*FaultSpec_Memory
 	//	*FaultSpec_Io
 	//	*FaultSpec_Pids
+	//	*FaultSpec_Partition
 	Kind          isFaultSpec_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -273,6 +274,15 @@ func (x *FaultSpec) GetPids() *Pids {
 	return nil
 }
 
+func (x *FaultSpec) GetPartition() *Partition {
+	if x != nil {
+		if x, ok := x.Kind.(*FaultSpec_Partition); ok {
+			return x.Partition
+		}
+	}
+	return nil
+}
+
 type isFaultSpec_Kind interface {
 	isFaultSpec_Kind()
 }
@@ -325,6 +335,10 @@ type FaultSpec_Pids struct {
 	Pids *Pids `protobuf:"bytes,27,opt,name=pids,proto3,oneof"`
 }
 
+type FaultSpec_Partition struct {
+	Partition *Partition `protobuf:"bytes,28,opt,name=partition,proto3,oneof"`
+}
+
 func (*FaultSpec_Connect) isFaultSpec_Kind() {}
 
 func (*FaultSpec_Packet) isFaultSpec_Kind() {}
@@ -348,6 +362,8 @@ func (*FaultSpec_Memory) isFaultSpec_Kind() {}
 func (*FaultSpec_Io) isFaultSpec_Kind() {}
 
 func (*FaultSpec_Pids) isFaultSpec_Kind() {}
+
+func (*FaultSpec_Partition) isFaultSpec_Kind() {}
 
 // Connect fails new connections, and datagrams sent with an address, of the target.
 type Connect struct {
@@ -539,6 +555,96 @@ func (x *Packet) GetTraffic() *Traffic {
 	return nil
 }
 
+// Partition loses every packet between the target and peers. Peers, or exceptions of traffic, are needed.
+type Partition struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Peers, as in Connect.
+	Peers []string `protobuf:"bytes,1,rep,name=peers,proto3" json:"peers,omitempty"`
+	// Ports of the peer, as in Connect.
+	Ports []string `protobuf:"bytes,2,rep,name=ports,proto3" json:"ports,omitempty"`
+	// As in Packet.
+	Protocol string `protobuf:"bytes,3,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	// "egress" (the target is not heard), "ingress" (it does not hear) or "both"; empty means both.
+	Direction string `protobuf:"bytes,4,opt,name=direction,proto3" json:"direction,omitempty"`
+	// TCP without data passes: connections open, and then stand still.
+	HalfOpen      bool     `protobuf:"varint,5,opt,name=half_open,json=halfOpen,proto3" json:"half_open,omitempty"`
+	Traffic       *Traffic `protobuf:"bytes,6,opt,name=traffic,proto3" json:"traffic,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Partition) Reset() {
+	*x = Partition{}
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Partition) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Partition) ProtoMessage() {}
+
+func (x *Partition) ProtoReflect() protoreflect.Message {
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Partition.ProtoReflect.Descriptor instead.
+func (*Partition) Descriptor() ([]byte, []int) {
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Partition) GetPeers() []string {
+	if x != nil {
+		return x.Peers
+	}
+	return nil
+}
+
+func (x *Partition) GetPorts() []string {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
+func (x *Partition) GetProtocol() string {
+	if x != nil {
+		return x.Protocol
+	}
+	return ""
+}
+
+func (x *Partition) GetDirection() string {
+	if x != nil {
+		return x.Direction
+	}
+	return ""
+}
+
+func (x *Partition) GetHalfOpen() bool {
+	if x != nil {
+		return x.HalfOpen
+	}
+	return false
+}
+
+func (x *Partition) GetTraffic() *Traffic {
+	if x != nil {
+		return x.Traffic
+	}
+	return nil
+}
+
 // Traffic says more closely which packets or connections are meant; everything that is given must fit.
 type Traffic struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -564,7 +670,7 @@ type Traffic struct {
 
 func (x *Traffic) Reset() {
 	*x = Traffic{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[3]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -576,7 +682,7 @@ func (x *Traffic) String() string {
 func (*Traffic) ProtoMessage() {}
 
 func (x *Traffic) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[3]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -589,7 +695,7 @@ func (x *Traffic) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Traffic.ProtoReflect.Descriptor instead.
 func (*Traffic) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{3}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Traffic) GetExcept() []string {
@@ -676,7 +782,7 @@ type Syscall struct {
 
 func (x *Syscall) Reset() {
 	*x = Syscall{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[4]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -688,7 +794,7 @@ func (x *Syscall) String() string {
 func (*Syscall) ProtoMessage() {}
 
 func (x *Syscall) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[4]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -701,7 +807,7 @@ func (x *Syscall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Syscall.ProtoReflect.Descriptor instead.
 func (*Syscall) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{4}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Syscall) GetCalls() []string {
@@ -792,7 +898,7 @@ type Filter struct {
 
 func (x *Filter) Reset() {
 	*x = Filter{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[5]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -804,7 +910,7 @@ func (x *Filter) String() string {
 func (*Filter) ProtoMessage() {}
 
 func (x *Filter) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[5]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -817,7 +923,7 @@ func (x *Filter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Filter.ProtoReflect.Descriptor instead.
 func (*Filter) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{5}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Filter) GetComm() string {
@@ -899,7 +1005,7 @@ type File struct {
 
 func (x *File) Reset() {
 	*x = File{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[6]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -911,7 +1017,7 @@ func (x *File) String() string {
 func (*File) ProtoMessage() {}
 
 func (x *File) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[6]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -924,7 +1030,7 @@ func (x *File) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use File.ProtoReflect.Descriptor instead.
 func (*File) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{6}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *File) GetOps() []string {
@@ -1004,7 +1110,7 @@ type Block struct {
 
 func (x *Block) Reset() {
 	*x = Block{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[7]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1016,7 +1122,7 @@ func (x *Block) String() string {
 func (*Block) ProtoMessage() {}
 
 func (x *Block) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[7]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1029,7 +1135,7 @@ func (x *Block) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Block.ProtoReflect.Descriptor instead.
 func (*Block) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{7}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Block) GetDevice() string {
@@ -1089,7 +1195,7 @@ type Kernel struct {
 
 func (x *Kernel) Reset() {
 	*x = Kernel{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[8]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1101,7 +1207,7 @@ func (x *Kernel) String() string {
 func (*Kernel) ProtoMessage() {}
 
 func (x *Kernel) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[8]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1114,7 +1220,7 @@ func (x *Kernel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Kernel.ProtoReflect.Descriptor instead.
 func (*Kernel) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{8}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Kernel) GetCalls() []string {
@@ -1163,7 +1269,7 @@ type Disk struct {
 
 func (x *Disk) Reset() {
 	*x = Disk{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[9]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1175,7 +1281,7 @@ func (x *Disk) String() string {
 func (*Disk) ProtoMessage() {}
 
 func (x *Disk) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[9]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1188,7 +1294,7 @@ func (x *Disk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Disk.ProtoReflect.Descriptor instead.
 func (*Disk) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{9}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Disk) GetPath() string {
@@ -1274,7 +1380,7 @@ type Process struct {
 
 func (x *Process) Reset() {
 	*x = Process{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[10]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1286,7 +1392,7 @@ func (x *Process) String() string {
 func (*Process) ProtoMessage() {}
 
 func (x *Process) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[10]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1299,7 +1405,7 @@ func (x *Process) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Process.ProtoReflect.Descriptor instead.
 func (*Process) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{10}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Process) GetSignal() string {
@@ -1380,7 +1486,7 @@ type Cpu struct {
 
 func (x *Cpu) Reset() {
 	*x = Cpu{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[11]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1392,7 +1498,7 @@ func (x *Cpu) String() string {
 func (*Cpu) ProtoMessage() {}
 
 func (x *Cpu) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[11]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1405,7 +1511,7 @@ func (x *Cpu) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cpu.ProtoReflect.Descriptor instead.
 func (*Cpu) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{11}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Cpu) GetLimit() string {
@@ -1448,7 +1554,7 @@ type Memory struct {
 
 func (x *Memory) Reset() {
 	*x = Memory{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[12]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1460,7 +1566,7 @@ func (x *Memory) String() string {
 func (*Memory) ProtoMessage() {}
 
 func (x *Memory) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[12]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1473,7 +1579,7 @@ func (x *Memory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Memory.ProtoReflect.Descriptor instead.
 func (*Memory) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{12}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Memory) GetLimit() string {
@@ -1532,7 +1638,7 @@ type Io struct {
 
 func (x *Io) Reset() {
 	*x = Io{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[13]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1544,7 +1650,7 @@ func (x *Io) String() string {
 func (*Io) ProtoMessage() {}
 
 func (x *Io) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[13]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1557,7 +1663,7 @@ func (x *Io) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Io.ProtoReflect.Descriptor instead.
 func (*Io) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{13}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Io) GetDevice() string {
@@ -1622,7 +1728,7 @@ type Pids struct {
 
 func (x *Pids) Reset() {
 	*x = Pids{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[14]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1634,7 +1740,7 @@ func (x *Pids) String() string {
 func (*Pids) ProtoMessage() {}
 
 func (x *Pids) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[14]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1647,7 +1753,7 @@ func (x *Pids) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pids.ProtoReflect.Descriptor instead.
 func (*Pids) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{14}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Pids) GetMore() uint32 {
@@ -1698,7 +1804,7 @@ type Fault struct {
 
 func (x *Fault) Reset() {
 	*x = Fault{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[15]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1710,7 +1816,7 @@ func (x *Fault) String() string {
 func (*Fault) ProtoMessage() {}
 
 func (x *Fault) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[15]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1723,7 +1829,7 @@ func (x *Fault) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fault.ProtoReflect.Descriptor instead.
 func (*Fault) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{15}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Fault) GetId() string {
@@ -1835,7 +1941,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[16]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1847,7 +1953,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[16]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1860,7 +1966,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{16}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Target) GetPath() string {
@@ -1902,7 +2008,7 @@ type Counters struct {
 
 func (x *Counters) Reset() {
 	*x = Counters{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[17]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1914,7 +2020,7 @@ func (x *Counters) String() string {
 func (*Counters) ProtoMessage() {}
 
 func (x *Counters) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[17]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1927,7 +2033,7 @@ func (x *Counters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counters.ProtoReflect.Descriptor instead.
 func (*Counters) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{17}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Counters) GetEvaluated() uint64 {
@@ -1998,7 +2104,7 @@ type InjectRequest struct {
 
 func (x *InjectRequest) Reset() {
 	*x = InjectRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[18]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2010,7 +2116,7 @@ func (x *InjectRequest) String() string {
 func (*InjectRequest) ProtoMessage() {}
 
 func (x *InjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[18]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2023,7 +2129,7 @@ func (x *InjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InjectRequest.ProtoReflect.Descriptor instead.
 func (*InjectRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{18}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *InjectRequest) GetSpec() *FaultSpec {
@@ -2057,7 +2163,7 @@ type InjectResponse struct {
 
 func (x *InjectResponse) Reset() {
 	*x = InjectResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[19]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2069,7 +2175,7 @@ func (x *InjectResponse) String() string {
 func (*InjectResponse) ProtoMessage() {}
 
 func (x *InjectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[19]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2082,7 +2188,7 @@ func (x *InjectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InjectResponse.ProtoReflect.Descriptor instead.
 func (*InjectResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{19}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *InjectResponse) GetFault() *Fault {
@@ -2109,7 +2215,7 @@ type UpdateRequest struct {
 
 func (x *UpdateRequest) Reset() {
 	*x = UpdateRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[20]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2121,7 +2227,7 @@ func (x *UpdateRequest) String() string {
 func (*UpdateRequest) ProtoMessage() {}
 
 func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[20]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2134,7 +2240,7 @@ func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRequest.ProtoReflect.Descriptor instead.
 func (*UpdateRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{20}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *UpdateRequest) GetId() string {
@@ -2188,7 +2294,7 @@ type UpdateResponse struct {
 
 func (x *UpdateResponse) Reset() {
 	*x = UpdateResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[21]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2200,7 +2306,7 @@ func (x *UpdateResponse) String() string {
 func (*UpdateResponse) ProtoMessage() {}
 
 func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[21]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2213,7 +2319,7 @@ func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateResponse.ProtoReflect.Descriptor instead.
 func (*UpdateResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{21}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *UpdateResponse) GetFault() *Fault {
@@ -2231,7 +2337,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[22]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2243,7 +2349,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[22]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2256,7 +2362,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{22}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{23}
 }
 
 type ListResponse struct {
@@ -2271,7 +2377,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[23]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2283,7 +2389,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[23]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2296,7 +2402,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{23}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListResponse) GetFaults() []*Fault {
@@ -2329,7 +2435,7 @@ type GetRequest struct {
 
 func (x *GetRequest) Reset() {
 	*x = GetRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[24]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2341,7 +2447,7 @@ func (x *GetRequest) String() string {
 func (*GetRequest) ProtoMessage() {}
 
 func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[24]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2354,7 +2460,7 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{24}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *GetRequest) GetId() string {
@@ -2373,7 +2479,7 @@ type GetResponse struct {
 
 func (x *GetResponse) Reset() {
 	*x = GetResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[25]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2385,7 +2491,7 @@ func (x *GetResponse) String() string {
 func (*GetResponse) ProtoMessage() {}
 
 func (x *GetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[25]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2398,7 +2504,7 @@ func (x *GetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResponse.ProtoReflect.Descriptor instead.
 func (*GetResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{25}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *GetResponse) GetFault() *Fault {
@@ -2417,7 +2523,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[26]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2429,7 +2535,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[26]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2442,7 +2548,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{26}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *StopRequest) GetId() string {
@@ -2461,7 +2567,7 @@ type StopResponse struct {
 
 func (x *StopResponse) Reset() {
 	*x = StopResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[27]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2473,7 +2579,7 @@ func (x *StopResponse) String() string {
 func (*StopResponse) ProtoMessage() {}
 
 func (x *StopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[27]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2486,7 +2592,7 @@ func (x *StopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopResponse.ProtoReflect.Descriptor instead.
 func (*StopResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{27}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *StopResponse) GetFault() *Fault {
@@ -2504,7 +2610,7 @@ type StopAllRequest struct {
 
 func (x *StopAllRequest) Reset() {
 	*x = StopAllRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[28]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2516,7 +2622,7 @@ func (x *StopAllRequest) String() string {
 func (*StopAllRequest) ProtoMessage() {}
 
 func (x *StopAllRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[28]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2529,7 +2635,7 @@ func (x *StopAllRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopAllRequest.ProtoReflect.Descriptor instead.
 func (*StopAllRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{28}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{29}
 }
 
 type StopAllResponse struct {
@@ -2541,7 +2647,7 @@ type StopAllResponse struct {
 
 func (x *StopAllResponse) Reset() {
 	*x = StopAllResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[29]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2553,7 +2659,7 @@ func (x *StopAllResponse) String() string {
 func (*StopAllResponse) ProtoMessage() {}
 
 func (x *StopAllResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[29]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2566,7 +2672,7 @@ func (x *StopAllResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopAllResponse.ProtoReflect.Descriptor instead.
 func (*StopAllResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{29}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *StopAllResponse) GetFaults() []*Fault {
@@ -2585,7 +2691,7 @@ type KillRequest struct {
 
 func (x *KillRequest) Reset() {
 	*x = KillRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[30]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2597,7 +2703,7 @@ func (x *KillRequest) String() string {
 func (*KillRequest) ProtoMessage() {}
 
 func (x *KillRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[30]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2610,7 +2716,7 @@ func (x *KillRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillRequest.ProtoReflect.Descriptor instead.
 func (*KillRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{30}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *KillRequest) GetReason() string {
@@ -2630,7 +2736,7 @@ type KillResponse struct {
 
 func (x *KillResponse) Reset() {
 	*x = KillResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[31]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2642,7 +2748,7 @@ func (x *KillResponse) String() string {
 func (*KillResponse) ProtoMessage() {}
 
 func (x *KillResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[31]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2655,7 +2761,7 @@ func (x *KillResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillResponse.ProtoReflect.Descriptor instead.
 func (*KillResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{31}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *KillResponse) GetEnded() uint32 {
@@ -2674,7 +2780,7 @@ type ArmRequest struct {
 
 func (x *ArmRequest) Reset() {
 	*x = ArmRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[32]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2686,7 +2792,7 @@ func (x *ArmRequest) String() string {
 func (*ArmRequest) ProtoMessage() {}
 
 func (x *ArmRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[32]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2699,7 +2805,7 @@ func (x *ArmRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArmRequest.ProtoReflect.Descriptor instead.
 func (*ArmRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{32}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ArmRequest) GetReason() string {
@@ -2717,7 +2823,7 @@ type ArmResponse struct {
 
 func (x *ArmResponse) Reset() {
 	*x = ArmResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[33]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2729,7 +2835,7 @@ func (x *ArmResponse) String() string {
 func (*ArmResponse) ProtoMessage() {}
 
 func (x *ArmResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[33]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2742,7 +2848,7 @@ func (x *ArmResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArmResponse.ProtoReflect.Descriptor instead.
 func (*ArmResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{33}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{34}
 }
 
 type WatchRequest struct {
@@ -2753,7 +2859,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[34]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2765,7 +2871,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[34]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2778,7 +2884,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{34}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{35}
 }
 
 type WatchResponse struct {
@@ -2799,7 +2905,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[35]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2811,7 +2917,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[35]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2824,7 +2930,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{35}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *WatchResponse) GetTime() string {
@@ -2870,7 +2976,7 @@ type KindsRequest struct {
 
 func (x *KindsRequest) Reset() {
 	*x = KindsRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[36]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2882,7 +2988,7 @@ func (x *KindsRequest) String() string {
 func (*KindsRequest) ProtoMessage() {}
 
 func (x *KindsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[36]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2895,7 +3001,7 @@ func (x *KindsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KindsRequest.ProtoReflect.Descriptor instead.
 func (*KindsRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{36}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{37}
 }
 
 type KindsResponse struct {
@@ -2907,7 +3013,7 @@ type KindsResponse struct {
 
 func (x *KindsResponse) Reset() {
 	*x = KindsResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[37]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2919,7 +3025,7 @@ func (x *KindsResponse) String() string {
 func (*KindsResponse) ProtoMessage() {}
 
 func (x *KindsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[37]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2932,7 +3038,7 @@ func (x *KindsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KindsResponse.ProtoReflect.Descriptor instead.
 func (*KindsResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{37}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *KindsResponse) GetKinds() []*Kind {
@@ -2954,7 +3060,7 @@ type Kind struct {
 
 func (x *Kind) Reset() {
 	*x = Kind{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[38]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2966,7 +3072,7 @@ func (x *Kind) String() string {
 func (*Kind) ProtoMessage() {}
 
 func (x *Kind) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[38]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2979,7 +3085,7 @@ func (x *Kind) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Kind.ProtoReflect.Descriptor instead.
 func (*Kind) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{38}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Kind) GetName() string {
@@ -3014,7 +3120,7 @@ type Parameter struct {
 
 func (x *Parameter) Reset() {
 	*x = Parameter{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[39]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3026,7 +3132,7 @@ func (x *Parameter) String() string {
 func (*Parameter) ProtoMessage() {}
 
 func (x *Parameter) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[39]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3039,7 +3145,7 @@ func (x *Parameter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Parameter.ProtoReflect.Descriptor instead.
 func (*Parameter) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{39}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Parameter) GetName() string {
@@ -3073,7 +3179,7 @@ type CheckRequest struct {
 
 func (x *CheckRequest) Reset() {
 	*x = CheckRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[40]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3085,7 +3191,7 @@ func (x *CheckRequest) String() string {
 func (*CheckRequest) ProtoMessage() {}
 
 func (x *CheckRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[40]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3098,7 +3204,7 @@ func (x *CheckRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckRequest.ProtoReflect.Descriptor instead.
 func (*CheckRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{40}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *CheckRequest) GetResidue() bool {
@@ -3119,7 +3225,7 @@ type CheckResponse struct {
 
 func (x *CheckResponse) Reset() {
 	*x = CheckResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[41]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3131,7 +3237,7 @@ func (x *CheckResponse) String() string {
 func (*CheckResponse) ProtoMessage() {}
 
 func (x *CheckResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[41]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3144,7 +3250,7 @@ func (x *CheckResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckResponse.ProtoReflect.Descriptor instead.
 func (*CheckResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{41}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *CheckResponse) GetCapabilities() []*Capability {
@@ -3185,7 +3291,7 @@ type Capability struct {
 
 func (x *Capability) Reset() {
 	*x = Capability{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[42]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3197,7 +3303,7 @@ func (x *Capability) String() string {
 func (*Capability) ProtoMessage() {}
 
 func (x *Capability) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[42]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3210,7 +3316,7 @@ func (x *Capability) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Capability.ProtoReflect.Descriptor instead.
 func (*Capability) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{42}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Capability) GetKind() string {
@@ -3257,7 +3363,7 @@ type WhoRequest struct {
 
 func (x *WhoRequest) Reset() {
 	*x = WhoRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[43]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3269,7 +3375,7 @@ func (x *WhoRequest) String() string {
 func (*WhoRequest) ProtoMessage() {}
 
 func (x *WhoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[43]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3282,7 +3388,7 @@ func (x *WhoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoRequest.ProtoReflect.Descriptor instead.
 func (*WhoRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{43}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *WhoRequest) GetPid() int32 {
@@ -3302,7 +3408,7 @@ type WhoResponse struct {
 
 func (x *WhoResponse) Reset() {
 	*x = WhoResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[44]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3314,7 +3420,7 @@ func (x *WhoResponse) String() string {
 func (*WhoResponse) ProtoMessage() {}
 
 func (x *WhoResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[44]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3327,7 +3433,7 @@ func (x *WhoResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoResponse.ProtoReflect.Descriptor instead.
 func (*WhoResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{44}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *WhoResponse) GetTarget() *Target {
@@ -3348,7 +3454,7 @@ var File_faultd_v1alpha1_faultd_proto protoreflect.FileDescriptor
 
 const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\n" +
-	"\x1cfaultd/v1alpha1/faultd.proto\x12\x0ffaultd.v1alpha1\x1a\x1bbuf/validate/validate.proto\"\xca\a\n" +
+	"\x1cfaultd/v1alpha1/faultd.proto\x12\x0ffaultd.v1alpha1\x1a\x1bbuf/validate/validate.proto\"\x86\b\n" +
 	"\tFaultSpec\x12\"\n" +
 	"\x06target\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80 R\x06target\x12%\n" +
@@ -3372,7 +3478,8 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\x03cpu\x18\x18 \x01(\v2\x14.faultd.v1alpha1.CpuH\x00R\x03cpu\x121\n" +
 	"\x06memory\x18\x19 \x01(\v2\x17.faultd.v1alpha1.MemoryH\x00R\x06memory\x12%\n" +
 	"\x02io\x18\x1a \x01(\v2\x13.faultd.v1alpha1.IoH\x00R\x02io\x12+\n" +
-	"\x04pids\x18\x1b \x01(\v2\x15.faultd.v1alpha1.PidsH\x00R\x04pidsB\r\n" +
+	"\x04pids\x18\x1b \x01(\v2\x15.faultd.v1alpha1.PidsH\x00R\x04pids\x12:\n" +
+	"\tpartition\x18\x1c \x01(\v2\x1a.faultd.v1alpha1.PartitionH\x00R\tpartitionB\r\n" +
 	"\x04kind\x12\x05\xbaH\x02\b\x01B\n" +
 	"\n" +
 	"\b_percentB\a\n" +
@@ -3393,7 +3500,15 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\x10\b\"\x06r\x04\x10\x01\x18\vR\x05ports\x129\n" +
 	"\bprotocol\x18\x05 \x01(\tB\x1d\xbaH\x1ar\x18R\x00R\x03tcpR\x03udpR\x04icmpR\x04sctpR\bprotocol\x12\x19\n" +
 	"\bper_flow\x18\x06 \x01(\bR\aperFlow\x122\n" +
-	"\atraffic\x18\a \x01(\v2\x18.faultd.v1alpha1.TrafficR\atraffic\"\x97\x03\n" +
+	"\atraffic\x18\a \x01(\v2\x18.faultd.v1alpha1.TrafficR\atraffic\"\xa7\x02\n" +
+	"\tPartition\x12(\n" +
+	"\x05peers\x18\x01 \x03(\tB\x12\xbaH\x0f\x92\x01\f\x10\xe8\a\"\ar\x05\x10\x01\x18\x80 R\x05peers\x12&\n" +
+	"\x05ports\x18\x02 \x03(\tB\x10\xbaH\r\x92\x01\n" +
+	"\x10\b\"\x06r\x04\x10\x01\x18\vR\x05ports\x129\n" +
+	"\bprotocol\x18\x03 \x01(\tB\x1d\xbaH\x1ar\x18R\x00R\x03tcpR\x03udpR\x04icmpR\x04sctpR\bprotocol\x12<\n" +
+	"\tdirection\x18\x04 \x01(\tB\x1e\xbaH\x1br\x19R\x00R\x06egressR\aingressR\x04bothR\tdirection\x12\x1b\n" +
+	"\thalf_open\x18\x05 \x01(\bR\bhalfOpen\x122\n" +
+	"\atraffic\x18\x06 \x01(\v2\x18.faultd.v1alpha1.TrafficR\atraffic\"\x97\x03\n" +
 	"\aTraffic\x12*\n" +
 	"\x06except\x18\x01 \x03(\tB\x12\xbaH\x0f\x92\x01\f\x10\xe8\a\"\ar\x05\x10\x01\x18\x80 R\x06except\x121\n" +
 	"\vlocal_ports\x18\x02 \x03(\tB\x10\xbaH\r\x92\x01\n" +
@@ -3637,116 +3752,119 @@ func file_faultd_v1alpha1_faultd_proto_rawDescGZIP() []byte {
 	return file_faultd_v1alpha1_faultd_proto_rawDescData
 }
 
-var file_faultd_v1alpha1_faultd_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
+var file_faultd_v1alpha1_faultd_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
 var file_faultd_v1alpha1_faultd_proto_goTypes = []any{
 	(*FaultSpec)(nil),       // 0: faultd.v1alpha1.FaultSpec
 	(*Connect)(nil),         // 1: faultd.v1alpha1.Connect
 	(*Packet)(nil),          // 2: faultd.v1alpha1.Packet
-	(*Traffic)(nil),         // 3: faultd.v1alpha1.Traffic
-	(*Syscall)(nil),         // 4: faultd.v1alpha1.Syscall
-	(*Filter)(nil),          // 5: faultd.v1alpha1.Filter
-	(*File)(nil),            // 6: faultd.v1alpha1.File
-	(*Block)(nil),           // 7: faultd.v1alpha1.Block
-	(*Kernel)(nil),          // 8: faultd.v1alpha1.Kernel
-	(*Disk)(nil),            // 9: faultd.v1alpha1.Disk
-	(*Process)(nil),         // 10: faultd.v1alpha1.Process
-	(*Cpu)(nil),             // 11: faultd.v1alpha1.Cpu
-	(*Memory)(nil),          // 12: faultd.v1alpha1.Memory
-	(*Io)(nil),              // 13: faultd.v1alpha1.Io
-	(*Pids)(nil),            // 14: faultd.v1alpha1.Pids
-	(*Fault)(nil),           // 15: faultd.v1alpha1.Fault
-	(*Target)(nil),          // 16: faultd.v1alpha1.Target
-	(*Counters)(nil),        // 17: faultd.v1alpha1.Counters
-	(*InjectRequest)(nil),   // 18: faultd.v1alpha1.InjectRequest
-	(*InjectResponse)(nil),  // 19: faultd.v1alpha1.InjectResponse
-	(*UpdateRequest)(nil),   // 20: faultd.v1alpha1.UpdateRequest
-	(*UpdateResponse)(nil),  // 21: faultd.v1alpha1.UpdateResponse
-	(*ListRequest)(nil),     // 22: faultd.v1alpha1.ListRequest
-	(*ListResponse)(nil),    // 23: faultd.v1alpha1.ListResponse
-	(*GetRequest)(nil),      // 24: faultd.v1alpha1.GetRequest
-	(*GetResponse)(nil),     // 25: faultd.v1alpha1.GetResponse
-	(*StopRequest)(nil),     // 26: faultd.v1alpha1.StopRequest
-	(*StopResponse)(nil),    // 27: faultd.v1alpha1.StopResponse
-	(*StopAllRequest)(nil),  // 28: faultd.v1alpha1.StopAllRequest
-	(*StopAllResponse)(nil), // 29: faultd.v1alpha1.StopAllResponse
-	(*KillRequest)(nil),     // 30: faultd.v1alpha1.KillRequest
-	(*KillResponse)(nil),    // 31: faultd.v1alpha1.KillResponse
-	(*ArmRequest)(nil),      // 32: faultd.v1alpha1.ArmRequest
-	(*ArmResponse)(nil),     // 33: faultd.v1alpha1.ArmResponse
-	(*WatchRequest)(nil),    // 34: faultd.v1alpha1.WatchRequest
-	(*WatchResponse)(nil),   // 35: faultd.v1alpha1.WatchResponse
-	(*KindsRequest)(nil),    // 36: faultd.v1alpha1.KindsRequest
-	(*KindsResponse)(nil),   // 37: faultd.v1alpha1.KindsResponse
-	(*Kind)(nil),            // 38: faultd.v1alpha1.Kind
-	(*Parameter)(nil),       // 39: faultd.v1alpha1.Parameter
-	(*CheckRequest)(nil),    // 40: faultd.v1alpha1.CheckRequest
-	(*CheckResponse)(nil),   // 41: faultd.v1alpha1.CheckResponse
-	(*Capability)(nil),      // 42: faultd.v1alpha1.Capability
-	(*WhoRequest)(nil),      // 43: faultd.v1alpha1.WhoRequest
-	(*WhoResponse)(nil),     // 44: faultd.v1alpha1.WhoResponse
+	(*Partition)(nil),       // 3: faultd.v1alpha1.Partition
+	(*Traffic)(nil),         // 4: faultd.v1alpha1.Traffic
+	(*Syscall)(nil),         // 5: faultd.v1alpha1.Syscall
+	(*Filter)(nil),          // 6: faultd.v1alpha1.Filter
+	(*File)(nil),            // 7: faultd.v1alpha1.File
+	(*Block)(nil),           // 8: faultd.v1alpha1.Block
+	(*Kernel)(nil),          // 9: faultd.v1alpha1.Kernel
+	(*Disk)(nil),            // 10: faultd.v1alpha1.Disk
+	(*Process)(nil),         // 11: faultd.v1alpha1.Process
+	(*Cpu)(nil),             // 12: faultd.v1alpha1.Cpu
+	(*Memory)(nil),          // 13: faultd.v1alpha1.Memory
+	(*Io)(nil),              // 14: faultd.v1alpha1.Io
+	(*Pids)(nil),            // 15: faultd.v1alpha1.Pids
+	(*Fault)(nil),           // 16: faultd.v1alpha1.Fault
+	(*Target)(nil),          // 17: faultd.v1alpha1.Target
+	(*Counters)(nil),        // 18: faultd.v1alpha1.Counters
+	(*InjectRequest)(nil),   // 19: faultd.v1alpha1.InjectRequest
+	(*InjectResponse)(nil),  // 20: faultd.v1alpha1.InjectResponse
+	(*UpdateRequest)(nil),   // 21: faultd.v1alpha1.UpdateRequest
+	(*UpdateResponse)(nil),  // 22: faultd.v1alpha1.UpdateResponse
+	(*ListRequest)(nil),     // 23: faultd.v1alpha1.ListRequest
+	(*ListResponse)(nil),    // 24: faultd.v1alpha1.ListResponse
+	(*GetRequest)(nil),      // 25: faultd.v1alpha1.GetRequest
+	(*GetResponse)(nil),     // 26: faultd.v1alpha1.GetResponse
+	(*StopRequest)(nil),     // 27: faultd.v1alpha1.StopRequest
+	(*StopResponse)(nil),    // 28: faultd.v1alpha1.StopResponse
+	(*StopAllRequest)(nil),  // 29: faultd.v1alpha1.StopAllRequest
+	(*StopAllResponse)(nil), // 30: faultd.v1alpha1.StopAllResponse
+	(*KillRequest)(nil),     // 31: faultd.v1alpha1.KillRequest
+	(*KillResponse)(nil),    // 32: faultd.v1alpha1.KillResponse
+	(*ArmRequest)(nil),      // 33: faultd.v1alpha1.ArmRequest
+	(*ArmResponse)(nil),     // 34: faultd.v1alpha1.ArmResponse
+	(*WatchRequest)(nil),    // 35: faultd.v1alpha1.WatchRequest
+	(*WatchResponse)(nil),   // 36: faultd.v1alpha1.WatchResponse
+	(*KindsRequest)(nil),    // 37: faultd.v1alpha1.KindsRequest
+	(*KindsResponse)(nil),   // 38: faultd.v1alpha1.KindsResponse
+	(*Kind)(nil),            // 39: faultd.v1alpha1.Kind
+	(*Parameter)(nil),       // 40: faultd.v1alpha1.Parameter
+	(*CheckRequest)(nil),    // 41: faultd.v1alpha1.CheckRequest
+	(*CheckResponse)(nil),   // 42: faultd.v1alpha1.CheckResponse
+	(*Capability)(nil),      // 43: faultd.v1alpha1.Capability
+	(*WhoRequest)(nil),      // 44: faultd.v1alpha1.WhoRequest
+	(*WhoResponse)(nil),     // 45: faultd.v1alpha1.WhoResponse
 }
 var file_faultd_v1alpha1_faultd_proto_depIdxs = []int32{
 	1,  // 0: faultd.v1alpha1.FaultSpec.connect:type_name -> faultd.v1alpha1.Connect
 	2,  // 1: faultd.v1alpha1.FaultSpec.packet:type_name -> faultd.v1alpha1.Packet
-	4,  // 2: faultd.v1alpha1.FaultSpec.syscall:type_name -> faultd.v1alpha1.Syscall
-	6,  // 3: faultd.v1alpha1.FaultSpec.file:type_name -> faultd.v1alpha1.File
-	7,  // 4: faultd.v1alpha1.FaultSpec.block:type_name -> faultd.v1alpha1.Block
-	8,  // 5: faultd.v1alpha1.FaultSpec.kernel:type_name -> faultd.v1alpha1.Kernel
-	9,  // 6: faultd.v1alpha1.FaultSpec.disk:type_name -> faultd.v1alpha1.Disk
-	10, // 7: faultd.v1alpha1.FaultSpec.process:type_name -> faultd.v1alpha1.Process
-	11, // 8: faultd.v1alpha1.FaultSpec.cpu:type_name -> faultd.v1alpha1.Cpu
-	12, // 9: faultd.v1alpha1.FaultSpec.memory:type_name -> faultd.v1alpha1.Memory
-	13, // 10: faultd.v1alpha1.FaultSpec.io:type_name -> faultd.v1alpha1.Io
-	14, // 11: faultd.v1alpha1.FaultSpec.pids:type_name -> faultd.v1alpha1.Pids
-	3,  // 12: faultd.v1alpha1.Connect.traffic:type_name -> faultd.v1alpha1.Traffic
-	3,  // 13: faultd.v1alpha1.Packet.traffic:type_name -> faultd.v1alpha1.Traffic
-	5,  // 14: faultd.v1alpha1.Syscall.filter:type_name -> faultd.v1alpha1.Filter
-	5,  // 15: faultd.v1alpha1.File.filter:type_name -> faultd.v1alpha1.Filter
-	0,  // 16: faultd.v1alpha1.Fault.spec:type_name -> faultd.v1alpha1.FaultSpec
-	16, // 17: faultd.v1alpha1.Fault.target:type_name -> faultd.v1alpha1.Target
-	17, // 18: faultd.v1alpha1.Fault.counters:type_name -> faultd.v1alpha1.Counters
-	0,  // 19: faultd.v1alpha1.InjectRequest.spec:type_name -> faultd.v1alpha1.FaultSpec
-	15, // 20: faultd.v1alpha1.InjectResponse.fault:type_name -> faultd.v1alpha1.Fault
-	15, // 21: faultd.v1alpha1.UpdateResponse.fault:type_name -> faultd.v1alpha1.Fault
-	15, // 22: faultd.v1alpha1.ListResponse.faults:type_name -> faultd.v1alpha1.Fault
-	15, // 23: faultd.v1alpha1.GetResponse.fault:type_name -> faultd.v1alpha1.Fault
-	15, // 24: faultd.v1alpha1.StopResponse.fault:type_name -> faultd.v1alpha1.Fault
-	15, // 25: faultd.v1alpha1.StopAllResponse.faults:type_name -> faultd.v1alpha1.Fault
-	15, // 26: faultd.v1alpha1.WatchResponse.fault:type_name -> faultd.v1alpha1.Fault
-	38, // 27: faultd.v1alpha1.KindsResponse.kinds:type_name -> faultd.v1alpha1.Kind
-	39, // 28: faultd.v1alpha1.Kind.parameters:type_name -> faultd.v1alpha1.Parameter
-	42, // 29: faultd.v1alpha1.CheckResponse.capabilities:type_name -> faultd.v1alpha1.Capability
-	16, // 30: faultd.v1alpha1.WhoResponse.target:type_name -> faultd.v1alpha1.Target
-	15, // 31: faultd.v1alpha1.WhoResponse.faults:type_name -> faultd.v1alpha1.Fault
-	18, // 32: faultd.v1alpha1.FaultService.Inject:input_type -> faultd.v1alpha1.InjectRequest
-	20, // 33: faultd.v1alpha1.FaultService.Update:input_type -> faultd.v1alpha1.UpdateRequest
-	22, // 34: faultd.v1alpha1.FaultService.List:input_type -> faultd.v1alpha1.ListRequest
-	24, // 35: faultd.v1alpha1.FaultService.Get:input_type -> faultd.v1alpha1.GetRequest
-	26, // 36: faultd.v1alpha1.FaultService.Stop:input_type -> faultd.v1alpha1.StopRequest
-	28, // 37: faultd.v1alpha1.FaultService.StopAll:input_type -> faultd.v1alpha1.StopAllRequest
-	30, // 38: faultd.v1alpha1.FaultService.Kill:input_type -> faultd.v1alpha1.KillRequest
-	32, // 39: faultd.v1alpha1.FaultService.Arm:input_type -> faultd.v1alpha1.ArmRequest
-	34, // 40: faultd.v1alpha1.FaultService.Watch:input_type -> faultd.v1alpha1.WatchRequest
-	36, // 41: faultd.v1alpha1.FaultService.Kinds:input_type -> faultd.v1alpha1.KindsRequest
-	40, // 42: faultd.v1alpha1.FaultService.Check:input_type -> faultd.v1alpha1.CheckRequest
-	43, // 43: faultd.v1alpha1.FaultService.Who:input_type -> faultd.v1alpha1.WhoRequest
-	19, // 44: faultd.v1alpha1.FaultService.Inject:output_type -> faultd.v1alpha1.InjectResponse
-	21, // 45: faultd.v1alpha1.FaultService.Update:output_type -> faultd.v1alpha1.UpdateResponse
-	23, // 46: faultd.v1alpha1.FaultService.List:output_type -> faultd.v1alpha1.ListResponse
-	25, // 47: faultd.v1alpha1.FaultService.Get:output_type -> faultd.v1alpha1.GetResponse
-	27, // 48: faultd.v1alpha1.FaultService.Stop:output_type -> faultd.v1alpha1.StopResponse
-	29, // 49: faultd.v1alpha1.FaultService.StopAll:output_type -> faultd.v1alpha1.StopAllResponse
-	31, // 50: faultd.v1alpha1.FaultService.Kill:output_type -> faultd.v1alpha1.KillResponse
-	33, // 51: faultd.v1alpha1.FaultService.Arm:output_type -> faultd.v1alpha1.ArmResponse
-	35, // 52: faultd.v1alpha1.FaultService.Watch:output_type -> faultd.v1alpha1.WatchResponse
-	37, // 53: faultd.v1alpha1.FaultService.Kinds:output_type -> faultd.v1alpha1.KindsResponse
-	41, // 54: faultd.v1alpha1.FaultService.Check:output_type -> faultd.v1alpha1.CheckResponse
-	44, // 55: faultd.v1alpha1.FaultService.Who:output_type -> faultd.v1alpha1.WhoResponse
-	44, // [44:56] is the sub-list for method output_type
-	32, // [32:44] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	5,  // 2: faultd.v1alpha1.FaultSpec.syscall:type_name -> faultd.v1alpha1.Syscall
+	7,  // 3: faultd.v1alpha1.FaultSpec.file:type_name -> faultd.v1alpha1.File
+	8,  // 4: faultd.v1alpha1.FaultSpec.block:type_name -> faultd.v1alpha1.Block
+	9,  // 5: faultd.v1alpha1.FaultSpec.kernel:type_name -> faultd.v1alpha1.Kernel
+	10, // 6: faultd.v1alpha1.FaultSpec.disk:type_name -> faultd.v1alpha1.Disk
+	11, // 7: faultd.v1alpha1.FaultSpec.process:type_name -> faultd.v1alpha1.Process
+	12, // 8: faultd.v1alpha1.FaultSpec.cpu:type_name -> faultd.v1alpha1.Cpu
+	13, // 9: faultd.v1alpha1.FaultSpec.memory:type_name -> faultd.v1alpha1.Memory
+	14, // 10: faultd.v1alpha1.FaultSpec.io:type_name -> faultd.v1alpha1.Io
+	15, // 11: faultd.v1alpha1.FaultSpec.pids:type_name -> faultd.v1alpha1.Pids
+	3,  // 12: faultd.v1alpha1.FaultSpec.partition:type_name -> faultd.v1alpha1.Partition
+	4,  // 13: faultd.v1alpha1.Connect.traffic:type_name -> faultd.v1alpha1.Traffic
+	4,  // 14: faultd.v1alpha1.Packet.traffic:type_name -> faultd.v1alpha1.Traffic
+	4,  // 15: faultd.v1alpha1.Partition.traffic:type_name -> faultd.v1alpha1.Traffic
+	6,  // 16: faultd.v1alpha1.Syscall.filter:type_name -> faultd.v1alpha1.Filter
+	6,  // 17: faultd.v1alpha1.File.filter:type_name -> faultd.v1alpha1.Filter
+	0,  // 18: faultd.v1alpha1.Fault.spec:type_name -> faultd.v1alpha1.FaultSpec
+	17, // 19: faultd.v1alpha1.Fault.target:type_name -> faultd.v1alpha1.Target
+	18, // 20: faultd.v1alpha1.Fault.counters:type_name -> faultd.v1alpha1.Counters
+	0,  // 21: faultd.v1alpha1.InjectRequest.spec:type_name -> faultd.v1alpha1.FaultSpec
+	16, // 22: faultd.v1alpha1.InjectResponse.fault:type_name -> faultd.v1alpha1.Fault
+	16, // 23: faultd.v1alpha1.UpdateResponse.fault:type_name -> faultd.v1alpha1.Fault
+	16, // 24: faultd.v1alpha1.ListResponse.faults:type_name -> faultd.v1alpha1.Fault
+	16, // 25: faultd.v1alpha1.GetResponse.fault:type_name -> faultd.v1alpha1.Fault
+	16, // 26: faultd.v1alpha1.StopResponse.fault:type_name -> faultd.v1alpha1.Fault
+	16, // 27: faultd.v1alpha1.StopAllResponse.faults:type_name -> faultd.v1alpha1.Fault
+	16, // 28: faultd.v1alpha1.WatchResponse.fault:type_name -> faultd.v1alpha1.Fault
+	39, // 29: faultd.v1alpha1.KindsResponse.kinds:type_name -> faultd.v1alpha1.Kind
+	40, // 30: faultd.v1alpha1.Kind.parameters:type_name -> faultd.v1alpha1.Parameter
+	43, // 31: faultd.v1alpha1.CheckResponse.capabilities:type_name -> faultd.v1alpha1.Capability
+	17, // 32: faultd.v1alpha1.WhoResponse.target:type_name -> faultd.v1alpha1.Target
+	16, // 33: faultd.v1alpha1.WhoResponse.faults:type_name -> faultd.v1alpha1.Fault
+	19, // 34: faultd.v1alpha1.FaultService.Inject:input_type -> faultd.v1alpha1.InjectRequest
+	21, // 35: faultd.v1alpha1.FaultService.Update:input_type -> faultd.v1alpha1.UpdateRequest
+	23, // 36: faultd.v1alpha1.FaultService.List:input_type -> faultd.v1alpha1.ListRequest
+	25, // 37: faultd.v1alpha1.FaultService.Get:input_type -> faultd.v1alpha1.GetRequest
+	27, // 38: faultd.v1alpha1.FaultService.Stop:input_type -> faultd.v1alpha1.StopRequest
+	29, // 39: faultd.v1alpha1.FaultService.StopAll:input_type -> faultd.v1alpha1.StopAllRequest
+	31, // 40: faultd.v1alpha1.FaultService.Kill:input_type -> faultd.v1alpha1.KillRequest
+	33, // 41: faultd.v1alpha1.FaultService.Arm:input_type -> faultd.v1alpha1.ArmRequest
+	35, // 42: faultd.v1alpha1.FaultService.Watch:input_type -> faultd.v1alpha1.WatchRequest
+	37, // 43: faultd.v1alpha1.FaultService.Kinds:input_type -> faultd.v1alpha1.KindsRequest
+	41, // 44: faultd.v1alpha1.FaultService.Check:input_type -> faultd.v1alpha1.CheckRequest
+	44, // 45: faultd.v1alpha1.FaultService.Who:input_type -> faultd.v1alpha1.WhoRequest
+	20, // 46: faultd.v1alpha1.FaultService.Inject:output_type -> faultd.v1alpha1.InjectResponse
+	22, // 47: faultd.v1alpha1.FaultService.Update:output_type -> faultd.v1alpha1.UpdateResponse
+	24, // 48: faultd.v1alpha1.FaultService.List:output_type -> faultd.v1alpha1.ListResponse
+	26, // 49: faultd.v1alpha1.FaultService.Get:output_type -> faultd.v1alpha1.GetResponse
+	28, // 50: faultd.v1alpha1.FaultService.Stop:output_type -> faultd.v1alpha1.StopResponse
+	30, // 51: faultd.v1alpha1.FaultService.StopAll:output_type -> faultd.v1alpha1.StopAllResponse
+	32, // 52: faultd.v1alpha1.FaultService.Kill:output_type -> faultd.v1alpha1.KillResponse
+	34, // 53: faultd.v1alpha1.FaultService.Arm:output_type -> faultd.v1alpha1.ArmResponse
+	36, // 54: faultd.v1alpha1.FaultService.Watch:output_type -> faultd.v1alpha1.WatchResponse
+	38, // 55: faultd.v1alpha1.FaultService.Kinds:output_type -> faultd.v1alpha1.KindsResponse
+	42, // 56: faultd.v1alpha1.FaultService.Check:output_type -> faultd.v1alpha1.CheckResponse
+	45, // 57: faultd.v1alpha1.FaultService.Who:output_type -> faultd.v1alpha1.WhoResponse
+	46, // [46:58] is the sub-list for method output_type
+	34, // [34:46] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_faultd_v1alpha1_faultd_proto_init() }
@@ -3767,18 +3885,19 @@ func file_faultd_v1alpha1_faultd_proto_init() {
 		(*FaultSpec_Memory)(nil),
 		(*FaultSpec_Io)(nil),
 		(*FaultSpec_Pids)(nil),
+		(*FaultSpec_Partition)(nil),
 	}
-	file_faultd_v1alpha1_faultd_proto_msgTypes[5].OneofWrappers = []any{}
-	file_faultd_v1alpha1_faultd_proto_msgTypes[9].OneofWrappers = []any{}
-	file_faultd_v1alpha1_faultd_proto_msgTypes[14].OneofWrappers = []any{}
-	file_faultd_v1alpha1_faultd_proto_msgTypes[20].OneofWrappers = []any{}
+	file_faultd_v1alpha1_faultd_proto_msgTypes[6].OneofWrappers = []any{}
+	file_faultd_v1alpha1_faultd_proto_msgTypes[10].OneofWrappers = []any{}
+	file_faultd_v1alpha1_faultd_proto_msgTypes[15].OneofWrappers = []any{}
+	file_faultd_v1alpha1_faultd_proto_msgTypes[21].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_faultd_v1alpha1_faultd_proto_rawDesc), len(file_faultd_v1alpha1_faultd_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   45,
+			NumMessages:   46,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
