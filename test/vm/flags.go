@@ -36,6 +36,7 @@ func parseRun(args []string, diag io.Writer) (options, error) {
 	f.StringVar(&o.append, "append", "", "addition to the kernel's command line")
 	f.StringVar(&o.mem, "mem", "1G", "memory of the guest")
 	f.StringVar(&o.accel, "accel", defaultAccel, "QEMU's accelerator with its options")
+	f.BoolVar(&o.icount, "icount", false, "the guest's time follows its instructions, one per ns, so that what it measures does not depend on the host; it has one processor then")
 	f.IntVar(&o.smp, "smp", 2, "processors of the guest")
 	f.DurationVar(&o.timeout, "timeout", 0, fmt.Sprintf("limit for the machine (default -test.timeout + %s, or %s)", bootAllowance, defaultTimeout))
 	f.StringVar(&o.persist, "persist", "", "ext4 disk image to mount at "+guest.PersistDir+"; made if it is not there")
@@ -64,6 +65,9 @@ func (o *options) complete(binaries string, args []string) error {
 		return errors.New("read command line: no program to run")
 	case o.resetAfter != "" && o.persist == "":
 		return errors.New("read command line: -reset-after needs -persist: nothing else outlives a reset")
+	}
+	if o.icount {
+		o.smp = 1 // all processors' instructions would count
 	}
 	if o.timeout == 0 {
 		o.timeout = timeoutFor(args, len(o.programs))

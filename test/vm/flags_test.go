@@ -33,6 +33,17 @@ func TestParseRun(t *testing.T) {
 	}
 }
 
+// The instructions of all processors would count.
+func TestCountedInstructionsAreOfOneProcessor(t *testing.T) {
+	o, err := parseRun(strings.Fields("-kernel 6.12 -icount -smp 4 -- x"), io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o.smp != 1 || !strings.Contains(strings.Join(qemuArgs(kernel{}, "", o), " "), "-icount shift=0,sleep=off") {
+		t.Errorf("%d processors, %v", o.smp, qemuArgs(kernel{}, "", o))
+	}
+}
+
 func TestParseRunRefuses(t *testing.T) {
 	for line, want := range map[string]string{
 		"-- x":                             "-kernel is missing",

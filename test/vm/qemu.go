@@ -68,6 +68,10 @@ func qemuArgs(k kernel, initramfs string, o options) []string {
 		"-nodefaults", "-display", "none", "-no-reboot",
 		"-kernel", k.image, "-initrd", initramfs, "-append", cmdline,
 	}
+	if o.icount {
+		// A machine that waits does not wait for the host's clock either.
+		args = append(args, "-icount", "shift=0,sleep=off")
+	}
 	for i, name := range portNames {
 		args = append(args, "-chardev", fmt.Sprintf("socket,id=%s,fd=%d", name, 3+i))
 	}

@@ -28,6 +28,7 @@ type options struct {
 	append     string   // for the kernel's command line
 	mem        string
 	accel      string
+	icount     bool // guest time follows instructions
 	smp        int
 	timeout    time.Duration // for the machine, boot included
 	persist    string        // disk image for guest.PersistDir
