@@ -83,10 +83,28 @@ test-systemd: ## faultd as a unit, under a real systemd in a virtual machine
 test-runner: ## the runner of the virtual machines itself
 	@test/machines.sh runner
 
-bench: deps build ## measure speed beside bare runs: a table, and the raw numbers in bin/bench.json
+FORCE:
+
+bench: deps build bin/bench bin/bench-caller ## measure speed beside bare runs: a table, and the raw numbers in bin/bench.json
 	GOBIN=$(GOBIN)/toxiproxy CGO_ENABLED=0 go install github.com/Shopify/toxiproxy/v2/cmd/server@$(TOXIPROXY)
-	CGO_ENABLED=0 go build -o bin/bench ./test/bench
+	@test/deps.sh bench
 	@bin/bench
+	@go test ./bpf -run '^$$' -bench 'Glob(Nothing|Path|Match|Both)' # what a path and globs cost
+
+SECTIONS ?= errors,globs,rivals
+# How many instructions things take, on kernels that have the mechanisms: an emulated machine's time follows them.
+bench-vm: deps build bin/bench bin/bench-caller ## the same for errors, beside libfiu and strace: make bench-vm KERNEL=6.12-ei SECTIONS=errors
+	@test/deps.sh bench
+	@test/kernels.sh $(or $(KERNEL),7.3)
+	@bin/vm/vm run -icount -timeout 60m -mem 2G -kernel $(or $(KERNEL),7.3) \
+		$$(printf -- '-file %s ' $(CURDIR)/bin/faultd $(CURDIR)/bin/bench-caller $$(command -v strace bash fiu-run) /usr/lib/libfiu.so.0) -dir /usr/lib/fiu \
+		-- $(CURDIR)/bin/bench -rounds 2 -sections $(SECTIONS)
+
+bin/bench: FORCE
+	CGO_ENABLED=0 go build -o bin/bench ./test/bench
+
+bin/bench-caller: test/bench/testdata/caller.c
+	gcc -O1 -Wall -Wextra -o $@ $<
 
 image: ## build the container image with buildah
 	buildah bud -t faultd:dev .
@@ -94,4 +112,4 @@ image: ## build the container image with buildah
 clean: ## remove what was built
 	rm -rf bin
 
-.PHONY: help deps build demo generate check-generated lint test test-unit test-vm test-mechanisms test-programs test-powercut test-systemd test-runner bench image clean
+.PHONY: help deps build demo generate check-generated lint test test-unit test-vm test-mechanisms test-programs test-powercut test-systemd test-runner bench bench-vm FORCE image clean

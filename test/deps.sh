@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what building, the tests, the demo and the benchmark need, on Debian 12 as root. What is there already is left alone.
+# Installs what building, the tests, the demo and the benchmark need, on Debian 12 as root; with the argument "bench" also what that
+# alone compares faultd to. What is there already is left alone.
 set -euo pipefail
 
 if [ "$(id -u)" != 0 ]; then
@@ -16,6 +17,9 @@ need llvm-strip-19 llvm-19
 need redis-server redis-server
 need redis-cli redis-tools
 need strace strace # for comparison in the benchmark
+if [ "${1:-}" = bench ]; then
+	need fiu-run fiu-utils
+fi
 need ip iproute2
 need jq jq
 need git git

@@ -43,9 +43,9 @@ func (b *bench) armed() error {
 		// Packet faults find the network namespace through a process of the target.
 		return b.withWorker(target, 1, func(inside *worker) error {
 			err := b.withWorker(bystander, 1, func(w *worker) error {
-				return errors.Join(b.armedCalls(d, w, target), b.armedErrors(d, w, target), b.armedSockets(d, w, target), b.armedStrace(w))
+				return errors.Join(b.armedCalls(d, w, target), b.armedSockets(d, w, target), b.armedStrace(w))
 			})
-			return errors.Join(err, b.armedInside(d, inside, target), b.globsInside(d, inside, target), b.armedRedis(d, target))
+			return errors.Join(err, b.armedInside(d, inside, target), b.armedRedis(d, target))
 		})
 	})
 }
@@ -196,13 +196,9 @@ func (b *bench) redisToxiproxy(r *redis) error {
 	if err != nil {
 		return err
 	}
-	var found pairs
-	for range 3 {
-		both, err := measureAll([]measurement{r.get(r.port), r.get(port)})
-		if err != nil {
-			return errors.Join(err, end(proxy))
-		}
-		found.add(both[0], both[1])
+	found, err := inTurn(3, r.get(r.port), r.get(port))
+	if err != nil {
+		return errors.Join(err, end(proxy))
 	}
 	b.report.addRate(what, found, 0)
 	return end(proxy)

@@ -22,6 +22,7 @@ type options struct {
 	rounds    int
 	faultd    string
 	toxiproxy string
+	caller    string
 }
 
 // bench is what all sections share: a scratch directory, a cgroup with children, and the report.

@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"os"
+	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -13,13 +15,16 @@ type call func() (hurt bool)
 
 // prepareCall makes what a call needs, for one thread. Nothing leaves the loopback device.
 func prepareCall(name string) (call, error) {
+	if path, ok := strings.CutPrefix(name, openPrefix); ok {
+		return opening(path)
+	}
 	switch name {
 	case "getppid":
 		return plain(unix.SYS_GETPPID), nil
 	case "getuid":
 		return plain(unix.SYS_GETUID), nil
 	case "openat":
-		return openat, nil
+		return opening(os.DevNull)
 	case "udp-connect":
 		return udpConnect()
 	case "udp-echo":
@@ -35,17 +40,24 @@ func plain(number uintptr) call {
 	}
 }
 
-var devNull = [...]byte{'/', 'd', 'e', 'v', '/', 'n', 'u', 'l', 'l', 0}
+// openPrefix begins the name of the call that opens the file whose path follows.
+const openPrefix = "openat "
 
-// openat opens and closes.
-func openat() bool {
+// opening opens and closes a file.
+func opening(path string) (call, error) {
 	const atFDCWD = ^uintptr(99)
-	fd, _, errno := unix.RawSyscall6(unix.SYS_OPENAT, atFDCWD, uintptr(unsafe.Pointer(&devNull)), unix.O_RDONLY, 0, 0, 0)
-	if errno != 0 {
-		return true
+	text, err := unix.BytePtrFromString(path)
+	if err != nil {
+		return nil, fmt.Errorf("open %q: %w", path, err)
 	}
-	unix.RawSyscall(unix.SYS_CLOSE, fd, 0, 0)
-	return false
+	return func() bool {
+		fd, _, errno := unix.RawSyscall6(unix.SYS_OPENAT, atFDCWD, uintptr(unsafe.Pointer(text)), unix.O_RDONLY, 0, 0, 0)
+		if errno != 0 {
+			return true
+		}
+		unix.RawSyscall(unix.SYS_CLOSE, fd, 0, 0)
+		return false
+	}, nil
 }
 
 // udpConnect connects a datagram socket, which sends nothing.

@@ -2,6 +2,9 @@ package main
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
 
 	v1 "faultd/api/faultd/v1alpha1"
 )
@@ -13,61 +16,123 @@ const (
 	goalGlobs       = 400
 )
 
+const pathLength = 100
+
 func errnoFault(target, call string) *v1.FaultSpec {
 	return &v1.FaultSpec{Target: "cgroup:" + target, Duration: duration,
 		Kind: &v1.FaultSpec_Syscall{Syscall: &v1.Syscall{Calls: []string{call}, Errnos: []string{"EIO"}}}}
 }
 
-// openFault fails opens of files by so many globs, which fit none.
+// openFault fails opens of files by so many globs, which fit none; without globs it fails any.
 func openFault(target string, globs int) *v1.FaultSpec {
-	paths := make([]string, globs)
-	for i := range paths {
-		paths[i] = fmt.Sprintf("/**/nothing-%d/*/file-%d.db", i, i)
+	var paths []string
+	for i := range globs {
+		paths = append(paths, fmt.Sprintf("/srv/app-%d/**/*.db%d", i, i))
+	}
+	if globs > 0 {
+		paths[0] = "/**/*.db" // a path is read to its end
 	}
 	return &v1.FaultSpec{Target: "cgroup:" + target, Duration: duration,
 		Kind: &v1.FaultSpec_File{File: &v1.File{Ops: []string{"open"}, Errnos: []string{"EIO"}, Filter: &v1.Filter{Paths: paths}}}}
 }
 
-// armedErrors: errors of open on another target, for callers of open and of another call.
-func (b *bench) armedErrors(d *daemon, w *worker, target string) error {
-	for name, spec := range map[string]*v1.FaultSpec{"error of openat": errnoFault(target, "openat"), "16 globs for open": openFault(target, 16)} {
-		mechanism, refused, err := d.mechanism(spec)
+// errors measures what errors of calls and files cost those who are no target.
+func (b *bench) errors() error {
+	return b.besideDaemon("bystander", b.errorsElsewhere)
+}
+
+// globs measures what globs cost the target.
+func (b *bench) globs() error {
+	return b.besideDaemon("target", b.globsInside)
+}
+
+// besideDaemon runs f with a daemon, a worker in a group, and a target.
+func (b *bench) besideDaemon(group string, f func(d *daemon, w *worker, target string) error) error {
+	group, err := b.group(group)
+	if err != nil {
+		return err
+	}
+	target, err := b.group("target")
+	if err != nil {
+		return err
+	}
+	return b.withDaemon(func(d *daemon) error {
+		return b.withWorker(group, 1, func(w *worker) error { return f(d, w, target) })
+	})
+}
+
+// errorsElsewhere: errors of open on another target, for callers of open and of another call.
+func (b *bench) errorsElsewhere(d *daemon, w *worker, target string) error {
+	for _, f := range []struct {
+		name string
+		spec *v1.FaultSpec
+	}{
+		{"error of openat", errnoFault(target, "openat")},
+		{"16 globs for open", openFault(target, 16)},
+	} {
+		mechanism, refused, err := d.mechanism(f.spec)
 		if err != nil {
 			return err
 		}
 		if refused != "" {
-			b.report.missing(name+" elsewhere", refused)
+			b.report.missing(f.name+" elsewhere", refused)
 			continue
 		}
-		found, err := takeTurns(b.options.rounds, d.injecting(spec), w.cost("openat"), w.cost("getuid"))
+		found, err := takeTurns(b.options.rounds, d.injecting(f.spec), w.cost("openat"), w.cost("getuid"))
 		if err != nil {
 			return err
 		}
-		elsewhere := fmt.Sprintf(", %s elsewhere (%s)", name, mechanism)
-		b.report.addCost("open and close"+elsewhere, found[0], (goalHookedShare-1)*lowest(found[0].Bare))
+		elsewhere := fmt.Sprintf(", %s elsewhere (%s)", f.name, mechanism)
+		b.report.addShare("open and close"+elsewhere, found[0], goalHookedShare)
 		b.report.addCost("getuid"+elsewhere, found[1], goalUnhooked)
 	}
 	return nil
 }
 
-// globsInside: what the target pays for a path that fits none of the globs.
+// globsInside: what the target pays for a path that fits none of the globs; first for being a target whose calls are spared.
 func (b *bench) globsInside(d *daemon, w *worker, target string) error {
-	for _, globs := range []int{1, 16} {
-		spec := openFault(target, globs)
-		mechanism, refused, err := d.mechanism(spec)
+	path, err := b.longPath()
+	if err != nil {
+		return err
+	}
+	what := fmt.Sprintf("open and close of the target, a path of %d bytes", pathLength)
+	mechanism, refused, err := d.mechanism(openFault(target, 1))
+	if err != nil {
+		return err
+	}
+	if refused != "" {
+		b.report.missing(what, refused)
+		return nil
+	}
+	spared := openFault(target, 0)
+	spared.SkipFirst = 1 << 60
+	for _, f := range []struct {
+		name string
+		spec *v1.FaultSpec
+		goal float64
+	}{
+		{"no globs, spared", spared, 0},
+		{"1 glob that does not fit", openFault(target, 1), goalGlobs},
+		{"16 globs that do not fit", openFault(target, 16), goalGlobs},
+	} {
+		found, err := takeTurns(b.options.rounds, d.injecting(f.spec), w.cost(openPrefix+path))
 		if err != nil {
 			return err
 		}
-		name := fmt.Sprintf("open and close of the target, %d globs that do not fit", globs)
-		if refused != "" {
-			b.report.missing(name, refused)
-			continue
-		}
-		found, err := takeTurns(b.options.rounds, d.injecting(spec), w.cost("openat"))
-		if err != nil {
-			return err
-		}
-		b.report.addCost(fmt.Sprintf("%s (%s)", name, mechanism), found[0], goalGlobs)
+		b.report.addCost(fmt.Sprintf("%s, %s (%s)", what, f.name, mechanism), found[0], f.goal)
 	}
 	return nil
+}
+
+// longPath makes a file with a path of pathLength bytes.
+func (b *bench) longPath() (string, error) {
+	dir := filepath.Join(b.dir, "var", "lib", "data", "base")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", fmt.Errorf("make a long path: %w", err)
+	}
+	path := filepath.Join(dir, strings.Repeat("f", pathLength-len(dir)-1))
+	if err := os.WriteFile(path, nil, 0o644); err != nil {
+		return "", fmt.Errorf("make a long path: %w", err)
+	}
+	return path, nil
 }

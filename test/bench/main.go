@@ -27,6 +27,9 @@ func sections() []section {
 	return []section{
 		{"idle", (*bench).idle},
 		{"armed", (*bench).armed},
+		{"errors", (*bench).errors},
+		{"globs", (*bench).globs},
+		{"rivals", (*bench).rivals},
 		{"delay", (*bench).delay},
 		{"scale", (*bench).scale},
 		{"kill", (*bench).kill},
@@ -58,6 +61,7 @@ func run(args []string) error {
 	flags.IntVar(&o.rounds, "rounds", 7, "how often each pair of bare and other run is repeated")
 	flags.StringVar(&o.faultd, "faultd", "bin/faultd", "the daemon to measure")
 	flags.StringVar(&o.toxiproxy, "toxiproxy", "bin/toxiproxy/server", "Toxiproxy's server, to compare with")
+	flags.StringVar(&o.caller, "caller", "bin/bench-caller", "a program that makes calls through the C library, to compare with what stands in there")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}

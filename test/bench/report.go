@@ -130,6 +130,18 @@ func (r *report) addCost(what string, p pairs, limit float64) {
 	r.add(line)
 }
 
+// addShare adds what a call costs as a multiple of bare, which an emulated machine whose time follows instructions can tell too;
+// a limit of 0 is no goal.
+func (r *report) addShare(what string, p pairs, limit float64) {
+	line := row{What: what, Bare: nanoseconds(lowest(p.Bare)), With: nanoseconds(lowest(p.With)), Raw: p}
+	line.Change = fmt.Sprintf("%+.0f ns, x%.3f", p.difference(lowest), p.ratio(lowest))
+	if limit > 0 {
+		line.Asked = fmt.Sprintf("<= x%.2f", limit)
+		line.Verdict = judge(p.ratio(lowest) <= limit)
+	}
+	r.add(line)
+}
+
 // addRate adds a throughput as a share of bare; a limit of 0 is no goal.
 func (r *report) addRate(what string, p pairs, limit float64) {
 	line := row{What: what, Bare: rate(highest(p.Bare)), With: rate(highest(p.With)), Change: fmt.Sprintf("x%.3f", p.ratio(highest)), Raw: p}

@@ -61,6 +61,11 @@ func (b *bench) startWorker(group string, threads int) (*worker, error) {
 	cmd := exec.Command("/proc/self/exe", workerCommand)
 	// A thread for each that calls and some for the runtime, which has nothing else to do.
 	cmd.Env = []string{fmt.Sprintf("GOMAXPROCS=%d", threads+2), "GOGC=off", "GODEBUG=asyncpreemptoff=1"}
+	return b.startWorkerAs(group, cmd)
+}
+
+// startWorkerAs starts a program that can be ordered like a worker.
+func (b *bench) startWorkerAs(group string, cmd *exec.Cmd) (*worker, error) {
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
