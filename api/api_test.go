@@ -79,7 +79,7 @@ func TestBadRequestsAreRefused(t *testing.T) {
 		"percent NaN":      {percent(math.NaN()), []string{"spec.percent: ", "got NaN"}},
 		"percent Infinity": {percent(math.Inf(1)), []string{"spec.percent: ", "got +Inf"}},
 		"percent negative": {percent(-3), []string{"spec.percent: ", "got -3"}},
-		"loss absent":      {packet(&v1.Packet{}), []string{"spec.packet.loss: ", "got 0"}},
+		"loss below 0":     {packet(&v1.Packet{Loss: -1}), []string{"spec.packet.loss: ", "got -1"}},
 		"loss NaN":         {packet(&v1.Packet{Loss: math.NaN()}), []string{"spec.packet.loss: ", "got NaN"}},
 		"direction":        {packet(&v1.Packet{Loss: 1, Direction: "up"}), []string{"spec.packet.direction: ", `got "up"`}},
 		"no kind":          {func(r *v1.InjectRequest) { r.Spec.Kind = nil }, []string{"spec.kind: "}},
@@ -265,7 +265,7 @@ func FuzzInjectRequest(f *testing.F) {
 		if spec.Percent != nil && !(spec.GetPercent() > 0 && spec.GetPercent() <= 100) {
 			t.Fatalf("%s: passed with percent %v", text, spec.GetPercent())
 		}
-		if spec.GetPacket() != nil && !(spec.GetPacket().GetLoss() > 0 && spec.GetPacket().GetLoss() <= 100) {
+		if spec.GetPacket() != nil && !(spec.GetPacket().GetLoss() >= 0 && spec.GetPacket().GetLoss() <= 100) {
 			t.Fatalf("%s: passed with loss %v", text, spec.GetPacket().GetLoss())
 		}
 	})

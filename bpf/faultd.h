@@ -44,6 +44,7 @@ enum action {
 	ACTION_DELAY = 3,   /* sleep rule.delay_ns */
 	ACTION_PRETEND = 4, /* the call is not made and returns rule.result */
 	ACTION_SHORT = 5,   /* the call is made with a smaller count, see rule.result */
+	ACTION_QUEUE = 6,   /* the packet takes the queue rule.queue */
 };
 
 /* How a system call is reached. Each object serves the rules of its own mechanism, so that two never serve one rule. */
@@ -224,7 +225,7 @@ struct rule {
 	__u32 device;   /* of HOOK_BLOCK: dev_t of the kernel */
 	__u32 requests; /* of HOOK_BLOCK and HOOK_MEMORY: what is meant (enum request) */
 	__u32 mechanism; /* of calls: the one whose programs serve the rule (enum mechanism) */
-	__u32 pad;
+	__u32 queue;     /* of HOOK_PACKET: the class of our queueing discipline that hurts the packet; 0: none */
 };
 
 /* What happened to a rule, by slot. matched = injected + not_applied + spared + those asleep now. A rule that was not

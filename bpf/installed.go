@@ -3,7 +3,6 @@ package bpf
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -30,6 +29,7 @@ type Installed struct {
 	globs    bool // it has tables
 	releases []func() error
 	missed   *misses // of HookSyscall
+	queues   *queues // that its packets take; nil: none
 	closed   bool
 
 	// mu guards what follows, and is never held for long: a rule is read and disarmed while the kernel side is busy
@@ -160,7 +160,7 @@ func (in *Installed) deleteQuantiles() error {
 	return nil
 }
 
-// Update changes dice, delay, errors and deadline; counters, traffic, calls and globs stay.
+// Update changes dice, delay, wire, errors and deadline; counters, traffic, calls and globs stay.
 func (in *Installed) Update(r Rule) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -174,7 +174,12 @@ func (in *Installed) Update(r Rule) error {
 	if r.Seed == nil {
 		e.Seed = in.encoded.Seed
 	}
-	e.Mechanism, e.Stat, e.Calls, e.Ops, e.Traffic = in.encoded.Mechanism, in.encoded.Stat, in.encoded.Calls, in.encoded.Ops, in.encoded.Traffic
+	e.Mechanism, e.Stat, e.Calls, e.Ops, e.Traffic, e.Queue = in.encoded.Mechanism, in.encoded.Stat, in.encoded.Calls, in.encoded.Ops, in.encoded.Traffic, in.encoded.Queue
+	if in.queues != nil && r.Wire != nil {
+		if err := in.queues.change(*r.Wire); err != nil {
+			return err
+		}
+	}
 	if err := in.writeQuantiles(r.Quantiles); err != nil {
 		return err
 	}
@@ -251,6 +256,9 @@ func (in *Installed) awaitSettled() {
 func (in *Installed) Close() error {
 	err := in.Disarm()
 	in.awaitSettled()
+	if in.queues != nil {
+		in.queues.drain()
+	}
 	in.kernel.mu.Lock()
 	defer in.kernel.mu.Unlock()
 	if in.closed {
@@ -281,15 +289,5 @@ func (in *Installed) remove() error {
 
 // release lets go of programs and attachments, last first, and keeps those that failed.
 func (in *Installed) release() error {
-	var errs []error
-	var kept []func() error
-	for _, release := range slices.Backward(in.releases) {
-		if err := release(); err != nil {
-			errs = append(errs, err)
-			kept = append(kept, release)
-		}
-	}
-	slices.Reverse(kept)
-	in.releases = kept
-	return errors.Join(errs...)
+	return releaseAll(&in.releases)
 }

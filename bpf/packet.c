@@ -2,15 +2,31 @@
 
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* packet: loss that looks like a wire's. Egress runs at tc inside the target's network namespace and drops by a redirect
- * to no device, which the sender cannot see (net/core/filter.c, skb_do_redirect); ingress runs at the target's sockets. */
+ * to no device, which the sender cannot see (net/core/filter.c, skb_do_redirect); ingress runs at the target's sockets.
+ * What shall be late, or otherwise hurt by a queue of ours (wire.go), is sent there by its priority, which a prio qdisc
+ * takes for a class if it is the qdisc's own (net/sched/sch_prio.c, prio_classify). */
 #include "match.h"
 #include "packet.h"
 #include <linux/pkt_cls.h>
 
 #define ANCESTOR(level) bpf_skb_ancestor_cgroup_id(skb, level)
 
-/* Tries a rule, or with done only counts that it was looked at. 1: the packet shall be lost. */
-LOOP_BODY int packet_rule(const struct rule_ref *ref, const struct permit *permit, const struct packet *packet, __u32 direction, int done)
+/* What shall become of a packet; anything else is the class of a queue. */
+#define PASS 0
+#define LOSE 1
+
+/* A rule that loses and queues: what its dice have spared takes the queue. */
+static __always_inline __u32 queue_spared(const struct rule *rule, struct stat *stat, const struct permit *permit)
+{
+	if (rule->action != ACTION_LOSE || !rule->queue)
+		return PASS;
+	__sync_fetch_and_add(&stat->spared, -1ULL);
+	count_injected(stat, permit->now);
+	return rule->queue;
+}
+
+/* Tries a rule, or with done only counts that it was looked at. */
+LOOP_BODY __u32 packet_rule(const struct rule_ref *ref, const struct permit *permit, const struct packet *packet, __u32 direction, int done)
 {
 	if (!ref || !permit || !packet)
 		return 0;
@@ -23,13 +39,13 @@ LOOP_BODY int packet_rule(const struct rule_ref *ref, const struct permit *permi
 	if (done || !(rule->flags & direction) || !packet_fits(rule, ref->slot, packet))
 		return 0;
 	if (!harm_due(rule, stat, rule->flags & RULE_PER_FLOW ? flow_of(packet) : 0))
-		return 0;
+		return queue_spared(rule, stat, permit);
 	count_injected(stat, permit->now);
-	return 1;
+	return rule->action == ACTION_QUEUE ? rule->queue : LOSE;
 }
 
-/* 1: the packet shall be lost. */
-static __always_inline int lose(struct __sk_buff *skb, __u32 offset, int egress)
+/* The first rule that hurts the packet decides. */
+static __always_inline __u32 judge(struct __sk_buff *skb, __u32 offset, int egress)
 {
 	struct rule_set *set = find_rule_set(HOOK_PACKET, ANCESTOR);
 	struct packet packet = {};
@@ -37,31 +53,45 @@ static __always_inline int lose(struct __sk_buff *skb, __u32 offset, int egress)
 	if (!set || !read_packet(skb, offset, egress, &packet))
 		return 0;
 	struct permit permit = permit_read();
-	int lost = 0;
+	__u32 verdict = PASS;
 
-	for (__u32 i = 0; i < MAX_RULES_PER_SET && i < set->count; i++)
-		if (packet_rule(&set->refs[i], &permit, &packet, egress ? RULE_EGRESS : RULE_INGRESS, lost))
-			lost = 1;
-	return lost;
+	for (__u32 i = 0; i < MAX_RULES_PER_SET && i < set->count; i++) {
+		__u32 said = packet_rule(&set->refs[i], &permit, &packet, egress ? RULE_EGRESS : RULE_INGRESS, verdict != PASS);
+
+		if (verdict == PASS)
+			verdict = said;
+	}
+	return verdict;
+}
+
+static __always_inline int leave(struct __sk_buff *skb, __u32 offset)
+{
+	__u32 verdict = judge(skb, offset, 1);
+
+	if (verdict == LOSE)
+		return bpf_redirect(0, 0);
+	if (verdict != PASS)
+		skb->priority = verdict;
+	return TC_ACT_UNSPEC;
 }
 
 /* Devices with and without a link-layer header need their own offset; the loader picks the program by device. */
 SEC("tc")
 int faultd_egress(struct __sk_buff *skb)
 {
-	return lose(skb, ETH_HLEN, 1) ? bpf_redirect(0, 0) : TC_ACT_UNSPEC;
+	return leave(skb, ETH_HLEN);
 }
 
 SEC("tc")
 int faultd_egress_l3(struct __sk_buff *skb)
 {
-	return lose(skb, 0, 1) ? bpf_redirect(0, 0) : TC_ACT_UNSPEC;
+	return leave(skb, 0);
 }
 
 SEC("cgroup_skb/ingress")
 int faultd_ingress(struct __sk_buff *skb)
 {
-	return !lose(skb, 0, 0);
+	return judge(skb, 0, 0) != LOSE;
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

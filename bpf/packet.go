@@ -19,6 +19,7 @@ import (
 const (
 	MechanismTCX    = "tcx"
 	MechanismClsact = "clsact"
+	MechanismNetem  = "netem"
 )
 
 // filterPriority and filterHandle mark our clsact filters.
@@ -54,20 +55,43 @@ type PacketEnv struct {
 	Namespaces []NetNS
 	// Journal writes a filter down before it is made; the result strikes it out after it was removed.
 	Journal func(Filter) (done func() error, err error)
+	// JournalQueue does so with a root qdisc.
+	JournalQueue func(Queue) (done func() error, err error)
 }
 
-// InstallPacket makes packets of the target vanish. The caller closes the rule.
+// InstallPacket makes packets of the target vanish, or take a queue. The caller closes the rule.
 func (k *Kernel) InstallPacket(t Target, r Rule, env PacketEnv) (*Installed, error) {
-	mechanism, err := k.PacketMechanism(r)
-	if err != nil {
-		return nil, err
-	}
+	var mechanism string
 	var devices []egressDevice
+	var err error
 	if r.Egress {
+		if mechanism, err = k.egressMechanism(); err != nil {
+			return nil, err
+		}
 		if devices, err = egressDevices(env.Namespaces); err != nil {
 			return nil, err
 		}
 	}
+	if r.Wire == nil {
+		return k.installPacket(t, r, env, mechanism, devices)
+	}
+	q, err := k.openQueues(devices, *r.Wire, env.JournalQueue)
+	if err != nil {
+		return nil, err
+	}
+	r.queue = q.class
+	in, err := k.installPacket(t, r, env, mechanism, devices)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err != nil {
+		return nil, errors.Join(err, releaseAll(&q.releases))
+	}
+	in.queues = q
+	in.releases = append(q.releases, in.releases...)
+	return in, nil
+}
+
+func (k *Kernel) installPacket(t Target, r Rule, env PacketEnv, mechanism string, devices []egressDevice) (*Installed, error) {
 	attach := func(devices []egressDevice) ([]func() error, error) {
 		return k.attachEgress(devices, mechanism, env.Journal)
 	}
@@ -91,6 +115,17 @@ func (k *Kernel) PacketMechanism(r Rule) (string, error) {
 	if !r.Egress {
 		return "cgroup-skb", nil
 	}
+	mechanism, err := k.egressMechanism()
+	if err != nil || r.Wire == nil {
+		return mechanism, err
+	}
+	if err := k.CanQueue(*r.Wire); err != nil {
+		return "", fmt.Errorf("delay outgoing packets: %w", err)
+	}
+	return mechanism + "+" + MechanismNetem, nil
+}
+
+func (k *Kernel) egressMechanism() (string, error) {
 	if !k.disabled[MechanismTCX] && haveTCX() {
 		return MechanismTCX, nil
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,13 +16,13 @@ import (
 
 const namePrefix = "faultd_"
 
-// object is something of faultd's in the kernel. Processes may hold it, under the key that owners knows.
+// object is something of faultd's in the kernel. Processes may hold it, under keys that owners knows.
 type object struct {
-	key  string
+	keys []string
 	text string
 }
 
-// Residue lists the programs, links, maps, filters and pins of faultd in this kernel that belong to no living process. What this
+// Residue lists the programs, links, maps, filters, root qdiscs and pins of faultd in this kernel that belong to no living process. What this
 // process holds counts as left, but for the maps of a living daemon: those it has while it is idle too. The pinned kill switch is
 // no residue. A clsact qdisc without filters is not looked at: nobody can tell whose it is; the journal knows of ours.
 func Residue(pinDir string, daemonLives bool) ([]string, error) {
@@ -54,7 +55,7 @@ func withoutOwner(objects []object, daemonLives bool) (found []string) {
 		}
 	}
 	for _, o := range objects {
-		if !owned[o.key] {
+		if !slices.ContainsFunc(o.keys, func(key string) bool { return owned[key] }) {
 			found = append(found, o.text)
 		}
 	}
@@ -76,11 +77,16 @@ func residueObjects() ([]object, error) {
 	}
 	objects := append(links, maps...)
 	for id, name := range programs {
-		objects = append(objects, object{key(programKey, uint32(id)), fmt.Sprintf("program %s (id %d)", name, id)})
+		objects = append(objects, object{[]string{key(programKey, uint32(id))}, fmt.Sprintf("program %s (id %d)", name, id)})
 	}
+	qdiscs, err := residueQdiscs(programs)
+	if err != nil {
+		return nil, err
+	}
+	objects = append(objects, qdiscs...)
 	filters, err := residueFilters()
 	for _, f := range filters {
-		objects = append(objects, object{key(programKey, uint32(f.filter.Id)), f.String()})
+		objects = append(objects, object{[]string{key(programKey, uint32(f.filter.Id))}, f.String()})
 	}
 	return objects, err
 }
@@ -130,7 +136,7 @@ func listLinks(programs map[ebpf.ProgramID]string) (found []object, err error) {
 			continue // not every type of link tells
 		}
 		if name, ours := programs[info.Program]; ours {
-			found = append(found, object{key(linkKey, uint32(info.ID)), fmt.Sprintf("link of %s (id %d)", name, info.ID)})
+			found = append(found, object{[]string{key(linkKey, uint32(info.ID))}, fmt.Sprintf("link of %s (id %d)", name, info.ID)})
 		}
 	}
 	return found, links.Err()
@@ -149,7 +155,7 @@ func residueMaps() (found []object, err error) {
 			continue
 		}
 		if info, err := m.Info(); err == nil && info.Name != namePrefix+killPin && strings.HasPrefix(info.Name, namePrefix) {
-			found = append(found, object{key(mapKey, uint32(id)), fmt.Sprintf("map %s (id %d)", info.Name, id)})
+			found = append(found, object{[]string{key(mapKey, uint32(id))}, fmt.Sprintf("map %s (id %d)", info.Name, id)})
 		}
 		m.Close()
 	}

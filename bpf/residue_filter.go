@@ -4,12 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
-	"golang.org/x/sys/unix"
 )
 
 // foundFilter is a traffic-control filter of ours.
@@ -47,43 +44,7 @@ func RemoveFilters() (removed []string, err error) {
 
 // eachFilter calls f for every filter of ours in the network namespaces of all threads and in the named ones.
 func eachFilter(f func(*netlink.Handle, foundFilter) error) error {
-	seen := map[uint64]bool{}
-	for _, pattern := range []string{"/proc/[0-9]*/task/[0-9]*/ns/net", "/run/netns/*", "/run/docker/netns/*"} {
-		paths, err := filepath.Glob(pattern)
-		if err != nil {
-			return fmt.Errorf("list the network namespaces: %w", err)
-		}
-		for _, p := range paths {
-			var st unix.Stat_t
-			if unix.Stat(p, &st) != nil || seen[st.Ino] {
-				continue
-			}
-			seen[st.Ino] = true
-			if err := eachFilterIn(p, f); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// eachFilterIn does so for one namespace. One that is gone has none.
-func eachFilterIn(namespace string, f func(*netlink.Handle, foundFilter) error) error {
-	ns, err := netns.GetFromPath(namespace)
-	if err != nil {
-		return nil // its process ended, or nothing is mounted there
-	}
-	defer ns.Close()
-	handle, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE)
-	if err != nil {
-		return nil
-	}
-	defer handle.Close()
-	devices, err := handle.LinkList()
-	if err != nil {
-		return fmt.Errorf("list the devices in %s: %w", namespace, err)
-	}
-	for _, device := range devices {
+	return eachDevice(func(handle *netlink.Handle, device netlink.Link, namespace string) error {
 		for _, parent := range []uint32{netlink.HANDLE_MIN_EGRESS, netlink.HANDLE_MIN_INGRESS} {
 			// A device without clsact gives an error on some kernels.
 			filters, _ := handle.FilterList(device, parent)
@@ -97,6 +58,6 @@ func eachFilterIn(namespace string, f func(*netlink.Handle, foundFilter) error) 
 				}
 			}
 		}
-	}
-	return nil
+		return nil
+	})
 }

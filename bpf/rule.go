@@ -48,6 +48,7 @@ const (
 	ActionDelay   Action = 3
 	ActionPretend Action = 4
 	ActionShort   Action = 5
+	ActionQueue   Action = 6
 )
 
 // Flags of a rule (enum rule_flag).
@@ -121,6 +122,10 @@ type Rule struct {
 	// Low and High are sectors from the start of the device, or orders of pages; both ends included.
 	Low, High uint64
 
+	// Wire is what happens to packets that are not lost; nil: nothing. With ActionQueue the dice choose them.
+	Wire *Wire
+
+	queue     uint32     // the class of its queues
 	mechanism uint32     // whose programs serve the rule
 	shares    *Installed // whose counters it shares; nil: it has its own
 }
@@ -136,7 +141,7 @@ func (r Rule) encode(generation uint64, serial uint32) (sharedRule, error) {
 		DelayNs: uint64(r.Delay), JitterNs: uint64(r.Jitter), Serial: serial,
 		Action: uint32(r.Action), Traffic: r.Traffic.encode(), Mechanism: r.mechanism,
 		Result: r.Result, Ops: uint32(r.Ops), Flags: r.flags(), Filter: r.Filter.encode(),
-		Device: r.Device, Requests: uint32(r.Requests), Low: r.Low, High: r.High,
+		Device: r.Device, Requests: uint32(r.Requests), Low: r.Low, High: r.High, Queue: r.queue,
 	}
 	e.Seed = rand.Uint64()
 	if r.Seed != nil {

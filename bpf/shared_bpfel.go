@@ -99,7 +99,7 @@ type sharedRule struct {
 	Device     uint32
 	Requests   uint32
 	Mechanism  uint32
-	Pad        uint32
+	Queue      uint32
 }
 
 type sharedRuleRef struct {

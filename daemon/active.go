@@ -351,16 +351,28 @@ func change(spec *v1.FaultSpec, req *v1.UpdateRequest) error {
 		}
 		spec.GetPacket().Loss = req.GetLoss()
 	}
-	if req.GetDelay() != "" || req.GetJitter() != "" {
-		if spec.GetSyscall() == nil {
-			return badInput("delay: only a syscall fault has it")
-		}
-		if req.GetDelay() != "" {
-			spec.GetSyscall().Delay = req.GetDelay()
-		}
-		if req.GetJitter() != "" {
-			spec.GetSyscall().Jitter = req.GetJitter()
-		}
+	return changeDelay(spec, req.GetDelay(), req.GetJitter())
+}
+
+// changeDelay changes what is given.
+func changeDelay(spec *v1.FaultSpec, delay, jitter string) error {
+	if delay == "" && jitter == "" {
+		return nil
+	}
+	var oldDelay, oldJitter *string
+	switch {
+	case spec.GetSyscall() != nil:
+		oldDelay, oldJitter = &spec.GetSyscall().Delay, &spec.GetSyscall().Jitter
+	case spec.GetPacket().GetDelay() != "":
+		oldDelay, oldJitter = &spec.GetPacket().Delay, &spec.GetPacket().Jitter
+	default:
+		return badInput("delay: only a syscall fault, and a packet fault that was started with one, have it")
+	}
+	if delay != "" {
+		*oldDelay = delay
+	}
+	if jitter != "" {
+		*oldJitter = jitter
 	}
 	return nil
 }

@@ -49,6 +49,7 @@ func trials(stateDir string) []trial {
 		{"memory", faults.Memory{High: "100% of use"}, "hold", "limit of memory"},
 		{"packet", faults.Packet{Loss: 100, Direction: "egress"}, "udp", "loss, egress"},
 		{"packet", faults.Packet{Loss: 100, Direction: "ingress"}, "udp", "loss, ingress"},
+		{"packet", faults.Packet{Wire: faults.Wire{Delay: "1ms"}}, aloneAction, "delay, jitter, reorder, duplicate, corrupt, bandwidth; egress"},
 		{"pids", faults.Pids{More: new(uint32)}, "fork", "limit of threads and processes"},
 		{"process", faults.Process{Signal: unix.SIGCONT}, "getpgid", "signals"},
 		{"process", faults.Process{Kill: true}, "getpgid", "kill, all at once"},
@@ -156,9 +157,13 @@ func startCanary(dir, action string) (*canary, error) {
 		return nil, fmt.Errorf("make a pipe: %w", err)
 	}
 	defer read.Close()
+	attributes := &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(cgroupDir.Fd())}
+	if action == aloneAction {
+		attributes.Cloneflags = unix.CLONE_NEWNET
+	}
 	process, err := os.StartProcess("/proc/self/exe", []string{"faultd", CanaryCommand, action}, &os.ProcAttr{
 		Files: []*os.File{read, nil, os.Stderr},
-		Sys:   &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(cgroupDir.Fd())},
+		Sys:   attributes,
 	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("start the canary: %w", err), write.Close())
@@ -185,6 +190,8 @@ func Canary(action string) error {
 	switch action {
 	case "udp":
 		return sendToSelf()
+	case aloneAction:
+		return errors.Join(loopbackUp(), sendToSelf())
 	case "getpgid":
 		_, _ = unix.Getpgid(0)
 	case "openat":
@@ -243,6 +250,27 @@ func useFile(action string) error {
 		_, _ = unix.Write(fd, []byte("canary"))
 	} else {
 		_ = unix.Fsync(fd)
+	}
+	return nil
+}
+
+// aloneAction is "udp" in a network namespace of its own: the fault changes devices, and those of the node are others'.
+const aloneAction = "udp-alone"
+
+// loopbackUp does for a new network namespace what others find done.
+func loopbackUp() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("make a socket: %w", err)
+	}
+	defer unix.Close(fd)
+	request, err := unix.NewIfreq("lo")
+	if err != nil {
+		return fmt.Errorf("name the loopback device: %w", err)
+	}
+	request.SetUint16(unix.IFF_UP)
+	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, request); err != nil {
+		return fmt.Errorf("switch the loopback device on: %w", err)
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package daemon_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 
 	"connectrpc.com/connect"
@@ -197,7 +198,7 @@ func TestCheckTriesEverything(t *testing.T) {
 				t.Errorf("%s: %s", c.GetCovers(), c.GetReason())
 			}
 		default:
-			if c.GetStatus() != "works" {
+			if c.GetStatus() != "works" && (!strings.Contains(c.GetReason(), "netem") || kernelHasNetem()) {
 				t.Errorf("%s: %s", c.GetCovers(), c.GetReason())
 			}
 		}

@@ -24,13 +24,27 @@ const (
 	farName     = "far"
 )
 
-func newLane(t *testing.T) *lane {
+func newLane(t *testing.T) *lane { return newLaneBy(t, "") }
+
+// newLaneBy is newLane with the near end in a bridge of this name, which has the addresses; "": in none.
+func newLaneBy(t *testing.T, bridge string) *lane {
 	t.Helper()
 	l := &lane{t: t, near: newNetNS(t), far: newNetNS(t)}
 	l.inside(l.near, func() {
 		l.must(netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: nearName}, PeerName: farName, PeerNamespace: netlink.NsFd(l.far.Fd())}))
 		l.up("lo")
-		l.up(nearName, near4+"/24", near6+"/64")
+		if bridge == "" {
+			l.up(nearName, near4+"/24", near6+"/64")
+			return
+		}
+		l.must(netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: bridge}}))
+		port, err := netlink.LinkByName(nearName)
+		l.must(err)
+		over, err := netlink.LinkByName(bridge)
+		l.must(err)
+		l.must(netlink.LinkSetMaster(port, over))
+		l.up(nearName)
+		l.up(bridge, near4+"/24", near6+"/64")
 	})
 	l.inside(l.far, func() {
 		l.up("lo")

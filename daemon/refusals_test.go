@@ -122,7 +122,7 @@ func refusesUnknownFields(t *testing.T, n *node) {
 		{`{"bogus": 1}`, "bogus"},
 		{`{"spec": {"bogus": 1}}`, "spec.bogus"},
 		{`{"spec": {"target": "cgroup:/x", "duration": "1s", "connect": {"errnoo": "EPERM"}}}`, "spec.connect.errnoo"},
-		{`{"spec": {"target": "cgroup:/x", "duration": "1s", "packet": {"loss": 1, "delay": "1s"}}}`, "spec.packet.delay"},
+		{`{"spec": {"target": "cgroup:/x", "duration": "1s", "packet": {"loss": 1, "lag": "1s"}}}`, "spec.packet.lag"},
 		{`{"spec": {"target": "cgroup:/x", "duration": "1s", "disk": {}}}`, "spec.disk"},
 	} {
 		code, text := n.post(faultdv1alpha1connect.FaultServiceInjectProcedure, c.body)

@@ -93,7 +93,7 @@ func rpcError(err error) error {
 		code = connect.CodeNotFound
 	case errors.Is(err, bpf.ErrFull):
 		code = connect.CodeResourceExhausted
-	case errors.Is(err, bpf.ErrKilled):
+	case errors.Is(err, bpf.ErrKilled), errors.Is(err, bpf.ErrForeignQdisc):
 		code = connect.CodeFailedPrecondition
 	}
 	return connect.NewError(code, err)

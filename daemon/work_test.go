@@ -66,6 +66,8 @@ func (l *labourer) obey(order []string) (string, error) {
 		return sendFlows(a.address(), a.number(), a.number())
 	case "call": // NAME TIMES THREADS
 		return a.tally(callOnce(a.text()))
+	case "wire": // wirenet_test.go
+		return wireOrder(a)
 	case "disk": // disk_test.go
 		return diskOrder(a)
 	case "burn": // MILLISECONDS of processor time

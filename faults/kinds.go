@@ -35,7 +35,7 @@ func Kinds() []Kind {
 		{"io", "squeeze reads from and writes to a disk", ioParameters(), false, newIO},
 		{"kernel", "fail allocations of memory that the kernel makes in system calls", kernelMemoryParameters(), true, newKernelMemory},
 		{"memory", "squeeze the memory", memoryParameters(), false, newMemory},
-		{"packet", "lose packets, silently as a wire does", packetParameters(), false, newPacket},
+		{"packet", "lose, delay or damage packets, silently as a wire does", packetParameters(), false, newPacket},
 		{"partition", "cut the target from peers, or from all but some", partitionParameters(), false, newPartition},
 		{"pids", "squeeze the number of threads and processes", pidsParameters(), false, newPids},
 		{"process", "signal, kill or pause processes", processParameters(), false, newProcess},

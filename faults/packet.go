@@ -11,16 +11,18 @@ import (
 	"faultd/undo"
 )
 
-// Packet loses packets of the target, as a wire would: the sender is not told.
+// Packet loses packets of the target, as a wire would: the sender is not told. Or it makes them late, or hurts them otherwise.
 type Packet struct {
-	// Loss is the chance of each packet, or with PerFlow of each flow, in (0,100].
+	// Loss is the chance of each packet, or with PerFlow of each flow, in (0,100]; 0: none is lost.
 	Loss float64
-	// Direction is "egress", "ingress" or "both" (also when empty).
+	// Direction is "egress", "ingress" or "both"; empty: both, or with a Wire egress.
 	Direction string
 	// Traffic says which packets are meant.
 	Traffic Traffic
 	// PerFlow throws the dice once per flow.
 	PerFlow bool
+	// Wire is what happens to packets that are not lost.
+	Wire Wire
 }
 
 // ErrNoProcess says that nobody can tell where the target's packets leave.
@@ -30,36 +32,54 @@ func newPacket(spec *v1.FaultSpec) (Fault, error) {
 	if spec.GetPacket() == nil {
 		return nil, nil
 	}
+	p := spec.GetPacket()
+	packet := Packet{Loss: p.GetLoss(), Direction: p.GetDirection(), Traffic: newTraffic(p), PerFlow: p.GetPerFlow(), Wire: newWire(p)}
+	if packet.Loss == 0 {
+		return packet, nil
+	}
 	if spec.Percent != nil {
 		return nil, fmt.Errorf("loss: it is the dice, and percent (%v) was given too; give loss alone", spec.GetPercent())
 	}
-	p := spec.GetPacket()
-	return Packet{Loss: p.GetLoss(), Direction: p.GetDirection(), Traffic: newTraffic(p), PerFlow: p.GetPerFlow()}, nil
+	if packet.Wire != (Wire{}) && (spec.GetEveryNth() > 1 || spec.GetSkipFirst() > 0 || spec.GetMaxHits() > 0 || spec.GetRate() > 0) {
+		return nil, errors.New("loss: with delay and the like everyNth, skipFirst, maxHits and rate could mean either; make two faults of it")
+	}
+	return packet, nil
 }
 
 func packetParameters() []Parameter {
 	return append([]Parameter{
 		{"loss", "percent", "chance of each packet (or flow) to be lost, in (0,100]"},
-		{"direction", "egress|ingress|both", "empty: both"},
+		{"direction", "egress|ingress|both", "empty: both, or egress if anything but loss is asked for"},
 		{"perFlow", "bool", "the dice is thrown once per flow"},
-	}, trafficParameters()...)
+	}, append(wireParameters(), trafficParameters()...)...)
 }
 
 // Validate implements Fault.
 func (p Packet) Validate() error {
-	if !(p.Loss > 0 && p.Loss <= 100) {
-		return fmt.Errorf("loss: %v is out of range; it must be in (0,100]", p.Loss)
-	}
 	_, err := p.rule(Common{})
 	return err
 }
 
-func (p Packet) rule(common Common) (bpf.Rule, error) {
-	common.Percent = p.Loss
-	rule := common.rule()
-	rule.Action, rule.PerFlow = bpf.ActionLose, p.PerFlow
-	var err error
-	if rule.Egress, rule.Ingress, err = parseDirection(p.Direction); err != nil {
+func (p Packet) rule(common Common) (rule bpf.Rule, err error) {
+	if !(p.Loss >= 0 && p.Loss <= 100) {
+		return rule, fmt.Errorf("loss: %v is out of range; it must be in (0,100]", p.Loss)
+	}
+	wire, err := p.Wire.parse()
+	if err != nil {
+		return rule, err
+	}
+	if p.Loss == 0 && wire == nil {
+		return rule, errors.New("loss: 0 hurts nobody; give loss in (0,100], or delay, duplicate, corrupt or bandwidth")
+	}
+	if p.Loss > 0 {
+		common.Percent = p.Loss
+	}
+	rule = common.rule()
+	rule.Action, rule.PerFlow, rule.Wire = bpf.ActionLose, p.PerFlow, wire
+	if p.Loss == 0 {
+		rule.Action = bpf.ActionQueue
+	}
+	if rule.Egress, rule.Ingress, err = p.directions(); err != nil {
 		return rule, err
 	}
 	rule.Traffic, err = p.Traffic.kernel(nil)
@@ -76,6 +96,20 @@ func parseDirection(text string) (egress, ingress bool, err error) {
 		return false, true, nil
 	}
 	return false, false, fmt.Errorf("direction: %q is unknown; it must be egress, ingress or both", text)
+}
+
+// directions says which packets are meant. What comes in cannot be kept waiting: no queue stands before the target's sockets.
+func (p Packet) directions() (egress, ingress bool, err error) {
+	if p.Wire == (Wire{}) {
+		return parseDirection(p.Direction)
+	}
+	if p.Direction == "ingress" || p.Direction == "both" {
+		return false, false, fmt.Errorf("direction: %s was given, and only outgoing packets can wait in a queue; give egress, or delay the peer's egress, or the target's calls (syscall --call receive --delay)", p.Direction)
+	}
+	if p.Direction == "" {
+		return true, false, nil
+	}
+	return parseDirection(p.Direction)
 }
 
 // Mechanism implements Fault.
@@ -125,19 +159,25 @@ func installPacket(ctx context.Context, env Env, target cgroup.Target, id string
 	}
 	return env.Kernel.InstallPacket(kernelTarget(env, target), rule, bpf.PacketEnv{
 		Namespaces: namespaces,
-		Journal:    func(f bpf.Filter) (func() error, error) { return journalFilter(ctx, env.Journal, id, f) },
+		Journal: func(f bpf.Filter) (func() error, error) {
+			return journalled(ctx, env.Journal, id, undo.Action{Version: 1, RemoveFilter: &undo.RemoveFilter{
+				NetNSInode: f.NetNSInode, Ifindex: f.Ifindex, Ifname: f.Ifname, Parent: f.Parent,
+				Handle: f.Handle, Priority: f.Priority, Name: f.Name, OwnsQdisc: f.OwnsQdisc,
+			}})
+		},
+		JournalQueue: func(q bpf.Queue) (func() error, error) {
+			return journalled(ctx, env.Journal, id, undo.Action{Version: 3, RemoveQdisc: &undo.RemoveQdisc{
+				NetNSInode: q.NetNSInode, Ifindex: q.Ifindex, Ifname: q.Ifname, Handle: q.Handle, Kind: q.Kind,
+			}})
+		},
 	})
 }
 
-// journalFilter writes a clsact filter down; the result removes it and strikes it out.
-func journalFilter(ctx context.Context, journal *undo.Journal, id string, f bpf.Filter) (func() error, error) {
-	action := undo.Action{Version: 1, RemoveFilter: &undo.RemoveFilter{
-		NetNSInode: f.NetNSInode, Ifindex: f.Ifindex, Ifname: f.Ifname, Parent: f.Parent,
-		Handle: f.Handle, Priority: f.Priority, Name: f.Name, OwnsQdisc: f.OwnsQdisc,
-	}}
+// journalled writes an action down before the change is made; the result undoes the change and strikes the action out.
+func journalled(ctx context.Context, journal *undo.Journal, id string, action undo.Action) (func() error, error) {
 	entry, err := journal.Begin(id, action)
 	if err != nil {
-		return nil, fmt.Errorf("write the filter into the journal: %w", err)
+		return nil, fmt.Errorf("write into the journal what will be changed: %w", err)
 	}
 	return func() error {
 		// The fault's own context may be over; undoing is not.

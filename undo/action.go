@@ -12,8 +12,8 @@ import (
 )
 
 // Version is the form of actions and records. It grows whenever an older build could not undo what a newer one wrote; what
-// an older one wrote is always read. 2: emptyFile and removeFiles.
-const Version = 2
+// an older one wrote is always read. 2: emptyFile and removeFiles. 3: removeQdisc.
+const Version = 3
 
 // Action is one reversible change, as data that needs nothing of the fault that made it. Exactly one pointer is set.
 type Action struct {
@@ -25,6 +25,7 @@ type Action struct {
 	RemoveFilter *RemoveFilter `json:"removeFilter,omitempty"`
 	EmptyFile    *EmptyFile    `json:"emptyFile,omitempty"`
 	RemoveFiles  *RemoveFiles  `json:"removeFiles,omitempty"`
+	RemoveQdisc  *RemoveQdisc  `json:"removeQdisc,omitempty"`
 }
 
 // Outcome is what undoing came to.
@@ -74,6 +75,9 @@ func (a Action) only() (undoer, error) {
 	}
 	if a.RemoveFiles != nil {
 		set = append(set, a.RemoveFiles)
+	}
+	if a.RemoveQdisc != nil {
+		set = append(set, a.RemoveQdisc)
 	}
 	if len(set) != 1 {
 		return nil, fmt.Errorf("read an action: it must be exactly one thing, it is %d", len(set))

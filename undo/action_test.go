@@ -50,6 +50,11 @@ func TestBadActions(t *testing.T) {
 		filter(func(f *RemoveFilter) { f.Handle = 0 }),
 		filter(func(f *RemoveFilter) { f.Priority = 0 }),
 		filter(func(f *RemoveFilter) { f.Name = "" }),
+		{Version: Version, RemoveQdisc: &RemoveQdisc{Ifindex: 1, Handle: 1 << 16, Kind: "prio"}},
+		{Version: Version, RemoveQdisc: &RemoveQdisc{NetNSInode: 1, Handle: 1 << 16, Kind: "prio"}},
+		{Version: Version, RemoveQdisc: &RemoveQdisc{NetNSInode: 1, Ifindex: 1, Kind: "prio"}},
+		{Version: Version, RemoveQdisc: &RemoveQdisc{NetNSInode: 1, Ifindex: 1, Handle: 1<<16 + 1, Kind: "prio"}},
+		{Version: Version, RemoveQdisc: &RemoveQdisc{NetNSInode: 1, Ifindex: 1, Handle: 1 << 16}},
 	} {
 		if a.Validate() == nil {
 			t.Errorf("%+v passed", a)
@@ -199,6 +204,7 @@ func FuzzAction(f *testing.F) {
 		{Version: 1, RemoveDir: &RemoveDir{Path: "/a", Ino: 1}},
 		{Version: 1, KillProcess: &KillProcess{PID: 2, StartTime: 1}},
 		{Version: 1, RemoveFilter: &RemoveFilter{NetNSInode: 1, Ifindex: 1, Parent: netlink.HANDLE_MIN_EGRESS, Handle: 1, Priority: 1, Name: "n"}},
+		{Version: 3, RemoveQdisc: &RemoveQdisc{NetNSInode: 1, Ifindex: 1, Handle: 1 << 16, Kind: "prio"}},
 	} {
 		b, err := json.Marshal(a)
 		if err != nil {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
@@ -43,27 +42,7 @@ func (r *RemoveFilter) validate() error {
 }
 
 func (r *RemoveFilter) undo(context.Context) (Outcome, error) {
-	ns, err := openNetNS(r.NetNSInode)
-	if err != nil {
-		return "", err
-	}
-	if ns == nil {
-		return AlreadyGone, nil
-	}
-	defer ns.Close()
-	handle, err := netlink.NewHandleAt(netns.NsHandle(ns.Fd()), unix.NETLINK_ROUTE)
-	if err != nil {
-		return "", fmt.Errorf("open netlink in network namespace %d: %w", r.NetNSInode, err)
-	}
-	defer handle.Close()
-	device, err := handle.LinkByIndex(r.Ifindex)
-	if errors.As(err, new(netlink.LinkNotFoundError)) {
-		return AlreadyGone, nil
-	}
-	if err != nil {
-		return "", fmt.Errorf("look at device %s: %w", r.Ifname, err)
-	}
-	return r.undoOn(handle, device)
+	return onDevice(r.NetNSInode, r.Ifindex, r.Ifname, r.undoOn)
 }
 
 func (r *RemoveFilter) undoOn(handle *netlink.Handle, device netlink.Link) (Outcome, error) {

@@ -26,7 +26,7 @@ func injectCommand() *cli.Command {
 			kindCommand("io", "squeeze reads from and writes to a disk", ioFlags(), ioKind),
 			kindCommand("kernel", "fail allocations of memory that the kernel makes in system calls", kernelFlags(), kernelKind),
 			kindCommand("memory", "squeeze the memory", memoryFlags(), memoryKind),
-			kindCommand("packet", "lose packets, silently as a wire does", packetFlags(), packetKind),
+			kindCommand("packet", "lose, delay or damage packets, silently as a wire does", packetFlags(), packetKind),
 			kindCommand("partition", "cut the target from peers, or from all but some", partitionFlags(), partitionKind),
 			kindCommand("pids", "squeeze the number of threads and processes", pidsFlags(), pidsKind),
 			kindCommand("process", "signal, kill or pause processes", processFlags(), processKind),

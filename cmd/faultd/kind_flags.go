@@ -36,28 +36,28 @@ func connectKind(c *cli.Context, spec *v1.FaultSpec) error {
 }
 
 func packetFlags() []cli.Flag {
-	return append([]cli.Flag{
+	return slices.Concat([]cli.Flag{
 		&cli.Float64Flag{Name: "loss", Usage: "chance of each packet, or flow, to be lost, in (0,100]"},
-		&cli.StringFlag{Name: "direction", Usage: "egress, ingress or both", DefaultText: "both"},
+		&cli.StringFlag{Name: "direction", Usage: "egress, ingress or both", DefaultText: "both; egress with anything but loss"},
 		&cli.BoolFlag{Name: "per-flow", Usage: "throw the dice once per flow: a lost flow loses all its packets"},
-	}, trafficFlags()...)
+	}, wireFlags(), trafficFlags())
 }
 
 func packetKind(c *cli.Context, spec *v1.FaultSpec) error {
-	if !c.IsSet("loss") {
-		return usageErrorf("--loss: missing")
+	if !slices.ContainsFunc([]string{"loss", "delay", "duplicate", "corrupt", "bandwidth"}, c.IsSet) {
+		return usageErrorf("--loss: missing; give one of --loss, --delay, --duplicate, --corrupt, --bandwidth, or several")
 	}
-	if c.IsSet("percent") {
+	if c.IsSet("loss") && c.IsSet("percent") {
 		return usageErrorf("--loss and --percent exclude each other: --loss is the dice of packets")
 	}
 	peers, err := peers(c)
 	if err != nil {
 		return err
 	}
-	spec.Kind = &v1.FaultSpec_Packet{Packet: &v1.Packet{
-		Loss: c.Float64("loss"), Direction: c.String("direction"), PerFlow: c.Bool("per-flow"),
-		Peers: peers, Ports: listed(c, "port"), Protocol: c.String("protocol"), Traffic: traffic(c),
-	}}
+	packet := wire(c)
+	packet.Loss, packet.Direction, packet.PerFlow = c.Float64("loss"), c.String("direction"), c.Bool("per-flow")
+	packet.Peers, packet.Ports, packet.Protocol, packet.Traffic = peers, listed(c, "port"), c.String("protocol"), traffic(c)
+	spec.Kind = &v1.FaultSpec_Packet{Packet: packet}
 	return nil
 }
 

@@ -14,8 +14,8 @@ func updateCommand() *cli.Command {
 		Flags: []cli.Flag{
 			&cli.Float64Flag{Name: "percent", Usage: "new chance of each match in (0,100]"},
 			&cli.StringFlag{Name: "duration", Usage: "new end, counted from now"},
-			&cli.StringFlag{Name: "delay", Usage: "new delay (syscall)"},
-			&cli.StringFlag{Name: "jitter", Usage: "new jitter (syscall)"},
+			&cli.StringFlag{Name: "delay", Usage: "new delay (syscall, packet)"},
+			&cli.StringFlag{Name: "jitter", Usage: "new jitter (syscall, packet)"},
 			&cli.Float64Flag{Name: "loss", Usage: "new loss in (0,100] (packet)"},
 		},
 		Action: update,

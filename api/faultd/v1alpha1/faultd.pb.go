@@ -456,12 +456,12 @@ func (x *Connect) GetTraffic() *Traffic {
 	return nil
 }
 
-// Packet loses packets of the target.
+// Packet loses packets of the target, or makes them late, or hurts them in other ways that a wire does.
 type Packet struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Chance of each packet (or flow) to be lost, in (0,100].
 	Loss float64 `protobuf:"fixed64,1,opt,name=loss,proto3" json:"loss,omitempty"`
-	// "egress", "ingress" or "both"; empty means both.
+	// "egress", "ingress" or "both"; empty means both, or egress if anything but loss is asked for: that works on outgoing packets alone.
 	Direction string `protobuf:"bytes,2,opt,name=direction,proto3" json:"direction,omitempty"`
 	// Peers, as in Connect.
 	Peers []string `protobuf:"bytes,3,rep,name=peers,proto3" json:"peers,omitempty"`
@@ -470,8 +470,35 @@ type Packet struct {
 	// "tcp", "udp", "icmp" (also ICMPv6), "sctp", or empty for every protocol.
 	Protocol string `protobuf:"bytes,5,opt,name=protocol,proto3" json:"protocol,omitempty"`
 	// The dice is rolled once per flow: a lost flow loses all its packets.
-	PerFlow       bool     `protobuf:"varint,6,opt,name=per_flow,json=perFlow,proto3" json:"per_flow,omitempty"`
-	Traffic       *Traffic `protobuf:"bytes,7,opt,name=traffic,proto3" json:"traffic,omitempty"`
+	PerFlow bool     `protobuf:"varint,6,opt,name=per_flow,json=perFlow,proto3" json:"per_flow,omitempty"`
+	Traffic *Traffic `protobuf:"bytes,7,opt,name=traffic,proto3" json:"traffic,omitempty"`
+	// What follows is netem's, in netem's order, after loss: duplicate, corrupt, delay or reorder, bandwidth.
+	// How late packets are: "100ms".
+	Delay string `protobuf:"bytes,40,opt,name=delay,proto3" json:"delay,omitempty"`
+	// How far the delay is spread: see distribution.
+	Jitter string `protobuf:"bytes,41,opt,name=jitter,proto3" json:"jitter,omitempty"`
+	// How much a delay depends on the one before, in percent.
+	Correlation float64 `protobuf:"fixed64,42,opt,name=correlation,proto3" json:"correlation,omitempty"`
+	// Of the jitter: "uniform" (delay - jitter to delay + jitter, the default), "normal", "pareto" or "paretonormal" (jitter is the
+	// standard deviation).
+	Distribution string `protobuf:"bytes,43,opt,name=distribution,proto3" json:"distribution,omitempty"`
+	// Chance of a packet to go at once, before those that are late.
+	Reorder            float64 `protobuf:"fixed64,44,opt,name=reorder,proto3" json:"reorder,omitempty"`
+	ReorderCorrelation float64 `protobuf:"fixed64,45,opt,name=reorder_correlation,json=reorderCorrelation,proto3" json:"reorder_correlation,omitempty"`
+	// Only every so manieth packet may go at once. 0: each.
+	Gap uint32 `protobuf:"varint,46,opt,name=gap,proto3" json:"gap,omitempty"`
+	// Chance of a packet to be sent twice.
+	Duplicate            float64 `protobuf:"fixed64,47,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
+	DuplicateCorrelation float64 `protobuf:"fixed64,48,opt,name=duplicate_correlation,json=duplicateCorrelation,proto3" json:"duplicate_correlation,omitempty"`
+	// Chance of one bit to be flipped, after checksums were made.
+	Corrupt            float64 `protobuf:"fixed64,49,opt,name=corrupt,proto3" json:"corrupt,omitempty"`
+	CorruptCorrelation float64 `protobuf:"fixed64,50,opt,name=corrupt_correlation,json=corruptCorrelation,proto3" json:"corrupt_correlation,omitempty"`
+	// At most so much passes: "10mbit".
+	Bandwidth string `protobuf:"bytes,51,opt,name=bandwidth,proto3" json:"bandwidth,omitempty"`
+	// So much passes at once: "64KiB". Empty: each packet waits for its own time.
+	Burst string `protobuf:"bytes,52,opt,name=burst,proto3" json:"burst,omitempty"`
+	// Bytes that are added to the length of each packet, for bandwidth.
+	Overhead      uint32 `protobuf:"varint,53,opt,name=overhead,proto3" json:"overhead,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -553,6 +580,104 @@ func (x *Packet) GetTraffic() *Traffic {
 		return x.Traffic
 	}
 	return nil
+}
+
+func (x *Packet) GetDelay() string {
+	if x != nil {
+		return x.Delay
+	}
+	return ""
+}
+
+func (x *Packet) GetJitter() string {
+	if x != nil {
+		return x.Jitter
+	}
+	return ""
+}
+
+func (x *Packet) GetCorrelation() float64 {
+	if x != nil {
+		return x.Correlation
+	}
+	return 0
+}
+
+func (x *Packet) GetDistribution() string {
+	if x != nil {
+		return x.Distribution
+	}
+	return ""
+}
+
+func (x *Packet) GetReorder() float64 {
+	if x != nil {
+		return x.Reorder
+	}
+	return 0
+}
+
+func (x *Packet) GetReorderCorrelation() float64 {
+	if x != nil {
+		return x.ReorderCorrelation
+	}
+	return 0
+}
+
+func (x *Packet) GetGap() uint32 {
+	if x != nil {
+		return x.Gap
+	}
+	return 0
+}
+
+func (x *Packet) GetDuplicate() float64 {
+	if x != nil {
+		return x.Duplicate
+	}
+	return 0
+}
+
+func (x *Packet) GetDuplicateCorrelation() float64 {
+	if x != nil {
+		return x.DuplicateCorrelation
+	}
+	return 0
+}
+
+func (x *Packet) GetCorrupt() float64 {
+	if x != nil {
+		return x.Corrupt
+	}
+	return 0
+}
+
+func (x *Packet) GetCorruptCorrelation() float64 {
+	if x != nil {
+		return x.CorruptCorrelation
+	}
+	return 0
+}
+
+func (x *Packet) GetBandwidth() string {
+	if x != nil {
+		return x.Bandwidth
+	}
+	return ""
+}
+
+func (x *Packet) GetBurst() string {
+	if x != nil {
+		return x.Burst
+	}
+	return ""
+}
+
+func (x *Packet) GetOverhead() uint32 {
+	if x != nil {
+		return x.Overhead
+	}
+	return 0
 }
 
 // Partition loses every packet between the target and peers. Peers, or exceptions of traffic, are needed.
@@ -2204,7 +2329,7 @@ type UpdateRequest struct {
 	Percent *float64               `protobuf:"fixed64,2,opt,name=percent,proto3,oneof" json:"percent,omitempty"`
 	// New end, counted from now.
 	Duration string `protobuf:"bytes,3,opt,name=duration,proto3" json:"duration,omitempty"`
-	// syscall only.
+	// syscall and packet only.
 	Delay  string `protobuf:"bytes,4,opt,name=delay,proto3" json:"delay,omitempty"`
 	Jitter string `protobuf:"bytes,5,opt,name=jitter,proto3" json:"jitter,omitempty"`
 	// packet only.
@@ -3491,16 +3616,30 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\x05ports\x18\x04 \x03(\tB\x10\xbaH\r\x92\x01\n" +
 	"\x10\b\"\x06r\x04\x10\x01\x18\vR\x05ports\x129\n" +
 	"\bprotocol\x18\x05 \x01(\tB\x1d\xbaH\x1ar\x18R\x00R\x03tcpR\x03udpR\x04icmpR\x04sctpR\bprotocol\x122\n" +
-	"\atraffic\x18\x06 \x01(\v2\x18.faultd.v1alpha1.TrafficR\atraffic\"\xd1\x02\n" +
+	"\atraffic\x18\x06 \x01(\v2\x18.faultd.v1alpha1.TrafficR\atraffic\"\xab\b\n" +
 	"\x06Packet\x12-\n" +
-	"\x04loss\x18\x01 \x01(\x01B\x19\xbaH\x16\x12\x14@\x01\x19\x00\x00\x00\x00\x00\x00Y@!\x00\x00\x00\x00\x00\x00\x00\x00R\x04loss\x12<\n" +
+	"\x04loss\x18\x01 \x01(\x01B\x19\xbaH\x16\x12\x14@\x01\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00R\x04loss\x12<\n" +
 	"\tdirection\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19R\x00R\x06egressR\aingressR\x04bothR\tdirection\x12(\n" +
 	"\x05peers\x18\x03 \x03(\tB\x12\xbaH\x0f\x92\x01\f\x10\xe8\a\"\ar\x05\x10\x01\x18\x80 R\x05peers\x12&\n" +
 	"\x05ports\x18\x04 \x03(\tB\x10\xbaH\r\x92\x01\n" +
 	"\x10\b\"\x06r\x04\x10\x01\x18\vR\x05ports\x129\n" +
 	"\bprotocol\x18\x05 \x01(\tB\x1d\xbaH\x1ar\x18R\x00R\x03tcpR\x03udpR\x04icmpR\x04sctpR\bprotocol\x12\x19\n" +
 	"\bper_flow\x18\x06 \x01(\bR\aperFlow\x122\n" +
-	"\atraffic\x18\a \x01(\v2\x18.faultd.v1alpha1.TrafficR\atraffic\"\xa7\x02\n" +
+	"\atraffic\x18\a \x01(\v2\x18.faultd.v1alpha1.TrafficR\atraffic\x12\x1d\n" +
+	"\x05delay\x18( \x01(\tB\a\xbaH\x04r\x02\x18 R\x05delay\x12\x1f\n" +
+	"\x06jitter\x18) \x01(\tB\a\xbaH\x04r\x02\x18 R\x06jitter\x12;\n" +
+	"\vcorrelation\x18* \x01(\x01B\x19\xbaH\x16\x12\x14@\x01\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00R\vcorrelation\x12R\n" +
+	"\fdistribution\x18+ \x01(\tB.\xbaH+r)R\x00R\auniformR\x06normalR\x06paretoR\fparetonormalR\fdistribution\x123\n" +
+	"\areorder\x18, \x01(\x01B\x19\xbaH\x16\x12\x14@\x01\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00R\areorder\x12J\n" +
+	"\x13reorder_correlation\x18- \x01(\x01B\x19\xbaH\x16\x12\x14@\x01\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00R\x12reorderCorrelation\x12\x10\n" +
+	"\x03gap\x18. \x01(\rR\x03gap\x127\n" +
+	"\tduplicate\x18/ \x01(\x01B\x19\xbaH\x16\x12\x14@\x01\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00R\tduplicate\x12N\n" +
+	"\x15duplicate_correlation\x180 \x01(\x01B\x19\xbaH\x16\x12\x14@\x01\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00R\x14duplicateCorrelation\x123\n" +
+	"\acorrupt\x181 \x01(\x01B\x19\xbaH\x16\x12\x14@\x01\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00R\acorrupt\x12J\n" +
+	"\x13corrupt_correlation\x182 \x01(\x01B\x19\xbaH\x16\x12\x14@\x01\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00R\x12corruptCorrelation\x12%\n" +
+	"\tbandwidth\x183 \x01(\tB\a\xbaH\x04r\x02\x18 R\tbandwidth\x12\x1d\n" +
+	"\x05burst\x184 \x01(\tB\a\xbaH\x04r\x02\x18 R\x05burst\x12$\n" +
+	"\boverhead\x185 \x01(\rB\b\xbaH\x05*\x03\x18\xdc\vR\boverhead\"\xa7\x02\n" +
 	"\tPartition\x12(\n" +
 	"\x05peers\x18\x01 \x03(\tB\x12\xbaH\x0f\x92\x01\f\x10\xe8\a\"\ar\x05\x10\x01\x18\x80 R\x05peers\x12&\n" +
 	"\x05ports\x18\x02 \x03(\tB\x10\xbaH\r\x92\x01\n" +

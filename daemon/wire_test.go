@@ -1,0 +1,415 @@
+package daemon_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/vishvananda/netlink"
+
+	v1 "faultd/api/faultd/v1alpha1"
+	"faultd/cgroup"
+)
+
+// wired is a target and its sibling at the near end of a lane.
+type wired struct {
+	*lane
+	n          *node
+	target     cgroup.Target
+	w, other   *worker
+	before     []string
+	far4, far6 *listener
+}
+
+func startWired(t *testing.T) *wired { return startWiredBy(t, "") }
+
+// startWiredBy has a bridge at the near end, or none.
+func startWiredBy(t *testing.T, bridge string) *wired {
+	t.Helper()
+	needsNetem(t)
+	n := startNode(t)
+	x := &wired{lane: newLaneBy(t, bridge), n: n, target: n.target()}
+	x.inside(x.near, func() { x.w, x.other = n.worker(x.target), n.worker(n.target()) })
+	x.far4, x.far6 = x.listen(far4+":0"), x.listen("["+far6+"]:0")
+	x.before = x.qdiscs(x.near)
+	// The first packets of all look for their neighbour.
+	x.w.median(x.far4.address, 1)
+	x.w.median(x.far6.address, 1)
+	return x
+}
+
+// asBefore checks that the devices are as they were, and the target is free.
+func (x *wired) asBefore() {
+	x.t.Helper()
+	x.n.until("the qdiscs are those of before", func() bool { return slices.Equal(x.qdiscs(x.near), x.before) })
+	if got := x.w.median(x.far4.address, 5); got >= slow {
+		x.t.Errorf("afterwards an echo takes %s", got)
+	}
+}
+
+// TestWire hurts packets in all ways, one after the other.
+func TestWire(t *testing.T) {
+	x := startWired(t)
+	for _, test := range []func(*wired){(*wired).isLate, (*wired).besideNetem, (*wired).leavesForeignRoots, (*wired).hurtsInKinds,
+		(*wired).isHeldBack, (*wired).hasTwoWires, (*wired).duplicatesBesideAnother} {
+		test(x)
+		x.asBefore()
+	}
+	x.n.idle()
+}
+
+// slow is a delay that no machine makes by itself.
+const slow = 400 * time.Millisecond
+
+// isLate has the target wait for its echoes on IPv4 and IPv6, as netem makes a whole device wait.
+func (x *wired) isLate() {
+	t := x.t
+	t.Helper()
+	f := x.n.inject(lose(x.target, &v1.Packet{Delay: slow.String()}))
+	if !strings.HasSuffix(f.GetMechanism(), "+netem") {
+		t.Errorf("done by %s", f.GetMechanism())
+	}
+	const times = 5
+	for _, far := range []*listener{x.far4, x.far6, x.listenIn(x.near, "127.0.0.1:0")} {
+		got, sibling := x.w.median(far.address, times), x.other.median(far.address, times)
+		t.Logf("an echo from %s takes %s, the sibling's %s", far.address, got, sibling)
+		if got < slow || sibling >= slow {
+			t.Errorf("an echo from %s takes %s, the sibling's %s; the delay is %s", far.address, got, sibling, slow)
+		}
+	}
+	if c := x.n.settled(f.GetId()); c.GetInjected() < 3*times || c.GetNotApplied()+c.GetSpared() != 0 {
+		t.Errorf("counted %v", c)
+	}
+	if got := x.n.stop(f.GetId()); got.GetState() != "ended" || got.GetVerdict() != "injected" {
+		t.Errorf("stopped as %v", got)
+	}
+}
+
+// TestDelayByBridge: what leaves by a bridge waits there, once.
+func TestDelayByBridge(t *testing.T) {
+	x := startWiredBy(t, "bridge")
+	f := x.n.inject(lose(x.target, &v1.Packet{Delay: slow.String()}))
+	if got := x.w.median(x.far4.address, 3); got < slow || got >= 2*slow {
+		t.Errorf("an echo takes %s, the delay is %s", got, slow)
+	}
+	x.n.stop(f.GetId())
+	x.asBefore()
+}
+
+// besideNetem compares with netem itself on the same device.
+func (x *wired) besideNetem() {
+	const times = 5
+	x.t.Helper()
+	f := x.n.inject(lose(x.target, &v1.Packet{Delay: slow.String()}))
+	ours := x.w.median(x.far4.address, times)
+	x.n.stop(f.GetId())
+	x.rootNetem(func() {
+		theirs := x.w.median(x.far4.address, times)
+		x.t.Logf("medians with a delay of %s: %s, with netem on the device %s", slow, ours, theirs)
+		if ours > 2*theirs || theirs > 2*ours {
+			x.t.Errorf("medians with a delay of %s: %s, with netem on the device %s", slow, ours, theirs)
+		}
+	})
+}
+
+// rootNetem does something while somebody else's netem is the root of the near end.
+func (x *wired) rootNetem(f func()) {
+	x.t.Helper()
+	var root *netlink.Netem
+	x.inside(x.near, func() {
+		device, err := netlink.LinkByName(nearName)
+		x.must(err)
+		root = netlink.NewNetem(netlink.QdiscAttrs{LinkIndex: device.Attrs().Index, Parent: netlink.HANDLE_ROOT, Handle: 0x77 << 16},
+			netlink.NetemQdiscAttrs{Latency: uint32(slow.Microseconds())})
+		x.must(netlink.QdiscAdd(root))
+	})
+	f()
+	x.inside(x.near, func() { x.must(netlink.QdiscDel(root)) })
+}
+
+// leavesForeignRoots: somebody else's root stays, and is named.
+func (x *wired) leavesForeignRoots() {
+	t := x.t
+	t.Helper()
+	x.rootNetem(func() {
+		with := x.qdiscs(x.near)
+		_, err := x.n.tryInject(lose(x.target, &v1.Packet{Delay: "10ms"}))
+		if connect.CodeOf(err) != connect.CodeFailedPrecondition || !strings.Contains(err.Error(), "netem 77:") || !strings.Contains(err.Error(), nearName) {
+			t.Errorf("with a foreign root: %v", err)
+		}
+		if now := x.qdiscs(x.near); !slices.Equal(now, with) {
+			t.Errorf("the devices have %q, before %q", now, with)
+		}
+		// What does not queue does not mind.
+		f := x.n.inject(lose(x.target, &v1.Packet{Loss: 100, Protocol: "tcp"}))
+		x.n.stop(f.GetId())
+	})
+	x.asBefore()
+}
+
+// TestWireIsUndone ends a fault in all ways while packets are late.
+func TestWireIsUndone(t *testing.T) {
+	x := startWired(t)
+	n := x.n
+	for _, c := range []struct {
+		name string
+		end  func(*v1.Fault)
+	}{
+		{"killed", func(*v1.Fault) {
+			n.end(syscall.SIGKILL)
+			x.asBefore()
+			n.start()
+		}},
+		{"killed with its guard", func(*v1.Fault) {
+			n.signal(syscall.SIGSTOP) // so that it cannot replace a killed guard
+			n.signalGuard(syscall.SIGKILL)
+			n.end(syscall.SIGKILL)
+			n.start()
+		}},
+		{"stopped", func(f *v1.Fault) {
+			n.signal(syscall.SIGSTOP)
+			x.asBefore()
+			n.signal(syscall.SIGCONT)
+			x.ended(f)
+		}},
+		{"switched off", func(f *v1.Fault) {
+			x.w.tell("wire stream %s %d 100", x.far4.address, 1000)
+			n.kill()
+			x.w.wantsHeard("sent")
+			x.asBefore()
+			x.ended(f)
+			n.arm()
+		}},
+		{"expired", func(f *v1.Fault) {
+			if _, err := n.client.Update(context.Background(), connect.NewRequest(&v1.UpdateRequest{Id: f.GetId(), Duration: "1s"})); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"changed by somebody", func(f *v1.Fault) { x.withRoot(func() { n.stop(f.GetId()) }) }},
+	} {
+		f := n.inject(lose(x.target, &v1.Packet{Delay: slow.String()}))
+		if got := x.w.median(x.far4.address, 1); got < slow {
+			t.Errorf("%s: an echo takes %s", c.name, got)
+		}
+		if slices.Equal(x.qdiscs(x.near), x.before) {
+			t.Errorf("%s: there is no qdisc to undo", c.name)
+		}
+		c.end(f)
+		x.asBefore()
+		t.Logf("%s: undone", c.name)
+	}
+	f := n.inject(lose(x.target, &v1.Packet{Delay: slow.String()}))
+	x.inside(x.near, func() {
+		device, err := netlink.LinkByName(nearName)
+		x.must(err)
+		x.must(netlink.LinkDel(device))
+	})
+	if got := n.stop(f.GetId()); got.GetState() != "ended" {
+		t.Errorf("without its device it was stopped as %v", got)
+	}
+	n.idle()
+}
+
+func (x *wired) ended(f *v1.Fault) {
+	x.t.Helper()
+	x.n.until("the fault has ended", func() bool { return x.n.get(f.GetId()).GetState() == "ended" })
+}
+
+// withRoot does something while somebody has replaced our root, which stays then.
+func (x *wired) withRoot(f func()) {
+	x.t.Helper()
+	var root netlink.Qdisc
+	x.inside(x.near, func() {
+		device, err := netlink.LinkByName(nearName)
+		x.must(err)
+		root = &netlink.GenericQdisc{QdiscType: "pfifo", QdiscAttrs: netlink.QdiscAttrs{LinkIndex: device.Attrs().Index, Parent: netlink.HANDLE_ROOT, Handle: 0x55 << 16}}
+		x.must(netlink.QdiscReplace(root))
+	})
+	f()
+	x.n.until("loopback is as before", func() bool { return len(x.qdiscs(x.near)) == len(x.before) })
+	if !slices.ContainsFunc(x.qdiscs(x.near), func(q string) bool { return strings.HasPrefix(q, "pfifo 55:") }) {
+		x.t.Errorf("somebody's qdisc is gone: %q", x.qdiscs(x.near))
+	}
+	x.inside(x.near, func() { x.must(netlink.QdiscDel(root)) })
+}
+
+// hurtsInKinds counts what is duplicated, corrupted and reordered, of numbered datagrams.
+func (x *wired) hurtsInKinds() {
+	const sent = 2000
+	t := x.t
+	t.Helper()
+	for _, c := range []struct {
+		name   string
+		packet *v1.Packet
+		share  float64
+		count  func(numbers []uint32) int
+	}{
+		{"duplicated", &v1.Packet{Duplicate: 20}, 0.2, func(numbers []uint32) int { return len(numbers) - sent }},
+		{"corrupted and so not arrived", &v1.Packet{Corrupt: 20}, 0.2, func(numbers []uint32) int { return sent - len(numbers) }},
+		{"lost", &v1.Packet{Loss: 20, Delay: "1ms"}, 0.2, func(numbers []uint32) int { return sent - len(numbers) }},
+		{"reordered", &v1.Packet{Delay: "300ms", Reorder: 25}, 0.25, early},
+	} {
+		x.far4.forget()
+		f := x.n.inject(lose(x.target, c.packet))
+		x.w.wants("sent", "wire stream %s %d 1000", x.far4.address, sent)
+		x.n.stop(f.GetId())           // which waits for what is queued
+		x.w.median(x.far4.address, 1) // the last that is heard
+		numbers := x.far4.heard()
+		got := c.count(numbers[:len(numbers)-1])
+		least, most := binomial(sent, c.share)
+		t.Logf("%s: %d of %d", c.name, got, sent)
+		if got < int(least) || got > int(most) {
+			t.Errorf("%s: %d of %d, it must be %d to %d", c.name, got, sent, least, most)
+		}
+		if c := x.n.settled(f.GetId()); c.GetInjected() < sent || c.GetNotApplied()+c.GetSpared() > 0 {
+			t.Errorf("%v: counted %v", f.GetSpec(), c)
+		}
+		x.asBefore()
+	}
+}
+
+// isHeldBack holds back 100 datagrams of 1000 bytes for 4 seconds, or with a burst some of them not.
+func (x *wired) isHeldBack() {
+	const sent, bytes = 100, 1000
+	t := x.t
+	t.Helper()
+	for _, burst := range []string{"", "32KiB"} {
+		x.far4.forget()
+		f := x.n.inject(lose(x.target, &v1.Packet{Bandwidth: "200kbit", Burst: burst, Overhead: 100}))
+		begun := time.Now()
+		x.w.wants("sent", "wire stream %s %d %d", x.far4.address, sent, bytes)
+		x.n.until("all have arrived", func() bool { return x.far4.count() == sent })
+		took := time.Since(begun)
+		// Each is 1000 bytes, 42 of headers and 100 of overhead; the first may go at once.
+		least := time.Duration(float64((sent-1)*(bytes+142)*8) / 200e3 * float64(time.Second))
+		if burst != "" {
+			least -= time.Duration(float64(32<<10*8+bytes*8) / 200e3 * float64(time.Second))
+		}
+		t.Logf("with burst %q: %s, at least %s", burst, took, least)
+		if took < least {
+			t.Errorf("with burst %q: %d datagrams of %d bytes took %s, at 200 kbit/s it is at least %s", burst, sent, bytes, took, least)
+		}
+		x.n.stop(f.GetId())
+		x.asBefore()
+	}
+}
+
+// early counts the datagrams that came before an earlier one.
+func early(numbers []uint32) (n int) {
+	lowest := slices.Clone(numbers)
+	for i := len(lowest) - 2; i >= 0; i-- {
+		lowest[i] = min(lowest[i], lowest[i+1])
+	}
+	for i := range len(numbers) - 1 {
+		if lowest[i+1] < numbers[i] {
+			n++
+		}
+	}
+	return n
+}
+
+// TestWireUnsupported: a kernel without netem says what it lacks, and nothing changes.
+func TestWireUnsupported(t *testing.T) {
+	n := startNode(t)
+	target := n.target()
+	n.worker(target)
+	_, err := n.tryInject(lose(target, &v1.Packet{Delay: "10ms"}))
+	if err == nil {
+		t.Skip("this kernel has netem")
+	}
+	if connect.CodeOf(err) != connect.CodeUnimplemented || !strings.Contains(err.Error(), "CONFIG_NET_SCH_NETEM") || !strings.Contains(err.Error(), "syscall") {
+		t.Errorf("without netem: %v", err)
+	}
+	n.idle()
+}
+
+// hasTwoWires: two targets share devices, and each has its own delay, which can be changed.
+func (x *wired) hasTwoWires() {
+	const times = 3
+	t := x.t
+	t.Helper()
+	other, err := x.n.tree.OfProcess(x.other.pid())
+	x.must(err)
+	one := x.n.inject(lose(x.target, &v1.Packet{Delay: slow.String()}))
+	two := x.n.inject(lose(other, &v1.Packet{Delay: (2 * slow).String(), Jitter: "10ms", Distribution: "normal", Correlation: 25, Bandwidth: "1gbit"}))
+	takes := func(what string, w *worker, least, most time.Duration) {
+		t.Helper()
+		if got := w.median(x.far4.address, times); got < least || got >= most {
+			t.Errorf("%s: an echo takes %s, it must be %s to %s", what, got, least, most)
+		}
+	}
+	takes("one", x.w, slow, 2*slow)
+	takes("two", x.other, 2*slow-50*time.Millisecond, time.Hour)
+	if _, err := x.n.client.Update(context.Background(), connect.NewRequest(&v1.UpdateRequest{Id: one.GetId(), Delay: (3 * slow).String()})); err != nil {
+		t.Fatal(err)
+	}
+	takes("one, changed", x.w, 3*slow, time.Hour)
+	x.n.stop(one.GetId())
+	takes("one, stopped", x.w, 0, slow)
+	takes("two, alone", x.other, 2*slow-50*time.Millisecond, time.Hour)
+	x.n.stop(two.GetId())
+	x.asBefore()
+}
+
+// duplicatesBesideAnother: some kernels let no netem stand beside one that duplicates. Then that is said.
+func (x *wired) duplicatesBesideAnother() {
+	t := x.t
+	t.Helper()
+	first := x.n.inject(lose(x.target, &v1.Packet{Delay: "10ms"}))
+	other, err := x.n.tree.OfProcess(x.other.pid())
+	x.must(err)
+	second, err := x.n.tryInject(lose(other, &v1.Packet{Duplicate: 50}))
+	t.Logf("the second one: %v", err)
+	if err != nil && (connect.CodeOf(err) != connect.CodeUnimplemented || !strings.Contains(err.Error(), "duplicate")) {
+		t.Errorf("the second one: %v", err)
+	}
+	for _, f := range []*v1.Fault{first, second} {
+		if f != nil {
+			x.n.stop(f.GetId())
+		}
+	}
+	x.asBefore()
+}
+
+// TestResidueNamesQdiscs of which no journal tells.
+func TestResidueNamesQdiscs(t *testing.T) {
+	needsNetem(t)
+	l, p := newLane(t), newPlace(t)
+	resident := selfCommand(workCommand)
+	in, err := resident.StdinPipe()
+	l.must(err)
+	l.inside(l.near, func() { l.must(resident.Start()) })
+	t.Cleanup(func() {
+		in.Close()
+		_ = resident.Wait() // it ends with its orders
+	})
+	before := l.qdiscs(l.near)
+	var root netlink.Qdisc
+	add := func() {
+		l.inside(l.near, func() {
+			device, err := netlink.LinkByName(nearName)
+			l.must(err)
+			root = netlink.NewPrio(netlink.QdiscAttrs{LinkIndex: device.Attrs().Index, Parent: netlink.HANDLE_ROOT, Handle: 0x7a17 << 16})
+			l.must(netlink.QdiscAdd(root))
+		})
+	}
+	add()
+	namespace := fmt.Sprintf("/proc/%d/task/%d/ns/net", resident.Process.Pid, resident.Process.Pid)
+	p.names("root qdisc prio 7a17: on near in "+namespace, func() (err error) {
+		l.inside(l.near, func() { err = netlink.QdiscDel(root) })
+		return err
+	})
+	add()
+	said, err := p.uninstall()
+	if err != nil || !slices.Contains(said, "removed root qdisc prio 7a17: on near in "+namespace) {
+		t.Errorf("said %q, %v", said, err)
+	}
+	if now := l.qdiscs(l.near); !slices.Equal(now, before) {
+		t.Errorf("the devices have %q, before %q", now, before)
+	}
+}

@@ -1,0 +1,115 @@
+package undo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// RemoveQdisc removes a root qdisc of ours from a device, with all that is in it; the kernel then puts its default back. Another
+// one in its place (not with this handle, or not of this kind) is left alone: Changed.
+type RemoveQdisc struct {
+	// NetNSInode names the network namespace.
+	NetNSInode uint64 `json:"netnsInode"`
+	Ifindex    int    `json:"ifindex"`
+	// Ifname is for people; devices can be renamed.
+	Ifname string `json:"ifname"`
+	Handle uint32 `json:"handle"`
+	Kind   string `json:"kind"`
+}
+
+func (r *RemoveQdisc) durable() bool { return false }
+
+func (r *RemoveQdisc) validate() error {
+	switch {
+	case r.NetNSInode == 0 || r.Ifindex <= 0:
+		return fmt.Errorf("remove a qdisc: network namespace %d and device %d make no sense", r.NetNSInode, r.Ifindex)
+	case r.Handle == 0 || r.Handle&0xffff != 0 || r.Kind == "":
+		return fmt.Errorf("remove a qdisc of %s: handle %#x must be a major number, and kind %q must be there", r.Ifname, r.Handle, r.Kind)
+	}
+	return nil
+}
+
+func (r *RemoveQdisc) undo(context.Context) (Outcome, error) {
+	return onDevice(r.NetNSInode, r.Ifindex, r.Ifname, r.undoOn)
+}
+
+// drainTime is how long packets that wait in the qdisc may take to leave; those that are left are lost with it.
+const drainTime = 500 * time.Millisecond
+
+func (r *RemoveQdisc) undoOn(handle *netlink.Handle, device netlink.Link) (Outcome, error) {
+	for deadline := time.Now().Add(drainTime); ; time.Sleep(5 * time.Millisecond) {
+		qdiscs, err := handle.QdiscList(device)
+		if err != nil {
+			return "", fmt.Errorf("list the qdiscs of %s: %w", device.Attrs().Name, err)
+		}
+		root := rootOf(qdiscs)
+		switch {
+		case root == nil || root.Attrs().Handle == 0:
+			return AlreadyGone, nil
+		case root.Attrs().Handle != r.Handle || root.Type() != r.Kind:
+			return Changed, nil
+		case r.waiting(qdiscs) && time.Now().Before(deadline):
+			continue
+		}
+		// The kernel compares the handle: another root is not removed.
+		err = handle.QdiscDel(root)
+		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENODEV) {
+			continue // by another replay; and once more, what is there now?
+		}
+		if err != nil {
+			return "", fmt.Errorf("remove the qdisc of %s: %w", device.Attrs().Name, err)
+		}
+		return Undone, nil
+	}
+}
+
+func rootOf(qdiscs []netlink.Qdisc) netlink.Qdisc {
+	for _, q := range qdiscs {
+		if q.Attrs().Parent == netlink.HANDLE_ROOT {
+			return q
+		}
+	}
+	return nil
+}
+
+// waiting says whether packets are in a qdisc that somebody put into ours: those that the kernel made by itself are not listed.
+func (r *RemoveQdisc) waiting(qdiscs []netlink.Qdisc) bool {
+	for _, q := range qdiscs {
+		attrs := q.Attrs()
+		if attrs.Parent != netlink.HANDLE_ROOT && attrs.Parent>>16 == r.Handle>>16 && attrs.Statistics != nil && attrs.Statistics.Queue != nil && attrs.Statistics.Queue.Qlen > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// onDevice calls f with a device of a network namespace. If either is gone, so is what was on it.
+func onDevice(netnsInode uint64, ifindex int, ifname string, f func(*netlink.Handle, netlink.Link) (Outcome, error)) (Outcome, error) {
+	ns, err := openNetNS(netnsInode)
+	if err != nil {
+		return "", err
+	}
+	if ns == nil {
+		return AlreadyGone, nil
+	}
+	defer ns.Close()
+	handle, err := netlink.NewHandleAt(netns.NsHandle(ns.Fd()), unix.NETLINK_ROUTE)
+	if err != nil {
+		return "", fmt.Errorf("open netlink in network namespace %d: %w", netnsInode, err)
+	}
+	defer handle.Close()
+	device, err := handle.LinkByIndex(ifindex)
+	if errors.As(err, new(netlink.LinkNotFoundError)) {
+		return AlreadyGone, nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("look at device %s: %w", ifname, err)
+	}
+	return f(handle, device)
+}
