@@ -112,6 +112,20 @@ func (d *Dice) Injected() {
 	d.counters.Injected++
 }
 
+// CutShort counts that of what was injected something ended early.
+func (d *Dice) CutShort() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.counters.CutShort++
+}
+
+// Unknown counts what a filter could not judge.
+func (d *Dice) Unknown() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.counters.Unknown++
+}
+
 // NotApplied counts that it could not be done: a MaxHits ticket is given back.
 func (d *Dice) NotApplied() {
 	d.mu.Lock()
@@ -120,6 +134,14 @@ func (d *Dice) NotApplied() {
 		d.hits--
 	}
 	d.counters.NotApplied++
+}
+
+// addTo adds what was counted here to what the kernel counted of the same rule.
+func (d *Dice) addTo(c Counters) Counters {
+	sum := d.Counters()
+	sum.Evaluated += c.Evaluated
+	sum.Unknown += c.Unknown
+	return sum
 }
 
 // Counters gives what was counted so far.

@@ -22,6 +22,7 @@
 #define MAX_SLEEPERS 1024
 #define MAX_PARTS 4 /* rules that one delay is made of */
 #define MAX_ERRORS 8
+#define MAX_SERVERS 8 /* that one stand-in takes the place of, for each address family */
 #define MAX_PREDICATES 4
 #define COMM_SIZE 16
 #define QUANTILES 256 /* steps of a distribution */
@@ -36,6 +37,7 @@ enum hook {
 	HOOK_SECURITY = 5, /* errors of security hooks, on files and sockets */
 	HOOK_BLOCK = 6,    /* errors of requests to block devices */
 	HOOK_MEMORY = 7,   /* failed allocations of the kernel */
+	HOOK_REDIRECT = 8, /* what is sent to a port goes to a stand-in of the daemon, which does the harm */
 };
 
 enum action {
@@ -45,6 +47,7 @@ enum action {
 	ACTION_PRETEND = 4, /* the call is not made and returns rule.result */
 	ACTION_SHORT = 5,   /* the call is made with a smaller count, see rule.result */
 	ACTION_QUEUE = 6,   /* the packet takes the queue rule.queue */
+	ACTION_REDIRECT = 7, /* a stand-in answers */
 };
 
 /* How a system call is reached. Each object serves the rules of its own mechanism, so that two never serve one rule. */
@@ -212,7 +215,7 @@ struct rule {
 	__u32 flags;
 	__u32 action;
 	__u32 stat; /* slot of the counters: the parts of a fault share those of its first rule */
-	struct traffic traffic; /* of HOOK_CONNECT and HOOK_PACKET */
+	struct traffic traffic; /* of HOOK_CONNECT, HOOK_PACKET, and HOOK_REDIRECT (its ports alone) */
 	__u64 calls[MAX_SYSCALL / 64]; /* of HOOK_SECURITY: all zero means any */
 	__u64 interval_ns; /* at least so long between two injections; 0: no limit */
 	__s64 result;      /* of ACTION_PRETEND and ACTION_SHORT */
@@ -292,6 +295,7 @@ struct rule_ref {
 struct rule_set {
 	__u32 count;
 	__u32 pad;
+	__u64 target; /* the cgroup that they are the rules of */
 	struct rule_ref refs[MAX_RULES_PER_SET];
 };
 
@@ -306,6 +310,40 @@ struct peer_key {
 struct peer_verdict {
 	__u16 hurt;
 	__u16 spared[MAX_SPARED]; /* but not these ports of it; 0: none */
+};
+
+/* Where a target's traffic in a network namespace goes instead: ports of the loopback address, the first of which are in use, each
+ * for one server. */
+struct stand_in_key {
+	__u64 netns; /* cookie */
+	__u64 target;
+	__u32 family; /* 4 or 6 */
+	__u32 pad;
+};
+
+struct stand_in {
+	__u64 used;
+	__u16 ports[MAX_SERVERS]; /* host order */
+};
+
+/* A server in whose place a stand-in answers, and by which of its ports. */
+struct server {
+	__u32 address[4]; /* network order; IPv4 as ::ffff:a.b.c.d */
+	__u32 port; /* host order */
+	__u32 pad;
+};
+
+struct server_key {
+	__u64 netns;
+	__u64 target;
+	struct server server;
+};
+
+/* The same the other way round. */
+struct stand_in_port {
+	__u64 netns;
+	__u32 family; /* 4 or 6 */
+	__u32 port; /* host order */
 };
 
 /* A thread asleep in a delay; its slot number is the page of the guard's file. */

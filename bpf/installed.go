@@ -30,6 +30,9 @@ type Installed struct {
 	releases []func() error
 	missed   *misses // of HookSyscall
 	queues   *queues // that its packets take; nil: none
+	over     chan struct{}
+	meaning  any   // of HookRedirect
+	dice     *Dice // of HookRedirect
 	closed   bool
 
 	// mu guards what follows, and is never held for long: a rule is read and disarmed while the kernel side is busy
@@ -60,13 +63,19 @@ func (k *Kernel) install(hook Hook, t Target, r Rule, attach, rest attachFunc) (
 		return nil, err
 	}
 	k.serial++
-	in := &Installed{kernel: k, hook: hook, target: t, slot: slot, serial: k.serial, age: k.serial}
+	in := &Installed{kernel: k, hook: hook, target: t, slot: slot, serial: k.serial, age: k.serial, over: make(chan struct{})}
 	if in.encoded, err = r.encode(k.sw.Generation(), in.serial); err != nil {
 		return nil, err
 	}
 	in.encoded.Stat = uint32(slot)
 	if r.shares != nil {
 		in.encoded.Stat, in.encoded.Seed = uint32(r.shares.slot), r.shares.encoded.Seed
+	}
+	if r.Action == ActionRedirect {
+		in.meaning = r.Meaning
+		if in.dice, err = NewDice(r); err != nil {
+			return nil, err
+		}
 	}
 	k.slots[slot] = in
 	clear(k.stats.bytes[slot*statSize : (slot+1)*statSize])
@@ -183,6 +192,11 @@ func (in *Installed) Update(r Rule) error {
 	if err := in.writeQuantiles(r.Quantiles); err != nil {
 		return err
 	}
+	if in.dice != nil {
+		if err := in.dice.Update(r); err != nil {
+			return err
+		}
+	}
 	if err := in.kernel.maps["faultd_rules"].Update(uint32(in.slot), e, ebpf.UpdateExist); err != nil {
 		return fmt.Errorf("update the rule: %w", err)
 	}
@@ -206,6 +220,9 @@ func (in *Installed) read() Counters {
 	if ns := at(7); ns != 0 {
 		c.First = time.Now().Add(time.Duration(int64(ns) - Monotonic()))
 	}
+	if in.dice != nil {
+		c = in.dice.addTo(c)
+	}
 	if in.missed != nil {
 		c.Missed = in.missed.count()
 	}
@@ -226,6 +243,7 @@ func (in *Installed) Disarm() error {
 		return fmt.Errorf("disarm the rule: %w", err)
 	}
 	in.encoded, in.disarmed = e, true
+	close(in.over)
 	in.kernel.wakeSleepers(in.slot)
 	return nil
 }

@@ -29,7 +29,7 @@ struct {
 /* Where to look for targets, by hook. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 8);
+	__uint(max_entries, 16);
 	__type(key, __u32);
 	__type(value, struct levels);
 } faultd_levels SEC(".maps");
@@ -95,6 +95,31 @@ struct {
 		__uint(value_size, sizeof(struct glob_table));
 	});
 } faultd_globs SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MAX_TARGETS);
+	__type(key, struct stand_in_key);
+	__type(value, struct stand_in);
+} faultd_stand_ins SEC(".maps");
+
+/* The ports of stand-ins by the servers, and the servers by the ports. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MAX_TARGETS);
+	__type(key, struct server_key);
+	__type(value, __u32);
+} faultd_servers SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MAX_TARGETS);
+	__type(key, struct stand_in_port);
+	__type(value, struct server);
+} faultd_stood_in SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -25,9 +25,12 @@ const (
 	memoryMapFaultdPeers     = "faultd_peers"
 	memoryMapFaultdQuantiles = "faultd_quantiles"
 	memoryMapFaultdRules     = "faultd_rules"
+	memoryMapFaultdServers   = "faultd_servers"
 	memoryMapFaultdSleep     = "faultd_sleep"
 	memoryMapFaultdSleepers  = "faultd_sleepers"
+	memoryMapFaultdStandIns  = "faultd_stand_ins"
 	memoryMapFaultdStats     = "faultd_stats"
+	memoryMapFaultdStoodIn   = "faultd_stood_in"
 	memoryMapFaultdTargets   = "faultd_targets"
 	memoryProgFaultdPage     = "faultd_page"
 	memoryProgFaultdSlab     = "faultd_slab"
@@ -95,9 +98,12 @@ type memoryMapSpecs struct {
 	FaultdPeers     *ebpf.MapSpec `ebpf:"faultd_peers"`
 	FaultdQuantiles *ebpf.MapSpec `ebpf:"faultd_quantiles"`
 	FaultdRules     *ebpf.MapSpec `ebpf:"faultd_rules"`
+	FaultdServers   *ebpf.MapSpec `ebpf:"faultd_servers"`
 	FaultdSleep     *ebpf.MapSpec `ebpf:"faultd_sleep"`
 	FaultdSleepers  *ebpf.MapSpec `ebpf:"faultd_sleepers"`
+	FaultdStandIns  *ebpf.MapSpec `ebpf:"faultd_stand_ins"`
 	FaultdStats     *ebpf.MapSpec `ebpf:"faultd_stats"`
+	FaultdStoodIn   *ebpf.MapSpec `ebpf:"faultd_stood_in"`
 	FaultdTargets   *ebpf.MapSpec `ebpf:"faultd_targets"`
 }
 
@@ -139,9 +145,12 @@ type memoryMaps struct {
 	FaultdPeers     *ebpf.Map `ebpf:"faultd_peers"`
 	FaultdQuantiles *ebpf.Map `ebpf:"faultd_quantiles"`
 	FaultdRules     *ebpf.Map `ebpf:"faultd_rules"`
+	FaultdServers   *ebpf.Map `ebpf:"faultd_servers"`
 	FaultdSleep     *ebpf.Map `ebpf:"faultd_sleep"`
 	FaultdSleepers  *ebpf.Map `ebpf:"faultd_sleepers"`
+	FaultdStandIns  *ebpf.Map `ebpf:"faultd_stand_ins"`
 	FaultdStats     *ebpf.Map `ebpf:"faultd_stats"`
+	FaultdStoodIn   *ebpf.Map `ebpf:"faultd_stood_in"`
 	FaultdTargets   *ebpf.Map `ebpf:"faultd_targets"`
 }
 
@@ -156,9 +165,12 @@ func (m *memoryMaps) Close() error {
 		m.FaultdPeers,
 		m.FaultdQuantiles,
 		m.FaultdRules,
+		m.FaultdServers,
 		m.FaultdSleep,
 		m.FaultdSleepers,
+		m.FaultdStandIns,
 		m.FaultdStats,
+		m.FaultdStoodIn,
 		m.FaultdTargets,
 	)
 }

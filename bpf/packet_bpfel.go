@@ -24,9 +24,12 @@ const (
 	packetMapFaultdPeers     = "faultd_peers"
 	packetMapFaultdQuantiles = "faultd_quantiles"
 	packetMapFaultdRules     = "faultd_rules"
+	packetMapFaultdServers   = "faultd_servers"
 	packetMapFaultdSleep     = "faultd_sleep"
 	packetMapFaultdSleepers  = "faultd_sleepers"
+	packetMapFaultdStandIns  = "faultd_stand_ins"
 	packetMapFaultdStats     = "faultd_stats"
+	packetMapFaultdStoodIn   = "faultd_stood_in"
 	packetMapFaultdTargets   = "faultd_targets"
 	packetProgFaultdEgress   = "faultd_egress"
 	packetProgFaultdEgressL3 = "faultd_egress_l3"
@@ -93,9 +96,12 @@ type packetMapSpecs struct {
 	FaultdPeers     *ebpf.MapSpec `ebpf:"faultd_peers"`
 	FaultdQuantiles *ebpf.MapSpec `ebpf:"faultd_quantiles"`
 	FaultdRules     *ebpf.MapSpec `ebpf:"faultd_rules"`
+	FaultdServers   *ebpf.MapSpec `ebpf:"faultd_servers"`
 	FaultdSleep     *ebpf.MapSpec `ebpf:"faultd_sleep"`
 	FaultdSleepers  *ebpf.MapSpec `ebpf:"faultd_sleepers"`
+	FaultdStandIns  *ebpf.MapSpec `ebpf:"faultd_stand_ins"`
 	FaultdStats     *ebpf.MapSpec `ebpf:"faultd_stats"`
+	FaultdStoodIn   *ebpf.MapSpec `ebpf:"faultd_stood_in"`
 	FaultdTargets   *ebpf.MapSpec `ebpf:"faultd_targets"`
 }
 
@@ -134,9 +140,12 @@ type packetMaps struct {
 	FaultdPeers     *ebpf.Map `ebpf:"faultd_peers"`
 	FaultdQuantiles *ebpf.Map `ebpf:"faultd_quantiles"`
 	FaultdRules     *ebpf.Map `ebpf:"faultd_rules"`
+	FaultdServers   *ebpf.Map `ebpf:"faultd_servers"`
 	FaultdSleep     *ebpf.Map `ebpf:"faultd_sleep"`
 	FaultdSleepers  *ebpf.Map `ebpf:"faultd_sleepers"`
+	FaultdStandIns  *ebpf.Map `ebpf:"faultd_stand_ins"`
 	FaultdStats     *ebpf.Map `ebpf:"faultd_stats"`
+	FaultdStoodIn   *ebpf.Map `ebpf:"faultd_stood_in"`
 	FaultdTargets   *ebpf.Map `ebpf:"faultd_targets"`
 }
 
@@ -150,9 +159,12 @@ func (m *packetMaps) Close() error {
 		m.FaultdPeers,
 		m.FaultdQuantiles,
 		m.FaultdRules,
+		m.FaultdServers,
 		m.FaultdSleep,
 		m.FaultdSleepers,
+		m.FaultdStandIns,
 		m.FaultdStats,
+		m.FaultdStoodIn,
 		m.FaultdTargets,
 	)
 }

@@ -37,9 +37,12 @@ const (
 	pathProbeMapFaultdPeers      = "faultd_peers"
 	pathProbeMapFaultdQuantiles  = "faultd_quantiles"
 	pathProbeMapFaultdRules      = "faultd_rules"
+	pathProbeMapFaultdServers    = "faultd_servers"
 	pathProbeMapFaultdSleep      = "faultd_sleep"
 	pathProbeMapFaultdSleepers   = "faultd_sleepers"
+	pathProbeMapFaultdStandIns   = "faultd_stand_ins"
 	pathProbeMapFaultdStats      = "faultd_stats"
+	pathProbeMapFaultdStoodIn    = "faultd_stood_in"
 	pathProbeMapFaultdTargets    = "faultd_targets"
 	pathProbeMapProbes           = "probes"
 	pathProbeProgProbeFile       = "probe_file"
@@ -127,9 +130,12 @@ type pathProbeMapSpecs struct {
 	FaultdPeers     *ebpf.MapSpec `ebpf:"faultd_peers"`
 	FaultdQuantiles *ebpf.MapSpec `ebpf:"faultd_quantiles"`
 	FaultdRules     *ebpf.MapSpec `ebpf:"faultd_rules"`
+	FaultdServers   *ebpf.MapSpec `ebpf:"faultd_servers"`
 	FaultdSleep     *ebpf.MapSpec `ebpf:"faultd_sleep"`
 	FaultdSleepers  *ebpf.MapSpec `ebpf:"faultd_sleepers"`
+	FaultdStandIns  *ebpf.MapSpec `ebpf:"faultd_stand_ins"`
 	FaultdStats     *ebpf.MapSpec `ebpf:"faultd_stats"`
+	FaultdStoodIn   *ebpf.MapSpec `ebpf:"faultd_stood_in"`
 	FaultdTargets   *ebpf.MapSpec `ebpf:"faultd_targets"`
 	Probes          *ebpf.MapSpec `ebpf:"probes"`
 }
@@ -171,9 +177,12 @@ type pathProbeMaps struct {
 	FaultdPeers     *ebpf.Map `ebpf:"faultd_peers"`
 	FaultdQuantiles *ebpf.Map `ebpf:"faultd_quantiles"`
 	FaultdRules     *ebpf.Map `ebpf:"faultd_rules"`
+	FaultdServers   *ebpf.Map `ebpf:"faultd_servers"`
 	FaultdSleep     *ebpf.Map `ebpf:"faultd_sleep"`
 	FaultdSleepers  *ebpf.Map `ebpf:"faultd_sleepers"`
+	FaultdStandIns  *ebpf.Map `ebpf:"faultd_stand_ins"`
 	FaultdStats     *ebpf.Map `ebpf:"faultd_stats"`
+	FaultdStoodIn   *ebpf.Map `ebpf:"faultd_stood_in"`
 	FaultdTargets   *ebpf.Map `ebpf:"faultd_targets"`
 	Probes          *ebpf.Map `ebpf:"probes"`
 }
@@ -189,9 +198,12 @@ func (m *pathProbeMaps) Close() error {
 		m.FaultdPeers,
 		m.FaultdQuantiles,
 		m.FaultdRules,
+		m.FaultdServers,
 		m.FaultdSleep,
 		m.FaultdSleepers,
+		m.FaultdStandIns,
 		m.FaultdStats,
+		m.FaultdStoodIn,
 		m.FaultdTargets,
 		m.Probes,
 	)

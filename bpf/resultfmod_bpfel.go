@@ -25,9 +25,12 @@ const (
 	resultFmodMapFaultdPeers     = "faultd_peers"
 	resultFmodMapFaultdQuantiles = "faultd_quantiles"
 	resultFmodMapFaultdRules     = "faultd_rules"
+	resultFmodMapFaultdServers   = "faultd_servers"
 	resultFmodMapFaultdSleep     = "faultd_sleep"
 	resultFmodMapFaultdSleepers  = "faultd_sleepers"
+	resultFmodMapFaultdStandIns  = "faultd_stand_ins"
 	resultFmodMapFaultdStats     = "faultd_stats"
+	resultFmodMapFaultdStoodIn   = "faultd_stood_in"
 	resultFmodMapFaultdTargets   = "faultd_targets"
 	resultFmodProgFaultdFmod     = "faultd_fmod"
 	resultFmodVarFaultdAbi       = "faultd_abi"
@@ -91,9 +94,12 @@ type resultFmodMapSpecs struct {
 	FaultdPeers     *ebpf.MapSpec `ebpf:"faultd_peers"`
 	FaultdQuantiles *ebpf.MapSpec `ebpf:"faultd_quantiles"`
 	FaultdRules     *ebpf.MapSpec `ebpf:"faultd_rules"`
+	FaultdServers   *ebpf.MapSpec `ebpf:"faultd_servers"`
 	FaultdSleep     *ebpf.MapSpec `ebpf:"faultd_sleep"`
 	FaultdSleepers  *ebpf.MapSpec `ebpf:"faultd_sleepers"`
+	FaultdStandIns  *ebpf.MapSpec `ebpf:"faultd_stand_ins"`
 	FaultdStats     *ebpf.MapSpec `ebpf:"faultd_stats"`
+	FaultdStoodIn   *ebpf.MapSpec `ebpf:"faultd_stood_in"`
 	FaultdTargets   *ebpf.MapSpec `ebpf:"faultd_targets"`
 }
 
@@ -133,9 +139,12 @@ type resultFmodMaps struct {
 	FaultdPeers     *ebpf.Map `ebpf:"faultd_peers"`
 	FaultdQuantiles *ebpf.Map `ebpf:"faultd_quantiles"`
 	FaultdRules     *ebpf.Map `ebpf:"faultd_rules"`
+	FaultdServers   *ebpf.Map `ebpf:"faultd_servers"`
 	FaultdSleep     *ebpf.Map `ebpf:"faultd_sleep"`
 	FaultdSleepers  *ebpf.Map `ebpf:"faultd_sleepers"`
+	FaultdStandIns  *ebpf.Map `ebpf:"faultd_stand_ins"`
 	FaultdStats     *ebpf.Map `ebpf:"faultd_stats"`
+	FaultdStoodIn   *ebpf.Map `ebpf:"faultd_stood_in"`
 	FaultdTargets   *ebpf.Map `ebpf:"faultd_targets"`
 }
 
@@ -150,9 +159,12 @@ func (m *resultFmodMaps) Close() error {
 		m.FaultdPeers,
 		m.FaultdQuantiles,
 		m.FaultdRules,
+		m.FaultdServers,
 		m.FaultdSleep,
 		m.FaultdSleepers,
+		m.FaultdStandIns,
 		m.FaultdStats,
+		m.FaultdStoodIn,
 		m.FaultdTargets,
 	)
 }

@@ -20,6 +20,8 @@ const (
 	MaxComm = 15
 	// Quantiles is how many steps a distribution has.
 	Quantiles = 256
+	// maxServers is how many servers of each address family a stand-in takes the place of.
+	maxServers = 8
 	// MaxLevel is the deepest cgroup level of a target.
 	MaxLevel = 31
 )
@@ -36,6 +38,7 @@ const (
 	HookSecurity Hook = 5
 	HookBlock    Hook = 6
 	HookMemory   Hook = 7
+	HookRedirect Hook = 8
 )
 
 // Action is what a rule does (enum action).
@@ -43,12 +46,13 @@ type Action uint32
 
 // The actions.
 const (
-	ActionErrno   Action = 1
-	ActionLose    Action = 2
-	ActionDelay   Action = 3
-	ActionPretend Action = 4
-	ActionShort   Action = 5
-	ActionQueue   Action = 6
+	ActionErrno    Action = 1
+	ActionLose     Action = 2
+	ActionDelay    Action = 3
+	ActionPretend  Action = 4
+	ActionShort    Action = 5
+	ActionQueue    Action = 6
+	ActionRedirect Action = 7
 )
 
 // Flags of a rule (enum rule_flag).
@@ -96,7 +100,7 @@ type Rule struct {
 	Delay      time.Duration
 	Jitter     time.Duration
 	Quantiles  *[Quantiles + 1]uint64 // of the delay, in ns; instead of Delay and Jitter
-	Traffic    Traffic                // of HookConnect and HookPacket
+	Traffic    Traffic                // of HookConnect, HookPacket and HookRedirect (its ports alone)
 	PerFlow    bool
 	PerThread  bool
 	PerProcess bool
@@ -115,6 +119,8 @@ type Rule struct {
 	// Writing: of opens only those for writing.
 	Writing bool
 	Ops     Ops
+	// Meaning is for whoever does the harm of HookRedirect; the kernel does not know it.
+	Meaning any
 	// Device is the kernel's number of it, of HookBlock.
 	Device uint32
 	// Requests says what is meant, of HookBlock and HookMemory.

@@ -25,9 +25,12 @@ const (
 	securityMapFaultdPeers             = "faultd_peers"
 	securityMapFaultdQuantiles         = "faultd_quantiles"
 	securityMapFaultdRules             = "faultd_rules"
+	securityMapFaultdServers           = "faultd_servers"
 	securityMapFaultdSleep             = "faultd_sleep"
 	securityMapFaultdSleepers          = "faultd_sleepers"
+	securityMapFaultdStandIns          = "faultd_stand_ins"
 	securityMapFaultdStats             = "faultd_stats"
+	securityMapFaultdStoodIn           = "faultd_stood_in"
 	securityMapFaultdTargets           = "faultd_targets"
 	securityProgFaultdBprmCredsForExec = "faultd_bprm_creds_for_exec"
 	securityProgFaultdFileIoctl        = "faultd_file_ioctl"
@@ -145,9 +148,12 @@ type securityMapSpecs struct {
 	FaultdPeers     *ebpf.MapSpec `ebpf:"faultd_peers"`
 	FaultdQuantiles *ebpf.MapSpec `ebpf:"faultd_quantiles"`
 	FaultdRules     *ebpf.MapSpec `ebpf:"faultd_rules"`
+	FaultdServers   *ebpf.MapSpec `ebpf:"faultd_servers"`
 	FaultdSleep     *ebpf.MapSpec `ebpf:"faultd_sleep"`
 	FaultdSleepers  *ebpf.MapSpec `ebpf:"faultd_sleepers"`
+	FaultdStandIns  *ebpf.MapSpec `ebpf:"faultd_stand_ins"`
 	FaultdStats     *ebpf.MapSpec `ebpf:"faultd_stats"`
+	FaultdStoodIn   *ebpf.MapSpec `ebpf:"faultd_stood_in"`
 	FaultdTargets   *ebpf.MapSpec `ebpf:"faultd_targets"`
 }
 
@@ -189,9 +195,12 @@ type securityMaps struct {
 	FaultdPeers     *ebpf.Map `ebpf:"faultd_peers"`
 	FaultdQuantiles *ebpf.Map `ebpf:"faultd_quantiles"`
 	FaultdRules     *ebpf.Map `ebpf:"faultd_rules"`
+	FaultdServers   *ebpf.Map `ebpf:"faultd_servers"`
 	FaultdSleep     *ebpf.Map `ebpf:"faultd_sleep"`
 	FaultdSleepers  *ebpf.Map `ebpf:"faultd_sleepers"`
+	FaultdStandIns  *ebpf.Map `ebpf:"faultd_stand_ins"`
 	FaultdStats     *ebpf.Map `ebpf:"faultd_stats"`
+	FaultdStoodIn   *ebpf.Map `ebpf:"faultd_stood_in"`
 	FaultdTargets   *ebpf.Map `ebpf:"faultd_targets"`
 }
 
@@ -206,9 +215,12 @@ func (m *securityMaps) Close() error {
 		m.FaultdPeers,
 		m.FaultdQuantiles,
 		m.FaultdRules,
+		m.FaultdServers,
 		m.FaultdSleep,
 		m.FaultdSleepers,
+		m.FaultdStandIns,
 		m.FaultdStats,
+		m.FaultdStoodIn,
 		m.FaultdTargets,
 	)
 }

@@ -16,6 +16,11 @@ const volatile struct {
 	struct sleep_config sleep_config;
 	struct call_shape call_shape;
 	struct quantiles quantiles;
+	struct stand_in_key stand_in_key;
+	struct stand_in stand_in;
+	struct server server;
+	struct server_key server_key;
+	struct stand_in_port stand_in_port;
 } faultd_abi_types SEC(".rodata.abi");
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

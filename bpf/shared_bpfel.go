@@ -109,10 +109,25 @@ type sharedRuleRef struct {
 }
 
 type sharedRuleSet struct {
-	_     structs.HostLayout
-	Count uint32
-	Pad   uint32
-	Refs  [16]sharedRuleRef
+	_      structs.HostLayout
+	Count  uint32
+	Pad    uint32
+	Target uint64
+	Refs   [16]sharedRuleRef
+}
+
+type sharedServer struct {
+	_       structs.HostLayout
+	Address [4]uint32
+	Port    uint32
+	Pad     uint32
+}
+
+type sharedServerKey struct {
+	_      structs.HostLayout
+	Netns  uint64
+	Target uint64
+	Server sharedServer
 }
 
 type sharedSleepConfig struct {
@@ -133,6 +148,27 @@ type sharedSleeper struct {
 	RuleSlots  [4]uint32
 	EarlyNs    uint32
 	Pad        [3]uint32
+}
+
+type sharedStandIn struct {
+	_     structs.HostLayout
+	Used  uint64
+	Ports [8]uint16
+}
+
+type sharedStandInKey struct {
+	_      structs.HostLayout
+	Netns  uint64
+	Target uint64
+	Family uint32
+	Pad    uint32
+}
+
+type sharedStandInPort struct {
+	_      structs.HostLayout
+	Netns  uint64
+	Family uint32
+	Port   uint32
 }
 
 type sharedStat struct {
@@ -190,9 +226,12 @@ const (
 	sharedMapFaultdPeers     = "faultd_peers"
 	sharedMapFaultdQuantiles = "faultd_quantiles"
 	sharedMapFaultdRules     = "faultd_rules"
+	sharedMapFaultdServers   = "faultd_servers"
 	sharedMapFaultdSleep     = "faultd_sleep"
 	sharedMapFaultdSleepers  = "faultd_sleepers"
+	sharedMapFaultdStandIns  = "faultd_stand_ins"
 	sharedMapFaultdStats     = "faultd_stats"
+	sharedMapFaultdStoodIn   = "faultd_stood_in"
 	sharedMapFaultdTargets   = "faultd_targets"
 	sharedVarFaultdAbi       = "faultd_abi"
 	sharedVarFaultdAbiTypes  = "faultd_abi_types"
@@ -254,9 +293,12 @@ type sharedMapSpecs struct {
 	FaultdPeers     *ebpf.MapSpec `ebpf:"faultd_peers"`
 	FaultdQuantiles *ebpf.MapSpec `ebpf:"faultd_quantiles"`
 	FaultdRules     *ebpf.MapSpec `ebpf:"faultd_rules"`
+	FaultdServers   *ebpf.MapSpec `ebpf:"faultd_servers"`
 	FaultdSleep     *ebpf.MapSpec `ebpf:"faultd_sleep"`
 	FaultdSleepers  *ebpf.MapSpec `ebpf:"faultd_sleepers"`
+	FaultdStandIns  *ebpf.MapSpec `ebpf:"faultd_stand_ins"`
 	FaultdStats     *ebpf.MapSpec `ebpf:"faultd_stats"`
+	FaultdStoodIn   *ebpf.MapSpec `ebpf:"faultd_stood_in"`
 	FaultdTargets   *ebpf.MapSpec `ebpf:"faultd_targets"`
 }
 
@@ -296,9 +338,12 @@ type sharedMaps struct {
 	FaultdPeers     *ebpf.Map `ebpf:"faultd_peers"`
 	FaultdQuantiles *ebpf.Map `ebpf:"faultd_quantiles"`
 	FaultdRules     *ebpf.Map `ebpf:"faultd_rules"`
+	FaultdServers   *ebpf.Map `ebpf:"faultd_servers"`
 	FaultdSleep     *ebpf.Map `ebpf:"faultd_sleep"`
 	FaultdSleepers  *ebpf.Map `ebpf:"faultd_sleepers"`
+	FaultdStandIns  *ebpf.Map `ebpf:"faultd_stand_ins"`
 	FaultdStats     *ebpf.Map `ebpf:"faultd_stats"`
+	FaultdStoodIn   *ebpf.Map `ebpf:"faultd_stood_in"`
 	FaultdTargets   *ebpf.Map `ebpf:"faultd_targets"`
 }
 
@@ -312,9 +357,12 @@ func (m *sharedMaps) Close() error {
 		m.FaultdPeers,
 		m.FaultdQuantiles,
 		m.FaultdRules,
+		m.FaultdServers,
 		m.FaultdSleep,
 		m.FaultdSleepers,
+		m.FaultdStandIns,
 		m.FaultdStats,
+		m.FaultdStoodIn,
 		m.FaultdTargets,
 	)
 }

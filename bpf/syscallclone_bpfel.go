@@ -26,9 +26,12 @@ const (
 	syscallCloneMapFaultdPeers      = "faultd_peers"
 	syscallCloneMapFaultdQuantiles  = "faultd_quantiles"
 	syscallCloneMapFaultdRules      = "faultd_rules"
+	syscallCloneMapFaultdServers    = "faultd_servers"
 	syscallCloneMapFaultdSleep      = "faultd_sleep"
 	syscallCloneMapFaultdSleepers   = "faultd_sleepers"
+	syscallCloneMapFaultdStandIns   = "faultd_stand_ins"
 	syscallCloneMapFaultdStats      = "faultd_stats"
+	syscallCloneMapFaultdStoodIn    = "faultd_stood_in"
 	syscallCloneMapFaultdTargets    = "faultd_targets"
 	syscallCloneProgFaultdClose     = "faultd_close"
 	syscallCloneProgFaultdDecide    = "faultd_decide"
@@ -98,9 +101,12 @@ type syscallCloneMapSpecs struct {
 	FaultdPeers     *ebpf.MapSpec `ebpf:"faultd_peers"`
 	FaultdQuantiles *ebpf.MapSpec `ebpf:"faultd_quantiles"`
 	FaultdRules     *ebpf.MapSpec `ebpf:"faultd_rules"`
+	FaultdServers   *ebpf.MapSpec `ebpf:"faultd_servers"`
 	FaultdSleep     *ebpf.MapSpec `ebpf:"faultd_sleep"`
 	FaultdSleepers  *ebpf.MapSpec `ebpf:"faultd_sleepers"`
+	FaultdStandIns  *ebpf.MapSpec `ebpf:"faultd_stand_ins"`
 	FaultdStats     *ebpf.MapSpec `ebpf:"faultd_stats"`
+	FaultdStoodIn   *ebpf.MapSpec `ebpf:"faultd_stood_in"`
 	FaultdTargets   *ebpf.MapSpec `ebpf:"faultd_targets"`
 }
 
@@ -142,9 +148,12 @@ type syscallCloneMaps struct {
 	FaultdPeers     *ebpf.Map `ebpf:"faultd_peers"`
 	FaultdQuantiles *ebpf.Map `ebpf:"faultd_quantiles"`
 	FaultdRules     *ebpf.Map `ebpf:"faultd_rules"`
+	FaultdServers   *ebpf.Map `ebpf:"faultd_servers"`
 	FaultdSleep     *ebpf.Map `ebpf:"faultd_sleep"`
 	FaultdSleepers  *ebpf.Map `ebpf:"faultd_sleepers"`
+	FaultdStandIns  *ebpf.Map `ebpf:"faultd_stand_ins"`
 	FaultdStats     *ebpf.Map `ebpf:"faultd_stats"`
+	FaultdStoodIn   *ebpf.Map `ebpf:"faultd_stood_in"`
 	FaultdTargets   *ebpf.Map `ebpf:"faultd_targets"`
 }
 
@@ -160,9 +169,12 @@ func (m *syscallCloneMaps) Close() error {
 		m.FaultdPeers,
 		m.FaultdQuantiles,
 		m.FaultdRules,
+		m.FaultdServers,
 		m.FaultdSleep,
 		m.FaultdSleepers,
+		m.FaultdStandIns,
 		m.FaultdStats,
+		m.FaultdStoodIn,
 		m.FaultdTargets,
 	)
 }

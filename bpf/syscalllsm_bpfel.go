@@ -25,9 +25,12 @@ const (
 	syscallLsmMapFaultdPeers             = "faultd_peers"
 	syscallLsmMapFaultdQuantiles         = "faultd_quantiles"
 	syscallLsmMapFaultdRules             = "faultd_rules"
+	syscallLsmMapFaultdServers           = "faultd_servers"
 	syscallLsmMapFaultdSleep             = "faultd_sleep"
 	syscallLsmMapFaultdSleepers          = "faultd_sleepers"
+	syscallLsmMapFaultdStandIns          = "faultd_stand_ins"
 	syscallLsmMapFaultdStats             = "faultd_stats"
+	syscallLsmMapFaultdStoodIn           = "faultd_stood_in"
 	syscallLsmMapFaultdTargets           = "faultd_targets"
 	syscallLsmProgFaultdBprmCredsForExec = "faultd_bprm_creds_for_exec"
 	syscallLsmProgFaultdCanary           = "faultd_canary"
@@ -116,9 +119,12 @@ type syscallLsmMapSpecs struct {
 	FaultdPeers     *ebpf.MapSpec `ebpf:"faultd_peers"`
 	FaultdQuantiles *ebpf.MapSpec `ebpf:"faultd_quantiles"`
 	FaultdRules     *ebpf.MapSpec `ebpf:"faultd_rules"`
+	FaultdServers   *ebpf.MapSpec `ebpf:"faultd_servers"`
 	FaultdSleep     *ebpf.MapSpec `ebpf:"faultd_sleep"`
 	FaultdSleepers  *ebpf.MapSpec `ebpf:"faultd_sleepers"`
+	FaultdStandIns  *ebpf.MapSpec `ebpf:"faultd_stand_ins"`
 	FaultdStats     *ebpf.MapSpec `ebpf:"faultd_stats"`
+	FaultdStoodIn   *ebpf.MapSpec `ebpf:"faultd_stood_in"`
 	FaultdTargets   *ebpf.MapSpec `ebpf:"faultd_targets"`
 }
 
@@ -161,9 +167,12 @@ type syscallLsmMaps struct {
 	FaultdPeers     *ebpf.Map `ebpf:"faultd_peers"`
 	FaultdQuantiles *ebpf.Map `ebpf:"faultd_quantiles"`
 	FaultdRules     *ebpf.Map `ebpf:"faultd_rules"`
+	FaultdServers   *ebpf.Map `ebpf:"faultd_servers"`
 	FaultdSleep     *ebpf.Map `ebpf:"faultd_sleep"`
 	FaultdSleepers  *ebpf.Map `ebpf:"faultd_sleepers"`
+	FaultdStandIns  *ebpf.Map `ebpf:"faultd_stand_ins"`
 	FaultdStats     *ebpf.Map `ebpf:"faultd_stats"`
+	FaultdStoodIn   *ebpf.Map `ebpf:"faultd_stood_in"`
 	FaultdTargets   *ebpf.Map `ebpf:"faultd_targets"`
 }
 
@@ -178,9 +187,12 @@ func (m *syscallLsmMaps) Close() error {
 		m.FaultdPeers,
 		m.FaultdQuantiles,
 		m.FaultdRules,
+		m.FaultdServers,
 		m.FaultdSleep,
 		m.FaultdSleepers,
+		m.FaultdStandIns,
 		m.FaultdStats,
+		m.FaultdStoodIn,
 		m.FaultdTargets,
 	)
 }

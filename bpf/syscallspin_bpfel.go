@@ -25,9 +25,12 @@ const (
 	syscallSpinMapFaultdPeers     = "faultd_peers"
 	syscallSpinMapFaultdQuantiles = "faultd_quantiles"
 	syscallSpinMapFaultdRules     = "faultd_rules"
+	syscallSpinMapFaultdServers   = "faultd_servers"
 	syscallSpinMapFaultdSleep     = "faultd_sleep"
 	syscallSpinMapFaultdSleepers  = "faultd_sleepers"
+	syscallSpinMapFaultdStandIns  = "faultd_stand_ins"
 	syscallSpinMapFaultdStats     = "faultd_stats"
+	syscallSpinMapFaultdStoodIn   = "faultd_stood_in"
 	syscallSpinMapFaultdTargets   = "faultd_targets"
 	syscallSpinProgFaultdReturn   = "faultd_return"
 	syscallSpinVarFaultdAbi       = "faultd_abi"
@@ -92,9 +95,12 @@ type syscallSpinMapSpecs struct {
 	FaultdPeers     *ebpf.MapSpec `ebpf:"faultd_peers"`
 	FaultdQuantiles *ebpf.MapSpec `ebpf:"faultd_quantiles"`
 	FaultdRules     *ebpf.MapSpec `ebpf:"faultd_rules"`
+	FaultdServers   *ebpf.MapSpec `ebpf:"faultd_servers"`
 	FaultdSleep     *ebpf.MapSpec `ebpf:"faultd_sleep"`
 	FaultdSleepers  *ebpf.MapSpec `ebpf:"faultd_sleepers"`
+	FaultdStandIns  *ebpf.MapSpec `ebpf:"faultd_stand_ins"`
 	FaultdStats     *ebpf.MapSpec `ebpf:"faultd_stats"`
+	FaultdStoodIn   *ebpf.MapSpec `ebpf:"faultd_stood_in"`
 	FaultdTargets   *ebpf.MapSpec `ebpf:"faultd_targets"`
 }
 
@@ -135,9 +141,12 @@ type syscallSpinMaps struct {
 	FaultdPeers     *ebpf.Map `ebpf:"faultd_peers"`
 	FaultdQuantiles *ebpf.Map `ebpf:"faultd_quantiles"`
 	FaultdRules     *ebpf.Map `ebpf:"faultd_rules"`
+	FaultdServers   *ebpf.Map `ebpf:"faultd_servers"`
 	FaultdSleep     *ebpf.Map `ebpf:"faultd_sleep"`
 	FaultdSleepers  *ebpf.Map `ebpf:"faultd_sleepers"`
+	FaultdStandIns  *ebpf.Map `ebpf:"faultd_stand_ins"`
 	FaultdStats     *ebpf.Map `ebpf:"faultd_stats"`
+	FaultdStoodIn   *ebpf.Map `ebpf:"faultd_stood_in"`
 	FaultdTargets   *ebpf.Map `ebpf:"faultd_targets"`
 }
 
@@ -152,9 +161,12 @@ func (m *syscallSpinMaps) Close() error {
 		m.FaultdPeers,
 		m.FaultdQuantiles,
 		m.FaultdRules,
+		m.FaultdServers,
 		m.FaultdSleep,
 		m.FaultdSleepers,
+		m.FaultdStandIns,
 		m.FaultdStats,
+		m.FaultdStoodIn,
 		m.FaultdTargets,
 	)
 }

@@ -26,9 +26,12 @@ const (
 	syscallTaskMapFaultdPending     = "faultd_pending"
 	syscallTaskMapFaultdQuantiles   = "faultd_quantiles"
 	syscallTaskMapFaultdRules       = "faultd_rules"
+	syscallTaskMapFaultdServers     = "faultd_servers"
 	syscallTaskMapFaultdSleep       = "faultd_sleep"
 	syscallTaskMapFaultdSleepers    = "faultd_sleepers"
+	syscallTaskMapFaultdStandIns    = "faultd_stand_ins"
 	syscallTaskMapFaultdStats       = "faultd_stats"
+	syscallTaskMapFaultdStoodIn     = "faultd_stood_in"
 	syscallTaskMapFaultdTargets     = "faultd_targets"
 	syscallTaskProgFaultdFexit      = "faultd_fexit"
 	syscallTaskProgFaultdFexitImpl  = "faultd_fexit_impl"
@@ -101,9 +104,12 @@ type syscallTaskMapSpecs struct {
 	FaultdPending   *ebpf.MapSpec `ebpf:"faultd_pending"`
 	FaultdQuantiles *ebpf.MapSpec `ebpf:"faultd_quantiles"`
 	FaultdRules     *ebpf.MapSpec `ebpf:"faultd_rules"`
+	FaultdServers   *ebpf.MapSpec `ebpf:"faultd_servers"`
 	FaultdSleep     *ebpf.MapSpec `ebpf:"faultd_sleep"`
 	FaultdSleepers  *ebpf.MapSpec `ebpf:"faultd_sleepers"`
+	FaultdStandIns  *ebpf.MapSpec `ebpf:"faultd_stand_ins"`
 	FaultdStats     *ebpf.MapSpec `ebpf:"faultd_stats"`
+	FaultdStoodIn   *ebpf.MapSpec `ebpf:"faultd_stood_in"`
 	FaultdTargets   *ebpf.MapSpec `ebpf:"faultd_targets"`
 }
 
@@ -146,9 +152,12 @@ type syscallTaskMaps struct {
 	FaultdPending   *ebpf.Map `ebpf:"faultd_pending"`
 	FaultdQuantiles *ebpf.Map `ebpf:"faultd_quantiles"`
 	FaultdRules     *ebpf.Map `ebpf:"faultd_rules"`
+	FaultdServers   *ebpf.Map `ebpf:"faultd_servers"`
 	FaultdSleep     *ebpf.Map `ebpf:"faultd_sleep"`
 	FaultdSleepers  *ebpf.Map `ebpf:"faultd_sleepers"`
+	FaultdStandIns  *ebpf.Map `ebpf:"faultd_stand_ins"`
 	FaultdStats     *ebpf.Map `ebpf:"faultd_stats"`
+	FaultdStoodIn   *ebpf.Map `ebpf:"faultd_stood_in"`
 	FaultdTargets   *ebpf.Map `ebpf:"faultd_targets"`
 }
 
@@ -164,9 +173,12 @@ func (m *syscallTaskMaps) Close() error {
 		m.FaultdPending,
 		m.FaultdQuantiles,
 		m.FaultdRules,
+		m.FaultdServers,
 		m.FaultdSleep,
 		m.FaultdSleepers,
+		m.FaultdStandIns,
 		m.FaultdStats,
+		m.FaultdStoodIn,
 		m.FaultdTargets,
 	)
 }

@@ -27,9 +27,12 @@ const (
 	syscallUprobeMapFaultdPeers     = "faultd_peers"
 	syscallUprobeMapFaultdQuantiles = "faultd_quantiles"
 	syscallUprobeMapFaultdRules     = "faultd_rules"
+	syscallUprobeMapFaultdServers   = "faultd_servers"
 	syscallUprobeMapFaultdSleep     = "faultd_sleep"
 	syscallUprobeMapFaultdSleepers  = "faultd_sleepers"
+	syscallUprobeMapFaultdStandIns  = "faultd_stand_ins"
 	syscallUprobeMapFaultdStats     = "faultd_stats"
+	syscallUprobeMapFaultdStoodIn   = "faultd_stood_in"
 	syscallUprobeMapFaultdTargets   = "faultd_targets"
 	syscallUprobeProgFaultdArrived  = "faultd_arrived"
 	syscallUprobeProgFaultdMmap     = "faultd_mmap"
@@ -102,9 +105,12 @@ type syscallUprobeMapSpecs struct {
 	FaultdPeers     *ebpf.MapSpec `ebpf:"faultd_peers"`
 	FaultdQuantiles *ebpf.MapSpec `ebpf:"faultd_quantiles"`
 	FaultdRules     *ebpf.MapSpec `ebpf:"faultd_rules"`
+	FaultdServers   *ebpf.MapSpec `ebpf:"faultd_servers"`
 	FaultdSleep     *ebpf.MapSpec `ebpf:"faultd_sleep"`
 	FaultdSleepers  *ebpf.MapSpec `ebpf:"faultd_sleepers"`
+	FaultdStandIns  *ebpf.MapSpec `ebpf:"faultd_stand_ins"`
 	FaultdStats     *ebpf.MapSpec `ebpf:"faultd_stats"`
+	FaultdStoodIn   *ebpf.MapSpec `ebpf:"faultd_stood_in"`
 	FaultdTargets   *ebpf.MapSpec `ebpf:"faultd_targets"`
 }
 
@@ -149,9 +155,12 @@ type syscallUprobeMaps struct {
 	FaultdPeers     *ebpf.Map `ebpf:"faultd_peers"`
 	FaultdQuantiles *ebpf.Map `ebpf:"faultd_quantiles"`
 	FaultdRules     *ebpf.Map `ebpf:"faultd_rules"`
+	FaultdServers   *ebpf.Map `ebpf:"faultd_servers"`
 	FaultdSleep     *ebpf.Map `ebpf:"faultd_sleep"`
 	FaultdSleepers  *ebpf.Map `ebpf:"faultd_sleepers"`
+	FaultdStandIns  *ebpf.Map `ebpf:"faultd_stand_ins"`
 	FaultdStats     *ebpf.Map `ebpf:"faultd_stats"`
+	FaultdStoodIn   *ebpf.Map `ebpf:"faultd_stood_in"`
 	FaultdTargets   *ebpf.Map `ebpf:"faultd_targets"`
 }
 
@@ -168,9 +177,12 @@ func (m *syscallUprobeMaps) Close() error {
 		m.FaultdPeers,
 		m.FaultdQuantiles,
 		m.FaultdRules,
+		m.FaultdServers,
 		m.FaultdSleep,
 		m.FaultdSleepers,
+		m.FaultdStandIns,
 		m.FaultdStats,
+		m.FaultdStoodIn,
 		m.FaultdTargets,
 	)
 }

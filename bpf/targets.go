@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"sync/atomic"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -18,6 +19,8 @@ type hookState struct {
 	rules     []*Installed
 	published map[uint64]bool
 	attached  map[uint64]io.Closer
+	// shown are the rules by target as they were last published, for those who answer in user space.
+	shown atomic.Pointer[map[uint64][]*Installed]
 }
 
 // join adds a rule to its hook; publish shows it to the kernel.
@@ -68,10 +71,11 @@ func (k *Kernel) publish(hook Hook) error {
 		return nil
 	}
 	sets := h.sets()
+	h.shown.Store(&sets)
 	targeted := map[int]bool{}
 	var errs []error
 	for id, rules := range sets {
-		set := sharedRuleSet{Count: uint32(min(len(rules), maxRulesPerSet))}
+		set := sharedRuleSet{Count: uint32(min(len(rules), maxRulesPerSet)), Target: id}
 		for i, in := range rules[:set.Count] {
 			set.Refs[i] = sharedRuleRef{Slot: uint32(in.slot), Serial: in.serial}
 			if in.target.id() == id {

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/miekg/dns"
 	"golang.org/x/sys/unix"
 
 	v1 "faultd/api/faultd/v1alpha1"
@@ -38,6 +39,7 @@ func trials(stateDir string) []trial {
 		{"cpu", faults.CPU{Processors: 0.02}, "burn", "limit of processor time"},
 		{"disk", faults.Disk{Path: stateDir, Size: &space, Floor: &none, AllowRoot: true}, "getpgid", "space, as in the state directory"},
 		{"disk", faults.Disk{Path: stateDir, Inodes: true, Size: &inodes, Floor: &none, AllowRoot: true}, "getpgid", "inodes, as in the state directory"},
+		{"dns", faults.DNS{Names: []string{canaryName}, Answers: []string{"NXDOMAIN"}}, "dns", "queries to port 53, IPv4 and IPv6"},
 		{"file", faults.File{Ops: []string{"open"}, Errnos: []string{"EIO"}, Filter: faults.Filter{Paths: []string{os.DevNull}}}, "openat", "errors of what has a security hook, by path"},
 		{"file", faults.File{Ops: []string{"fsync"}, Errnos: []string{"EIO"}}, "fsync", "errors of fsync"},
 		{"file", faults.File{Ops: []string{"fsync"}, Drop: true}, "fsync", "fsync that does nothing"},
@@ -192,6 +194,8 @@ func Canary(action string) error {
 		return sendToSelf()
 	case aloneAction:
 		return errors.Join(loopbackUp(), sendToSelf())
+	case "dns":
+		return askNobody()
 	case "getpgid":
 		_, _ = unix.Getpgid(0)
 	case "openat":
@@ -277,6 +281,31 @@ func loopbackUp() error {
 
 // canaryPatience is how long a lost datagram is waited for.
 const canaryPatience = 500 * time.Millisecond
+
+// canaryName is a name that nobody has (RFC 2606).
+const canaryName = "canary.invalid"
+
+// dnsPatience is how long the answer of our own responder is waited for.
+const dnsPatience = 5 * time.Second
+
+// askNobody asks for a name at the loopback address, where a name server may or may not be; it may fail, which is the point.
+func askNobody() error {
+	query, err := new(dns.Msg).SetQuestion(canaryName+".", dns.TypeA).Pack()
+	if err != nil {
+		return fmt.Errorf("make a query: %w", err)
+	}
+	c, err := net.Dial("udp4", "127.0.0.1:53")
+	if err != nil {
+		return fmt.Errorf("ask for a name: %w", err)
+	}
+	defer c.Close()
+	if err := c.SetDeadline(time.Now().Add(dnsPatience)); err != nil {
+		return fmt.Errorf("wait for the answer: %w", err)
+	}
+	_, _ = c.Write(query)
+	_, _ = c.Read(make([]byte, dns.MinMsgSize))
+	return nil
+}
 
 // sendToSelf sends a datagram to a socket of this very process; it may fail or be lost, which is the point.
 func sendToSelf() error {

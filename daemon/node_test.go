@@ -50,6 +50,10 @@ func TestMain(m *testing.M) {
 		err = work(os.Args[2:], os.Stdin, os.Stdout)
 	case diskCommand:
 		err = diskWork(os.Args[2], os.Args[3])
+	case dnsCommand:
+		err = dnsWork()
+	case joinCommand:
+		err = joinWork(os.Args[2])
 	case mountCommand:
 		err = mountSleepfs(os.Args[2])
 	case spinCommand:

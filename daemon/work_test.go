@@ -18,6 +18,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/miekg/dns"
 	"golang.org/x/sys/unix"
 )
 
@@ -49,6 +50,7 @@ type labourer struct {
 	conn   *net.TCPConn
 	heard  *net.UDPConn
 	hammer *hammer
+	kept   *dns.Conn // resolver_test.go
 }
 
 // obey carries out one order. THREADS threads do TIMES calls each.
@@ -76,6 +78,8 @@ func (l *labourer) obey(order []string) (string, error) {
 		return hold(a.number())
 	case "sync": // PATH TIMES: a page is written, to the disk
 		return syncMany(a.text(), a.number())
+	case "dns": // resolver_test.go
+		return l.resolve(a)
 	case "child": // ORDER...
 		out, err := selfCommand(append([]string{workCommand}, a.rest...)...).CombinedOutput()
 		return strings.TrimSpace(string(out)), err

@@ -31,6 +31,7 @@ func Kinds() []Kind {
 		{"connect", "fail new connections, and datagrams sent with an address", connectParameters(), true, newConnect},
 		{"cpu", "squeeze the processor time", cpuParameters(), false, newCPU},
 		{"disk", "fill a file system, or use up its inodes", diskParameters(), false, newDisk},
+		{"dns", "answer queries in the server's place, or late", dnsParameters(), false, newDNS},
 		{"file", "fail, delay or pretend what is done to files, by path", fileParameters(), true, newFile},
 		{"io", "squeeze reads from and writes to a disk", ioParameters(), false, newIO},
 		{"kernel", "fail allocations of memory that the kernel makes in system calls", kernelMemoryParameters(), true, newKernelMemory},

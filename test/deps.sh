@@ -21,6 +21,8 @@ if [ "${1:-}" = bench ]; then
 	need fiu-run fiu-utils
 fi
 need ip iproute2
+need dig bind9-dnsutils # resolvers that are hurt
+need python3 python3
 need jq jq
 need git git
 need busybox busybox-static

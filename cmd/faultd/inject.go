@@ -22,6 +22,7 @@ func injectCommand() *cli.Command {
 			kindCommand("connect", "fail new connections, and datagrams sent with an address", connectFlags(), connectKind),
 			kindCommand("cpu", "squeeze the processor time", cpuFlags(), cpuKind),
 			kindCommand("disk", "fill a file system, or use up its inodes", diskFlags(), diskKind),
+			kindCommand("dns", "answer queries in the server's place, or late", dnsFlags(), dnsKind),
 			kindCommand("file", "fail, delay or pretend what is done to files, by path", fileFlags(), fileKind),
 			kindCommand("io", "squeeze reads from and writes to a disk", ioFlags(), ioKind),
 			kindCommand("kernel", "fail allocations of memory that the kernel makes in system calls", kernelFlags(), kernelKind),

@@ -1,0 +1,66 @@
+package faults
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/miekg/dns"
+)
+
+// dnsNames are patterns of names, in lower case and without the final dot; none fits everything.
+type dnsNames []string
+
+// maxDNSName is the longest name in its written form, escapes apart.
+const maxDNSName = 255
+
+func parseDNSNames(texts []string) (names dnsNames, err error) {
+	for _, text := range texts {
+		name := strings.ToLower(strings.TrimSuffix(text, "."))
+		if _, valid := dns.IsDomainName(strings.TrimPrefix(name, ".")); name == "" || len(name) > maxDNSName || !valid || strings.HasPrefix(name, "..") {
+			return nil, fmt.Errorf("names: %q is no name of a domain; write it as example.com, .example.com (with all below it) or *.example.com", text)
+		}
+		names = append(names, name)
+	}
+	return names, nil
+}
+
+// fit says whether a name as in a query fits one of the patterns. Letters are alike in either case.
+func (n dnsNames) fit(name string) bool {
+	if len(n) == 0 {
+		return true
+	}
+	name = strings.ToLower(strings.TrimSuffix(name, "."))
+	for _, pattern := range n {
+		switch {
+		case strings.HasPrefix(pattern, "."):
+			if "."+name == pattern || strings.HasSuffix(name, pattern) {
+				return true
+			}
+		case fitsGlob(pattern, name):
+			return true
+		}
+	}
+	return false
+}
+
+// fitsGlob compares with a pattern in which * is any characters, also dots and none, and ? is one of them.
+func fitsGlob(pattern, name string) bool {
+	star, from := -1, 0 // the last *, and what of the name comes after what it stands for
+	p, i := 0, 0
+	for i < len(name) {
+		switch {
+		case p < len(pattern) && pattern[p] == '*':
+			star, from = p, i
+			p++
+		case p < len(pattern) && (pattern[p] == '?' || pattern[p] == name[i]):
+			p++
+			i++
+		case star >= 0:
+			from++
+			p, i = star+1, from
+		default:
+			return false
+		}
+	}
+	return strings.Trim(pattern[p:], "*") == ""
+}
