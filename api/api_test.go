@@ -80,6 +80,8 @@ func TestBadRequestsAreRefused(t *testing.T) {
 		"percent Infinity": {percent(math.Inf(1)), []string{"spec.percent: ", "got +Inf"}},
 		"percent negative": {percent(-3), []string{"spec.percent: ", "got -3"}},
 		"loss below 0":     {packet(&v1.Packet{Loss: -1}), []string{"spec.packet.loss: ", "got -1"}},
+		"loss model":       {packet(&v1.Packet{LossGemodel: &v1.GilbertElliott{}}), []string{"spec.packet.loss_gemodel.p: ", "got 0"}},
+		"4-state model":    {packet(&v1.Packet{LossState: &v1.FourState{P13: 101}}), []string{"spec.packet.loss_state.p13: ", "got 101"}},
 		"loss NaN":         {packet(&v1.Packet{Loss: math.NaN()}), []string{"spec.packet.loss: ", "got NaN"}},
 		"direction":        {packet(&v1.Packet{Loss: 1, Direction: "up"}), []string{"spec.packet.direction: ", `got "up"`}},
 		"no kind":          {func(r *v1.InjectRequest) { r.Spec.Kind = nil }, []string{"spec.kind: "}},

@@ -17,6 +17,7 @@ import (
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	blockMapFaultdCalls     = "faultd_calls"
+	blockMapFaultdChains    = "faultd_chains"
 	blockMapFaultdGlobs     = "faultd_globs"
 	blockMapFaultdKill      = "faultd_kill"
 	blockMapFaultdLease     = "faultd_lease"
@@ -86,6 +87,7 @@ type blockProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type blockMapSpecs struct {
 	FaultdCalls     *ebpf.MapSpec `ebpf:"faultd_calls"`
+	FaultdChains    *ebpf.MapSpec `ebpf:"faultd_chains"`
 	FaultdGlobs     *ebpf.MapSpec `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.MapSpec `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.MapSpec `ebpf:"faultd_lease"`
@@ -131,6 +133,7 @@ func (o *blockObjects) Close() error {
 // It can be passed to loadBlockObjects or ebpf.CollectionSpec.LoadAndAssign.
 type blockMaps struct {
 	FaultdCalls     *ebpf.Map `ebpf:"faultd_calls"`
+	FaultdChains    *ebpf.Map `ebpf:"faultd_chains"`
 	FaultdGlobs     *ebpf.Map `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.Map `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.Map `ebpf:"faultd_lease"`
@@ -150,6 +153,7 @@ type blockMaps struct {
 func (m *blockMaps) Close() error {
 	return _BlockClose(
 		m.FaultdCalls,
+		m.FaultdChains,
 		m.FaultdGlobs,
 		m.FaultdKill,
 		m.FaultdLease,

@@ -17,6 +17,7 @@ import (
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	connectMapFaultdCalls     = "faultd_calls"
+	connectMapFaultdChains    = "faultd_chains"
 	connectMapFaultdGlobs     = "faultd_globs"
 	connectMapFaultdKill      = "faultd_kill"
 	connectMapFaultdLease     = "faultd_lease"
@@ -91,6 +92,7 @@ type connectProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type connectMapSpecs struct {
 	FaultdCalls     *ebpf.MapSpec `ebpf:"faultd_calls"`
+	FaultdChains    *ebpf.MapSpec `ebpf:"faultd_chains"`
 	FaultdGlobs     *ebpf.MapSpec `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.MapSpec `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.MapSpec `ebpf:"faultd_lease"`
@@ -135,6 +137,7 @@ func (o *connectObjects) Close() error {
 // It can be passed to loadConnectObjects or ebpf.CollectionSpec.LoadAndAssign.
 type connectMaps struct {
 	FaultdCalls     *ebpf.Map `ebpf:"faultd_calls"`
+	FaultdChains    *ebpf.Map `ebpf:"faultd_chains"`
 	FaultdGlobs     *ebpf.Map `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.Map `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.Map `ebpf:"faultd_lease"`
@@ -154,6 +157,7 @@ type connectMaps struct {
 func (m *connectMaps) Close() error {
 	return _ConnectClose(
 		m.FaultdCalls,
+		m.FaultdChains,
 		m.FaultdGlobs,
 		m.FaultdKill,
 		m.FaultdLease,

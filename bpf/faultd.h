@@ -26,6 +26,7 @@
 #define MAX_PREDICATES 4
 #define COMM_SIZE 16
 #define QUANTILES 256 /* steps of a distribution */
+#define CHAIN_STATES 4
 #define SLEEP_PAGE 4096
 
 /* Families of hooks; a rule belongs to one. */
@@ -200,6 +201,28 @@ struct traffic {
 	struct port_range local_port[MAX_PORTS];
 };
 
+/* A state of a chain, in chances of 1/2^32. */
+struct chain_state {
+	__u64 lose;                    /* a packet that finds the chain here */
+	__u64 below[CHAIN_STATES - 1]; /* it goes on to the first state whose number is above the dice, else to the last */
+};
+
+/* How a rule loses packets that do not fall one by one: a Markov chain, which each packet moves on before it is decided. */
+struct loss {
+	struct chain_state state[CHAIN_STATES];
+	__u32 burst; /* packets in a row that are lost with each that the chain loses, itself included; 0: there is no chain */
+	__u32 pad;
+};
+
+/* Where the chain of a rule is, in one direction. */
+struct chain {
+	struct bpf_spin_lock lock;
+	__u32 state;
+	__u64 packets; /* that it has decided */
+	__u32 left;    /* of a burst, still to be lost */
+	__u32 pad;
+};
+
 /* One fault as the kernel sees it. A slot of the rules array; serial tells its users apart. */
 struct rule {
 	__u64 generation; /* of the kill switch; any other value and the rule is inert */
@@ -229,6 +252,7 @@ struct rule {
 	__u32 requests; /* of HOOK_BLOCK and HOOK_MEMORY: what is meant (enum request) */
 	__u32 mechanism; /* of calls: the one whose programs serve the rule (enum mechanism) */
 	__u32 queue;     /* of HOOK_PACKET: the class of our queueing discipline that hurts the packet; 0: none */
+	struct loss loss; /* of ACTION_LOSE: instead of the threshold */
 };
 
 /* What happened to a rule, by slot. matched = injected + not_applied + spared + those asleep now. A rule that was not

@@ -96,6 +96,9 @@ func (in *Installed) fill(r Rule, attach, rest attachFunc) error {
 	if err := in.writeGlobs(r.Filter); err != nil {
 		return err
 	}
+	if err := in.startChains(r.Chain); err != nil {
+		return err
+	}
 	if err := k.maps["faultd_rules"].Put(uint32(in.slot), in.encoded); err != nil {
 		return fmt.Errorf("write the rule: %w", err)
 	}

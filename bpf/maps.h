@@ -66,6 +66,14 @@ struct {
 	__type(value, struct peer_verdict);
 } faultd_peers SEC(".maps");
 
+/* Of rules with a chain, by slot * 2 + egress: the two directions are two wires. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MAX_RULES * 2);
+	__type(key, __u32);
+	__type(value, struct chain);
+} faultd_chains SEC(".maps");
+
 /* By number. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -127,30 +127,40 @@ static __always_inline int rate_allows(const struct rule *rule, struct stat *sta
 	return now >= next && __sync_val_compare_and_swap(&stat->next_ns, next, now + rule->interval_ns) == next;
 }
 
-/* Counts a match and decides. If harm is due: the number of the match, from 1, and the caller must count it injected or
- * not_applied. 0: it is spared. */
-static __always_inline __u64 harm_due(const struct rule *rule, struct stat *stat, __u64 scope)
+/* Counts a match: its number from 1, or 0 if skip_first or every_nth spare it. */
+static __always_inline __u64 count_match(const struct rule *rule, struct stat *stat)
 {
 	__u64 n = __sync_fetch_and_add(&stat->matched, 1);
 
 	if (n < rule->skip_first)
-		goto spared;
+		return 0;
 	if (rule->every_nth > 1 && (n - rule->skip_first + 1) % rule->every_nth != 0)
-		goto spared;
-	if (roll(rule, n, scope) >= rule->threshold)
-		goto spared;
-	if (rule->max_hits && READ_ONCE(stat->hits) >= rule->max_hits)
-		goto spared;
-	if (!rate_allows(rule, stat))
-		goto spared;
-	if (rule->max_hits) {
-		if (__sync_fetch_and_add(&stat->hits, 1) >= rule->max_hits) {
-			__sync_fetch_and_add(&stat->hits, -1ULL);
-			goto spared;
-		}
-	}
+		return 0;
 	return n + 1;
-spared:
+}
+
+/* Whether max_hits and rate leave room for what the dice chose; who gets a yes has used it up. */
+static __always_inline int has_room(const struct rule *rule, struct stat *stat)
+{
+	if (rule->max_hits && READ_ONCE(stat->hits) >= rule->max_hits)
+		return 0;
+	if (!rate_allows(rule, stat))
+		return 0;
+	if (rule->max_hits && __sync_fetch_and_add(&stat->hits, 1) >= rule->max_hits) {
+		__sync_fetch_and_add(&stat->hits, -1ULL);
+		return 0;
+	}
+	return 1;
+}
+
+/* Counts a match and decides. If harm is due: the number of the match, from 1, and the caller must count it injected or
+ * not_applied. 0: it is spared. */
+static __always_inline __u64 harm_due(const struct rule *rule, struct stat *stat, __u64 scope)
+{
+	__u64 n = count_match(rule, stat);
+
+	if (n && roll(rule, n - 1, scope) < rule->threshold && has_room(rule, stat))
+		return n;
 	atomic_inc(&stat->spared);
 	return 0;
 }

@@ -17,6 +17,7 @@ import (
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	memoryMapFaultdCalls     = "faultd_calls"
+	memoryMapFaultdChains    = "faultd_chains"
 	memoryMapFaultdGlobs     = "faultd_globs"
 	memoryMapFaultdKill      = "faultd_kill"
 	memoryMapFaultdLease     = "faultd_lease"
@@ -90,6 +91,7 @@ type memoryProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type memoryMapSpecs struct {
 	FaultdCalls     *ebpf.MapSpec `ebpf:"faultd_calls"`
+	FaultdChains    *ebpf.MapSpec `ebpf:"faultd_chains"`
 	FaultdGlobs     *ebpf.MapSpec `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.MapSpec `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.MapSpec `ebpf:"faultd_lease"`
@@ -137,6 +139,7 @@ func (o *memoryObjects) Close() error {
 // It can be passed to loadMemoryObjects or ebpf.CollectionSpec.LoadAndAssign.
 type memoryMaps struct {
 	FaultdCalls     *ebpf.Map `ebpf:"faultd_calls"`
+	FaultdChains    *ebpf.Map `ebpf:"faultd_chains"`
 	FaultdGlobs     *ebpf.Map `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.Map `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.Map `ebpf:"faultd_lease"`
@@ -157,6 +160,7 @@ type memoryMaps struct {
 func (m *memoryMaps) Close() error {
 	return _MemoryClose(
 		m.FaultdCalls,
+		m.FaultdChains,
 		m.FaultdGlobs,
 		m.FaultdKill,
 		m.FaultdLease,

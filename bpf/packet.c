@@ -5,6 +5,7 @@
  * to no device, which the sender cannot see (net/core/filter.c, skb_do_redirect); ingress runs at the target's sockets.
  * What shall be late, or otherwise hurt by a queue of ours (wire.go), is sent there by its priority, which a prio qdisc
  * takes for a class if it is the qdisc's own (net/sched/sch_prio.c, prio_classify). */
+#include "loss.h"
 #include "match.h"
 #include "packet.h"
 #include <linux/pkt_cls.h>
@@ -38,7 +39,7 @@ LOOP_BODY __u32 packet_rule(const struct rule_ref *ref, const struct permit *per
 	atomic_inc(&stat->evaluated);
 	if (done || !(rule->flags & direction) || !packet_fits(rule, ref->slot, packet))
 		return 0;
-	if (!harm_due(rule, stat, rule->flags & RULE_PER_FLOW ? flow_of(packet) : 0))
+	if (!loss_due(rule, stat, ref->slot, direction == RULE_EGRESS, rule->flags & RULE_PER_FLOW ? flow_of(packet) : 0))
 		return queue_spared(rule, stat, permit);
 	count_injected(stat, permit->now);
 	return rule->action == ACTION_QUEUE ? rule->queue : LOSE;

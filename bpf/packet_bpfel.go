@@ -17,6 +17,7 @@ import (
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	packetMapFaultdCalls     = "faultd_calls"
+	packetMapFaultdChains    = "faultd_chains"
 	packetMapFaultdGlobs     = "faultd_globs"
 	packetMapFaultdKill      = "faultd_kill"
 	packetMapFaultdLease     = "faultd_lease"
@@ -89,6 +90,7 @@ type packetProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type packetMapSpecs struct {
 	FaultdCalls     *ebpf.MapSpec `ebpf:"faultd_calls"`
+	FaultdChains    *ebpf.MapSpec `ebpf:"faultd_chains"`
 	FaultdGlobs     *ebpf.MapSpec `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.MapSpec `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.MapSpec `ebpf:"faultd_lease"`
@@ -133,6 +135,7 @@ func (o *packetObjects) Close() error {
 // It can be passed to loadPacketObjects or ebpf.CollectionSpec.LoadAndAssign.
 type packetMaps struct {
 	FaultdCalls     *ebpf.Map `ebpf:"faultd_calls"`
+	FaultdChains    *ebpf.Map `ebpf:"faultd_chains"`
 	FaultdGlobs     *ebpf.Map `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.Map `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.Map `ebpf:"faultd_lease"`
@@ -152,6 +155,7 @@ type packetMaps struct {
 func (m *packetMaps) Close() error {
 	return _PacketClose(
 		m.FaultdCalls,
+		m.FaultdChains,
 		m.FaultdGlobs,
 		m.FaultdKill,
 		m.FaultdLease,

@@ -29,6 +29,7 @@ type pathProbeProbe struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	pathProbeMapFaultdCalls      = "faultd_calls"
+	pathProbeMapFaultdChains     = "faultd_chains"
 	pathProbeMapFaultdGlobs      = "faultd_globs"
 	pathProbeMapFaultdKill       = "faultd_kill"
 	pathProbeMapFaultdLease      = "faultd_lease"
@@ -122,6 +123,7 @@ type pathProbeProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type pathProbeMapSpecs struct {
 	FaultdCalls     *ebpf.MapSpec `ebpf:"faultd_calls"`
+	FaultdChains    *ebpf.MapSpec `ebpf:"faultd_chains"`
 	FaultdGlobs     *ebpf.MapSpec `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.MapSpec `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.MapSpec `ebpf:"faultd_lease"`
@@ -169,6 +171,7 @@ func (o *pathProbeObjects) Close() error {
 // It can be passed to loadPathProbeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type pathProbeMaps struct {
 	FaultdCalls     *ebpf.Map `ebpf:"faultd_calls"`
+	FaultdChains    *ebpf.Map `ebpf:"faultd_chains"`
 	FaultdGlobs     *ebpf.Map `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.Map `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.Map `ebpf:"faultd_lease"`
@@ -190,6 +193,7 @@ type pathProbeMaps struct {
 func (m *pathProbeMaps) Close() error {
 	return _PathProbeClose(
 		m.FaultdCalls,
+		m.FaultdChains,
 		m.FaultdGlobs,
 		m.FaultdKill,
 		m.FaultdLease,

@@ -17,6 +17,7 @@ import (
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	resultFmodMapFaultdCalls     = "faultd_calls"
+	resultFmodMapFaultdChains    = "faultd_chains"
 	resultFmodMapFaultdGlobs     = "faultd_globs"
 	resultFmodMapFaultdKill      = "faultd_kill"
 	resultFmodMapFaultdLease     = "faultd_lease"
@@ -86,6 +87,7 @@ type resultFmodProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type resultFmodMapSpecs struct {
 	FaultdCalls     *ebpf.MapSpec `ebpf:"faultd_calls"`
+	FaultdChains    *ebpf.MapSpec `ebpf:"faultd_chains"`
 	FaultdGlobs     *ebpf.MapSpec `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.MapSpec `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.MapSpec `ebpf:"faultd_lease"`
@@ -131,6 +133,7 @@ func (o *resultFmodObjects) Close() error {
 // It can be passed to loadResultFmodObjects or ebpf.CollectionSpec.LoadAndAssign.
 type resultFmodMaps struct {
 	FaultdCalls     *ebpf.Map `ebpf:"faultd_calls"`
+	FaultdChains    *ebpf.Map `ebpf:"faultd_chains"`
 	FaultdGlobs     *ebpf.Map `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.Map `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.Map `ebpf:"faultd_lease"`
@@ -151,6 +154,7 @@ type resultFmodMaps struct {
 func (m *resultFmodMaps) Close() error {
 	return _ResultFmodClose(
 		m.FaultdCalls,
+		m.FaultdChains,
 		m.FaultdGlobs,
 		m.FaultdKill,
 		m.FaultdLease,

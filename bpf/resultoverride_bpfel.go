@@ -17,6 +17,7 @@ import (
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	resultOverrideMapFaultdCalls     = "faultd_calls"
+	resultOverrideMapFaultdChains    = "faultd_chains"
 	resultOverrideMapFaultdGlobs     = "faultd_globs"
 	resultOverrideMapFaultdKill      = "faultd_kill"
 	resultOverrideMapFaultdLease     = "faultd_lease"
@@ -86,6 +87,7 @@ type resultOverrideProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type resultOverrideMapSpecs struct {
 	FaultdCalls     *ebpf.MapSpec `ebpf:"faultd_calls"`
+	FaultdChains    *ebpf.MapSpec `ebpf:"faultd_chains"`
 	FaultdGlobs     *ebpf.MapSpec `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.MapSpec `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.MapSpec `ebpf:"faultd_lease"`
@@ -131,6 +133,7 @@ func (o *resultOverrideObjects) Close() error {
 // It can be passed to loadResultOverrideObjects or ebpf.CollectionSpec.LoadAndAssign.
 type resultOverrideMaps struct {
 	FaultdCalls     *ebpf.Map `ebpf:"faultd_calls"`
+	FaultdChains    *ebpf.Map `ebpf:"faultd_chains"`
 	FaultdGlobs     *ebpf.Map `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.Map `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.Map `ebpf:"faultd_lease"`
@@ -151,6 +154,7 @@ type resultOverrideMaps struct {
 func (m *resultOverrideMaps) Close() error {
 	return _ResultOverrideClose(
 		m.FaultdCalls,
+		m.FaultdChains,
 		m.FaultdGlobs,
 		m.FaultdKill,
 		m.FaultdLease,

@@ -125,6 +125,8 @@ type Rule struct {
 	Device uint32
 	// Requests says what is meant, of HookBlock and HookMemory.
 	Requests Requests
+	// Chain decides about packets instead of Percent; nil: there is none.
+	Chain *Chain
 	// Low and High are sectors from the start of the device, or orders of pages; both ends included.
 	Low, High uint64
 
@@ -147,7 +149,7 @@ func (r Rule) encode(generation uint64, serial uint32) (sharedRule, error) {
 		DelayNs: uint64(r.Delay), JitterNs: uint64(r.Jitter), Serial: serial,
 		Action: uint32(r.Action), Traffic: r.Traffic.encode(), Mechanism: r.mechanism,
 		Result: r.Result, Ops: uint32(r.Ops), Flags: r.flags(), Filter: r.Filter.encode(),
-		Device: r.Device, Requests: uint32(r.Requests), Low: r.Low, High: r.High, Queue: r.queue,
+		Device: r.Device, Requests: uint32(r.Requests), Low: r.Low, High: r.High, Queue: r.queue, Loss: r.Chain.encode(),
 	}
 	e.Seed = rand.Uint64()
 	if r.Seed != nil {
@@ -180,7 +182,7 @@ func (r Rule) check() error {
 	if r.Action == ActionErrno {
 		return checkErrnos(r.Errnos)
 	}
-	return nil
+	return r.Chain.check()
 }
 
 func checkErrnos(errnos []WeightedErrno) error {

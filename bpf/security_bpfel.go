@@ -17,6 +17,7 @@ import (
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	securityMapFaultdCalls             = "faultd_calls"
+	securityMapFaultdChains            = "faultd_chains"
 	securityMapFaultdGlobs             = "faultd_globs"
 	securityMapFaultdKill              = "faultd_kill"
 	securityMapFaultdLease             = "faultd_lease"
@@ -140,6 +141,7 @@ type securityProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type securityMapSpecs struct {
 	FaultdCalls     *ebpf.MapSpec `ebpf:"faultd_calls"`
+	FaultdChains    *ebpf.MapSpec `ebpf:"faultd_chains"`
 	FaultdGlobs     *ebpf.MapSpec `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.MapSpec `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.MapSpec `ebpf:"faultd_lease"`
@@ -187,6 +189,7 @@ func (o *securityObjects) Close() error {
 // It can be passed to loadSecurityObjects or ebpf.CollectionSpec.LoadAndAssign.
 type securityMaps struct {
 	FaultdCalls     *ebpf.Map `ebpf:"faultd_calls"`
+	FaultdChains    *ebpf.Map `ebpf:"faultd_chains"`
 	FaultdGlobs     *ebpf.Map `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.Map `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.Map `ebpf:"faultd_lease"`
@@ -207,6 +210,7 @@ type securityMaps struct {
 func (m *securityMaps) Close() error {
 	return _SecurityClose(
 		m.FaultdCalls,
+		m.FaultdChains,
 		m.FaultdGlobs,
 		m.FaultdKill,
 		m.FaultdLease,

@@ -22,6 +22,24 @@ type sharedCallShape struct {
 	Ops    uint32
 }
 
+type sharedChain struct {
+	_    structs.HostLayout
+	Lock struct {
+		_   structs.HostLayout
+		Val uint32
+	}
+	State   uint32
+	Packets uint64
+	Left    uint32
+	Pad     uint32
+}
+
+type sharedChainState struct {
+	_     structs.HostLayout
+	Lose  uint64
+	Below [3]uint64
+}
+
 type sharedFilter struct {
 	_          structs.HostLayout
 	Flags      uint32
@@ -37,6 +55,13 @@ type sharedFilter struct {
 type sharedLevels struct {
 	_       structs.HostLayout
 	PlusOne [32]uint8
+}
+
+type sharedLoss struct {
+	_     structs.HostLayout
+	State [4]sharedChainState
+	Burst uint32
+	Pad   uint32
 }
 
 type sharedPeerKey struct {
@@ -100,6 +125,7 @@ type sharedRule struct {
 	Requests   uint32
 	Mechanism  uint32
 	Queue      uint32
+	Loss       sharedLoss
 }
 
 type sharedRuleRef struct {
@@ -219,6 +245,7 @@ type sharedWeightedError struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	sharedMapFaultdCalls     = "faultd_calls"
+	sharedMapFaultdChains    = "faultd_chains"
 	sharedMapFaultdGlobs     = "faultd_globs"
 	sharedMapFaultdKill      = "faultd_kill"
 	sharedMapFaultdLease     = "faultd_lease"
@@ -286,6 +313,7 @@ type sharedProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type sharedMapSpecs struct {
 	FaultdCalls     *ebpf.MapSpec `ebpf:"faultd_calls"`
+	FaultdChains    *ebpf.MapSpec `ebpf:"faultd_chains"`
 	FaultdGlobs     *ebpf.MapSpec `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.MapSpec `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.MapSpec `ebpf:"faultd_lease"`
@@ -331,6 +359,7 @@ func (o *sharedObjects) Close() error {
 // It can be passed to loadSharedObjects or ebpf.CollectionSpec.LoadAndAssign.
 type sharedMaps struct {
 	FaultdCalls     *ebpf.Map `ebpf:"faultd_calls"`
+	FaultdChains    *ebpf.Map `ebpf:"faultd_chains"`
 	FaultdGlobs     *ebpf.Map `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.Map `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.Map `ebpf:"faultd_lease"`
@@ -350,6 +379,7 @@ type sharedMaps struct {
 func (m *sharedMaps) Close() error {
 	return _SharedClose(
 		m.FaultdCalls,
+		m.FaultdChains,
 		m.FaultdGlobs,
 		m.FaultdKill,
 		m.FaultdLease,

@@ -18,6 +18,7 @@ import (
 const (
 	syscallCloneMapFaultdAsked      = "faultd_asked"
 	syscallCloneMapFaultdCalls      = "faultd_calls"
+	syscallCloneMapFaultdChains     = "faultd_chains"
 	syscallCloneMapFaultdGlobs      = "faultd_globs"
 	syscallCloneMapFaultdKill       = "faultd_kill"
 	syscallCloneMapFaultdLease      = "faultd_lease"
@@ -93,6 +94,7 @@ type syscallCloneProgramSpecs struct {
 type syscallCloneMapSpecs struct {
 	FaultdAsked     *ebpf.MapSpec `ebpf:"faultd_asked"`
 	FaultdCalls     *ebpf.MapSpec `ebpf:"faultd_calls"`
+	FaultdChains    *ebpf.MapSpec `ebpf:"faultd_chains"`
 	FaultdGlobs     *ebpf.MapSpec `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.MapSpec `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.MapSpec `ebpf:"faultd_lease"`
@@ -140,6 +142,7 @@ func (o *syscallCloneObjects) Close() error {
 type syscallCloneMaps struct {
 	FaultdAsked     *ebpf.Map `ebpf:"faultd_asked"`
 	FaultdCalls     *ebpf.Map `ebpf:"faultd_calls"`
+	FaultdChains    *ebpf.Map `ebpf:"faultd_chains"`
 	FaultdGlobs     *ebpf.Map `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.Map `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.Map `ebpf:"faultd_lease"`
@@ -161,6 +164,7 @@ func (m *syscallCloneMaps) Close() error {
 	return _SyscallCloneClose(
 		m.FaultdAsked,
 		m.FaultdCalls,
+		m.FaultdChains,
 		m.FaultdGlobs,
 		m.FaultdKill,
 		m.FaultdLease,

@@ -17,6 +17,7 @@ import (
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	syscallLsmMapFaultdCalls             = "faultd_calls"
+	syscallLsmMapFaultdChains            = "faultd_chains"
 	syscallLsmMapFaultdGlobs             = "faultd_globs"
 	syscallLsmMapFaultdKill              = "faultd_kill"
 	syscallLsmMapFaultdLease             = "faultd_lease"
@@ -111,6 +112,7 @@ type syscallLsmProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type syscallLsmMapSpecs struct {
 	FaultdCalls     *ebpf.MapSpec `ebpf:"faultd_calls"`
+	FaultdChains    *ebpf.MapSpec `ebpf:"faultd_chains"`
 	FaultdGlobs     *ebpf.MapSpec `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.MapSpec `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.MapSpec `ebpf:"faultd_lease"`
@@ -159,6 +161,7 @@ func (o *syscallLsmObjects) Close() error {
 // It can be passed to loadSyscallLsmObjects or ebpf.CollectionSpec.LoadAndAssign.
 type syscallLsmMaps struct {
 	FaultdCalls     *ebpf.Map `ebpf:"faultd_calls"`
+	FaultdChains    *ebpf.Map `ebpf:"faultd_chains"`
 	FaultdGlobs     *ebpf.Map `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.Map `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.Map `ebpf:"faultd_lease"`
@@ -179,6 +182,7 @@ type syscallLsmMaps struct {
 func (m *syscallLsmMaps) Close() error {
 	return _SyscallLsmClose(
 		m.FaultdCalls,
+		m.FaultdChains,
 		m.FaultdGlobs,
 		m.FaultdKill,
 		m.FaultdLease,

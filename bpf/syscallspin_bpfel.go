@@ -17,6 +17,7 @@ import (
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	syscallSpinMapFaultdCalls     = "faultd_calls"
+	syscallSpinMapFaultdChains    = "faultd_chains"
 	syscallSpinMapFaultdGlobs     = "faultd_globs"
 	syscallSpinMapFaultdKill      = "faultd_kill"
 	syscallSpinMapFaultdLease     = "faultd_lease"
@@ -87,6 +88,7 @@ type syscallSpinProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type syscallSpinMapSpecs struct {
 	FaultdCalls     *ebpf.MapSpec `ebpf:"faultd_calls"`
+	FaultdChains    *ebpf.MapSpec `ebpf:"faultd_chains"`
 	FaultdGlobs     *ebpf.MapSpec `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.MapSpec `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.MapSpec `ebpf:"faultd_lease"`
@@ -133,6 +135,7 @@ func (o *syscallSpinObjects) Close() error {
 // It can be passed to loadSyscallSpinObjects or ebpf.CollectionSpec.LoadAndAssign.
 type syscallSpinMaps struct {
 	FaultdCalls     *ebpf.Map `ebpf:"faultd_calls"`
+	FaultdChains    *ebpf.Map `ebpf:"faultd_chains"`
 	FaultdGlobs     *ebpf.Map `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.Map `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.Map `ebpf:"faultd_lease"`
@@ -153,6 +156,7 @@ type syscallSpinMaps struct {
 func (m *syscallSpinMaps) Close() error {
 	return _SyscallSpinClose(
 		m.FaultdCalls,
+		m.FaultdChains,
 		m.FaultdGlobs,
 		m.FaultdKill,
 		m.FaultdLease,

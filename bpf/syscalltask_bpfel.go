@@ -17,6 +17,7 @@ import (
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	syscallTaskMapFaultdCalls       = "faultd_calls"
+	syscallTaskMapFaultdChains      = "faultd_chains"
 	syscallTaskMapFaultdGlobs       = "faultd_globs"
 	syscallTaskMapFaultdKill        = "faultd_kill"
 	syscallTaskMapFaultdLease       = "faultd_lease"
@@ -95,6 +96,7 @@ type syscallTaskProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type syscallTaskMapSpecs struct {
 	FaultdCalls     *ebpf.MapSpec `ebpf:"faultd_calls"`
+	FaultdChains    *ebpf.MapSpec `ebpf:"faultd_chains"`
 	FaultdGlobs     *ebpf.MapSpec `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.MapSpec `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.MapSpec `ebpf:"faultd_lease"`
@@ -143,6 +145,7 @@ func (o *syscallTaskObjects) Close() error {
 // It can be passed to loadSyscallTaskObjects or ebpf.CollectionSpec.LoadAndAssign.
 type syscallTaskMaps struct {
 	FaultdCalls     *ebpf.Map `ebpf:"faultd_calls"`
+	FaultdChains    *ebpf.Map `ebpf:"faultd_chains"`
 	FaultdGlobs     *ebpf.Map `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.Map `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.Map `ebpf:"faultd_lease"`
@@ -164,6 +167,7 @@ type syscallTaskMaps struct {
 func (m *syscallTaskMaps) Close() error {
 	return _SyscallTaskClose(
 		m.FaultdCalls,
+		m.FaultdChains,
 		m.FaultdGlobs,
 		m.FaultdKill,
 		m.FaultdLease,

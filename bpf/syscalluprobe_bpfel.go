@@ -17,6 +17,7 @@ import (
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	syscallUprobeMapFaultdCalls     = "faultd_calls"
+	syscallUprobeMapFaultdChains    = "faultd_chains"
 	syscallUprobeMapFaultdGlobs     = "faultd_globs"
 	syscallUprobeMapFaultdKill      = "faultd_kill"
 	syscallUprobeMapFaultdLease     = "faultd_lease"
@@ -95,6 +96,7 @@ type syscallUprobeProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type syscallUprobeMapSpecs struct {
 	FaultdCalls     *ebpf.MapSpec `ebpf:"faultd_calls"`
+	FaultdChains    *ebpf.MapSpec `ebpf:"faultd_chains"`
 	FaultdGlobs     *ebpf.MapSpec `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.MapSpec `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.MapSpec `ebpf:"faultd_lease"`
@@ -145,6 +147,7 @@ func (o *syscallUprobeObjects) Close() error {
 // It can be passed to loadSyscallUprobeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type syscallUprobeMaps struct {
 	FaultdCalls     *ebpf.Map `ebpf:"faultd_calls"`
+	FaultdChains    *ebpf.Map `ebpf:"faultd_chains"`
 	FaultdGlobs     *ebpf.Map `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.Map `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.Map `ebpf:"faultd_lease"`
@@ -167,6 +170,7 @@ type syscallUprobeMaps struct {
 func (m *syscallUprobeMaps) Close() error {
 	return _SyscallUprobeClose(
 		m.FaultdCalls,
+		m.FaultdChains,
 		m.FaultdGlobs,
 		m.FaultdKill,
 		m.FaultdLease,

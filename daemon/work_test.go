@@ -3,6 +3,7 @@ package daemon_test
 import (
 	"bufio"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -66,6 +67,8 @@ func (l *labourer) obey(order []string) (string, error) {
 		return a.sendMany()
 	case "flows": // ADDRESS SOCKETS TIMES
 		return sendFlows(a.address(), a.number(), a.number())
+	case "number": // ADDRESS FIRST TIMES
+		return numberPackets(a.address(), a.number(), a.number())
 	case "call": // NAME TIMES THREADS
 		return a.tally(callOnce(a.text()))
 	case "wire": // wirenet_test.go
@@ -277,6 +280,21 @@ func sendFlows(to netip.AddrPort, sockets, times int) (string, error) {
 			if _, err := c.Write([]byte("x")); err != nil {
 				return "", err
 			}
+		}
+	}
+	return "sent", nil
+}
+
+// numberPackets sends datagrams that say which they are.
+func numberPackets(to netip.AddrPort, first, times int) (string, error) {
+	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(to))
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	for i := range times {
+		if _, err := c.Write(binary.BigEndian.AppendUint32(nil, uint32(first+i))); err != nil {
+			return "", err
 		}
 	}
 	return "sent", nil

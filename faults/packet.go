@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	v1 "faultd/api/faultd/v1alpha1"
 	"faultd/bpf"
@@ -13,8 +14,14 @@ import (
 
 // Packet loses packets of the target, as a wire would: the sender is not told. Or it makes them late, or hurts them otherwise.
 type Packet struct {
-	// Loss is the chance of each packet, or with PerFlow of each flow, in (0,100]; 0: none is lost.
+	// Loss is the chance of each packet, or with PerFlow of each flow, in (0,100]. At most one of this, Gemodel and State.
 	Loss float64
+	// Correlation is how much a loss depends on the one before, in percent; Burst how many packets in a row are lost with each.
+	Correlation float64
+	Burst       uint32
+	// Gemodel and State lose in bursts, as a chain does.
+	Gemodel *GilbertElliott
+	State   *FourState
 	// Direction is "egress", "ingress" or "both"; empty: both, or with a Wire egress.
 	Direction string
 	// Traffic says which packets are meant.
@@ -33,8 +40,11 @@ func newPacket(spec *v1.FaultSpec) (Fault, error) {
 		return nil, nil
 	}
 	p := spec.GetPacket()
-	packet := Packet{Loss: p.GetLoss(), Direction: p.GetDirection(), Traffic: newTraffic(p), PerFlow: p.GetPerFlow(), Wire: newWire(p)}
-	if packet.Loss == 0 {
+	packet := Packet{
+		Loss: p.GetLoss(), Correlation: p.GetLossCorrelation(), Burst: p.GetLossBurst(), Gemodel: newGilbertElliott(p.GetLossGemodel()), State: newFourState(p.GetLossState()),
+		Direction: p.GetDirection(), Traffic: newTraffic(p), PerFlow: p.GetPerFlow(), Wire: newWire(p),
+	}
+	if !packet.loses() {
 		return packet, nil
 	}
 	if spec.Percent != nil {
@@ -47,11 +57,10 @@ func newPacket(spec *v1.FaultSpec) (Fault, error) {
 }
 
 func packetParameters() []Parameter {
-	return append([]Parameter{
-		{"loss", "percent", "chance of each packet (or flow) to be lost, in (0,100]"},
+	return slices.Concat(lossParameters(), []Parameter{
 		{"direction", "egress|ingress|both", "empty: both, or egress if anything but loss is asked for"},
 		{"perFlow", "bool", "the dice is thrown once per flow"},
-	}, append(wireParameters(), trafficParameters()...)...)
+	}, wireParameters(), trafficParameters())
 }
 
 // Validate implements Fault.
@@ -61,23 +70,16 @@ func (p Packet) Validate() error {
 }
 
 func (p Packet) rule(common Common) (rule bpf.Rule, err error) {
-	if !(p.Loss >= 0 && p.Loss <= 100) {
-		return rule, fmt.Errorf("loss: %v is out of range; it must be in (0,100]", p.Loss)
-	}
 	wire, err := p.Wire.parse()
 	if err != nil {
 		return rule, err
 	}
-	if p.Loss == 0 && wire == nil {
-		return rule, errors.New("loss: 0 hurts nobody; give loss in (0,100], or delay, duplicate, corrupt or bandwidth")
-	}
-	if p.Loss > 0 {
-		common.Percent = p.Loss
-	}
 	rule = common.rule()
 	rule.Action, rule.PerFlow, rule.Wire = bpf.ActionLose, p.PerFlow, wire
-	if p.Loss == 0 {
+	if wire != nil && !p.loses() {
 		rule.Action = bpf.ActionQueue
+	} else if err := p.lossInto(&rule); err != nil {
+		return rule, err
 	}
 	if rule.Egress, rule.Ingress, err = p.directions(); err != nil {
 		return rule, err

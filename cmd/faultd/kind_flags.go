@@ -36,18 +36,18 @@ func connectKind(c *cli.Context, spec *v1.FaultSpec) error {
 }
 
 func packetFlags() []cli.Flag {
-	return slices.Concat([]cli.Flag{
-		&cli.Float64Flag{Name: "loss", Usage: "chance of each packet, or flow, to be lost, in (0,100]"},
+	return slices.Concat(lossFlags(), []cli.Flag{
 		&cli.StringFlag{Name: "direction", Usage: "egress, ingress or both", DefaultText: "both; egress with anything but loss"},
 		&cli.BoolFlag{Name: "per-flow", Usage: "throw the dice once per flow: a lost flow loses all its packets"},
 	}, wireFlags(), trafficFlags())
 }
 
 func packetKind(c *cli.Context, spec *v1.FaultSpec) error {
-	if !slices.ContainsFunc([]string{"loss", "delay", "duplicate", "corrupt", "bandwidth"}, c.IsSet) {
-		return usageErrorf("--loss: missing; give one of --loss, --delay, --duplicate, --corrupt, --bandwidth, or several")
+	loses := slices.ContainsFunc([]string{"loss", "loss-gemodel", "loss-state"}, c.IsSet)
+	if !loses && !slices.ContainsFunc([]string{"delay", "duplicate", "corrupt", "bandwidth"}, c.IsSet) {
+		return usageErrorf("--loss: missing; give one of --loss, --loss-gemodel, --loss-state, --delay, --duplicate, --corrupt, --bandwidth, or several")
 	}
-	if c.IsSet("loss") && c.IsSet("percent") {
+	if loses && c.IsSet("percent") {
 		return usageErrorf("--loss and --percent exclude each other: --loss is the dice of packets")
 	}
 	peers, err := peers(c)
@@ -55,10 +55,10 @@ func packetKind(c *cli.Context, spec *v1.FaultSpec) error {
 		return err
 	}
 	packet := wire(c)
-	packet.Loss, packet.Direction, packet.PerFlow = c.Float64("loss"), c.String("direction"), c.Bool("per-flow")
+	packet.Direction, packet.PerFlow = c.String("direction"), c.Bool("per-flow")
 	packet.Peers, packet.Ports, packet.Protocol, packet.Traffic = peers, listed(c, "port"), c.String("protocol"), traffic(c)
 	spec.Kind = &v1.FaultSpec_Packet{Packet: packet}
-	return nil
+	return lossOf(c, packet)
 }
 
 func partitionFlags() []cli.Flag {

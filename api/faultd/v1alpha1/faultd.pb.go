@@ -475,7 +475,7 @@ func (x *Connect) GetTraffic() *Traffic {
 // Packet loses packets of the target, or makes them late, or hurts them in other ways that a wire does.
 type Packet struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Chance of each packet (or flow) to be lost, in (0,100].
+	// Chance of each packet (or flow) to be lost, in (0,100]. At most one of loss, loss_gemodel and loss_state.
 	Loss float64 `protobuf:"fixed64,1,opt,name=loss,proto3" json:"loss,omitempty"`
 	// "egress", "ingress" or "both"; empty means both, or egress if anything but loss is asked for: that works on outgoing packets alone.
 	Direction string `protobuf:"bytes,2,opt,name=direction,proto3" json:"direction,omitempty"`
@@ -488,6 +488,12 @@ type Packet struct {
 	// The dice is rolled once per flow: a lost flow loses all its packets.
 	PerFlow bool     `protobuf:"varint,6,opt,name=per_flow,json=perFlow,proto3" json:"per_flow,omitempty"`
 	Traffic *Traffic `protobuf:"bytes,7,opt,name=traffic,proto3" json:"traffic,omitempty"`
+	// How much what became of a packet depends on what became of the one before, in percent, below 100; with loss.
+	LossCorrelation float64 `protobuf:"fixed64,8,opt,name=loss_correlation,json=lossCorrelation,proto3" json:"loss_correlation,omitempty"`
+	// With each packet that the dice loses, it is lost and those after it, so many in all; with loss. 0 or 1: it alone.
+	LossBurst   uint32          `protobuf:"varint,9,opt,name=loss_burst,json=lossBurst,proto3" json:"loss_burst,omitempty"`
+	LossGemodel *GilbertElliott `protobuf:"bytes,10,opt,name=loss_gemodel,json=lossGemodel,proto3" json:"loss_gemodel,omitempty"`
+	LossState   *FourState      `protobuf:"bytes,11,opt,name=loss_state,json=lossState,proto3" json:"loss_state,omitempty"`
 	// What follows is netem's, in netem's order, after loss: duplicate, corrupt, delay or reorder, bandwidth.
 	// How late packets are: "100ms".
 	Delay string `protobuf:"bytes,40,opt,name=delay,proto3" json:"delay,omitempty"`
@@ -598,6 +604,34 @@ func (x *Packet) GetTraffic() *Traffic {
 	return nil
 }
 
+func (x *Packet) GetLossCorrelation() float64 {
+	if x != nil {
+		return x.LossCorrelation
+	}
+	return 0
+}
+
+func (x *Packet) GetLossBurst() uint32 {
+	if x != nil {
+		return x.LossBurst
+	}
+	return 0
+}
+
+func (x *Packet) GetLossGemodel() *GilbertElliott {
+	if x != nil {
+		return x.LossGemodel
+	}
+	return nil
+}
+
+func (x *Packet) GetLossState() *FourState {
+	if x != nil {
+		return x.LossState
+	}
+	return nil
+}
+
 func (x *Packet) GetDelay() string {
 	if x != nil {
 		return x.Delay
@@ -696,6 +730,162 @@ func (x *Packet) GetOverhead() uint32 {
 	return 0
 }
 
+// GilbertElliott is netem's "loss gemodel": a good and a bad state with a loss each; chances in percent.
+type GilbertElliott struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// From the good state to the bad one, in (0,100].
+	P float64 `protobuf:"fixed64,1,opt,name=p,proto3" json:"p,omitempty"`
+	// From the bad state to the good one, in (0,100]. Absent: 100 - p.
+	R *float64 `protobuf:"fixed64,2,opt,name=r,proto3,oneof" json:"r,omitempty"`
+	// netem's 1-h: to be lost in the bad state, in [0,100]. Absent: 100.
+	OneMinusH *float64 `protobuf:"fixed64,3,opt,name=one_minus_h,json=oneMinusH,proto3,oneof" json:"one_minus_h,omitempty"`
+	// netem's 1-k: to be lost in the good state, in [0,100]. Absent: 0.
+	OneMinusK     *float64 `protobuf:"fixed64,4,opt,name=one_minus_k,json=oneMinusK,proto3,oneof" json:"one_minus_k,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GilbertElliott) Reset() {
+	*x = GilbertElliott{}
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GilbertElliott) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GilbertElliott) ProtoMessage() {}
+
+func (x *GilbertElliott) ProtoReflect() protoreflect.Message {
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GilbertElliott.ProtoReflect.Descriptor instead.
+func (*GilbertElliott) Descriptor() ([]byte, []int) {
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *GilbertElliott) GetP() float64 {
+	if x != nil {
+		return x.P
+	}
+	return 0
+}
+
+func (x *GilbertElliott) GetR() float64 {
+	if x != nil && x.R != nil {
+		return *x.R
+	}
+	return 0
+}
+
+func (x *GilbertElliott) GetOneMinusH() float64 {
+	if x != nil && x.OneMinusH != nil {
+		return *x.OneMinusH
+	}
+	return 0
+}
+
+func (x *GilbertElliott) GetOneMinusK() float64 {
+	if x != nil && x.OneMinusK != nil {
+		return *x.OneMinusK
+	}
+	return 0
+}
+
+// FourState is netem's "loss state": packets pass in a gap (state 1) and in a burst (2), and are lost in a burst (3) and, singly,
+// in a gap (4). Chances in percent to go from one to another; from 4 the chain always goes to 1.
+type FourState struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In (0,100]; p13 + p14 is at most 100.
+	P13 float64 `protobuf:"fixed64,1,opt,name=p13,proto3" json:"p13,omitempty"`
+	// In (0,100]; p31 + p32 is at most 100. Absent: 100 - p13.
+	P31 *float64 `protobuf:"fixed64,2,opt,name=p31,proto3,oneof" json:"p31,omitempty"`
+	// In [0,100]. Absent: 0, so that there is no state 2.
+	P32 *float64 `protobuf:"fixed64,3,opt,name=p32,proto3,oneof" json:"p32,omitempty"`
+	// In (0,100], with p32. Absent: 100.
+	P23 *float64 `protobuf:"fixed64,4,opt,name=p23,proto3,oneof" json:"p23,omitempty"`
+	// In [0,100]. Absent: 0, so that there is no state 4.
+	P14           *float64 `protobuf:"fixed64,5,opt,name=p14,proto3,oneof" json:"p14,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FourState) Reset() {
+	*x = FourState{}
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FourState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FourState) ProtoMessage() {}
+
+func (x *FourState) ProtoReflect() protoreflect.Message {
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FourState.ProtoReflect.Descriptor instead.
+func (*FourState) Descriptor() ([]byte, []int) {
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *FourState) GetP13() float64 {
+	if x != nil {
+		return x.P13
+	}
+	return 0
+}
+
+func (x *FourState) GetP31() float64 {
+	if x != nil && x.P31 != nil {
+		return *x.P31
+	}
+	return 0
+}
+
+func (x *FourState) GetP32() float64 {
+	if x != nil && x.P32 != nil {
+		return *x.P32
+	}
+	return 0
+}
+
+func (x *FourState) GetP23() float64 {
+	if x != nil && x.P23 != nil {
+		return *x.P23
+	}
+	return 0
+}
+
+func (x *FourState) GetP14() float64 {
+	if x != nil && x.P14 != nil {
+		return *x.P14
+	}
+	return 0
+}
+
 // Partition loses every packet between the target and peers. Peers, or exceptions of traffic, are needed.
 type Partition struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -716,7 +906,7 @@ type Partition struct {
 
 func (x *Partition) Reset() {
 	*x = Partition{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[3]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -728,7 +918,7 @@ func (x *Partition) String() string {
 func (*Partition) ProtoMessage() {}
 
 func (x *Partition) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[3]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -741,7 +931,7 @@ func (x *Partition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Partition.ProtoReflect.Descriptor instead.
 func (*Partition) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{3}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Partition) GetPeers() []string {
@@ -811,7 +1001,7 @@ type Traffic struct {
 
 func (x *Traffic) Reset() {
 	*x = Traffic{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[4]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -823,7 +1013,7 @@ func (x *Traffic) String() string {
 func (*Traffic) ProtoMessage() {}
 
 func (x *Traffic) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[4]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -836,7 +1026,7 @@ func (x *Traffic) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Traffic.ProtoReflect.Descriptor instead.
 func (*Traffic) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{4}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Traffic) GetExcept() []string {
@@ -923,7 +1113,7 @@ type Syscall struct {
 
 func (x *Syscall) Reset() {
 	*x = Syscall{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[5]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -935,7 +1125,7 @@ func (x *Syscall) String() string {
 func (*Syscall) ProtoMessage() {}
 
 func (x *Syscall) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[5]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -948,7 +1138,7 @@ func (x *Syscall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Syscall.ProtoReflect.Descriptor instead.
 func (*Syscall) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{5}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Syscall) GetCalls() []string {
@@ -1039,7 +1229,7 @@ type Filter struct {
 
 func (x *Filter) Reset() {
 	*x = Filter{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[6]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1051,7 +1241,7 @@ func (x *Filter) String() string {
 func (*Filter) ProtoMessage() {}
 
 func (x *Filter) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[6]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1064,7 +1254,7 @@ func (x *Filter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Filter.ProtoReflect.Descriptor instead.
 func (*Filter) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{6}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Filter) GetComm() string {
@@ -1146,7 +1336,7 @@ type File struct {
 
 func (x *File) Reset() {
 	*x = File{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[7]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1158,7 +1348,7 @@ func (x *File) String() string {
 func (*File) ProtoMessage() {}
 
 func (x *File) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[7]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1171,7 +1361,7 @@ func (x *File) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use File.ProtoReflect.Descriptor instead.
 func (*File) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{7}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *File) GetOps() []string {
@@ -1251,7 +1441,7 @@ type Block struct {
 
 func (x *Block) Reset() {
 	*x = Block{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[8]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1263,7 +1453,7 @@ func (x *Block) String() string {
 func (*Block) ProtoMessage() {}
 
 func (x *Block) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[8]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1276,7 +1466,7 @@ func (x *Block) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Block.ProtoReflect.Descriptor instead.
 func (*Block) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{8}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Block) GetDevice() string {
@@ -1336,7 +1526,7 @@ type Kernel struct {
 
 func (x *Kernel) Reset() {
 	*x = Kernel{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[9]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1348,7 +1538,7 @@ func (x *Kernel) String() string {
 func (*Kernel) ProtoMessage() {}
 
 func (x *Kernel) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[9]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1361,7 +1551,7 @@ func (x *Kernel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Kernel.ProtoReflect.Descriptor instead.
 func (*Kernel) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{9}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Kernel) GetCalls() []string {
@@ -1410,7 +1600,7 @@ type Disk struct {
 
 func (x *Disk) Reset() {
 	*x = Disk{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[10]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1422,7 +1612,7 @@ func (x *Disk) String() string {
 func (*Disk) ProtoMessage() {}
 
 func (x *Disk) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[10]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1435,7 +1625,7 @@ func (x *Disk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Disk.ProtoReflect.Descriptor instead.
 func (*Disk) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{10}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Disk) GetPath() string {
@@ -1521,7 +1711,7 @@ type Process struct {
 
 func (x *Process) Reset() {
 	*x = Process{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[11]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1533,7 +1723,7 @@ func (x *Process) String() string {
 func (*Process) ProtoMessage() {}
 
 func (x *Process) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[11]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1546,7 +1736,7 @@ func (x *Process) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Process.ProtoReflect.Descriptor instead.
 func (*Process) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{11}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Process) GetSignal() string {
@@ -1627,7 +1817,7 @@ type Cpu struct {
 
 func (x *Cpu) Reset() {
 	*x = Cpu{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[12]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1639,7 +1829,7 @@ func (x *Cpu) String() string {
 func (*Cpu) ProtoMessage() {}
 
 func (x *Cpu) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[12]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1652,7 +1842,7 @@ func (x *Cpu) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cpu.ProtoReflect.Descriptor instead.
 func (*Cpu) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{12}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Cpu) GetLimit() string {
@@ -1695,7 +1885,7 @@ type Memory struct {
 
 func (x *Memory) Reset() {
 	*x = Memory{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[13]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1707,7 +1897,7 @@ func (x *Memory) String() string {
 func (*Memory) ProtoMessage() {}
 
 func (x *Memory) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[13]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1720,7 +1910,7 @@ func (x *Memory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Memory.ProtoReflect.Descriptor instead.
 func (*Memory) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{13}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Memory) GetLimit() string {
@@ -1779,7 +1969,7 @@ type Io struct {
 
 func (x *Io) Reset() {
 	*x = Io{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[14]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1791,7 +1981,7 @@ func (x *Io) String() string {
 func (*Io) ProtoMessage() {}
 
 func (x *Io) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[14]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1804,7 +1994,7 @@ func (x *Io) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Io.ProtoReflect.Descriptor instead.
 func (*Io) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{14}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Io) GetDevice() string {
@@ -1869,7 +2059,7 @@ type Pids struct {
 
 func (x *Pids) Reset() {
 	*x = Pids{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[15]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1881,7 +2071,7 @@ func (x *Pids) String() string {
 func (*Pids) ProtoMessage() {}
 
 func (x *Pids) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[15]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1894,7 +2084,7 @@ func (x *Pids) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pids.ProtoReflect.Descriptor instead.
 func (*Pids) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{15}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Pids) GetMore() uint32 {
@@ -1929,7 +2119,7 @@ type Dns struct {
 
 func (x *Dns) Reset() {
 	*x = Dns{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[16]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1941,7 +2131,7 @@ func (x *Dns) String() string {
 func (*Dns) ProtoMessage() {}
 
 func (x *Dns) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[16]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1954,7 +2144,7 @@ func (x *Dns) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Dns.ProtoReflect.Descriptor instead.
 func (*Dns) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{16}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Dns) GetNames() []string {
@@ -2019,7 +2209,7 @@ type Fault struct {
 
 func (x *Fault) Reset() {
 	*x = Fault{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[17]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2031,7 +2221,7 @@ func (x *Fault) String() string {
 func (*Fault) ProtoMessage() {}
 
 func (x *Fault) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[17]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2044,7 +2234,7 @@ func (x *Fault) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fault.ProtoReflect.Descriptor instead.
 func (*Fault) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{17}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Fault) GetId() string {
@@ -2156,7 +2346,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[18]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2168,7 +2358,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[18]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2181,7 +2371,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{18}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Target) GetPath() string {
@@ -2223,7 +2413,7 @@ type Counters struct {
 
 func (x *Counters) Reset() {
 	*x = Counters{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[19]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2235,7 +2425,7 @@ func (x *Counters) String() string {
 func (*Counters) ProtoMessage() {}
 
 func (x *Counters) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[19]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2248,7 +2438,7 @@ func (x *Counters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counters.ProtoReflect.Descriptor instead.
 func (*Counters) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{19}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Counters) GetEvaluated() uint64 {
@@ -2319,7 +2509,7 @@ type InjectRequest struct {
 
 func (x *InjectRequest) Reset() {
 	*x = InjectRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[20]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2331,7 +2521,7 @@ func (x *InjectRequest) String() string {
 func (*InjectRequest) ProtoMessage() {}
 
 func (x *InjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[20]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2344,7 +2534,7 @@ func (x *InjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InjectRequest.ProtoReflect.Descriptor instead.
 func (*InjectRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{20}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *InjectRequest) GetSpec() *FaultSpec {
@@ -2378,7 +2568,7 @@ type InjectResponse struct {
 
 func (x *InjectResponse) Reset() {
 	*x = InjectResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[21]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2390,7 +2580,7 @@ func (x *InjectResponse) String() string {
 func (*InjectResponse) ProtoMessage() {}
 
 func (x *InjectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[21]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2403,7 +2593,7 @@ func (x *InjectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InjectResponse.ProtoReflect.Descriptor instead.
 func (*InjectResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{21}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *InjectResponse) GetFault() *Fault {
@@ -2430,7 +2620,7 @@ type UpdateRequest struct {
 
 func (x *UpdateRequest) Reset() {
 	*x = UpdateRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[22]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2442,7 +2632,7 @@ func (x *UpdateRequest) String() string {
 func (*UpdateRequest) ProtoMessage() {}
 
 func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[22]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2455,7 +2645,7 @@ func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRequest.ProtoReflect.Descriptor instead.
 func (*UpdateRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{22}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *UpdateRequest) GetId() string {
@@ -2509,7 +2699,7 @@ type UpdateResponse struct {
 
 func (x *UpdateResponse) Reset() {
 	*x = UpdateResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[23]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2521,7 +2711,7 @@ func (x *UpdateResponse) String() string {
 func (*UpdateResponse) ProtoMessage() {}
 
 func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[23]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2534,7 +2724,7 @@ func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateResponse.ProtoReflect.Descriptor instead.
 func (*UpdateResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{23}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *UpdateResponse) GetFault() *Fault {
@@ -2552,7 +2742,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[24]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2564,7 +2754,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[24]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2577,7 +2767,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{24}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{26}
 }
 
 type ListResponse struct {
@@ -2592,7 +2782,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[25]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2604,7 +2794,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[25]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2617,7 +2807,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{25}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ListResponse) GetFaults() []*Fault {
@@ -2650,7 +2840,7 @@ type GetRequest struct {
 
 func (x *GetRequest) Reset() {
 	*x = GetRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[26]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2662,7 +2852,7 @@ func (x *GetRequest) String() string {
 func (*GetRequest) ProtoMessage() {}
 
 func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[26]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2675,7 +2865,7 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{26}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *GetRequest) GetId() string {
@@ -2694,7 +2884,7 @@ type GetResponse struct {
 
 func (x *GetResponse) Reset() {
 	*x = GetResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[27]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2706,7 +2896,7 @@ func (x *GetResponse) String() string {
 func (*GetResponse) ProtoMessage() {}
 
 func (x *GetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[27]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2719,7 +2909,7 @@ func (x *GetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResponse.ProtoReflect.Descriptor instead.
 func (*GetResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{27}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *GetResponse) GetFault() *Fault {
@@ -2738,7 +2928,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[28]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2750,7 +2940,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[28]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2763,7 +2953,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{28}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *StopRequest) GetId() string {
@@ -2782,7 +2972,7 @@ type StopResponse struct {
 
 func (x *StopResponse) Reset() {
 	*x = StopResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[29]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2794,7 +2984,7 @@ func (x *StopResponse) String() string {
 func (*StopResponse) ProtoMessage() {}
 
 func (x *StopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[29]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2807,7 +2997,7 @@ func (x *StopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopResponse.ProtoReflect.Descriptor instead.
 func (*StopResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{29}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *StopResponse) GetFault() *Fault {
@@ -2825,7 +3015,7 @@ type StopAllRequest struct {
 
 func (x *StopAllRequest) Reset() {
 	*x = StopAllRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[30]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2837,7 +3027,7 @@ func (x *StopAllRequest) String() string {
 func (*StopAllRequest) ProtoMessage() {}
 
 func (x *StopAllRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[30]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2850,7 +3040,7 @@ func (x *StopAllRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopAllRequest.ProtoReflect.Descriptor instead.
 func (*StopAllRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{30}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{32}
 }
 
 type StopAllResponse struct {
@@ -2862,7 +3052,7 @@ type StopAllResponse struct {
 
 func (x *StopAllResponse) Reset() {
 	*x = StopAllResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[31]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2874,7 +3064,7 @@ func (x *StopAllResponse) String() string {
 func (*StopAllResponse) ProtoMessage() {}
 
 func (x *StopAllResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[31]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2887,7 +3077,7 @@ func (x *StopAllResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopAllResponse.ProtoReflect.Descriptor instead.
 func (*StopAllResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{31}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *StopAllResponse) GetFaults() []*Fault {
@@ -2906,7 +3096,7 @@ type KillRequest struct {
 
 func (x *KillRequest) Reset() {
 	*x = KillRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[32]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2918,7 +3108,7 @@ func (x *KillRequest) String() string {
 func (*KillRequest) ProtoMessage() {}
 
 func (x *KillRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[32]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2931,7 +3121,7 @@ func (x *KillRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillRequest.ProtoReflect.Descriptor instead.
 func (*KillRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{32}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *KillRequest) GetReason() string {
@@ -2951,7 +3141,7 @@ type KillResponse struct {
 
 func (x *KillResponse) Reset() {
 	*x = KillResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[33]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2963,7 +3153,7 @@ func (x *KillResponse) String() string {
 func (*KillResponse) ProtoMessage() {}
 
 func (x *KillResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[33]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2976,7 +3166,7 @@ func (x *KillResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillResponse.ProtoReflect.Descriptor instead.
 func (*KillResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{33}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *KillResponse) GetEnded() uint32 {
@@ -2995,7 +3185,7 @@ type ArmRequest struct {
 
 func (x *ArmRequest) Reset() {
 	*x = ArmRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[34]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3007,7 +3197,7 @@ func (x *ArmRequest) String() string {
 func (*ArmRequest) ProtoMessage() {}
 
 func (x *ArmRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[34]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3020,7 +3210,7 @@ func (x *ArmRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArmRequest.ProtoReflect.Descriptor instead.
 func (*ArmRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{34}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ArmRequest) GetReason() string {
@@ -3038,7 +3228,7 @@ type ArmResponse struct {
 
 func (x *ArmResponse) Reset() {
 	*x = ArmResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[35]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3050,7 +3240,7 @@ func (x *ArmResponse) String() string {
 func (*ArmResponse) ProtoMessage() {}
 
 func (x *ArmResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[35]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3063,7 +3253,7 @@ func (x *ArmResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArmResponse.ProtoReflect.Descriptor instead.
 func (*ArmResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{35}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{37}
 }
 
 type WatchRequest struct {
@@ -3074,7 +3264,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[36]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3086,7 +3276,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[36]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3099,7 +3289,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{36}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{38}
 }
 
 type WatchResponse struct {
@@ -3120,7 +3310,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[37]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3132,7 +3322,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[37]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3145,7 +3335,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{37}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *WatchResponse) GetTime() string {
@@ -3191,7 +3381,7 @@ type KindsRequest struct {
 
 func (x *KindsRequest) Reset() {
 	*x = KindsRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[38]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3203,7 +3393,7 @@ func (x *KindsRequest) String() string {
 func (*KindsRequest) ProtoMessage() {}
 
 func (x *KindsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[38]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3216,7 +3406,7 @@ func (x *KindsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KindsRequest.ProtoReflect.Descriptor instead.
 func (*KindsRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{38}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{40}
 }
 
 type KindsResponse struct {
@@ -3228,7 +3418,7 @@ type KindsResponse struct {
 
 func (x *KindsResponse) Reset() {
 	*x = KindsResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[39]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3240,7 +3430,7 @@ func (x *KindsResponse) String() string {
 func (*KindsResponse) ProtoMessage() {}
 
 func (x *KindsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[39]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3253,7 +3443,7 @@ func (x *KindsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KindsResponse.ProtoReflect.Descriptor instead.
 func (*KindsResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{39}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *KindsResponse) GetKinds() []*Kind {
@@ -3275,7 +3465,7 @@ type Kind struct {
 
 func (x *Kind) Reset() {
 	*x = Kind{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[40]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3287,7 +3477,7 @@ func (x *Kind) String() string {
 func (*Kind) ProtoMessage() {}
 
 func (x *Kind) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[40]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3300,7 +3490,7 @@ func (x *Kind) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Kind.ProtoReflect.Descriptor instead.
 func (*Kind) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{40}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Kind) GetName() string {
@@ -3335,7 +3525,7 @@ type Parameter struct {
 
 func (x *Parameter) Reset() {
 	*x = Parameter{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[41]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3347,7 +3537,7 @@ func (x *Parameter) String() string {
 func (*Parameter) ProtoMessage() {}
 
 func (x *Parameter) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[41]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3360,7 +3550,7 @@ func (x *Parameter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Parameter.ProtoReflect.Descriptor instead.
 func (*Parameter) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{41}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Parameter) GetName() string {
@@ -3394,7 +3584,7 @@ type CheckRequest struct {
 
 func (x *CheckRequest) Reset() {
 	*x = CheckRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[42]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3406,7 +3596,7 @@ func (x *CheckRequest) String() string {
 func (*CheckRequest) ProtoMessage() {}
 
 func (x *CheckRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[42]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3419,7 +3609,7 @@ func (x *CheckRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckRequest.ProtoReflect.Descriptor instead.
 func (*CheckRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{42}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *CheckRequest) GetResidue() bool {
@@ -3440,7 +3630,7 @@ type CheckResponse struct {
 
 func (x *CheckResponse) Reset() {
 	*x = CheckResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[43]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3452,7 +3642,7 @@ func (x *CheckResponse) String() string {
 func (*CheckResponse) ProtoMessage() {}
 
 func (x *CheckResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[43]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3465,7 +3655,7 @@ func (x *CheckResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckResponse.ProtoReflect.Descriptor instead.
 func (*CheckResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{43}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *CheckResponse) GetCapabilities() []*Capability {
@@ -3506,7 +3696,7 @@ type Capability struct {
 
 func (x *Capability) Reset() {
 	*x = Capability{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[44]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3518,7 +3708,7 @@ func (x *Capability) String() string {
 func (*Capability) ProtoMessage() {}
 
 func (x *Capability) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[44]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3531,7 +3721,7 @@ func (x *Capability) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Capability.ProtoReflect.Descriptor instead.
 func (*Capability) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{44}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Capability) GetKind() string {
@@ -3578,7 +3768,7 @@ type WhoRequest struct {
 
 func (x *WhoRequest) Reset() {
 	*x = WhoRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[45]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3590,7 +3780,7 @@ func (x *WhoRequest) String() string {
 func (*WhoRequest) ProtoMessage() {}
 
 func (x *WhoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[45]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3603,7 +3793,7 @@ func (x *WhoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoRequest.ProtoReflect.Descriptor instead.
 func (*WhoRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{45}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *WhoRequest) GetPid() int32 {
@@ -3623,7 +3813,7 @@ type WhoResponse struct {
 
 func (x *WhoResponse) Reset() {
 	*x = WhoResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[46]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3635,7 +3825,7 @@ func (x *WhoResponse) String() string {
 func (*WhoResponse) ProtoMessage() {}
 
 func (x *WhoResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[46]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3648,7 +3838,7 @@ func (x *WhoResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoResponse.ProtoReflect.Descriptor instead.
 func (*WhoResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{46}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *WhoResponse) GetTarget() *Target {
@@ -3707,7 +3897,8 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\x05ports\x18\x04 \x03(\tB\x10\xbaH\r\x92\x01\n" +
 	"\x10\b\"\x06r\x04\x10\x01\x18\vR\x05ports\x129\n" +
 	"\bprotocol\x18\x05 \x01(\tB\x1d\xbaH\x1ar\x18R\x00R\x03tcpR\x03udpR\x04icmpR\x04sctpR\bprotocol\x122\n" +
-	"\atraffic\x18\x06 \x01(\v2\x18.faultd.v1alpha1.TrafficR\atraffic\"\xab\b\n" +
+	"\atraffic\x18\x06 \x01(\v2\x18.faultd.v1alpha1.TrafficR\atraffic\"\x9a\n" +
+	"\n" +
 	"\x06Packet\x12-\n" +
 	"\x04loss\x18\x01 \x01(\x01B\x19\xbaH\x16\x12\x14@\x01\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00R\x04loss\x12<\n" +
 	"\tdirection\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19R\x00R\x06egressR\aingressR\x04bothR\tdirection\x12(\n" +
@@ -3716,7 +3907,14 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\x10\b\"\x06r\x04\x10\x01\x18\vR\x05ports\x129\n" +
 	"\bprotocol\x18\x05 \x01(\tB\x1d\xbaH\x1ar\x18R\x00R\x03tcpR\x03udpR\x04icmpR\x04sctpR\bprotocol\x12\x19\n" +
 	"\bper_flow\x18\x06 \x01(\bR\aperFlow\x122\n" +
-	"\atraffic\x18\a \x01(\v2\x18.faultd.v1alpha1.TrafficR\atraffic\x12\x1d\n" +
+	"\atraffic\x18\a \x01(\v2\x18.faultd.v1alpha1.TrafficR\atraffic\x12D\n" +
+	"\x10loss_correlation\x18\b \x01(\x01B\x19\xbaH\x16\x12\x14@\x01\x11\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00R\x0flossCorrelation\x12(\n" +
+	"\n" +
+	"loss_burst\x18\t \x01(\rB\t\xbaH\x06*\x04\x18\xc0\x84=R\tlossBurst\x12B\n" +
+	"\floss_gemodel\x18\n" +
+	" \x01(\v2\x1f.faultd.v1alpha1.GilbertElliottR\vlossGemodel\x129\n" +
+	"\n" +
+	"loss_state\x18\v \x01(\v2\x1a.faultd.v1alpha1.FourStateR\tlossState\x12\x1d\n" +
 	"\x05delay\x18( \x01(\tB\a\xbaH\x04r\x02\x18 R\x05delay\x12\x1f\n" +
 	"\x06jitter\x18) \x01(\tB\a\xbaH\x04r\x02\x18 R\x06jitter\x12;\n" +
 	"\vcorrelation\x18* \x01(\x01B\x19\xbaH\x16\x12\x14@\x01\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00R\vcorrelation\x12R\n" +
@@ -3730,7 +3928,25 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\x13corrupt_correlation\x182 \x01(\x01B\x19\xbaH\x16\x12\x14@\x01\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00R\x12corruptCorrelation\x12%\n" +
 	"\tbandwidth\x183 \x01(\tB\a\xbaH\x04r\x02\x18 R\tbandwidth\x12\x1d\n" +
 	"\x05burst\x184 \x01(\tB\a\xbaH\x04r\x02\x18 R\x05burst\x12$\n" +
-	"\boverhead\x185 \x01(\rB\b\xbaH\x05*\x03\x18\xdc\vR\boverhead\"\xa7\x02\n" +
+	"\boverhead\x185 \x01(\rB\b\xbaH\x05*\x03\x18\xdc\vR\boverhead\"\x8d\x02\n" +
+	"\x0eGilbertElliott\x12'\n" +
+	"\x01p\x18\x01 \x01(\x01B\x19\xbaH\x16\x12\x14@\x01\x19\x00\x00\x00\x00\x00\x00Y@!\x00\x00\x00\x00\x00\x00\x00\x00R\x01p\x12,\n" +
+	"\x01r\x18\x02 \x01(\x01B\x19\xbaH\x16\x12\x14@\x01\x19\x00\x00\x00\x00\x00\x00Y@!\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\x01r\x88\x01\x01\x12>\n" +
+	"\vone_minus_h\x18\x03 \x01(\x01B\x19\xbaH\x16\x12\x14@\x01\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00H\x01R\toneMinusH\x88\x01\x01\x12>\n" +
+	"\vone_minus_k\x18\x04 \x01(\x01B\x19\xbaH\x16\x12\x14@\x01\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00H\x02R\toneMinusK\x88\x01\x01B\x04\n" +
+	"\x02_rB\x0e\n" +
+	"\f_one_minus_hB\x0e\n" +
+	"\f_one_minus_k\"\xa0\x02\n" +
+	"\tFourState\x12+\n" +
+	"\x03p13\x18\x01 \x01(\x01B\x19\xbaH\x16\x12\x14@\x01\x19\x00\x00\x00\x00\x00\x00Y@!\x00\x00\x00\x00\x00\x00\x00\x00R\x03p13\x120\n" +
+	"\x03p31\x18\x02 \x01(\x01B\x19\xbaH\x16\x12\x14@\x01\x19\x00\x00\x00\x00\x00\x00Y@!\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\x03p31\x88\x01\x01\x120\n" +
+	"\x03p32\x18\x03 \x01(\x01B\x19\xbaH\x16\x12\x14@\x01\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00H\x01R\x03p32\x88\x01\x01\x120\n" +
+	"\x03p23\x18\x04 \x01(\x01B\x19\xbaH\x16\x12\x14@\x01\x19\x00\x00\x00\x00\x00\x00Y@!\x00\x00\x00\x00\x00\x00\x00\x00H\x02R\x03p23\x88\x01\x01\x120\n" +
+	"\x03p14\x18\x05 \x01(\x01B\x19\xbaH\x16\x12\x14@\x01\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00H\x03R\x03p14\x88\x01\x01B\x06\n" +
+	"\x04_p31B\x06\n" +
+	"\x04_p32B\x06\n" +
+	"\x04_p23B\x06\n" +
+	"\x04_p14\"\xa7\x02\n" +
 	"\tPartition\x12(\n" +
 	"\x05peers\x18\x01 \x03(\tB\x12\xbaH\x0f\x92\x01\f\x10\xe8\a\"\ar\x05\x10\x01\x18\x80 R\x05peers\x12&\n" +
 	"\x05ports\x18\x02 \x03(\tB\x10\xbaH\r\x92\x01\n" +
@@ -3988,121 +4204,125 @@ func file_faultd_v1alpha1_faultd_proto_rawDescGZIP() []byte {
 	return file_faultd_v1alpha1_faultd_proto_rawDescData
 }
 
-var file_faultd_v1alpha1_faultd_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
+var file_faultd_v1alpha1_faultd_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
 var file_faultd_v1alpha1_faultd_proto_goTypes = []any{
 	(*FaultSpec)(nil),       // 0: faultd.v1alpha1.FaultSpec
 	(*Connect)(nil),         // 1: faultd.v1alpha1.Connect
 	(*Packet)(nil),          // 2: faultd.v1alpha1.Packet
-	(*Partition)(nil),       // 3: faultd.v1alpha1.Partition
-	(*Traffic)(nil),         // 4: faultd.v1alpha1.Traffic
-	(*Syscall)(nil),         // 5: faultd.v1alpha1.Syscall
-	(*Filter)(nil),          // 6: faultd.v1alpha1.Filter
-	(*File)(nil),            // 7: faultd.v1alpha1.File
-	(*Block)(nil),           // 8: faultd.v1alpha1.Block
-	(*Kernel)(nil),          // 9: faultd.v1alpha1.Kernel
-	(*Disk)(nil),            // 10: faultd.v1alpha1.Disk
-	(*Process)(nil),         // 11: faultd.v1alpha1.Process
-	(*Cpu)(nil),             // 12: faultd.v1alpha1.Cpu
-	(*Memory)(nil),          // 13: faultd.v1alpha1.Memory
-	(*Io)(nil),              // 14: faultd.v1alpha1.Io
-	(*Pids)(nil),            // 15: faultd.v1alpha1.Pids
-	(*Dns)(nil),             // 16: faultd.v1alpha1.Dns
-	(*Fault)(nil),           // 17: faultd.v1alpha1.Fault
-	(*Target)(nil),          // 18: faultd.v1alpha1.Target
-	(*Counters)(nil),        // 19: faultd.v1alpha1.Counters
-	(*InjectRequest)(nil),   // 20: faultd.v1alpha1.InjectRequest
-	(*InjectResponse)(nil),  // 21: faultd.v1alpha1.InjectResponse
-	(*UpdateRequest)(nil),   // 22: faultd.v1alpha1.UpdateRequest
-	(*UpdateResponse)(nil),  // 23: faultd.v1alpha1.UpdateResponse
-	(*ListRequest)(nil),     // 24: faultd.v1alpha1.ListRequest
-	(*ListResponse)(nil),    // 25: faultd.v1alpha1.ListResponse
-	(*GetRequest)(nil),      // 26: faultd.v1alpha1.GetRequest
-	(*GetResponse)(nil),     // 27: faultd.v1alpha1.GetResponse
-	(*StopRequest)(nil),     // 28: faultd.v1alpha1.StopRequest
-	(*StopResponse)(nil),    // 29: faultd.v1alpha1.StopResponse
-	(*StopAllRequest)(nil),  // 30: faultd.v1alpha1.StopAllRequest
-	(*StopAllResponse)(nil), // 31: faultd.v1alpha1.StopAllResponse
-	(*KillRequest)(nil),     // 32: faultd.v1alpha1.KillRequest
-	(*KillResponse)(nil),    // 33: faultd.v1alpha1.KillResponse
-	(*ArmRequest)(nil),      // 34: faultd.v1alpha1.ArmRequest
-	(*ArmResponse)(nil),     // 35: faultd.v1alpha1.ArmResponse
-	(*WatchRequest)(nil),    // 36: faultd.v1alpha1.WatchRequest
-	(*WatchResponse)(nil),   // 37: faultd.v1alpha1.WatchResponse
-	(*KindsRequest)(nil),    // 38: faultd.v1alpha1.KindsRequest
-	(*KindsResponse)(nil),   // 39: faultd.v1alpha1.KindsResponse
-	(*Kind)(nil),            // 40: faultd.v1alpha1.Kind
-	(*Parameter)(nil),       // 41: faultd.v1alpha1.Parameter
-	(*CheckRequest)(nil),    // 42: faultd.v1alpha1.CheckRequest
-	(*CheckResponse)(nil),   // 43: faultd.v1alpha1.CheckResponse
-	(*Capability)(nil),      // 44: faultd.v1alpha1.Capability
-	(*WhoRequest)(nil),      // 45: faultd.v1alpha1.WhoRequest
-	(*WhoResponse)(nil),     // 46: faultd.v1alpha1.WhoResponse
+	(*GilbertElliott)(nil),  // 3: faultd.v1alpha1.GilbertElliott
+	(*FourState)(nil),       // 4: faultd.v1alpha1.FourState
+	(*Partition)(nil),       // 5: faultd.v1alpha1.Partition
+	(*Traffic)(nil),         // 6: faultd.v1alpha1.Traffic
+	(*Syscall)(nil),         // 7: faultd.v1alpha1.Syscall
+	(*Filter)(nil),          // 8: faultd.v1alpha1.Filter
+	(*File)(nil),            // 9: faultd.v1alpha1.File
+	(*Block)(nil),           // 10: faultd.v1alpha1.Block
+	(*Kernel)(nil),          // 11: faultd.v1alpha1.Kernel
+	(*Disk)(nil),            // 12: faultd.v1alpha1.Disk
+	(*Process)(nil),         // 13: faultd.v1alpha1.Process
+	(*Cpu)(nil),             // 14: faultd.v1alpha1.Cpu
+	(*Memory)(nil),          // 15: faultd.v1alpha1.Memory
+	(*Io)(nil),              // 16: faultd.v1alpha1.Io
+	(*Pids)(nil),            // 17: faultd.v1alpha1.Pids
+	(*Dns)(nil),             // 18: faultd.v1alpha1.Dns
+	(*Fault)(nil),           // 19: faultd.v1alpha1.Fault
+	(*Target)(nil),          // 20: faultd.v1alpha1.Target
+	(*Counters)(nil),        // 21: faultd.v1alpha1.Counters
+	(*InjectRequest)(nil),   // 22: faultd.v1alpha1.InjectRequest
+	(*InjectResponse)(nil),  // 23: faultd.v1alpha1.InjectResponse
+	(*UpdateRequest)(nil),   // 24: faultd.v1alpha1.UpdateRequest
+	(*UpdateResponse)(nil),  // 25: faultd.v1alpha1.UpdateResponse
+	(*ListRequest)(nil),     // 26: faultd.v1alpha1.ListRequest
+	(*ListResponse)(nil),    // 27: faultd.v1alpha1.ListResponse
+	(*GetRequest)(nil),      // 28: faultd.v1alpha1.GetRequest
+	(*GetResponse)(nil),     // 29: faultd.v1alpha1.GetResponse
+	(*StopRequest)(nil),     // 30: faultd.v1alpha1.StopRequest
+	(*StopResponse)(nil),    // 31: faultd.v1alpha1.StopResponse
+	(*StopAllRequest)(nil),  // 32: faultd.v1alpha1.StopAllRequest
+	(*StopAllResponse)(nil), // 33: faultd.v1alpha1.StopAllResponse
+	(*KillRequest)(nil),     // 34: faultd.v1alpha1.KillRequest
+	(*KillResponse)(nil),    // 35: faultd.v1alpha1.KillResponse
+	(*ArmRequest)(nil),      // 36: faultd.v1alpha1.ArmRequest
+	(*ArmResponse)(nil),     // 37: faultd.v1alpha1.ArmResponse
+	(*WatchRequest)(nil),    // 38: faultd.v1alpha1.WatchRequest
+	(*WatchResponse)(nil),   // 39: faultd.v1alpha1.WatchResponse
+	(*KindsRequest)(nil),    // 40: faultd.v1alpha1.KindsRequest
+	(*KindsResponse)(nil),   // 41: faultd.v1alpha1.KindsResponse
+	(*Kind)(nil),            // 42: faultd.v1alpha1.Kind
+	(*Parameter)(nil),       // 43: faultd.v1alpha1.Parameter
+	(*CheckRequest)(nil),    // 44: faultd.v1alpha1.CheckRequest
+	(*CheckResponse)(nil),   // 45: faultd.v1alpha1.CheckResponse
+	(*Capability)(nil),      // 46: faultd.v1alpha1.Capability
+	(*WhoRequest)(nil),      // 47: faultd.v1alpha1.WhoRequest
+	(*WhoResponse)(nil),     // 48: faultd.v1alpha1.WhoResponse
 }
 var file_faultd_v1alpha1_faultd_proto_depIdxs = []int32{
 	1,  // 0: faultd.v1alpha1.FaultSpec.connect:type_name -> faultd.v1alpha1.Connect
 	2,  // 1: faultd.v1alpha1.FaultSpec.packet:type_name -> faultd.v1alpha1.Packet
-	5,  // 2: faultd.v1alpha1.FaultSpec.syscall:type_name -> faultd.v1alpha1.Syscall
-	7,  // 3: faultd.v1alpha1.FaultSpec.file:type_name -> faultd.v1alpha1.File
-	8,  // 4: faultd.v1alpha1.FaultSpec.block:type_name -> faultd.v1alpha1.Block
-	9,  // 5: faultd.v1alpha1.FaultSpec.kernel:type_name -> faultd.v1alpha1.Kernel
-	10, // 6: faultd.v1alpha1.FaultSpec.disk:type_name -> faultd.v1alpha1.Disk
-	11, // 7: faultd.v1alpha1.FaultSpec.process:type_name -> faultd.v1alpha1.Process
-	12, // 8: faultd.v1alpha1.FaultSpec.cpu:type_name -> faultd.v1alpha1.Cpu
-	13, // 9: faultd.v1alpha1.FaultSpec.memory:type_name -> faultd.v1alpha1.Memory
-	14, // 10: faultd.v1alpha1.FaultSpec.io:type_name -> faultd.v1alpha1.Io
-	15, // 11: faultd.v1alpha1.FaultSpec.pids:type_name -> faultd.v1alpha1.Pids
-	3,  // 12: faultd.v1alpha1.FaultSpec.partition:type_name -> faultd.v1alpha1.Partition
-	16, // 13: faultd.v1alpha1.FaultSpec.dns:type_name -> faultd.v1alpha1.Dns
-	4,  // 14: faultd.v1alpha1.Connect.traffic:type_name -> faultd.v1alpha1.Traffic
-	4,  // 15: faultd.v1alpha1.Packet.traffic:type_name -> faultd.v1alpha1.Traffic
-	4,  // 16: faultd.v1alpha1.Partition.traffic:type_name -> faultd.v1alpha1.Traffic
-	6,  // 17: faultd.v1alpha1.Syscall.filter:type_name -> faultd.v1alpha1.Filter
-	6,  // 18: faultd.v1alpha1.File.filter:type_name -> faultd.v1alpha1.Filter
-	0,  // 19: faultd.v1alpha1.Fault.spec:type_name -> faultd.v1alpha1.FaultSpec
-	18, // 20: faultd.v1alpha1.Fault.target:type_name -> faultd.v1alpha1.Target
-	19, // 21: faultd.v1alpha1.Fault.counters:type_name -> faultd.v1alpha1.Counters
-	0,  // 22: faultd.v1alpha1.InjectRequest.spec:type_name -> faultd.v1alpha1.FaultSpec
-	17, // 23: faultd.v1alpha1.InjectResponse.fault:type_name -> faultd.v1alpha1.Fault
-	17, // 24: faultd.v1alpha1.UpdateResponse.fault:type_name -> faultd.v1alpha1.Fault
-	17, // 25: faultd.v1alpha1.ListResponse.faults:type_name -> faultd.v1alpha1.Fault
-	17, // 26: faultd.v1alpha1.GetResponse.fault:type_name -> faultd.v1alpha1.Fault
-	17, // 27: faultd.v1alpha1.StopResponse.fault:type_name -> faultd.v1alpha1.Fault
-	17, // 28: faultd.v1alpha1.StopAllResponse.faults:type_name -> faultd.v1alpha1.Fault
-	17, // 29: faultd.v1alpha1.WatchResponse.fault:type_name -> faultd.v1alpha1.Fault
-	40, // 30: faultd.v1alpha1.KindsResponse.kinds:type_name -> faultd.v1alpha1.Kind
-	41, // 31: faultd.v1alpha1.Kind.parameters:type_name -> faultd.v1alpha1.Parameter
-	44, // 32: faultd.v1alpha1.CheckResponse.capabilities:type_name -> faultd.v1alpha1.Capability
-	18, // 33: faultd.v1alpha1.WhoResponse.target:type_name -> faultd.v1alpha1.Target
-	17, // 34: faultd.v1alpha1.WhoResponse.faults:type_name -> faultd.v1alpha1.Fault
-	20, // 35: faultd.v1alpha1.FaultService.Inject:input_type -> faultd.v1alpha1.InjectRequest
-	22, // 36: faultd.v1alpha1.FaultService.Update:input_type -> faultd.v1alpha1.UpdateRequest
-	24, // 37: faultd.v1alpha1.FaultService.List:input_type -> faultd.v1alpha1.ListRequest
-	26, // 38: faultd.v1alpha1.FaultService.Get:input_type -> faultd.v1alpha1.GetRequest
-	28, // 39: faultd.v1alpha1.FaultService.Stop:input_type -> faultd.v1alpha1.StopRequest
-	30, // 40: faultd.v1alpha1.FaultService.StopAll:input_type -> faultd.v1alpha1.StopAllRequest
-	32, // 41: faultd.v1alpha1.FaultService.Kill:input_type -> faultd.v1alpha1.KillRequest
-	34, // 42: faultd.v1alpha1.FaultService.Arm:input_type -> faultd.v1alpha1.ArmRequest
-	36, // 43: faultd.v1alpha1.FaultService.Watch:input_type -> faultd.v1alpha1.WatchRequest
-	38, // 44: faultd.v1alpha1.FaultService.Kinds:input_type -> faultd.v1alpha1.KindsRequest
-	42, // 45: faultd.v1alpha1.FaultService.Check:input_type -> faultd.v1alpha1.CheckRequest
-	45, // 46: faultd.v1alpha1.FaultService.Who:input_type -> faultd.v1alpha1.WhoRequest
-	21, // 47: faultd.v1alpha1.FaultService.Inject:output_type -> faultd.v1alpha1.InjectResponse
-	23, // 48: faultd.v1alpha1.FaultService.Update:output_type -> faultd.v1alpha1.UpdateResponse
-	25, // 49: faultd.v1alpha1.FaultService.List:output_type -> faultd.v1alpha1.ListResponse
-	27, // 50: faultd.v1alpha1.FaultService.Get:output_type -> faultd.v1alpha1.GetResponse
-	29, // 51: faultd.v1alpha1.FaultService.Stop:output_type -> faultd.v1alpha1.StopResponse
-	31, // 52: faultd.v1alpha1.FaultService.StopAll:output_type -> faultd.v1alpha1.StopAllResponse
-	33, // 53: faultd.v1alpha1.FaultService.Kill:output_type -> faultd.v1alpha1.KillResponse
-	35, // 54: faultd.v1alpha1.FaultService.Arm:output_type -> faultd.v1alpha1.ArmResponse
-	37, // 55: faultd.v1alpha1.FaultService.Watch:output_type -> faultd.v1alpha1.WatchResponse
-	39, // 56: faultd.v1alpha1.FaultService.Kinds:output_type -> faultd.v1alpha1.KindsResponse
-	43, // 57: faultd.v1alpha1.FaultService.Check:output_type -> faultd.v1alpha1.CheckResponse
-	46, // 58: faultd.v1alpha1.FaultService.Who:output_type -> faultd.v1alpha1.WhoResponse
-	47, // [47:59] is the sub-list for method output_type
-	35, // [35:47] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	7,  // 2: faultd.v1alpha1.FaultSpec.syscall:type_name -> faultd.v1alpha1.Syscall
+	9,  // 3: faultd.v1alpha1.FaultSpec.file:type_name -> faultd.v1alpha1.File
+	10, // 4: faultd.v1alpha1.FaultSpec.block:type_name -> faultd.v1alpha1.Block
+	11, // 5: faultd.v1alpha1.FaultSpec.kernel:type_name -> faultd.v1alpha1.Kernel
+	12, // 6: faultd.v1alpha1.FaultSpec.disk:type_name -> faultd.v1alpha1.Disk
+	13, // 7: faultd.v1alpha1.FaultSpec.process:type_name -> faultd.v1alpha1.Process
+	14, // 8: faultd.v1alpha1.FaultSpec.cpu:type_name -> faultd.v1alpha1.Cpu
+	15, // 9: faultd.v1alpha1.FaultSpec.memory:type_name -> faultd.v1alpha1.Memory
+	16, // 10: faultd.v1alpha1.FaultSpec.io:type_name -> faultd.v1alpha1.Io
+	17, // 11: faultd.v1alpha1.FaultSpec.pids:type_name -> faultd.v1alpha1.Pids
+	5,  // 12: faultd.v1alpha1.FaultSpec.partition:type_name -> faultd.v1alpha1.Partition
+	18, // 13: faultd.v1alpha1.FaultSpec.dns:type_name -> faultd.v1alpha1.Dns
+	6,  // 14: faultd.v1alpha1.Connect.traffic:type_name -> faultd.v1alpha1.Traffic
+	6,  // 15: faultd.v1alpha1.Packet.traffic:type_name -> faultd.v1alpha1.Traffic
+	3,  // 16: faultd.v1alpha1.Packet.loss_gemodel:type_name -> faultd.v1alpha1.GilbertElliott
+	4,  // 17: faultd.v1alpha1.Packet.loss_state:type_name -> faultd.v1alpha1.FourState
+	6,  // 18: faultd.v1alpha1.Partition.traffic:type_name -> faultd.v1alpha1.Traffic
+	8,  // 19: faultd.v1alpha1.Syscall.filter:type_name -> faultd.v1alpha1.Filter
+	8,  // 20: faultd.v1alpha1.File.filter:type_name -> faultd.v1alpha1.Filter
+	0,  // 21: faultd.v1alpha1.Fault.spec:type_name -> faultd.v1alpha1.FaultSpec
+	20, // 22: faultd.v1alpha1.Fault.target:type_name -> faultd.v1alpha1.Target
+	21, // 23: faultd.v1alpha1.Fault.counters:type_name -> faultd.v1alpha1.Counters
+	0,  // 24: faultd.v1alpha1.InjectRequest.spec:type_name -> faultd.v1alpha1.FaultSpec
+	19, // 25: faultd.v1alpha1.InjectResponse.fault:type_name -> faultd.v1alpha1.Fault
+	19, // 26: faultd.v1alpha1.UpdateResponse.fault:type_name -> faultd.v1alpha1.Fault
+	19, // 27: faultd.v1alpha1.ListResponse.faults:type_name -> faultd.v1alpha1.Fault
+	19, // 28: faultd.v1alpha1.GetResponse.fault:type_name -> faultd.v1alpha1.Fault
+	19, // 29: faultd.v1alpha1.StopResponse.fault:type_name -> faultd.v1alpha1.Fault
+	19, // 30: faultd.v1alpha1.StopAllResponse.faults:type_name -> faultd.v1alpha1.Fault
+	19, // 31: faultd.v1alpha1.WatchResponse.fault:type_name -> faultd.v1alpha1.Fault
+	42, // 32: faultd.v1alpha1.KindsResponse.kinds:type_name -> faultd.v1alpha1.Kind
+	43, // 33: faultd.v1alpha1.Kind.parameters:type_name -> faultd.v1alpha1.Parameter
+	46, // 34: faultd.v1alpha1.CheckResponse.capabilities:type_name -> faultd.v1alpha1.Capability
+	20, // 35: faultd.v1alpha1.WhoResponse.target:type_name -> faultd.v1alpha1.Target
+	19, // 36: faultd.v1alpha1.WhoResponse.faults:type_name -> faultd.v1alpha1.Fault
+	22, // 37: faultd.v1alpha1.FaultService.Inject:input_type -> faultd.v1alpha1.InjectRequest
+	24, // 38: faultd.v1alpha1.FaultService.Update:input_type -> faultd.v1alpha1.UpdateRequest
+	26, // 39: faultd.v1alpha1.FaultService.List:input_type -> faultd.v1alpha1.ListRequest
+	28, // 40: faultd.v1alpha1.FaultService.Get:input_type -> faultd.v1alpha1.GetRequest
+	30, // 41: faultd.v1alpha1.FaultService.Stop:input_type -> faultd.v1alpha1.StopRequest
+	32, // 42: faultd.v1alpha1.FaultService.StopAll:input_type -> faultd.v1alpha1.StopAllRequest
+	34, // 43: faultd.v1alpha1.FaultService.Kill:input_type -> faultd.v1alpha1.KillRequest
+	36, // 44: faultd.v1alpha1.FaultService.Arm:input_type -> faultd.v1alpha1.ArmRequest
+	38, // 45: faultd.v1alpha1.FaultService.Watch:input_type -> faultd.v1alpha1.WatchRequest
+	40, // 46: faultd.v1alpha1.FaultService.Kinds:input_type -> faultd.v1alpha1.KindsRequest
+	44, // 47: faultd.v1alpha1.FaultService.Check:input_type -> faultd.v1alpha1.CheckRequest
+	47, // 48: faultd.v1alpha1.FaultService.Who:input_type -> faultd.v1alpha1.WhoRequest
+	23, // 49: faultd.v1alpha1.FaultService.Inject:output_type -> faultd.v1alpha1.InjectResponse
+	25, // 50: faultd.v1alpha1.FaultService.Update:output_type -> faultd.v1alpha1.UpdateResponse
+	27, // 51: faultd.v1alpha1.FaultService.List:output_type -> faultd.v1alpha1.ListResponse
+	29, // 52: faultd.v1alpha1.FaultService.Get:output_type -> faultd.v1alpha1.GetResponse
+	31, // 53: faultd.v1alpha1.FaultService.Stop:output_type -> faultd.v1alpha1.StopResponse
+	33, // 54: faultd.v1alpha1.FaultService.StopAll:output_type -> faultd.v1alpha1.StopAllResponse
+	35, // 55: faultd.v1alpha1.FaultService.Kill:output_type -> faultd.v1alpha1.KillResponse
+	37, // 56: faultd.v1alpha1.FaultService.Arm:output_type -> faultd.v1alpha1.ArmResponse
+	39, // 57: faultd.v1alpha1.FaultService.Watch:output_type -> faultd.v1alpha1.WatchResponse
+	41, // 58: faultd.v1alpha1.FaultService.Kinds:output_type -> faultd.v1alpha1.KindsResponse
+	45, // 59: faultd.v1alpha1.FaultService.Check:output_type -> faultd.v1alpha1.CheckResponse
+	48, // 60: faultd.v1alpha1.FaultService.Who:output_type -> faultd.v1alpha1.WhoResponse
+	49, // [49:61] is the sub-list for method output_type
+	37, // [37:49] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_faultd_v1alpha1_faultd_proto_init() }
@@ -4126,17 +4346,19 @@ func file_faultd_v1alpha1_faultd_proto_init() {
 		(*FaultSpec_Partition)(nil),
 		(*FaultSpec_Dns)(nil),
 	}
-	file_faultd_v1alpha1_faultd_proto_msgTypes[6].OneofWrappers = []any{}
-	file_faultd_v1alpha1_faultd_proto_msgTypes[10].OneofWrappers = []any{}
-	file_faultd_v1alpha1_faultd_proto_msgTypes[15].OneofWrappers = []any{}
-	file_faultd_v1alpha1_faultd_proto_msgTypes[22].OneofWrappers = []any{}
+	file_faultd_v1alpha1_faultd_proto_msgTypes[3].OneofWrappers = []any{}
+	file_faultd_v1alpha1_faultd_proto_msgTypes[4].OneofWrappers = []any{}
+	file_faultd_v1alpha1_faultd_proto_msgTypes[8].OneofWrappers = []any{}
+	file_faultd_v1alpha1_faultd_proto_msgTypes[12].OneofWrappers = []any{}
+	file_faultd_v1alpha1_faultd_proto_msgTypes[17].OneofWrappers = []any{}
+	file_faultd_v1alpha1_faultd_proto_msgTypes[24].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_faultd_v1alpha1_faultd_proto_rawDesc), len(file_faultd_v1alpha1_faultd_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   47,
+			NumMessages:   49,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
