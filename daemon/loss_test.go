@@ -275,24 +275,46 @@ func arrive(t *testing.T, packets int) *arrivals {
 	return a
 }
 
-// fates sends so many packets from a worker of the target while a fault runs, and says which were lost.
-func (n *node) fates(w *worker, spec *v1.FaultSpec, packets int) (fates []bool) {
+// fates sends so many packets from a worker of the target while faults run, and says which were lost, and what each fault counted.
+func (n *node) fates(w *worker, packets int, specs ...*v1.FaultSpec) (fates []bool, counters []*v1.Counters) {
 	n.t.Helper()
 	const atOnce = 1000 // as many find room in the receiver's buffer, however slow it is
-	a, f := arrive(n.t, packets), n.inject(spec)
+	a := arrive(n.t, packets)
+	var faults []*v1.Fault
+	for _, spec := range specs {
+		faults = append(faults, n.inject(spec))
+	}
 	for sent := 0; sent < packets; sent += atOnce {
 		w.wants("sent", "number %s %d %d", a.address, sent, min(atOnce, packets-sent))
-		c := n.settled(f.GetId())
-		if c.GetMatched() != uint64(min(sent+atOnce, packets)) {
-			n.t.Fatalf("counted %v", c)
+		counters = nil
+		left := min(sent+atOnce, packets)
+		for _, f := range faults {
+			c := n.settled(f.GetId())
+			if c.GetMatched() != uint64(left) {
+				n.t.Fatalf("counted %v, want %d matches", c, left)
+			}
+			counters = append(counters, c)
+			left -= int(c.GetInjected())
 		}
-		n.until("what is not lost arrives", func() bool { return uint64(a.sum.Load()) == c.GetSpared() })
+		n.until("what is not lost arrives", func() bool {
+			arrived := a.sum.Load()
+			return int(arrived) == min(sent+atOnce, packets)-lostBy(counters)
+		})
 	}
-	n.stop(f.GetId())
+	for _, f := range faults {
+		n.stop(f.GetId())
+	}
 	for i := range a.arrived {
 		fates = append(fates, !a.arrived[i].Load())
 	}
-	return fates
+	return fates, counters
+}
+
+func lostBy(counters []*v1.Counters) (lost int) {
+	for _, c := range counters {
+		lost += int(c.GetInjected())
+	}
+	return lost
 }
 
 // lossPackets is how many packets show what a model does.
@@ -320,7 +342,7 @@ func TestModelsLoseThesePackets(t *testing.T) {
 	packets := lossPackets()
 	for _, m := range models() {
 		t.Run(m.name, func(t *testing.T) {
-			fates := n.fates(w, seeded(target, m.packet, seed), packets)
+			fates, _ := n.fates(w, packets, seeded(target, m.packet, seed))
 			reference := &wire{model: m, seed: seed}
 			for i, lost := range fates {
 				if lost != reference.loses() {
@@ -393,7 +415,8 @@ func TestLossCombines(t *testing.T) {
 	n.inject(lose(n.target(), &v1.Packet{Loss: 1, Direction: "ingress"})) // keeps the programs loaded
 	every := seeded(target, &v1.Packet{Loss: 100}, seed)
 	every.EveryNth = 10
-	for i, lost := range n.fates(w, every, 100) {
+	fates, _ := n.fates(w, 100, every)
+	for i, lost := range fates {
 		if lost != (i%10 == 9) {
 			t.Errorf("every tenth: packet %d was lost: %v", i, lost)
 		}
@@ -402,7 +425,8 @@ func TestLossCombines(t *testing.T) {
 		spec := seeded(target, m.packet, seed)
 		spec.SkipFirst, spec.EveryNth, spec.MaxHits = 7, 2, 10
 		reference, hits := &wire{model: m, seed: seed}, 0
-		for i, lost := range n.fates(w, spec, packets) {
+		fates, _ := n.fates(w, packets, spec)
+		for i, lost := range fates {
 			want := i >= 7 && (i-7)%2 == 1 && reference.loses() && hits < 10
 			if want {
 				hits++
@@ -426,7 +450,27 @@ func TestModelsWithoutSeed(t *testing.T) {
 	n.inject(lose(n.target(), &v1.Packet{Loss: 1, Direction: "ingress"})) // keeps the programs loaded
 	spec := seeded(target, &v1.Packet{Loss: 50, LossCorrelation: 50}, 0)
 	spec.Seed = nil
-	if first, second := n.fates(w, spec, packets), n.fates(w, spec, packets); slices.Equal(first, second) {
+	first, _ := n.fates(w, packets, spec)
+	if second, _ := n.fates(w, packets, spec); slices.Equal(first, second) {
 		t.Error("the same packets were lost twice")
+	}
+}
+
+// TestTwoPacketFaults: the older decides first, what it loses does not come to the newer, and what they count adds up.
+func TestTwoPacketFaults(t *testing.T) {
+	const packets = 3000
+	n := startNode(t)
+	target := n.target()
+	w := n.worker(target)
+	older, newer := &wire{model: gilbertElliott(), seed: 1}, &wire{model: bursts(), seed: 2}
+	fates, counters := n.fates(w, packets, seeded(target, older.packet, older.seed), seeded(target, newer.packet, newer.seed))
+	for i, lost := range fates {
+		if lost != (older.loses() || newer.loses()) {
+			t.Fatalf("packet %d was lost: %v", i, lost)
+		}
+	}
+	first, second := counters[0], counters[1]
+	if first.GetInjected() == 0 || second.GetInjected() == 0 || first.GetEvaluated() != packets || second.GetEvaluated() != packets {
+		t.Errorf("counted %v and %v", first, second)
 	}
 }
