@@ -243,6 +243,26 @@ func TestMountedNamespace(t *testing.T) {
 	found.Close()
 }
 
+// TestHeldNamespace: it is found without any process in it and without a mount, as long as somebody holds it open.
+func TestHeldNamespace(t *testing.T) {
+	n := testNetwork(t)
+	held, err := openNetNS(n.inode)
+	if err != nil || held == nil {
+		t.Fatalf("not found by its thread: %v", err)
+	}
+	n.Close()
+	n.leave()
+	found, err := openNetNS(n.inode)
+	if err != nil || found == nil {
+		t.Fatalf("not found by its descriptor: %v", err)
+	}
+	found.Close()
+	held.Close()
+	if found, err = openNetNS(n.inode); err != nil || found != nil {
+		t.Errorf("found after all had let go: %v, %v", found, err)
+	}
+}
+
 // TestUncertainIsNotGone: if not everything could be looked at, a namespace must not be called gone.
 func TestUncertainIsNotGone(t *testing.T) {
 	var limit unix.Rlimit

@@ -12,12 +12,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openNetNS finds a network namespace by its inode: that of a process, of a thread, or one that is mounted (ip netns, CNI,
-// Docker). The caller closes the file. No file and no error: there is no such namespace any more. What could not be looked
+// openNetNS finds a network namespace by its inode: that of a process, of a thread, one that is mounted (ip netns, CNI,
+// Docker), or one that a process holds open. The caller closes the file. No file and no error: there is no such namespace any more. What could not be looked
 // at is an error, unless it was found elsewhere: "gone" must be certain, as it ends the search for good.
 func openNetNS(inode uint64) (*os.File, error) {
 	s := netnsSearch{inode: inode, name: fmt.Sprintf("net:[%d]", inode)}
-	for _, look := range []func() *os.File{s.processes, s.mounts, s.threads} {
+	for _, look := range []func() *os.File{s.processes, s.mounts, s.threads, s.descriptors} {
 		if f := look(); f != nil {
 			return f, nil
 		}
@@ -58,6 +58,19 @@ func (s *netnsSearch) threads() *os.File {
 		tasks := filepath.Join("/proc", pid, "task")
 		for _, tid := range s.numbers(tasks) {
 			if f := s.try(filepath.Join(tasks, tid, "ns/net")); f != nil {
+				return f
+			}
+		}
+	}
+	return nil
+}
+
+// descriptors looks at what every process holds open: a namespace may outlive all that were in it. It takes long, and so is last.
+func (s *netnsSearch) descriptors() *os.File {
+	for _, pid := range s.numbers("/proc") {
+		dir := filepath.Join("/proc", pid, "fd")
+		for _, fd := range s.numbers(dir) {
+			if f := s.try(filepath.Join(dir, fd)); f != nil {
 				return f
 			}
 		}
