@@ -48,7 +48,9 @@ func needsNetem(t *testing.T) {
 }
 
 // kernelHasNetem says so of the kernels that the tests are made for; elsewhere it may be there.
-func kernelHasNetem() bool { return slices.Contains([]string{"6.1", "6.12", "7.3"}, vmKernel()) }
+func kernelHasNetem() bool {
+	return slices.Contains([]string{"6.1", "6.12", "6.12-ei", "7.3"}, vmKernel())
+}
 
 // listener hears numbered datagrams and sends each back.
 type listener struct {
