@@ -206,7 +206,7 @@ func callOnce(name string) func() (string, error) {
 			var pair [2]int32
 			_, _, errno := unix.Syscall6(unix.SYS_SOCKETPAIR, unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0, uintptr(unsafe.Pointer(&pair)), 0, 0)
 			if errno != 0 {
-				return "", errno
+				return resultOf(errno), nil
 			}
 			return "ok", errors.Join(unix.Close(int(pair[0])), unix.Close(int(pair[1])))
 		default:

@@ -14,6 +14,9 @@ const BootVar = "FAULTD_BOOT"
 // KernelVar tells programs the runner's name of the kernel they run on; it is set in guests only.
 const KernelVar = "FAULTD_VM_KERNEL"
 
+// RequireFailingMemoryVar makes it a failure, instead of a reason to skip, if a kernel cannot fail allocations.
+const RequireFailingMemoryVar = "FAULTD_REQUIRE_FAILING_MEMORY"
+
 // A Plan is all that the init is told.
 type Plan struct {
 	Nonce    string    // marks our frames in the output, unknown to the programs

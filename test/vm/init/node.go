@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -21,6 +22,9 @@ func setUpNode() error {
 
 func bringUp(name string) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if errors.Is(err, unix.EAFNOSUPPORT) {
+		return nil // a kernel without IP has nothing to bring up
+	}
 	if err != nil {
 		return fmt.Errorf("bring up %s: %w", name, err)
 	}
