@@ -323,11 +323,11 @@ struct rule_set {
 	struct rule_ref refs[MAX_RULES_PER_SET];
 };
 
-/* Key of the peers trie: the slot is part of the prefix, addresses are IPv6 (IPv4 mapped). */
+/* Key of the peers trie. An IPv4 address is in the first word, so that the kernel has done with it by comparing 64 bits. */
 struct peer_key {
-	__u32 prefix; /* 32 (slot) + 0..128 */
-	__u32 slot;   /* big endian */
-	__u8 address[16];
+	__u32 prefix; /* 32 (space) + 0..32 or 0..128 */
+	__u32 space;  /* slot << 1, + 1 for IPv6; big endian */
+	__u32 address[4]; /* network order */
 };
 
 /* What the peers trie says of an address; the longest prefix decides. */

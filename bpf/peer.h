@@ -43,9 +43,17 @@ static __always_inline int protocol_fits(const struct traffic *traffic, __u32 pr
 /* What the trie says of the peer of the rule in a slot. */
 static __always_inline int peer_hurt(__u32 slot, const struct peer *peer)
 {
-	struct peer_key key = {.prefix = 32 + 128, .slot = bpf_htonl(slot)};
+	struct peer_key key = {};
 
-	__builtin_memcpy(key.address, peer->address, sizeof(key.address));
+	if (!peer->address[0] && !peer->address[1] && peer->address[2] == bpf_htonl(0xffff)) {
+		key.prefix = 32 + 32;
+		key.space = bpf_htonl(slot << 1);
+		key.address[0] = peer->address[3];
+	} else {
+		key.prefix = 32 + 128;
+		key.space = bpf_htonl(slot << 1 | 1);
+		__builtin_memcpy(key.address, peer->address, sizeof(key.address));
+	}
 	struct peer_verdict *verdict = bpf_map_lookup_elem(&faultd_peers, &key);
 
 	if (!verdict || !verdict->hurt)

@@ -78,12 +78,6 @@ func (p Peers) check() error {
 // encode gives the entries of the trie for the rule in a slot.
 func (p Peers) encode(slot int) map[sharedPeerKey]sharedPeerVerdict {
 	entries := map[sharedPeerKey]sharedPeerVerdict{}
-	for prefix := range p {
-		if holdsMapped(prefix) {
-			// 0.0.0.0/0, if it is among the peers, is the same entry and goes over it.
-			entries[peerKey(slot, netip.PrefixFrom(netip.IPv4Unspecified(), 0))] = sharedPeerVerdict{}
-		}
-	}
 	for prefix, verdict := range p {
 		var e sharedPeerVerdict
 		if verdict.Hurt {
@@ -95,24 +89,20 @@ func (p Peers) encode(slot int) map[sharedPeerKey]sharedPeerVerdict {
 	return entries
 }
 
-// holdsMapped says whether an IPv6 prefix is so wide that IPv4, mapped into IPv6, lies in it: whoever writes ::/0 does not
-// mean IPv4.
-func holdsMapped(prefix netip.Prefix) bool {
-	return prefix.Contains(netip.AddrFrom16(netip.IPv4Unspecified().As16()))
-}
-
 func peerKey(slot int, prefix netip.Prefix) sharedPeerKey {
-	bits := prefix.Bits()
-	if prefix.Addr().Is4() {
-		bits += 96
+	space, address := uint32(slot)<<1, prefix.Masked().Addr().AsSlice()
+	if prefix.Addr().Is6() {
+		space |= 1
 	}
-	key := sharedPeerKey{Prefix: uint32(32 + bits), Address: prefix.Masked().Addr().As16()}
-	// The slot is part of the prefix and so in network order, whatever the machine's.
-	var slotBytes [4]byte
-	binary.BigEndian.PutUint32(slotBytes[:], uint32(slot))
-	key.Slot = binary.NativeEndian.Uint32(slotBytes[:])
+	key := sharedPeerKey{Prefix: uint32(32 + prefix.Bits()), Space: networkOrder(binary.BigEndian.AppendUint32(nil, space))}
+	for i := range len(address) / 4 {
+		key.Address[i] = networkOrder(address[4*i : 4*i+4])
+	}
 	return key
 }
+
+// networkOrder gives a word whose bytes lie in memory as they are, whatever the machine's order.
+func networkOrder(bytes []byte) uint32 { return binary.NativeEndian.Uint32(bytes) }
 
 // SetPeers changes whom the rule means, while it runs: first come the new ones, then the old ones go. Counters go on. A
 // rule that was installed without peers means everybody, and cannot get any.

@@ -67,8 +67,8 @@ type sharedLoss struct {
 type sharedPeerKey struct {
 	_       structs.HostLayout
 	Prefix  uint32
-	Slot    uint32
-	Address [16]uint8
+	Space   uint32
+	Address [4]uint32
 }
 
 type sharedPeerVerdict struct {
