@@ -133,6 +133,7 @@ func TestSignalChoice(t *testing.T) {
 
 // TestSignalAgain: each round takes one, until none is left.
 func TestSignalAgain(t *testing.T) {
+	onlyOnHost(t)
 	n := startNode(t)
 	target := n.target()
 	workers := n.workers(target, 3)
@@ -152,6 +153,7 @@ func TestSignalAgain(t *testing.T) {
 
 // TestSignalOfStarts is a crash loop: each new process ends, those before do not, and after so many none does.
 func TestSignalOfStarts(t *testing.T) {
+	onlyOnHost(t)
 	n := startNode(t)
 	target := n.target()
 	before := n.worker(target)
@@ -235,6 +237,9 @@ func TestPause(t *testing.T) {
 		"kill -9": func(n *node, _ *v1.Fault) { n.end(syscall.SIGKILL) },
 	} {
 		t.Run(name, func(t *testing.T) {
+			if name != "kill -9" && name != "kill of a stopped daemon" {
+				onlyOnHost(t)
+			}
 			n := startNode(t)
 			target, other := n.target(), n.target()
 			w, sibling := n.worker(target), n.worker(other)
@@ -281,6 +286,7 @@ func TestPauseOfADeadNode(t *testing.T) {
 
 // TestPauseRefuses a target that somebody else has frozen, and leaves what somebody else changed.
 func TestPauseRefuses(t *testing.T) {
+	onlyOnHost(t)
 	n := startNode(t)
 	target := n.target()
 	child := n.child(target)
