@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"slices"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -32,7 +31,7 @@ type Config struct {
 		// AllowRoot allows the root cgroup as a target.
 		AllowRoot bool `yaml:"allowRoot"`
 		// APIServers are addresses of Kubernetes' API server, beside the one that its environment names: "10.0.0.1:6443".
-		APIServers []netip.AddrPort `yaml:"apiServers"`
+		APIServers []string `yaml:"apiServers"`
 	} `yaml:"protected"`
 	// Access says who, beside root, may do what. Whoever can open the socket may read.
 	Access struct {
@@ -86,6 +85,9 @@ func (c *Config) parse(b []byte) error {
 	if c.Limits.MaxFaults < 1 || c.Limits.MaxFaults > 1000 {
 		return fmt.Errorf("limits.maxFaults: %d is out of range; it must be in 1..1000", c.Limits.MaxFaults)
 	}
+	if _, err := c.apiServers(); err != nil {
+		return err
+	}
 	if err := c.protection(0).Validate(); err != nil {
 		return fmt.Errorf("protected: %w", err)
 	}
@@ -93,16 +95,22 @@ func (c *Config) parse(b []byte) error {
 }
 
 // apiServers are those of the configuration and of the environment that Kubernetes gives its containers.
-func (c Config) apiServers() []netip.AddrPort {
-	servers := c.Protected.APIServers
+func (c Config) apiServers() (servers []netip.AddrPort, err error) {
+	for _, text := range c.Protected.APIServers {
+		server, err := netip.ParseAddrPort(text)
+		if err != nil {
+			return nil, fmt.Errorf("protected.apiServers: %q is no address with a port; write it as 10.0.0.1:6443", text)
+		}
+		servers = append(servers, server)
+	}
 	host, port := os.Getenv("KUBERNETES_SERVICE_HOST"), os.Getenv("KUBERNETES_SERVICE_PORT")
 	if port == "" {
 		port = "443"
 	}
 	if server, err := netip.ParseAddrPort(net.JoinHostPort(host, port)); err == nil {
-		servers = append(slices.Clip(servers), server)
+		servers = append(servers, server)
 	}
-	return servers
+	return servers, nil
 }
 
 func (c Config) protection(caller int) cgroup.Protection {

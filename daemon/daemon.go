@@ -118,7 +118,9 @@ func (d *Daemon) open() error {
 	if err := d.setSwitch(); err != nil {
 		return err
 	}
-	d.env.Infrastructure.APIServers = d.config.apiServers()
+	if d.env.Infrastructure.APIServers, err = d.config.apiServers(); err != nil {
+		return err
+	}
 	return d.startGuard()
 }
 
