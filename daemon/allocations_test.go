@@ -39,6 +39,8 @@ const (
 
 // TestAllocationsFail: the target's calls fail, its sibling's do not, and whatever ends the fault, nobody's do.
 func TestAllocationsFail(t *testing.T) {
+	n := startNode(t)
+	n.stop(n.withoutMemory(n.target()).GetId())
 	for name, end := range map[string]func(*node, *v1.Fault){
 		"stop":          func(n *node, f *v1.Fault) { n.stop(f.GetId()) },
 		"kill switch":   func(n *node, _ *v1.Fault) { n.kill() },

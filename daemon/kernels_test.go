@@ -42,6 +42,14 @@ func onlyOnHost(t *testing.T) {
 	}
 }
 
+// notTwice is for tests of what does not depend on error injection: they run on the 6.12 without it.
+func notTwice(t *testing.T) {
+	t.Helper()
+	if vmKernel() == "6.12-ei" {
+		t.Skip("the same without error injection: runs on 6.12")
+	}
+}
+
 // kernelName is the row of mechanisms that holds here, if there is one.
 func kernelName() string {
 	if name := vmKernel(); name != "" {

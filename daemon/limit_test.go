@@ -75,6 +75,7 @@ func (n *node) setControl(t cgroup.Target, file, text string) {
 
 // TestLimitsWithoutControllers: the refusal names the controller.
 func TestLimitsWithoutControllers(t *testing.T) {
+	notTwice(t)
 	n := startNode(t)
 	parent := n.target()
 	target := n.child(parent) // its parent hands nothing down
@@ -90,6 +91,7 @@ func TestLimitsWithoutControllers(t *testing.T) {
 
 // TestLimits: the target is held back and its sibling is not; whatever ends the fault, the limit is what it was, to the byte.
 func TestLimits(t *testing.T) {
+	notTwice(t)
 	ends := map[string]func(*node, *v1.Fault){
 		"stop": func(n *node, f *v1.Fault) { n.stop(f.GetId()) },
 		"kill of a stopped daemon": func(n *node, _ *v1.Fault) {
@@ -147,6 +149,7 @@ func (n *node) squeeze(kind string, end func(*node, *v1.Fault)) {
 
 // TestLimitOfMemoryKills: the kernel kills for a limit, which is refused below what is used unless it is allowed.
 func TestLimitOfMemoryKills(t *testing.T) {
+	notTwice(t)
 	n := startNode(t)
 	target := n.target()
 	n.controllers(target)
@@ -173,6 +176,7 @@ func TestLimitOfMemoryKills(t *testing.T) {
 
 // TestLimitOfIO: what the target writes to a disk takes its time; the line of io.max is gone afterwards.
 func TestLimitOfIO(t *testing.T) {
+	notTwice(t)
 	n := startNode(t)
 	target, other := n.target(), n.target()
 	n.controllers(target)
@@ -213,6 +217,7 @@ func TestLimitOfIO(t *testing.T) {
 
 // TestLimitChangedBySomebodyElse: it is reported, made anew, or given up, and what somebody else has set is what stays.
 func TestLimitChangedBySomebodyElse(t *testing.T) {
+	notTwice(t)
 	n := startNode(t)
 	n.controllers(n.target())
 	for onChange, ours := range map[string]bool{"": false, "report": false, "reapply": true, "give-up": false} {

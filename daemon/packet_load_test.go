@@ -12,6 +12,7 @@ import (
 // TestPacketFaultEndsUnderLoad ends a loss of everything while many threads send datagrams and a connection waits for its
 // segments: then all datagrams arrive, and the connection goes on where it was.
 func TestPacketFaultEndsUnderLoad(t *testing.T) {
+	onlyOnHost(t)
 	for name, c := range map[string]struct {
 		duration string
 		end      func(*node)

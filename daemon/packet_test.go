@@ -33,6 +33,7 @@ func TestLossIsSilent(t *testing.T) {
 
 // TestTCPSurvivesLoss sends lines to and fro while every fifth segment is lost in each direction.
 func TestTCPSurvivesLoss(t *testing.T) {
+	notTwice(t)
 	const lines = "20"
 	n, server := startNode(t), tcpServer(t, "127.0.0.1:0")
 	target := n.target()
@@ -57,6 +58,7 @@ func TestTCPSurvivesLoss(t *testing.T) {
 
 // TestFlowsAreLostWhole sends many datagrams each from many sockets.
 func TestFlowsAreLostWhole(t *testing.T) {
+	notTwice(t)
 	const flows, each = 64, 8
 	n, udp := startNode(t), receive(t, "127.0.0.1:0")
 	target := n.target()
@@ -171,6 +173,7 @@ func thousand(address string) []string {
 
 // TestPacketStates tells segments of TCP apart: those that open a connection, and what their flags say.
 func TestPacketStates(t *testing.T) {
+	notTwice(t)
 	n, server := startNode(t), tcpServer(t, "127.0.0.1:0")
 	target := n.target()
 	w := n.worker(target)

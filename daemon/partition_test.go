@@ -54,6 +54,7 @@ func (s *split) wants(what string, reached ...string) {
 }
 
 func TestPartition(t *testing.T) {
+	notTwice(t)
 	s := newSplit(t)
 	four, six := s.addresses[0], s.addresses[1]
 	s.wants("before", four, six)
@@ -84,6 +85,7 @@ func TestPartition(t *testing.T) {
 
 // TestHalfOpen lets connections open, and then nothing more comes through.
 func TestHalfOpen(t *testing.T) {
+	notTwice(t)
 	s := newSplit(t)
 	s.w.wants("opened", "open %s", s.addresses[0])
 	f := s.n.inject(cut(s.target, &v1.Partition{Peers: []string{far4, far6}, HalfOpen: true}))
@@ -105,6 +107,7 @@ func TestHalfOpen(t *testing.T) {
 
 // TestPartitionEndsWithItsDaemon however that ends.
 func TestPartitionEndsWithItsDaemon(t *testing.T) {
+	onlyOnHost(t)
 	s := newSplit(t)
 	partition := &v1.Partition{Peers: []string{"cgroup:" + s.far.Path}}
 	s.n.inject(cut(s.target, partition))
@@ -123,6 +126,7 @@ func TestPartitionEndsWithItsDaemon(t *testing.T) {
 }
 
 func TestPartitionRefuses(t *testing.T) {
+	onlyOnHost(t)
 	n := startNode(t)
 	target := n.target()
 	half := 50.0

@@ -69,6 +69,7 @@ func onProcesses(t cgroup.Target, p *v1.Process) *v1.FaultSpec {
 
 // TestSignal: the target's processes get it, also those in a child of its cgroup; a sibling's do not.
 func TestSignal(t *testing.T) {
+	notTwice(t)
 	n := startNode(t)
 	target := n.target()
 	hurt := append(n.workers(target, 3), n.worker(n.child(target)))
@@ -176,6 +177,7 @@ func TestSignalOfStarts(t *testing.T) {
 
 // TestSignalSparesInit: the first process of a PID namespace gets a signal only where it is named.
 func TestSignalSparesInit(t *testing.T) {
+	notTwice(t)
 	n := startNode(t)
 	target := n.target()
 	first := n.mute(target, &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID})
@@ -193,6 +195,7 @@ func TestSignalSparesInit(t *testing.T) {
 
 // TestKillAll: nobody of the target is left, nobody of a sibling is hurt.
 func TestKillAll(t *testing.T) {
+	notTwice(t)
 	n := startNode(t)
 	target := n.target()
 	hurt, spared := append(n.workers(target, 5), n.worker(n.child(target))), n.worker(n.target())
@@ -224,6 +227,7 @@ func (n *node) frozen(t cgroup.Target) bool {
 
 // TestPause: the target stands still and its sibling does not, whatever ends the fault; then it goes on.
 func TestPause(t *testing.T) {
+	notTwice(t)
 	for name, end := range map[string]func(*node, *v1.Fault){
 		"stop":   func(n *node, f *v1.Fault) { n.stop(f.GetId()) },
 		"expiry": func(n *node, f *v1.Fault) { n.update(f, "1ms") },

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,7 +18,18 @@ func setUpNode() error {
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
 		return fmt.Errorf("raise limit of open files: %w", err)
 	}
-	return bringUp("lo")
+	return errors.Join(bringUp("lo"), holdMorePackets())
+}
+
+// holdMorePackets makes room for what many threads send at once: an emulated processor comes to the packets so late that the
+// kernel's 1000 are not enough, and it would lose some by itself.
+func holdMorePackets() error {
+	const backlog = "/proc/sys/net/core/netdev_max_backlog"
+	err := os.WriteFile(backlog, []byte("100000"), 0)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // a kernel without networks
+	}
+	return err
 }
 
 func bringUp(name string) error {
