@@ -124,7 +124,7 @@ stage_powercut() {
 cut_power() {
 	local kernel=$1 test=$2 run="^$2\$"
 	shift 2
-	in_machine "$kernel" -persist "$outputs/$kernel-$test.disk" -reset-after 'faultd test: cut the power' "$@"
+	in_machine "$kernel" -persist "$outputs/$kernel-$test.disk" -env FAULTD_TEST_POWER_CUT=1 -reset-after 'faultd test: cut the power' "$@"
 }
 
 # build_daemon makes the daemon as it is installed, and finds the programs that it hurts.
