@@ -3,6 +3,7 @@ package bpf
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -311,4 +312,19 @@ func (in *Installed) remove() error {
 // release lets go of programs and attachments, last first, and keeps those that failed.
 func (in *Installed) release() error {
 	return releaseAll(&in.releases)
+}
+
+// releaseAll lets go of everything, last first, and keeps what failed.
+func releaseAll(releases *[]func() error) error {
+	var errs []error
+	var kept []func() error
+	for _, release := range slices.Backward(*releases) {
+		if err := release(); err != nil {
+			errs = append(errs, err)
+			kept = append(kept, release)
+		}
+	}
+	slices.Reverse(kept)
+	*releases = kept
+	return errors.Join(errs...)
 }

@@ -5,13 +5,11 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime"
 	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
@@ -150,9 +148,9 @@ type egressDevice struct {
 
 func egressDevices(namespaces []NetNS) (found []egressDevice, err error) {
 	for _, ns := range namespaces {
-		handle, err := netlink.NewHandleAt(netns.NsHandle(ns.File.Fd()), unix.NETLINK_ROUTE)
+		handle, err := ns.netlink()
 		if err != nil {
-			return nil, fmt.Errorf("open netlink in network namespace %d: %w", ns.Inode, err)
+			return nil, err
 		}
 		defer handle.Close()
 		devices, err := handle.LinkList()
@@ -206,26 +204,12 @@ func attachTCX(ns NetNS, ifindex int, program *ebpf.Program) (io.Closer, error) 
 	return l, nil
 }
 
-// inNamespace runs f on a thread of its own inside a network namespace. The thread ends with it.
-func inNamespace(ns NetNS, f func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the runtime then ends the thread instead of using it again
-		if err := unix.Setns(int(ns.File.Fd()), unix.CLONE_NEWNET); err != nil {
-			done <- fmt.Errorf("enter network namespace %d: %w", ns.Inode, err)
-			return
-		}
-		done <- f()
-	}()
-	return <-done
-}
-
 // attachClsact is for kernels before 6.6. Its filter outlives us, so it is journalled first; the program's own check of
 // switch, lease and deadline keeps it harmless until it is gone.
 func attachClsact(ns NetNS, device netlink.Link, program *ebpf.Program, journal func(Filter) (func() error, error)) (io.Closer, error) {
-	handle, err := netlink.NewHandleAt(netns.NsHandle(ns.File.Fd()), unix.NETLINK_ROUTE)
+	handle, err := ns.netlink()
 	if err != nil {
-		return nil, fmt.Errorf("open netlink: %w", err)
+		return nil, err
 	}
 	defer handle.Close()
 	attrs := device.Attrs()

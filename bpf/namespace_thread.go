@@ -44,3 +44,14 @@ func (t *namespaceThread) do(f func()) {
 
 // end is called when nobody calls do any more.
 func (t *namespaceThread) end() { close(t.work) }
+
+// inNamespace runs f on such a thread, which ends with it.
+func inNamespace(ns NetNS, f func() error) error {
+	t, err := enterNamespace(ns)
+	if err != nil {
+		return err
+	}
+	defer t.end()
+	t.do(func() { err = f() })
+	return err
+}
