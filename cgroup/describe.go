@@ -54,10 +54,10 @@ func (h *Hierarchy) describe(pid int) (Process, error) {
 	return p, nil
 }
 
-// livingSince reads the start time from stat: field 22, the twentieth after the name in parentheses (proc_pid_stat(5)).
+// livingSince reads the start time from stat: field 22, the twentieth after the comm.
 func livingSince(stat string) (uint64, error) {
-	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
-	if len(fields) < 20 {
+	_, fields, err := statFields(stat)
+	if err != nil || len(fields) < 20 {
 		return 0, errStat
 	}
 	if fields[0] == "Z" || fields[0] == "X" {

@@ -49,20 +49,25 @@ func (h *Hierarchy) processInfo(pid int) (processInfo, error) {
 	return info, nil
 }
 
-// parseStat reads the comm, which stands in parentheses and may contain some, and the flags, the seventh field after it
-// (proc_pid_stat(5)).
+// parseStat reads the comm and the flags, the seventh field after it.
 func parseStat(stat string) (processInfo, error) {
-	open, end := strings.IndexByte(stat, '('), strings.LastIndexByte(stat, ')')
-	if open < 0 || end < open {
-		return processInfo{}, errStat
-	}
-	fields := strings.Fields(stat[end+1:])
-	if len(fields) < 7 {
+	comm, fields, err := statFields(stat)
+	if err != nil || len(fields) < 7 {
 		return processInfo{}, errStat
 	}
 	flags, err := strconv.ParseUint(fields[6], 10, 64)
 	if err != nil {
 		return processInfo{}, errStat
 	}
-	return processInfo{comm: stat[open+1 : end], kernel: flags&pfKthread != 0}, nil
+	return processInfo{comm: comm, kernel: flags&pfKthread != 0}, nil
+}
+
+// statFields takes a stat apart: the comm, which stands in parentheses and may contain some, and the fields after it, from the
+// third on (proc_pid_stat(5)).
+func statFields(stat string) (comm string, fields []string, err error) {
+	open, end := strings.IndexByte(stat, '('), strings.LastIndexByte(stat, ')')
+	if open < 0 || end < open {
+		return "", nil, errStat
+	}
+	return stat[open+1 : end], strings.Fields(stat[end+1:]), nil
 }
