@@ -89,13 +89,11 @@ func (c Connect) Inject(ctx context.Context, env Env, target cgroup.Target, comm
 	if err != nil {
 		return nil, err
 	}
-	meant, err := c.Traffic.meant(ctx, env, target, "connect")
+	meant, err := c.Traffic.meant(ctx, env, target, "connect", rule.Traffic)
 	if err != nil {
 		return nil, err
 	}
-	opening := rule.Traffic.Opening
 	rule.Traffic = meant.traffic
-	rule.Traffic.Opening = opening
 	var installed *bpf.Installed
 	if c.Blackhole {
 		installed, err = installPacket(ctx, env, target, common.ID, rule)

@@ -125,18 +125,15 @@ func (d DNS) Inject(_ context.Context, env Env, target cgroup.Target, common Com
 	if err != nil {
 		return nil, err
 	}
-	found, err := env.Cgroups.NetNamespaces(target)
+	homes, err := homesOf(env, target)
 	if err != nil {
-		return nil, fmt.Errorf("find the network namespaces of the target: %w", err)
+		return nil, err
 	}
-	redirect := bpf.RedirectEnv{Answer: func(s *bpf.StandIn) io.Closer { return answerDNS(s) }}
-	for _, ns := range found {
-		defer ns.File.Close()
-		redirect.Namespaces = append(redirect.Namespaces, bpf.NetNS{Inode: ns.Inode, File: ns.File})
-	}
-	if len(found) == 0 {
+	defer closeHomes(homes)
+	if len(homes) == 0 {
 		return nil, &ParameterError{"target", "it has no process, so its network namespace is unknown; start it first"}
 	}
+	redirect := bpf.RedirectEnv{Namespaces: namespacesOf(homes), Answer: func(s *bpf.StandIn) io.Closer { return answerDNS(s) }}
 	installed, err := env.Kernel.InstallRedirect(kernelTarget(env, target), rule, redirect)
 	if errors.Is(err, bpf.ErrNoLoopback) {
 		return nil, &ParameterError{"target", err.Error()}

@@ -35,6 +35,14 @@ func homesOf(env Env, target cgroup.Target) ([]home, error) {
 	return homes, nil
 }
 
+// namespacesOf gives the namespaces of homes, which close them.
+func namespacesOf(homes []home) (namespaces []bpf.NetNS) {
+	for _, h := range homes {
+		namespaces = append(namespaces, h.ns)
+	}
+	return namespaces
+}
+
 // ownHome is faultd's.
 func ownHome() (home, error) {
 	file, err := os.Open("/proc/self/ns/net")

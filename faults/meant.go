@@ -44,9 +44,10 @@ type meant struct {
 	named  addresses
 }
 
-// meant finds out whom traffic of the target means. What does not fit the target is a *ParameterError of the kind.
-func (t Traffic) meant(ctx context.Context, env Env, target cgroup.Target, kind string) (*meant, error) {
-	m := &meant{env: env, target: target, kind: kind, asked: t, named: addresses{}}
+// meant finds out whom traffic of the target means; k is the traffic as the rule has it, without the addresses of names. What does
+// not fit the target is a *ParameterError of the kind.
+func (t Traffic) meant(ctx context.Context, env Env, target cgroup.Target, kind string, k bpf.Traffic) (*meant, error) {
+	m := &meant{traffic: k, env: env, target: target, kind: kind, asked: t, named: addresses{}}
 	homes, err := homesOf(env, target)
 	if err != nil {
 		return nil, err
@@ -77,9 +78,11 @@ func problemOf(err error) string {
 	return problem
 }
 
+// decide gives the traffic with the addresses that the names have now, but for what is spared, and notes on that.
 func (m *meant) decide(homes []home) (bpf.Traffic, []string, error) {
-	k, err := m.asked.kernel(m.named)
-	if err != nil {
+	k := m.traffic
+	var err error
+	if k.Peers, err = m.asked.peers(m.named); err != nil {
 		return k, nil, err
 	}
 	found, err := exclusions(m.env, homes)

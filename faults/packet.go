@@ -133,7 +133,7 @@ func (p Packet) Inject(ctx context.Context, env Env, target cgroup.Target, commo
 	if err != nil {
 		return nil, err
 	}
-	meant, err := p.Traffic.meant(ctx, env, target, "packet")
+	meant, err := p.Traffic.meant(ctx, env, target, "packet", rule.Traffic)
 	if err != nil {
 		return nil, err
 	}
@@ -147,20 +147,16 @@ func (p Packet) Inject(ctx context.Context, env Env, target cgroup.Target, commo
 
 // installPacket puts a rule on the packets of the target, in the network namespaces its processes live in now.
 func installPacket(ctx context.Context, env Env, target cgroup.Target, id string, rule bpf.Rule) (*bpf.Installed, error) {
-	found, err := env.Cgroups.NetNamespaces(target)
+	homes, err := homesOf(env, target)
 	if err != nil {
-		return nil, fmt.Errorf("find the network namespaces of the target: %w", err)
+		return nil, err
 	}
-	var namespaces []bpf.NetNS
-	for _, ns := range found {
-		defer ns.File.Close()
-		namespaces = append(namespaces, bpf.NetNS{Inode: ns.Inode, File: ns.File})
-	}
-	if rule.Egress && len(namespaces) == 0 {
+	defer closeHomes(homes)
+	if rule.Egress && len(homes) == 0 {
 		return nil, ErrNoProcess
 	}
 	return env.Kernel.InstallPacket(kernelTarget(env, target), rule, bpf.PacketEnv{
-		Namespaces: namespaces,
+		Namespaces: namespacesOf(homes),
 		Journal: func(f bpf.Filter) (func() error, error) {
 			return journalled(ctx, env.Journal, id, undo.Action{Version: 1, RemoveFilter: &undo.RemoveFilter{
 				NetNSInode: f.NetNSInode, Ifindex: f.Ifindex, Ifname: f.Ifname, Parent: f.Parent,

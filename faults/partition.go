@@ -81,12 +81,11 @@ func (p Partition) Inject(ctx context.Context, env Env, target cgroup.Target, co
 	if err != nil {
 		return nil, err
 	}
-	meant, err := p.Traffic.meant(ctx, env, target, "partition")
+	meant, err := p.Traffic.meant(ctx, env, target, "partition", rule.Traffic)
 	if err != nil {
 		return nil, err
 	}
 	rule.Traffic = meant.traffic
-	rule.Traffic.Payload = p.HalfOpen
 	installed, err := installPacket(ctx, env, target, common.ID, rule)
 	if err != nil {
 		return nil, err
