@@ -1,14 +1,51 @@
 package faults
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
+	"faultd/bpf"
 	"faultd/cgroup"
+	"faultd/undo"
 )
+
+// change is a control file of a target's cgroup that was changed, and is in the journal until it is struck out.
+type change struct {
+	action undo.Action
+	strike func() error
+}
+
+// changeControl writes a change down, and makes it. If it fails it leaves nothing behind.
+func changeControl(env Env, target cgroup.Target, id string, permit *permit, w *undo.WriteFile) (*change, error) {
+	c := &change{action: undo.Action{Version: 1, WriteFile: w}}
+	entry, err := env.Journal.Begin(id, c.action)
+	if err != nil {
+		return nil, err
+	}
+	c.strike = func() error { return env.Journal.Done(entry) }
+	if !permit.given() {
+		return nil, errors.Join(bpf.ErrKilled, c.strike())
+	}
+	file := filepath.Base(w.Path)
+	if err := writeControl(env.Cgroups, target, file, w.New); err != nil {
+		return nil, errors.Join(fmt.Errorf("write %q into %s: %w", w.New, file, err), c.takeBack())
+	}
+	return c, nil
+}
+
+func (c *change) takeBack() error {
+	if _, err := c.undo(); err != nil {
+		return err
+	}
+	return c.strike()
+}
+
+func (c *change) undo() (undo.Outcome, error) { return c.action.Undo(context.Background()) }
 
 // writeControl writes into a control file of the target's cgroup, if it still is that cgroup.
 func writeControl(tree *cgroup.Hierarchy, target cgroup.Target, name, text string) error {

@@ -8,7 +8,7 @@ import (
 	"faultd/bpf"
 )
 
-// paretoShape is the one that netem's tables are made with too.
+// paretoShape gives a mean of twice the least delay. The distribution of packets has another: netem's.
 const paretoShape = 2
 
 // quantiles are those of a distribution of delays, each within 0..bpf.MaxDelay. The last one is not infinite: what is rarer

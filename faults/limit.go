@@ -43,8 +43,7 @@ type setting struct {
 // limit is a setting that was made.
 type limit struct {
 	setting
-	action  undo.Action
-	strike  func() error
+	*change
 	changed bool // by somebody else, and not made again
 }
 
@@ -99,40 +98,33 @@ func startLimits(f Fault, env Env, target cgroup.Target, common Common, onChange
 	return l, nil
 }
 
-// set makes one setting, written down before. Call with mu held, or before others know of l.
+// set makes one setting; if it fails it leaves nothing of it. Call with mu held, or before others know of l.
 func (l *limits) set(s setting) error {
-	path := filepath.Join(l.env.Cgroups.Dir(l.target), s.file)
-	made := &limit{setting: s, action: undo.Action{Version: 1, WriteFile: &undo.WriteFile{Path: path, New: s.write, Reads: s.reads, Key: s.key, Old: s.none}}}
-	_, held, err := made.action.WriteFile.Holds()
+	w := &undo.WriteFile{Path: filepath.Join(l.env.Cgroups.Dir(l.target), s.file), New: s.write, Reads: s.reads, Key: s.key, Old: s.none}
+	_, held, err := w.Holds()
 	if err != nil {
 		return noControl(l.env, l.target, s.file, err)
 	}
 	if held != "" {
-		made.action.WriteFile.Old = held
+		w.Old = held
 	}
 	if held == s.write || held == s.reads {
 		return &ParameterError{s.file, fmt.Sprintf("it is %s already: there is nothing to squeeze", held)}
 	}
-	entry, err := l.env.Journal.Begin(l.id, made.action)
+	c, err := changeControl(l.env, l.target, l.id, l.permit, w)
 	if err != nil {
 		return err
 	}
-	made.strike = func() error { return l.env.Journal.Done(entry) }
-	if !l.permit.given() {
-		return errors.Join(bpf.ErrKilled, made.strike())
+	ours, held, err := w.Holds()
+	if err == nil && ours {
+		l.made = append(l.made, &limit{setting: s, change: c})
+		return nil
 	}
-	l.made = append(l.made, made)
-	if err := writeControl(l.env.Cgroups, l.target, s.file, s.write); err != nil {
-		return fmt.Errorf("write %q into %s: %w", s.write, s.file, err)
+	if err == nil {
+		w.Reads = held // else undoing would not know it for ours
+		err = fmt.Errorf("write %q into %s: it reads %q afterwards", s.write, s.file, held)
 	}
-	if ours, held, err := made.action.WriteFile.Holds(); err != nil {
-		return err
-	} else if !ours {
-		// The undo would not know it for ours.
-		made.action.WriteFile.Reads = held
-		return fmt.Errorf("write %q into %s: it reads %q afterwards", s.write, s.file, held)
-	}
-	return nil
+	return errors.Join(err, c.takeBack())
 }
 
 // watchLimits is how often it is looked whether somebody else has changed a limit.
@@ -217,7 +209,7 @@ func (l *limits) undoLocked() error {
 	l.count()
 	var errs []error
 	for _, made := range slices.Backward(l.made) {
-		outcome, err := made.action.Undo(context.Background())
+		outcome, err := made.undo()
 		if err != nil {
 			errs = append(errs, err)
 		} else if outcome == undo.Changed && !made.changed {

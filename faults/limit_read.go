@@ -24,21 +24,8 @@ func readControl(env Env, target cgroup.Target, file string) (string, error) {
 	return strings.TrimSpace(string(text)), nil
 }
 
-// readNumber reads one that holds a number.
+// readNumber reads one that holds a number, or "max", which is as much as there can be.
 func readNumber(env Env, target cgroup.Target, file string) (int64, error) {
-	text, err := readControl(env, target, file)
-	if err != nil {
-		return 0, err
-	}
-	n, err := strconv.ParseInt(text, 10, 64)
-	if err != nil {
-		return 0, fmt.Errorf("read %s: %w", file, err)
-	}
-	return n, nil
-}
-
-// readLimit reads one that holds a number or "max", which is as much as there can be.
-func readLimit(env Env, target cgroup.Target, file string) (int64, error) {
 	text, err := readControl(env, target, file)
 	if err != nil {
 		return 0, err

@@ -129,7 +129,7 @@ func (m Memory) bytes(env Env, target cgroup.Target, field, file, text string) (
 	if err != nil {
 		return 0, err
 	}
-	most, err := readLimit(env, target, file)
+	most, err := readNumber(env, target, file)
 	if err != nil {
 		return 0, err
 	}

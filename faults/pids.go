@@ -50,7 +50,7 @@ func (p Pids) Inject(_ context.Context, env Env, target cgroup.Target, common Co
 	if err != nil {
 		return nil, err
 	}
-	most, err := readLimit(env, target, "pids.max")
+	most, err := readNumber(env, target, "pids.max")
 	if err != nil {
 		return nil, err
 	}

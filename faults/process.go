@@ -38,7 +38,7 @@ type Process struct {
 	executables *bpf.GlobTable
 }
 
-// leastEvery keeps a fault from being a fork bomb's counterpart.
+// leastEvery bounds what looking through the target costs.
 const leastEvery = 100 * time.Millisecond
 
 func newProcess(spec *v1.FaultSpec) (Fault, error) {

@@ -1,7 +1,6 @@
 package faults
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -20,9 +19,7 @@ import (
 type pause struct {
 	env    Env
 	target cgroup.Target
-	thaw   undo.Action
-	strike func() error
-	permit *permit
+	freeze *change
 
 	// mu guards what follows.
 	mu      sync.Mutex
@@ -36,18 +33,11 @@ func startPause(env Env, target cgroup.Target, id string, permit *permit) (*paus
 	if err := canFreeze(env, target); err != nil {
 		return nil, err
 	}
-	p := &pause{env: env, target: target, permit: permit, thaw: undo.Action{Version: 1, WriteFile: &undo.WriteFile{Path: path, Old: "0", New: "1"}}}
-	entry, err := env.Journal.Begin(id, p.thaw)
+	freeze, err := changeControl(env, target, id, permit, &undo.WriteFile{Path: path, Old: "0", New: "1"})
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("freeze the target: %w", err)
 	}
-	p.strike = func() error { return env.Journal.Done(entry) }
-	if !permit.given() {
-		return nil, errors.Join(bpf.ErrKilled, p.strike())
-	}
-	if err := writeControl(env.Cgroups, target, mechanismFreeze, "1"); err != nil {
-		return nil, errors.Join(fmt.Errorf("freeze the target: %w", err), p.Close())
-	}
+	p := &pause{env: env, target: target, freeze: freeze}
 	if err := p.await(); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
@@ -125,12 +115,11 @@ func (p *pause) count() error {
 	return nil
 }
 
-// Update implements Handle: only the end can change.
-func (p *pause) Update(fault Fault, common Common) error {
+// Update implements Handle: only the end can change, which the daemon sees to.
+func (p *pause) Update(fault Fault, _ Common) error {
 	if f, ok := fault.(Process); !ok || !f.Pause {
 		return &ParameterError{"process.pause", "a pause can change its duration alone; stop it and start another"}
 	}
-	p.permit.extend(common.Until)
 	return nil
 }
 
@@ -162,7 +151,7 @@ func (p *pause) Disarm() error {
 		return nil
 	}
 	_ = p.count() // of a target that is gone the last count holds
-	outcome, err := p.thaw.Undo(context.Background())
+	outcome, err := p.freeze.undo()
 	if err != nil {
 		return err
 	}
@@ -178,5 +167,5 @@ func (p *pause) Close() error {
 	if err := p.Disarm(); err != nil {
 		return err
 	}
-	return p.strike()
+	return p.freeze.strike()
 }

@@ -3,6 +3,7 @@ package faults
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"slices"
 
@@ -10,6 +11,7 @@ import (
 
 	"faultd/bpf"
 	"faultd/cgroup"
+	"faultd/undo"
 )
 
 // signalling sends a signal to chosen processes.
@@ -33,13 +35,20 @@ func newSignalling(p Process, env Env, target cgroup.Target, dice *bpf.Dice, see
 }
 
 func (s *signalling) do() (notes []string, err error) {
-	living, err := s.living()
+	pids, err := s.tree.Processes(s.target)
+	if err != nil {
+		return nil, listError(err)
+	}
+	newcomers, err := s.newcomers(pids)
 	if err != nil {
 		return nil, err
 	}
-	newcomers := s.newcomers(living)
 	if s.process.Starts {
-		living = newcomers
+		pids = newcomers
+	}
+	living, err := s.describe(pids)
+	if err != nil {
+		return nil, err
 	}
 	chosen, notes := s.choose(living)
 	for _, p := range chosen {
@@ -56,12 +65,27 @@ func (s *signalling) do() (notes []string, err error) {
 	return notes, nil
 }
 
-func (s *signalling) living() ([]cgroup.Process, error) {
-	pids, err := s.tree.Processes(s.target)
-	if err != nil {
-		return nil, listError(err)
+// newcomers gives those that were not there the last time; the first time, none. It reads no more of a process than when it started.
+func (s *signalling) newcomers(pids []int) (newcomers []int, err error) {
+	now := map[int]uint64{}
+	for _, pid := range pids {
+		start, err := undo.StartTime(pid)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+			continue // it has ended
+		}
+		if err != nil {
+			return nil, listError(err) // passed over, it would be new the next time
+		}
+		now[pid] = start
+		if s.seen != nil && s.seen[pid] != start {
+			newcomers = append(newcomers, pid)
+		}
 	}
-	var living []cgroup.Process
+	s.seen = now
+	return newcomers, nil
+}
+
+func (s *signalling) describe(pids []int) (living []cgroup.Process, err error) {
 	for _, pid := range pids {
 		p, err := s.tree.Describe(pid)
 		if errors.Is(err, cgroup.ErrNotFound) {
@@ -73,19 +97,6 @@ func (s *signalling) living() ([]cgroup.Process, error) {
 		living = append(living, p)
 	}
 	return living, nil
-}
-
-// newcomers gives those that were not there the last time; the first time, none.
-func (s *signalling) newcomers(living []cgroup.Process) (newcomers []cgroup.Process) {
-	now := map[int]uint64{}
-	for _, p := range living {
-		now[p.PID] = p.StartTime
-		if s.seen != nil && s.seen[p.PID] != p.StartTime {
-			newcomers = append(newcomers, p)
-		}
-	}
-	s.seen = now
-	return newcomers
 }
 
 // choose gives the processes that fit, as many as are wanted, and tells of the first ones of containers, which are spared.
