@@ -86,13 +86,7 @@ func TestDiskEnds(t *testing.T) {
 			for i, v := range victims {
 				v.wellBut(before[i], 1)
 			}
-			if n.cmd == nil {
-				n.noResidue()
-				n.start()
-			} else {
-				n.signal(syscall.SIGCONT)
-			}
-			n.idle()
+			n.goOn()
 			for i, v := range victims {
 				v.well(before[i])
 			}

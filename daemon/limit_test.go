@@ -132,13 +132,7 @@ func (n *node) squeeze(kind string, end func(*node, *v1.Fault)) {
 	}
 	end(n, f)
 	n.until(kind+" is as before", func() bool { return n.control(target, s.file) == before })
-	if n.cmd == nil {
-		n.noResidue()
-		n.start()
-	} else {
-		n.signal(syscall.SIGCONT)
-	}
-	n.idle()
+	n.goOn()
 	if got := w.do("%s", s.order); s.sees != "" && got != s.sees || s.sees == "" && got != "map[ok:1]" {
 		n.t.Errorf("%s: afterwards it saw %q", kind, got)
 	}

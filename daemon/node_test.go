@@ -208,6 +208,18 @@ func (n *node) end(signal syscall.Signal) {
 	n.until("the guard is gone", func() bool { return len(n.guards()) == 0 })
 }
 
+// goOn has a daemon again after a test has ended or stopped it: of an ended one nothing may be left, and none may leave anything.
+func (n *node) goOn() {
+	n.t.Helper()
+	if n.cmd == nil {
+		n.noResidue()
+		n.start()
+	} else {
+		n.signal(syscall.SIGCONT)
+	}
+	n.idle()
+}
+
 // signal sends one to the daemon.
 func (n *node) signal(signal syscall.Signal) {
 	n.t.Helper()

@@ -261,13 +261,7 @@ func TestPause(t *testing.T) {
 			if n.frozen(target) {
 				t.Error("still frozen")
 			}
-			if n.cmd == nil {
-				n.noResidue()
-				n.start()
-			} else {
-				n.signal(syscall.SIGCONT)
-			}
-			n.idle()
+			n.goOn()
 		})
 	}
 }

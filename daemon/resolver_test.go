@@ -1,7 +1,6 @@
 package daemon_test
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -22,7 +21,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"faultd/cgroup"
-	"faultd/test/cgrouptest"
 )
 
 // The name servers of the test, which are on the loopback device of a network namespace, with the resolvers that ask them.
@@ -118,25 +116,6 @@ func (n *node) resolver(t cgroup.Target) *worker {
 func (n *node) beside(w *worker, t cgroup.Target) *worker {
 	n.t.Helper()
 	return n.started(t, selfCommand(joinCommand, fmt.Sprint(w.pid())))
-}
-
-func (n *node) started(t cgroup.Target, cmd *exec.Cmd) *worker {
-	n.t.Helper()
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	cgrouptest.StartCmd(n.t, n.tree, t, cmd)
-	w := &worker{n.t, cmd, in, out.(*os.File), bufio.NewReader(out)}
-	if line := w.hear(); line != "ready" {
-		n.t.Fatalf("the worker said %q", line)
-	}
-	return w
 }
 
 // resolve is what a resolver does.

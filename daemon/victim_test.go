@@ -1,7 +1,6 @@
 package daemon_test
 
 import (
-	"bufio"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,7 +11,6 @@ import (
 
 	v1 "faultd/api/faultd/v1alpha1"
 	"faultd/cgroup"
-	"faultd/test/cgrouptest"
 )
 
 // diskCommand is the argument with which the test binary is a worker in a mount namespace of its own, where a tmpfs with
@@ -79,23 +77,9 @@ func (n *node) victim(t cgroup.Target) *victim {
 func (n *node) victimAt(t cgroup.Target, dir, options string) *victim {
 	n.t.Helper()
 	cmd := selfCommand(diskCommand, dir, options)
-	cmd.Stderr = os.Stderr
 	// Unshared that way, Go makes its mounts private first.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	cgrouptest.StartCmd(n.t, n.tree, t, cmd)
-	v := &victim{&worker{n.t, cmd, in, out.(*os.File), bufio.NewReader(out)}, n, dir}
-	if line := v.hear(); line != "ready" {
-		n.t.Fatalf("the worker said %q", line)
-	}
-	return v
+	return &victim{n.started(t, cmd), n, dir}
 }
 
 // sharedVictim has a file system that faultd sees too: inodes need names, and names somebody who can remove them.

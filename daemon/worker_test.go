@@ -33,7 +33,14 @@ func (n *node) worker(t cgroup.Target) *worker {
 func (n *node) workerWith(t cgroup.Target, attributes *syscall.SysProcAttr) *worker {
 	n.t.Helper()
 	cmd := selfCommand(workCommand)
-	cmd.Stderr, cmd.SysProcAttr = os.Stderr, attributes
+	cmd.SysProcAttr = attributes
+	return n.started(t, cmd)
+}
+
+// started starts a command that is a worker, and waits until it is ready.
+func (n *node) started(t cgroup.Target, cmd *exec.Cmd) *worker {
+	n.t.Helper()
+	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		n.t.Fatal(err)
