@@ -22,7 +22,7 @@ lanes=$(nproc)
 outputs=$(mktemp -d)
 trap 'kill $(jobs -p) 2>/dev/null || true; wait; rm -rf "$outputs"' EXIT
 declare -A names=() began=() # of the running jobs, by process
-failed=()
+failed=() # names of jobs
 
 # start NAME COMMAND... runs a job as soon as there is a lane for it.
 start() {
@@ -40,6 +40,15 @@ finish_one() {
 	echo "=== $name took $((SECONDS - began[$process])) s$([ $code = 0 ] || echo ", FAILED")"
 	[ $code = 0 ] || failed+=("$name")
 	unset "names[$process]" "began[$process]"
+}
+
+# reasons FILE prints the last words of each test that failed, of whatever crashed, and of the runner: for those who keep only the end.
+reasons() {
+	awk 'function tell(test, i) { for (i = said[test] > 8 ? said[test] - 8 : 0; i < said[test]; i++) print "  " substr(line[test, i], 1, 400); said[test] = 0 }
+		/^=== (RUN|CONT|NAME)/ { test = $3; next }
+		/--- FAIL:/ { tell($3); print "  " $0; next }
+		{ line[test, said[test]++] = $0 }
+		/^(panic|fatal error|vm):/ { tell(test) }' "$1"
 }
 
 build() { # build PACKAGE...
@@ -164,6 +173,9 @@ read -ra kernels <<<"${available//$'\n'/ }"
 for stage in "$@"; do "stage_$stage"; done
 while [ ${#names[@]} -gt 0 ]; do finish_one; done
 if [ ${#failed[@]} -gt 0 ]; then
-	printf 'FAILED in virtual machines: %s\n' "${failed[@]}"
+	for name in "${failed[@]}"; do
+		echo "FAILED in virtual machines: $name"
+		reasons "$outputs/$name"
+	done
 	exit 1
 fi
