@@ -17,6 +17,8 @@ struct call {
 	__u64 dentry; /* struct dentry *, or 0 */
 	__u64 new_path;   /* of a rename, where it goes */
 	__u64 new_dentry;
+	__u64 socket;  /* struct socket *, or 0 */
+	__u64 message; /* struct msghdr * that is sent, or 0 */
 };
 
 static __always_inline void *current_regs(void)

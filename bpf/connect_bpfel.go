@@ -32,10 +32,13 @@ const (
 	connectMapFaultdStats     = "faultd_stats"
 	connectMapFaultdStoodIn   = "faultd_stood_in"
 	connectMapFaultdTargets   = "faultd_targets"
+	connectProgFaultdBind4    = "faultd_bind4"
+	connectProgFaultdBind6    = "faultd_bind6"
 	connectProgFaultdConnect4 = "faultd_connect4"
 	connectProgFaultdConnect6 = "faultd_connect6"
 	connectProgFaultdSendmsg4 = "faultd_sendmsg4"
 	connectProgFaultdSendmsg6 = "faultd_sendmsg6"
+	connectProgFaultdSocket   = "faultd_socket"
 	connectVarFaultdAbi       = "faultd_abi"
 )
 
@@ -81,10 +84,13 @@ type connectSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type connectProgramSpecs struct {
+	FaultdBind4    *ebpf.ProgramSpec `ebpf:"faultd_bind4"`
+	FaultdBind6    *ebpf.ProgramSpec `ebpf:"faultd_bind6"`
 	FaultdConnect4 *ebpf.ProgramSpec `ebpf:"faultd_connect4"`
 	FaultdConnect6 *ebpf.ProgramSpec `ebpf:"faultd_connect6"`
 	FaultdSendmsg4 *ebpf.ProgramSpec `ebpf:"faultd_sendmsg4"`
 	FaultdSendmsg6 *ebpf.ProgramSpec `ebpf:"faultd_sendmsg6"`
+	FaultdSocket   *ebpf.ProgramSpec `ebpf:"faultd_socket"`
 }
 
 // connectMapSpecs contains maps before they are loaded into the kernel.
@@ -186,18 +192,24 @@ type connectVariables struct {
 //
 // It can be passed to loadConnectObjects or ebpf.CollectionSpec.LoadAndAssign.
 type connectPrograms struct {
+	FaultdBind4    *ebpf.Program `ebpf:"faultd_bind4"`
+	FaultdBind6    *ebpf.Program `ebpf:"faultd_bind6"`
 	FaultdConnect4 *ebpf.Program `ebpf:"faultd_connect4"`
 	FaultdConnect6 *ebpf.Program `ebpf:"faultd_connect6"`
 	FaultdSendmsg4 *ebpf.Program `ebpf:"faultd_sendmsg4"`
 	FaultdSendmsg6 *ebpf.Program `ebpf:"faultd_sendmsg6"`
+	FaultdSocket   *ebpf.Program `ebpf:"faultd_socket"`
 }
 
 func (p *connectPrograms) Close() error {
 	return _ConnectClose(
+		p.FaultdBind4,
+		p.FaultdBind6,
 		p.FaultdConnect4,
 		p.FaultdConnect6,
 		p.FaultdSendmsg4,
 		p.FaultdSendmsg6,
+		p.FaultdSocket,
 	)
 }
 

@@ -20,7 +20,7 @@ func TestDiceDecideAsTheKernel(t *testing.T) {
 			}
 		}
 		target := newTarget(t)
-		in, err := k.InstallConnect(target, rule)
+		in, err := installConnect(k, target, rule)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -39,6 +39,7 @@ enum hook {
 	HOOK_BLOCK = 6,    /* errors of requests to block devices */
 	HOOK_MEMORY = 7,   /* failed allocations of the kernel */
 	HOOK_REDIRECT = 8, /* what is sent to a port goes to a stand-in of the daemon, which does the harm */
+	HOOK_RESET = 9,    /* established connections that are reset */
 };
 
 enum action {
@@ -49,6 +50,7 @@ enum action {
 	ACTION_SHORT = 5,   /* the call is made with a smaller count, see rule.result */
 	ACTION_QUEUE = 6,   /* the packet takes the queue rule.queue */
 	ACTION_REDIRECT = 7, /* a stand-in answers */
+	ACTION_RESET = 8,   /* reset the connection */
 };
 
 /* How a system call is reached. Each object serves the rules of its own mechanism, so that two never serve one rule. */
@@ -104,6 +106,7 @@ enum rule_flag {
 	RULE_SHARE = 1024,     /* ACTION_SHORT: result is a share of the count in 1/65536; else it is a number of bytes */
 	RULE_BEYOND = 2048,    /* of writes and truncations only those that make the file grow */
 	RULE_WRITING = 4096,   /* of opens only those for writing */
+	RULE_INET = 8192,      /* of HOOK_SECURITY: only IPv4 and IPv6 sockets, whose peer must fit */
 };
 
 /* What is asked of a block device, or of the allocators; a rule has a set of them. */
@@ -238,11 +241,11 @@ struct rule {
 	__u32 flags;
 	__u32 action;
 	__u32 stat; /* slot of the counters: the parts of a fault share those of its first rule */
-	struct traffic traffic; /* of HOOK_CONNECT, HOOK_PACKET, and HOOK_REDIRECT (its ports alone) */
+	struct traffic traffic; /* of all that is done to sockets and packets */
 	__u64 calls[MAX_SYSCALL / 64]; /* of HOOK_SECURITY: all zero means any */
 	__u64 interval_ns; /* at least so long between two injections; 0: no limit */
 	__s64 result;      /* of ACTION_PRETEND and ACTION_SHORT */
-	__u32 ops;         /* of HOOK_SECURITY: set of enum op */
+	__u32 ops;         /* of HOOK_SECURITY and HOOK_CONNECT: set of enum op */
 	__u32 errors;      /* how many of error count */
 	struct weighted_error error[MAX_ERRORS];
 	struct filter filter;

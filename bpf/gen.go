@@ -6,3 +6,4 @@ package bpf
 //go:generate go tool bpf2go -cc clang-19 -target bpfel -no-global-types connect connect.c -- -O2 -g -Wall -Werror -I/usr/include/x86_64-linux-gnu
 //go:generate go tool bpf2go -cc clang-19 -target bpfel -no-global-types packet packet.c -- -O2 -g -Wall -Werror -I/usr/include/x86_64-linux-gnu
 //go:generate go tool bpf2go -cc clang-19 -target bpfel -no-global-types redirect redirect.c -- -O2 -g -Wall -Werror -I/usr/include/x86_64-linux-gnu
+//go:generate go tool bpf2go -cc clang-19 -target bpfel -no-global-types reset reset.c -- -O2 -g -Wall -Werror -mcpu=v3 -I/usr/include/x86_64-linux-gnu

@@ -195,6 +195,16 @@ func checkSum(t *testing.T, c Counters) {
 	}
 }
 
+// installConnect puts a rule on new connections.
+func installConnect(k *Kernel, t Target, r Rule) (*Installed, error) {
+	r.Ops = OpConnect
+	installed, _, err := k.InstallSockets(t, r)
+	if err != nil {
+		return nil, err
+	}
+	return installed[0], nil
+}
+
 func refuse(percent float64) Rule {
 	return Rule{Action: ActionErrno, Errnos: []WeightedErrno{{int(unix.ECONNREFUSED), 1}}, Percent: percent, Until: time.Now().Add(time.Minute)}
 }
@@ -202,7 +212,7 @@ func refuse(percent float64) Rule {
 func TestConnectHurtsOnlyItsTarget(t *testing.T) {
 	k, address := openKernel(t), listen(t)
 	target, sibling := newTarget(t), newTarget(t)
-	in, err := k.InstallConnect(target, refuse(100))
+	in, err := installConnect(k, target, refuse(100))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -250,7 +260,7 @@ func TestConnectFilters(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			target, rule := newTarget(t), refuse(100)
 			c.change(&rule)
-			in, err := k.InstallConnect(target, rule)
+			in, err := installConnect(k, target, rule)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -270,7 +280,7 @@ func TestSeedRepeats(t *testing.T) {
 	for range 2 {
 		target, rule := newTarget(t), refuse(30)
 		rule.Seed = &seed
-		in, err := k.InstallConnect(target, rule)
+		in, err := installConnect(k, target, rule)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -293,11 +303,11 @@ func TestNestedTargetsRollOnce(t *testing.T) {
 	k, address := openKernel(t), listen(t)
 	outer := newTarget(t)
 	inner := newTarget(t, outer)
-	old, err := k.InstallConnect(inner, Rule{Action: ActionErrno, Errnos: []WeightedErrno{{int(unix.ETIMEDOUT), 1}}, Percent: 100, MaxHits: 80, Until: time.Now().Add(time.Minute)})
+	old, err := installConnect(k, inner, Rule{Action: ActionErrno, Errnos: []WeightedErrno{{int(unix.ETIMEDOUT), 1}}, Percent: 100, MaxHits: 80, Until: time.Now().Add(time.Minute)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	young, err := k.InstallConnect(outer, refuse(100))
+	young, err := installConnect(k, outer, refuse(100))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -322,7 +332,7 @@ func TestNestedTargetsRollOnce(t *testing.T) {
 func TestSwitchAndLease(t *testing.T) {
 	k, address := openKernel(t), listen(t)
 	target := newTarget(t)
-	in, err := k.InstallConnect(target, refuse(100))
+	in, err := installConnect(k, target, refuse(100))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,7 +12,6 @@
 #define MAX_EXTENSIONS 6
 #define TCP_SYN 0x02
 #define TCP_ACK 0x10
-#define SSH_PORT 22
 
 struct packet {
 	struct peer peer;

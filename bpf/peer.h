@@ -8,6 +8,8 @@
 #include <linux/in.h>
 #include <linux/in6.h>
 
+#define SSH_PORT 22
+
 struct peer {
 	__u32 address[4]; /* network order; IPv4 as ::ffff:a.b.c.d */
 	__u32 protocol;

@@ -39,6 +39,7 @@ const (
 	HookBlock    Hook = 6
 	HookMemory   Hook = 7
 	HookRedirect Hook = 8
+	HookReset    Hook = 9
 )
 
 // Action is what a rule does (enum action).
@@ -53,6 +54,7 @@ const (
 	ActionShort    Action = 5
 	ActionQueue    Action = 6
 	ActionRedirect Action = 7
+	ActionReset    Action = 8
 )
 
 // Flags of a rule (enum rule_flag).
@@ -68,6 +70,7 @@ const (
 	flagShare      = 1024
 	flagBeyond     = 2048
 	flagWriting    = 4096
+	flagInet       = 8192
 )
 
 // Target is a cgroup as the kernel side needs it.
@@ -118,7 +121,10 @@ type Rule struct {
 	Beyond bool
 	// Writing: of opens only those for writing.
 	Writing bool
-	Ops     Ops
+	// Inet: of sockets only those of IPv4 and IPv6, whose peer must fit; hooks of cgroups see no others.
+	Inet bool
+	// Ops are what is hurt, of HookSecurity and HookConnect.
+	Ops Ops
 	// Meaning is for whoever does the harm of HookRedirect; the kernel does not know it.
 	Meaning any
 	// Device is the kernel's number of it, of HookBlock.
@@ -217,7 +223,7 @@ func (r Rule) flags() (flags uint32) {
 		flag uint32
 	}{{r.Seed != nil, flagSeeded}, {r.PerFlow, flagPerFlow}, {r.Egress, flagEgress},
 		{r.Ingress, flagIngress}, {r.PerThread, flagPerThread}, {r.PerProcess, flagPerProcess},
-		{r.Quantiles != nil, flagQuantiles}, {r.Count, flagCount}, {r.Share, flagShare}, {r.Beyond, flagBeyond}, {r.Writing, flagWriting}} {
+		{r.Quantiles != nil, flagQuantiles}, {r.Count, flagCount}, {r.Share, flagShare}, {r.Beyond, flagBeyond}, {r.Writing, flagWriting}, {r.Inet, flagInet}} {
 		if f.on {
 			flags |= f.flag
 		}

@@ -5,6 +5,7 @@
  * security_* functions where LSM programs do not run. They never sleep. io_uring goes through these hooks as well. */
 #include "filter.h"
 #include "grow.h"
+#include "socket.h"
 
 #define ANCESTOR(level) bpf_get_current_ancestor_cgroup_id(level)
 #define MAY_WRITE 2
@@ -28,9 +29,41 @@ static __always_inline int hook_fits(const struct rule *rule, const struct call 
 	return shape && (shape->ops >> call->op) & 1;
 }
 
-static __always_inline enum fit conditions_fit(const struct rule *rule, const struct call *call)
+/* Whether an IPv4 or IPv6 socket and its peer are meant. Where datagrams come from is not known before they do. */
+LOOP_BODY int inet_fits(const struct rule *rule, __u32 slot, const struct call *call)
+{
+	if (!rule || !call)
+		return FITS_NOT;
+	struct socket___inet *socket = (void *)call->socket;
+	struct msghdr *message = (void *)call->message;
+	struct sock *sk = BPF_CORE_READ(socket, sk);
+	__u16 family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	struct peer peer = {};
+
+	if (family != AF_INET && family != AF_INET6)
+		return FITS_NOT;
+	peer_of_sock(sk, &peer);
+	if (call->op != OP_SEND && call->op != OP_RECEIVE)
+		return protocol_fits(&rule->traffic, peer.protocol);
+	if (!rule->traffic.ports && !(rule->traffic.flags & TRAFFIC_PEERS))
+		return protocol_fits(&rule->traffic, peer.protocol);
+	if (message && peer.protocol != IPPROTO_TCP) {
+		void *name = BPF_CORE_READ(message, msg_name);
+
+		if (name && !peer_of_name(name, &peer))
+			return FIT_UNKNOWN;
+	}
+	if (!peer.port)
+		return FIT_UNKNOWN;
+	return peer_fits(rule, slot, &peer);
+}
+
+static __always_inline enum fit conditions_fit(const struct rule *rule, __u32 slot, const struct call *call)
 {
 	struct file *file = (struct file *)call->file;
+
+	if (rule->flags & RULE_INET)
+		return call->socket ? inet_fits(rule, slot, call) : FITS_NOT;
 
 	if ((rule->flags & RULE_WRITING) && call->op == OP_OPEN && !(BPF_CORE_READ(file, f_mode) & FMODE_WRITE))
 		return FITS_NOT;
@@ -52,7 +85,7 @@ LOOP_BODY int security_rule(const struct rule_ref *ref, const struct permit *per
 	atomic_inc(&stat->evaluated);
 	if (*error || !hook_fits(rule, call) || !call_is_meant(rule, ref->slot, stat, call))
 		return 0;
-	enum fit fit = conditions_fit(rule, call);
+	enum fit fit = conditions_fit(rule, ref->slot, call);
 
 	if (fit == FIT_UNKNOWN)
 		atomic_inc(&stat->unknown);
@@ -125,15 +158,22 @@ static __always_inline long judge_entry(__u64 *ctx, enum op op)
 	return judge(set, &call);
 }
 
-static __always_inline long judge_socket(struct socket *socket, enum op op)
+static __always_inline long judge_message(struct socket *socket, __u64 message, enum op op)
 {
 	struct rule_set *set = find_rule_set(HOOK_SECURITY, ANCESTOR);
 
 	if (!set)
 		return 0;
-	struct call call = {.number = current_call(), .op = op, .file = socket ? (__u64)BPF_CORE_READ(socket, file) : 0};
+	struct call call = {.number = current_call(), .op = op, .socket = (__u64)socket, .message = message};
 
+	if (socket)
+		call.file = (__u64)BPF_CORE_READ(socket, file);
 	return judge(set, &call);
+}
+
+static __always_inline long judge_socket(struct socket *socket, enum op op)
+{
+	return judge_message(socket, 0, op);
 }
 
 #define FILE_HOOK(HOOK, OP)                                       \
@@ -182,7 +222,6 @@ SOCKET_HOOK(socket_bind, OP_BIND)
 SOCKET_HOOK(socket_connect, OP_CONNECT)
 SOCKET_HOOK(socket_listen, OP_LISTEN)
 SOCKET_HOOK(socket_accept, OP_ACCEPT)
-SOCKET_HOOK(socket_sendmsg, OP_SEND)
 SOCKET_HOOK(socket_recvmsg, OP_RECEIVE)
 SOCKET_HOOK(socket_shutdown, OP_SHUTDOWN)
 
@@ -232,6 +271,12 @@ long faultd_bprm_creds_for_exec(__u64 *ctx)
 	struct linux_binprm *program = (struct linux_binprm *)ctx[0];
 
 	return judge_file(BPF_CORE_READ(program, file), OP_EXEC);
+}
+
+SEC("lsm/socket_sendmsg")
+long faultd_socket_sendmsg(__u64 *ctx)
+{
+	return judge_message((struct socket *)ctx[0], ctx[1], OP_SEND);
 }
 
 /* The fourth argument: a socket of the kernel's own. */

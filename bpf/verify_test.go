@@ -15,7 +15,7 @@ func TestProgramsAreQuicklyVerified(t *testing.T) {
 	k := openKernel(t)
 	for name, load := range map[string]func() (*ebpf.CollectionSpec, error){
 		"connect": loadConnect, "packet": loadPacket, "redirect": loadRedirect, "task": loadSyscallTask, "lsm": loadSyscallLsm, "spin": loadSyscallSpin, "uprobe": loadSyscallUprobe,
-		"security": loadSecurity,
+		"security": loadSecurity, "reset": loadReset,
 	} {
 		t.Run(name, func(t *testing.T) { quicklyVerified(t, k, name, load) })
 	}

@@ -34,8 +34,11 @@ func trials(stateDir string) []trial {
 	space, inodes, none := int64(1<<20), int64(1), int64(0)
 	return []trial{
 		{"block", faults.Block{Path: "/"}, "", "reads and writes of one device"},
-		{"connect", faults.Connect{Errno: "EHOSTDOWN", Traffic: faults.Traffic{Protocol: "udp"}}, "udp", "errno: connect and unconnected sends, IPv4 and IPv6"},
+		{"connect", faults.Connect{Errnos: []string{"EHOSTDOWN"}, Traffic: faults.Traffic{Protocol: "udp"}}, "udp", "errno: connect and unconnected sends, IPv4 and IPv6"},
+		{"connect", faults.Connect{Errnos: []string{"EHOSTDOWN"}, Ops: []string{"socket", "bind"}}, "udp", "errno: new sockets and bind"},
+		{"connect", faults.Connect{Errnos: []string{"EHOSTDOWN"}, Ops: []string{"send"}}, "udp", "errno: send, receive, listen and accept"},
 		{"connect", faults.Connect{Blackhole: true, Traffic: faults.Traffic{Protocol: "udp"}}, "udp", "blackhole"},
+		{"connect", faults.Connect{ResetAfter: "1ms"}, "tcp", "resets of established connections"},
 		{"cpu", faults.CPU{Processors: 0.02}, "burn", "limit of processor time"},
 		{"disk", faults.Disk{Path: stateDir, Size: &space, Floor: &none, AllowRoot: true}, "getpgid", "space, as in the state directory"},
 		{"disk", faults.Disk{Path: stateDir, Inodes: true, Size: &inodes, Floor: &none, AllowRoot: true}, "getpgid", "inodes, as in the state directory"},
@@ -196,6 +199,8 @@ func Canary(action string) error {
 		return errors.Join(loopbackUp(), sendToSelf())
 	case "dns":
 		return askNobody()
+	case "tcp":
+		return connectToSelf()
 	case "getpgid":
 		_, _ = unix.Getpgid(0)
 	case "openat":
@@ -311,7 +316,7 @@ func askNobody() error {
 func sendToSelf() error {
 	l, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
-		return fmt.Errorf("listen: %w", err)
+		return nil // that is what a trial makes fail
 	}
 	defer l.Close()
 	c, err := net.Dial("udp4", l.LocalAddr().String())
@@ -325,5 +330,33 @@ func sendToSelf() error {
 		return fmt.Errorf("wait for the datagram: %w", err)
 	}
 	_, _ = l.Read(make([]byte, 16))
+	return nil
+}
+
+// resetPatience is how long a reset is waited for: it comes with a round, and a slow machine makes few.
+const resetPatience = 10 * time.Second
+
+// connectToSelf keeps a connection with itself until it is reset. It accepts it: the kernel warns if a connection that nobody has
+// accepted is looked at for a reset while its listener is closed.
+func connectToSelf() error {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	defer l.Close()
+	c, err := net.Dial("tcp4", l.Addr().String())
+	if err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	defer c.Close()
+	accepted, err := l.Accept()
+	if err != nil {
+		return fmt.Errorf("accept: %w", err)
+	}
+	defer accepted.Close()
+	if err := c.SetReadDeadline(time.Now().Add(resetPatience)); err != nil {
+		return fmt.Errorf("wait for the reset: %w", err)
+	}
+	_, _ = c.Read(make([]byte, 1))
 	return nil
 }

@@ -198,7 +198,9 @@ func TestCheckTriesEverything(t *testing.T) {
 				t.Errorf("%s: %s", c.GetCovers(), c.GetReason())
 			}
 		default:
-			if c.GetStatus() != "works" && (!strings.Contains(c.GetReason(), "netem") || kernelHasNetem()) {
+			hooked := c.GetCovers() == "errno: send, receive, listen and accept" // by security hooks alone
+			withoutNetem := strings.Contains(c.GetReason(), "netem") && !kernelHasNetem()
+			if c.GetStatus() != "works" && !hooked && !withoutNetem {
 				t.Errorf("%s: %s", c.GetCovers(), c.GetReason())
 			}
 		}

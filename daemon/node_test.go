@@ -88,7 +88,8 @@ func runDaemon(dir string) error {
 	}
 	d, err := daemon.New(daemon.Options{
 		Socket: filepath.Join(dir, "s"), StateDir: stateDir(dir), PinDir: pinDir(dir), Lease: testLease,
-		Config: config, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		DisableMechanisms: strings.Fields(os.Getenv("FAULTD_TEST_DISABLE")),
+		Config:            config, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 		Ready: func() { os.Stdout.WriteString("ready\n") },
 		StartGuard: func(ctx context.Context, k *bpf.Kernel, stateDir, cgroupDir string) (daemon.Guard, error) {
 			return guard.Start(ctx, guard.Options{Kernel: k, StateDir: stateDir, CgroupDir: cgroupDir})

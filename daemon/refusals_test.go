@@ -48,10 +48,34 @@ func refusesBadFaults(t *testing.T, n *node) {
 		// field and value must be in the message.
 		field, value string
 	}{
-		"errno":                  {func(s *v1.FaultSpec) { s.GetConnect().Errno = "EFOO" }, "connect.errno", "EFOO"},
-		"errno number":           {func(s *v1.FaultSpec) { s.GetConnect().Errno = "111" }, "connect.errno", "111"},
-		"no errno":               {func(s *v1.FaultSpec) { s.GetConnect().Errno = "" }, "connect.errno", "missing"},
-		"both":                   {func(s *v1.FaultSpec) { s.GetConnect().Blackhole = true }, "connect.errno", "blackhole"},
+		"errno":           {func(s *v1.FaultSpec) { s.GetConnect().Errno = "EFOO" }, "connect.errno", "EFOO"},
+		"errno number":    {func(s *v1.FaultSpec) { s.GetConnect().Errno = "111" }, "connect.errno", "111"},
+		"no errno":        {func(s *v1.FaultSpec) { s.GetConnect().Errno = "" }, "connect.errno", "missing"},
+		"both":            {func(s *v1.FaultSpec) { s.GetConnect().Blackhole = true }, "connect.errno", "blackhole"},
+		"reset and errno": {func(s *v1.FaultSpec) { s.GetConnect().Reset_ = true }, "connect.reset", "errno"},
+		"reset of udp": {func(s *v1.FaultSpec) {
+			s.Kind = &v1.FaultSpec_Connect{Connect: &v1.Connect{Reset_: true, Protocol: "udp"}}
+		}, "connect.protocol", "udp"},
+		"every alone": {func(s *v1.FaultSpec) { s.GetConnect().Every = "1s" }, "connect.every", "1s"},
+		"every too often": {func(s *v1.FaultSpec) {
+			s.Kind = &v1.FaultSpec_Connect{Connect: &v1.Connect{Reset_: true, Every: "1ms"}}
+		}, "connect.every", "1ms"},
+		"life":  {func(s *v1.FaultSpec) { s.Kind = &v1.FaultSpec_Connect{Connect: &v1.Connect{ResetAfter: "0s"}} }, "connect.resetAfter", "0s"},
+		"bytes": {func(s *v1.FaultSpec) { s.Kind = &v1.FaultSpec_Connect{Connect: &v1.Connect{ResetAfterBytes: "0"}} }, "connect.resetAfterBytes", "0"},
+		"dice of resets": {func(s *v1.FaultSpec) {
+			s.Dice = "thread"
+			s.Kind = &v1.FaultSpec_Connect{Connect: &v1.Connect{Reset_: true}}
+		}, "connect.errno", "thread"},
+		"ops of resets": {func(s *v1.FaultSpec) {
+			s.Kind = &v1.FaultSpec_Connect{Connect: &v1.Connect{Reset_: true, Ops: []string{"send"}}}
+		}, "connect.ops", "send"},
+		"two errnos":      {func(s *v1.FaultSpec) { s.GetConnect().Errnos = []string{"EIO"} }, "connect.errno", "ECONNREFUSED"},
+		"weight":          {func(s *v1.FaultSpec) { s.Kind = &v1.FaultSpec_Connect{Connect: &v1.Connect{Errnos: []string{"EIO:0"}}} }, "connect.errno", "EIO:0"},
+		"op":              {func(s *v1.FaultSpec) { s.GetConnect().Ops = []string{"sync"} }, "connect.ops", "sync"},
+		"op without peer": {func(s *v1.FaultSpec) { s.GetConnect().Ops, s.GetConnect().Ports = []string{"bind"}, []string{"80"} }, "connect.ops", "bind"},
+		"op of blackhole": {func(s *v1.FaultSpec) {
+			s.Kind = &v1.FaultSpec_Connect{Connect: &v1.Connect{Blackhole: true, Ops: []string{"bind"}}}
+		}, "connect.ops", "bind"},
 		"peer":                   {func(s *v1.FaultSpec) { s.GetConnect().Peers = []string{"10.0.0.0/33"} }, "connect.peers", "10.0.0.0/33"},
 		"peer name":              {func(s *v1.FaultSpec) { s.GetConnect().Peers = []string{"-example.com"} }, "connect.peers", "-example.com"},
 		"peer target":            {func(s *v1.FaultSpec) { s.GetConnect().Peers = []string{"cgroup:/not-there"} }, "connect.peers", "not-there"},

@@ -73,6 +73,8 @@ func (l *labourer) obey(order []string) (string, error) {
 		return a.tally(callOnce(a.text()))
 	case "wire": // wirenet_test.go
 		return wireOrder(a)
+	case "sockets": // ADDRESS
+		return trySockets(a.address())
 	case "disk": // disk_test.go
 		return diskOrder(a)
 	case "burn": // MILLISECONDS of processor time
@@ -90,6 +92,8 @@ func (l *labourer) obey(order []string) (string, error) {
 		return l.open(a.text())
 	case "echo": // TIMES
 		return l.echo(a.number())
+	case "move": // BYTES; the server sends them back
+		return l.move(a.number()), nil
 	case "hear": // ADDRESS, then "heard"
 		return l.hear(a.text())
 	case "heard":
@@ -331,6 +335,24 @@ func (l *labourer) echo(times int) (string, error) {
 		return "", err
 	}
 	return fmt.Sprintf("%x %d", hash.Sum(nil)[:4], info.Total_retrans), nil
+}
+
+// move sends a line of so many bytes and hears it back, if nothing happens to the connection.
+func (l *labourer) move(bytes int) string {
+	line := strings.Repeat("x", bytes-1) + "\n"
+	sent := make(chan error, 1)
+	go func() {
+		_, err := io.WriteString(l.conn, line)
+		sent <- err
+	}()
+	_, err := io.ReadFull(l.conn, make([]byte, bytes))
+	// The one who comes second sees a closed connection.
+	for _, err := range []error{err, <-sent} {
+		if errors.Is(err, syscall.ECONNABORTED) || errors.Is(err, syscall.ECONNRESET) {
+			return resultOf(err)
+		}
+	}
+	return resultOf(err)
 }
 
 func tcpInfo(c *net.TCPConn) (*unix.TCPInfo, error) {

@@ -2,21 +2,32 @@ package faults
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"strings"
 
 	v1 "faultd/api/faultd/v1alpha1"
 	"faultd/bpf"
 	"faultd/cgroup"
 )
 
-// Connect fails new connections of the target, and its datagrams that are sent with an address.
+// Connect fails what the target does with sockets of IPv4 and IPv6. Exactly one of Errnos, Blackhole,
+// Reset, ResetAfter and ResetAfterBytes.
 type Connect struct {
-	// Errno is the name of the error that the caller gets, at once and before anything is sent.
-	Errno string
+	// Errnos are the errors that the caller gets, at once and before anything is sent: "EIO", or "EIO:3" for three times the weight.
+	Errnos []string
+	// Ops are what fails: "connect" (new connections, and datagrams sent with an address), "bind", ... None: connect.
+	Ops []string
 	// Blackhole loses the packets that open the connection (all, for protocols other than TCP), so that the caller times out.
 	Blackhole bool
-	// Traffic says which connections are meant: by peers, and protocol tcp or udp; with Blackhole also by local ports.
+	// Reset resets established TCP connections, to both ends: now, and with Every so often.
+	Reset bool
+	// Every is a duration; empty: once.
+	Every string
+	// ResetAfter resets each connection when it has lived so long.
+	ResetAfter string
+	// ResetAfterBytes resets each when it has moved so much, such as "1MiB".
+	ResetAfterBytes string
+	// Traffic says which sockets are meant: by peers, and protocol tcp or udp; with Blackhole also by local ports.
 	Traffic Traffic
 }
 
@@ -25,13 +36,33 @@ func newConnect(spec *v1.FaultSpec) (Fault, error) {
 		return nil, nil
 	}
 	c := spec.GetConnect()
-	return Connect{Errno: c.GetErrno(), Blackhole: c.GetBlackhole(), Traffic: newTraffic(c)}, nil
+	errnos := c.GetErrnos()
+	if c.GetErrno() != "" {
+		if len(errnos) > 0 {
+			return nil, fmt.Errorf("errno: %s was given together with errnos; give all of them as errnos", c.GetErrno())
+		}
+		errnos = []string{c.GetErrno()}
+	}
+	if dice := spec.GetDice(); (dice == DiceThread || dice == DiceProcess) && len(errnos) == 0 {
+		return nil, fmt.Errorf("errno: missing, and dice is %s; only errors are thrown for callers: give call as dice, or an error", dice)
+	}
+	return Connect{
+		Errnos: errnos, Ops: c.GetOps(), Blackhole: c.GetBlackhole(),
+		Reset: c.GetReset_(), Every: c.GetEvery(), ResetAfter: c.GetResetAfter(), ResetAfterBytes: c.GetResetAfterBytes(),
+		Traffic: newTraffic(c),
+	}, nil
 }
 
 func connectParameters() []Parameter {
 	return append([]Parameter{
-		{"errno", "name", "the error the caller gets, such as ECONNREFUSED; either this or blackhole"},
+		{"errno", "name", "the error the caller gets, such as ECONNREFUSED; either errnos or blackhole"},
+		{"errnos", "names", "several errors; EIO:3 is three times as likely as another"},
+		{"ops", "names", "what fails: socket, bind, listen, connect, accept, send, receive; none: connect"},
 		{"blackhole", "bool", "packets vanish and the caller times out"},
+		{"reset", "bool", "established TCP connections are reset, to both ends"},
+		{"every", "duration", "how often they are; empty: once"},
+		{"resetAfter", "duration", "each TCP connection is reset when it has lived so long"},
+		{"resetAfterBytes", "amount", "each is when it has moved so much, such as 1MiB"},
 	}, trafficParameters()...)
 }
 
@@ -41,23 +72,10 @@ func (c Connect) Validate() error {
 	return err
 }
 
-func (c Connect) rule(common Common) (bpf.Rule, error) {
-	rule := common.rule()
-	var err error
-	switch {
-	case c.Blackhole && c.Errno != "":
-		return rule, fmt.Errorf("errno: %s was given together with blackhole; a connection either fails or times out", c.Errno)
-	case c.Blackhole:
-		rule.Action, rule.Egress = bpf.ActionLose, true
-		// One connection is one throw of the dice: its repeated SYNs share it.
-		rule.PerFlow = common.Percent < 100
-	case c.Errno == "":
-		return rule, errors.New("errno: missing; give the name of an error, such as ECONNREFUSED, or blackhole")
-	default:
-		rule.Action = bpf.ActionErrno
-		if rule.Errnos, err = parseErrnos([]string{c.Errno}); err != nil {
-			return rule, err
-		}
+func (c Connect) rule(common Common) (rule bpf.Rule, err error) {
+	rule = common.rule()
+	if err := c.harm(&rule, common); err != nil {
+		return rule, err
 	}
 	if err := c.Traffic.ofConnections(c.Blackhole); err != nil {
 		return rule, err
@@ -67,24 +85,54 @@ func (c Connect) rule(common Common) (bpf.Rule, error) {
 	return rule, err
 }
 
+// harm fills in what is done.
+func (c Connect) harm(rule *bpf.Rule, common Common) (err error) {
+	err = exactlyOne([]choice{{"errno", len(c.Errnos) > 0}, {"blackhole", c.Blackhole}, {"reset", c.Reset}, {"resetAfter", c.ResetAfter != ""}, {"resetAfterBytes", c.ResetAfterBytes != ""}})
+	if err != nil {
+		return err
+	}
+	if len(c.Ops) > 0 && len(c.Errnos) == 0 {
+		return fmt.Errorf("ops: %s was given without an errno; it says what fails", strings.Join(c.Ops, ", "))
+	}
+	if c.Every != "" && !c.Reset {
+		return fmt.Errorf("every: %s was given without reset; it says how often", c.Every)
+	}
+	switch {
+	case len(c.Errnos) > 0:
+		rule.Action, rule.Inet = bpf.ActionErrno, true
+		if rule.Errnos, err = parseErrnos(c.Errnos); err != nil {
+			return err
+		}
+		rule.Ops, err = parseSocketOps(c.Ops, len(c.Traffic.Peers)+len(c.Traffic.Except)+len(c.Traffic.Ports) > 0)
+		return err
+	case c.Blackhole:
+		rule.Action, rule.Egress = bpf.ActionLose, true
+		// One connection is one throw of the dice: its repeated SYNs share it.
+		rule.PerFlow = common.Percent < 100
+		return nil
+	}
+	return c.reset(rule)
+}
+
 // Mechanism implements Fault.
 func (c Connect) Mechanism(_ context.Context, env Env) (string, error) {
-	if !c.Blackhole {
-		return "cgroup-connect", nil
-	}
 	rule, err := c.rule(Common{Percent: 100})
-	if err != nil {
+	switch {
+	case err != nil:
 		return "", err
+	case c.Blackhole:
+		return env.Kernel.PacketMechanism(rule)
+	case c.resets():
+		return env.Kernel.ResetMechanism()
 	}
-	return env.Kernel.PacketMechanism(rule)
+	m, err := env.Kernel.SocketMechanisms(rule.Ops)
+	return m.String(), advised(err, socketAdvice)
 }
+
+const socketAdvice = "On every kernel socket, bind and connect (which is also datagrams sent with an address) can fail; blackhole and the kind packet lose what is sent and received"
 
 // Inject implements Fault.
 func (c Connect) Inject(ctx context.Context, env Env, target cgroup.Target, common Common) (Handle, error) {
-	mechanism, err := c.Mechanism(ctx, env)
-	if err != nil {
-		return nil, err
-	}
 	rule, err := c.rule(common)
 	if err != nil {
 		return nil, err
@@ -94,14 +142,23 @@ func (c Connect) Inject(ctx context.Context, env Env, target cgroup.Target, comm
 		return nil, err
 	}
 	rule.Traffic = meant.traffic
-	var installed *bpf.Installed
-	if c.Blackhole {
-		installed, err = installPacket(ctx, env, target, common.ID, rule)
-	} else {
-		installed, err = env.Kernel.InstallConnect(kernelTarget(env, target), rule)
+	h := &ruleHandle{rule: func(f Fault, common Common) (bpf.Rule, error) { return f.(Connect).rule(common) }}
+	switch {
+	case c.resets():
+		return c.startResets(ctx, meant, rule, h)
+	case c.Blackhole:
+		if h.mechanism, err = env.Kernel.PacketMechanism(rule); err != nil {
+			return nil, err
+		}
+		h.installed, err = installPacket(ctx, env, target, common.ID, rule)
+	default:
+		var mechanisms bpf.Mechanisms
+		h.installed, mechanisms, err = env.Kernel.InstallSockets(kernelTarget(env, target), rule)
+		h.mechanism = mechanisms.String()
+		err = advised(err, socketAdvice)
 	}
 	if err != nil {
 		return nil, err
 	}
-	return meant.follow(ctx, &ruleHandle{installed, mechanism, nil, func(f Fault, common Common) (bpf.Rule, error) { return f.(Connect).rule(common) }}), nil
+	return meant.follow(ctx, h), nil
 }

@@ -28,7 +28,7 @@ type Parameter struct{ Name, Type, Help string }
 func Kinds() []Kind {
 	return []Kind{
 		{"block", "fail reads and writes of one block device, under its file system", blockParameters(), false, newBlock},
-		{"connect", "fail new connections, and datagrams sent with an address", connectParameters(), true, newConnect},
+		{"connect", "fail what is done to sockets, or reset connections", connectParameters(), true, newConnect},
 		{"cpu", "squeeze the processor time", cpuParameters(), false, newCPU},
 		{"disk", "fill a file system, or use up its inodes", diskParameters(), false, newDisk},
 		{"dns", "answer queries in the server's place, or late", dnsParameters(), false, newDNS},

@@ -19,7 +19,7 @@ func injectCommand() *cli.Command {
 		Action:      noCommand,
 		Subcommands: []*cli.Command{
 			kindCommand("block", "fail reads and writes of one block device, under its file system", blockFlags(), blockKind),
-			kindCommand("connect", "fail new connections, and datagrams sent with an address", connectFlags(), connectKind),
+			kindCommand("connect", "fail what is done to sockets, or reset connections", connectFlags(), connectKind),
 			kindCommand("cpu", "squeeze the processor time", cpuFlags(), cpuKind),
 			kindCommand("disk", "fill a file system, or use up its inodes", diskFlags(), diskKind),
 			kindCommand("dns", "answer queries in the server's place, or late", dnsFlags(), dnsKind),

@@ -11,25 +11,27 @@ import (
 
 func connectFlags() []cli.Flag {
 	return append([]cli.Flag{
-		&cli.StringFlag{Name: "errno", Usage: "`NAME` of the error the caller gets, such as ECONNREFUSED"},
+		errnoFlag(),
+		&cli.StringSliceFlag{Name: "op", Usage: "`OP` that fails: socket, bind, listen, connect, accept, send or receive; repeatable", DefaultText: "connect"},
 		&cli.BoolFlag{Name: "blackhole", Usage: "packets vanish and the caller times out"},
+		&cli.BoolFlag{Name: "reset", Usage: "reset established TCP connections, to both ends"},
+		&cli.StringFlag{Name: "every", Usage: "how often they are reset, a `DURATION` such as 10s", DefaultText: "once"},
+		&cli.StringFlag{Name: "reset-after", Usage: "reset each TCP connection when it has lived for this `DURATION`, such as 30s"},
+		&cli.StringFlag{Name: "reset-after-bytes", Usage: "reset each TCP connection when it has moved this `AMOUNT`, such as 1MiB"},
 	}, trafficFlags()...)
 }
 
 func connectKind(c *cli.Context, spec *v1.FaultSpec) error {
-	errno, blackhole := c.String("errno"), c.Bool("blackhole")
-	if errno == "" && !blackhole {
-		return usageErrorf("give --errno NAME or --blackhole")
-	}
-	if errno != "" && blackhole {
-		return usageErrorf("--errno %s and --blackhole exclude each other: a connection either fails or times out", errno)
+	if err := oneFlag(c, "errno", "blackhole", "reset", "reset-after", "reset-after-bytes"); err != nil {
+		return err
 	}
 	peers, err := peers(c)
 	if err != nil {
 		return err
 	}
 	spec.Kind = &v1.FaultSpec_Connect{Connect: &v1.Connect{
-		Errno: errno, Blackhole: blackhole,
+		Errnos: listed(c, "errno"), Ops: listed(c, "op"), Blackhole: c.Bool("blackhole"),
+		Reset_: c.Bool("reset"), Every: c.String("every"), ResetAfter: c.String("reset-after"), ResetAfterBytes: c.String("reset-after-bytes"),
 		Peers: peers, Ports: listed(c, "port"), Protocol: c.String("protocol"), Traffic: traffic(c),
 	}}
 	return nil

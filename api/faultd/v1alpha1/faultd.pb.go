@@ -381,10 +381,11 @@ func (*FaultSpec_Partition) isFaultSpec_Kind() {}
 
 func (*FaultSpec_Dns) isFaultSpec_Kind() {}
 
-// Connect fails new connections, and datagrams sent with an address, of the target.
+// Connect fails what the target does with sockets of IPv4 and IPv6: new connections, and datagrams sent with an address, unless ops say
+// otherwise. Or it resets connections. Exactly one of errno, errnos, blackhole, reset, reset_after and reset_after_bytes.
 type Connect struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Name of the error the caller gets, such as "ECONNREFUSED". Either this or blackhole.
+	// Name of the error the caller gets, such as "ECONNREFUSED".
 	Errno string `protobuf:"bytes,1,opt,name=errno,proto3" json:"errno,omitempty"`
 	// Packets to the peer vanish: the caller times out.
 	Blackhole bool `protobuf:"varint,2,opt,name=blackhole,proto3" json:"blackhole,omitempty"`
@@ -394,10 +395,22 @@ type Connect struct {
 	// Ports of the peer: "6379" or "8000-8100". None: all.
 	Ports []string `protobuf:"bytes,4,rep,name=ports,proto3" json:"ports,omitempty"`
 	// "tcp", "udp", or empty for both; with blackhole also "icmp" and "sctp".
-	Protocol      string   `protobuf:"bytes,5,opt,name=protocol,proto3" json:"protocol,omitempty"`
-	Traffic       *Traffic `protobuf:"bytes,6,opt,name=traffic,proto3" json:"traffic,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Protocol string   `protobuf:"bytes,5,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	Traffic  *Traffic `protobuf:"bytes,6,opt,name=traffic,proto3" json:"traffic,omitempty"`
+	// Names of several errors; "EIO:3" is three times as likely as "ETIMEDOUT".
+	Errnos []string `protobuf:"bytes,7,rep,name=errnos,proto3" json:"errnos,omitempty"`
+	// What fails: socket, bind, listen, connect, accept, send, receive. None: connect.
+	Ops []string `protobuf:"bytes,8,rep,name=ops,proto3" json:"ops,omitempty"`
+	// Reset established TCP connections, to both ends: now, and with every again and again.
+	Reset_ bool `protobuf:"varint,9,opt,name=reset,proto3" json:"reset,omitempty"`
+	// How often: "10s". Empty: once.
+	Every string `protobuf:"bytes,10,opt,name=every,proto3" json:"every,omitempty"`
+	// Reset each TCP connection when it has lived so long: "30s". Those of before live from now on.
+	ResetAfter string `protobuf:"bytes,11,opt,name=reset_after,json=resetAfter,proto3" json:"reset_after,omitempty"`
+	// Reset each TCP connection when it has moved so much, both directions together: "1MiB".
+	ResetAfterBytes string `protobuf:"bytes,12,opt,name=reset_after_bytes,json=resetAfterBytes,proto3" json:"reset_after_bytes,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Connect) Reset() {
@@ -470,6 +483,48 @@ func (x *Connect) GetTraffic() *Traffic {
 		return x.Traffic
 	}
 	return nil
+}
+
+func (x *Connect) GetErrnos() []string {
+	if x != nil {
+		return x.Errnos
+	}
+	return nil
+}
+
+func (x *Connect) GetOps() []string {
+	if x != nil {
+		return x.Ops
+	}
+	return nil
+}
+
+func (x *Connect) GetReset_() bool {
+	if x != nil {
+		return x.Reset_
+	}
+	return false
+}
+
+func (x *Connect) GetEvery() string {
+	if x != nil {
+		return x.Every
+	}
+	return ""
+}
+
+func (x *Connect) GetResetAfter() string {
+	if x != nil {
+		return x.ResetAfter
+	}
+	return ""
+}
+
+func (x *Connect) GetResetAfterBytes() string {
+	if x != nil {
+		return x.ResetAfterBytes
+	}
+	return ""
 }
 
 // Packet loses packets of the target, or makes them late, or hurts them in other ways that a wire does.
@@ -3889,7 +3944,7 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\x04kind\x12\x05\xbaH\x02\b\x01B\n" +
 	"\n" +
 	"\b_percentB\a\n" +
-	"\x05_seed\"\x87\x02\n" +
+	"\x05_seed\"\xe9\x03\n" +
 	"\aConnect\x12\x1d\n" +
 	"\x05errno\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18 R\x05errno\x12\x1c\n" +
 	"\tblackhole\x18\x02 \x01(\bR\tblackhole\x12(\n" +
@@ -3897,7 +3952,17 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\x05ports\x18\x04 \x03(\tB\x10\xbaH\r\x92\x01\n" +
 	"\x10\b\"\x06r\x04\x10\x01\x18\vR\x05ports\x129\n" +
 	"\bprotocol\x18\x05 \x01(\tB\x1d\xbaH\x1ar\x18R\x00R\x03tcpR\x03udpR\x04icmpR\x04sctpR\bprotocol\x122\n" +
-	"\atraffic\x18\x06 \x01(\v2\x18.faultd.v1alpha1.TrafficR\atraffic\"\x9a\n" +
+	"\atraffic\x18\x06 \x01(\v2\x18.faultd.v1alpha1.TrafficR\atraffic\x12(\n" +
+	"\x06errnos\x18\a \x03(\tB\x10\xbaH\r\x92\x01\n" +
+	"\x10\b\"\x06r\x04\x10\x01\x18 R\x06errnos\x12\"\n" +
+	"\x03ops\x18\b \x03(\tB\x10\xbaH\r\x92\x01\n" +
+	"\x10\a\"\x06r\x04\x10\x01\x18\x10R\x03ops\x12\x14\n" +
+	"\x05reset\x18\t \x01(\bR\x05reset\x12\x1d\n" +
+	"\x05every\x18\n" +
+	" \x01(\tB\a\xbaH\x04r\x02\x18 R\x05every\x12(\n" +
+	"\vreset_after\x18\v \x01(\tB\a\xbaH\x04r\x02\x18 R\n" +
+	"resetAfter\x123\n" +
+	"\x11reset_after_bytes\x18\f \x01(\tB\a\xbaH\x04r\x02\x18 R\x0fresetAfterBytes\"\x9a\n" +
 	"\n" +
 	"\x06Packet\x12-\n" +
 	"\x04loss\x18\x01 \x01(\x01B\x19\xbaH\x16\x12\x14@\x01\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00R\x04loss\x12<\n" +
