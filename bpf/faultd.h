@@ -15,6 +15,7 @@
 #define MAX_RULES 1024       /* rules at once on a node */
 #define MAX_RULES_PER_SET 16 /* rules that one target and its ancestors may have for one hook */
 #define MAX_TARGETS 4096     /* (target, hook) pairs */
+#define TARGET_BITS 65536    /* many more than targets, so that few others share a bit with one */
 #define MAX_LEVEL 31         /* deepest cgroup level a target may have */
 #define MAX_PORTS 8  /* ranges of one side's ports that a rule may have */
 #define MAX_SPARED 3 /* ports of one peer that a rule may spare */
@@ -302,9 +303,10 @@ struct glob_table {
 	__u16 next[GLOB_ENTRIES + GLOB_SLACK]; /* column 0: 1 if the path fits that ends here. State 0: nothing fits any more */
 };
 
-/* The levels of the tree at which there are targets for a hook: level + 1, deepest first, 0 ends the list. */
+/* Where there are targets for a hook. */
 struct levels {
-	__u8 plus_one[MAX_LEVEL + 1];
+	__u8 plus_one[MAX_LEVEL + 1]; /* levels of the tree that have any: level + 1, deepest first, 0 ends the list */
+	__u64 ids[TARGET_BITS / 64];  /* bit (id % TARGET_BITS) of a cgroup is set if it is one; of hardly any other cgroup it is set too */
 };
 
 /* The rules of a target and of its ancestors for one hook, oldest first. */

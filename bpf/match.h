@@ -30,6 +30,13 @@ static __always_inline struct permit permit_read(void)
 	return permit;
 }
 
+/* Whether a cgroup can be a target. Nearly all that are none end here, without the look-up in the hash, which costs more than
+ * all the rest. */
+static __always_inline int may_be_target(const struct levels *levels, __u64 cgroup)
+{
+	return (levels->ids[cgroup / 64 % (TARGET_BITS / 64)] >> (cgroup % 64)) & 1;
+}
+
 /* The rule set of the deepest target among the ancestors. ANCESTOR(level) gives the cgroup id at a level.
  * A set holds the rules of the target's own ancestors too (user space merges them), so the first hit is enough. */
 #define find_rule_set(HOOK, ANCESTOR)                                                            \
@@ -40,7 +47,8 @@ static __always_inline struct permit permit_read(void)
 		for (int i = 0; levels && !found && i <= MAX_LEVEL && levels->plus_one[i]; i++) { \
 			__u32 level = levels->plus_one[i] - 1;                                   \
 			struct target_key key = {.cgroup = ANCESTOR(level), .hook = (HOOK)};     \
-			found = bpf_map_lookup_elem(&faultd_targets, &key);                      \
+			if (may_be_target(levels, key.cgroup))                                   \
+				found = bpf_map_lookup_elem(&faultd_targets, &key);              \
 		}                                                                                \
 		found;                                                                           \
 	})

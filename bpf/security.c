@@ -123,11 +123,18 @@ static __always_inline int is_under_overlay(struct vfsmount *mnt)
 	return BPF_CORE_READ(mount, mnt_ns) == MNT_NS_INTERNAL && !(BPF_CORE_READ(mnt, mnt_sb, s_flags) & SB_KERNMOUNT);
 }
 
+/* What execve opens is its own op. */
+static __always_inline int is_opened_to_run(const struct file *file, enum op op)
+{
+	return op == OP_OPEN && BPF_CORE_READ(file, f_flags) & FMODE_EXEC;
+}
+
+/* Nothing is read of the file before it is known that the caller is a target: what others pay is the look-up alone. */
 static __always_inline long judge_file(struct file *file, enum op op)
 {
 	struct rule_set *set = find_rule_set(HOOK_SECURITY, ANCESTOR);
 
-	if (!set)
+	if (!set || is_opened_to_run(file, op))
 		return 0;
 	if (file && ((BPF_CORE_READ(file, f_mode) & FMODE_NOACCOUNT) || is_under_overlay(BPF_CORE_READ(file, f_path.mnt))))
 		return 0;
@@ -205,6 +212,7 @@ static __always_inline long judge_socket(struct socket *socket, enum op op)
 		return judge_socket((struct socket *)ctx[0], OP); \
 	}
 
+FILE_HOOK(file_open, OP_OPEN)
 FILE_HOOK(file_truncate, OP_TRUNCATE)
 FILE_HOOK(mmap_file, OP_MMAP)
 FILE_HOOK(file_lock, OP_LOCK)
@@ -224,15 +232,6 @@ SOCKET_HOOK(socket_listen, OP_LISTEN)
 SOCKET_HOOK(socket_accept, OP_ACCEPT)
 SOCKET_HOOK(socket_recvmsg, OP_RECEIVE)
 SOCKET_HOOK(socket_shutdown, OP_SHUTDOWN)
-
-/* What execve opens is its own op. */
-SEC("lsm/file_open")
-long faultd_file_open(__u64 *ctx)
-{
-	struct file *file = (struct file *)ctx[0];
-
-	return BPF_CORE_READ(file, f_flags) & FMODE_EXEC ? 0 : judge_file(file, OP_OPEN);
-}
 
 SEC("lsm/file_permission")
 long faultd_file_permission(__u64 *ctx)

@@ -55,6 +55,7 @@ type sharedFilter struct {
 type sharedLevels struct {
 	_       structs.HostLayout
 	PlusOne [32]uint8
+	Ids     [1024]uint64
 }
 
 type sharedLoss struct {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"maps"
 	"os"
 	"slices"
@@ -64,7 +65,7 @@ func (h *hookState) sets() map[uint64][]*Installed {
 	return sets
 }
 
-// publish makes the kernel's sets and level mask those of the hook's rules.
+// publish makes the kernel's sets and levels those of the hook's rules.
 func (k *Kernel) publish(hook Hook) error {
 	h := k.hooks[hook]
 	if h == nil {
@@ -87,8 +88,8 @@ func (k *Kernel) publish(hook Hook) error {
 		}
 		h.published[id] = true
 	}
-	if err := k.maps["faultd_levels"].Put(uint32(hook), levelList(targeted)); err != nil {
-		errs = append(errs, fmt.Errorf("write the levels that have targets: %w", err))
+	if err := k.maps["faultd_levels"].Put(uint32(hook), levelsOf(targeted, maps.Keys(sets))); err != nil {
+		errs = append(errs, fmt.Errorf("write where there are targets: %w", err))
 	}
 	for id := range h.published {
 		if sets[id] != nil {
@@ -103,12 +104,16 @@ func (k *Kernel) publish(hook Hook) error {
 	return errors.Join(errs...)
 }
 
-// levelList is a set of levels in the kernel's form.
-func levelList(targeted map[int]bool) (list sharedLevels) {
+// levelsOf says in the kernel's form at which levels there are targets, and which cgroups they are.
+func levelsOf(targeted map[int]bool, targets iter.Seq[uint64]) *sharedLevels {
+	l := &sharedLevels{}
 	for i, level := range slices.Backward(slices.Sorted(maps.Keys(targeted))) {
-		list.PlusOne[len(targeted)-1-i] = uint8(level + 1)
+		l.PlusOne[len(targeted)-1-i] = uint8(level + 1)
 	}
-	return list
+	for id := range targets {
+		l.Ids[id/64%uint64(len(l.Ids))] |= 1 << (id % 64)
+	}
+	return l
 }
 
 // topmost gives the targets of the hook that have no other target above them. Programs sit on those only:
