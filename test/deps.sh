@@ -19,6 +19,7 @@ need redis-cli redis-tools
 need strace strace # for comparison in the benchmark
 if [ "${1:-}" = bench ]; then
 	need fiu-run fiu-utils
+	need dmsetup dmsetup
 fi
 need ip iproute2
 need dig bind9-dnsutils # resolvers that are hurt

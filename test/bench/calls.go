@@ -18,6 +18,9 @@ func prepareCall(name string) (call, error) {
 	if path, ok := strings.CutPrefix(name, openPrefix); ok {
 		return opening(path)
 	}
+	if path, ok := strings.CutPrefix(name, readPrefix); ok {
+		return reading(path)
+	}
 	switch name {
 	case "getppid":
 		return plain(unix.SYS_GETPPID), nil
@@ -57,6 +60,29 @@ func opening(path string) (call, error) {
 		}
 		unix.RawSyscall(unix.SYS_CLOSE, fd, 0, 0)
 		return false
+	}, nil
+}
+
+// readPrefix begins the name of the call that reads the disk whose path follows.
+const readPrefix = "pread "
+
+const (
+	readSize  = 4096
+	alignment = 4096 // of buffers for direct reads
+)
+
+// reading reads from a disk, past the page cache.
+func reading(path string) (call, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECT|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	memory := make([]byte, readSize+alignment)
+	at := alignment - int(uintptr(unsafe.Pointer(&memory[0]))%alignment)
+	data := memory[at : at+readSize]
+	return func() bool {
+		n, _, _ := unix.RawSyscall6(unix.SYS_PREAD64, uintptr(fd), uintptr(unsafe.Pointer(&data[0])), readSize, 0, 0, 0)
+		return n != readSize
 	}, nil
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -120,6 +121,43 @@ func (b *bench) globsInside(d *daemon, w *worker, target string) error {
 			return err
 		}
 		b.report.addCost(fmt.Sprintf("%s, %s (%s)", what, f.name, mechanism), found[0], f.goal)
+	}
+	return b.globsBesideOthers(d, w, target, openPrefix+path)
+}
+
+// goalOthersShare is how much longer a call may take when 100 other targets have rules with globs.
+const goalOthersShare = 1.01
+
+// globsBesideOthers: the same while more and more other targets have such rules too.
+func (b *bench) globsBesideOthers(d *daemon, w *worker, target, call string) error {
+	if _, err := d.inject(openFault(target, 16)); err != nil {
+		return err
+	}
+	return errors.Join(b.globsBeside(d, w, call), d.stopAll())
+}
+
+func (b *bench) globsBeside(d *daemon, w *worker, call string) error {
+	alone, err := w.cost(call)()
+	if err != nil {
+		return err
+	}
+	have := 0
+	for _, others := range []int{1, 16, 100} {
+		for ; have < others; have++ {
+			other, err := b.group(fmt.Sprintf("other-%d", have))
+			if err != nil {
+				return err
+			}
+			if _, err := d.inject(openFault(other, 16)); err != nil {
+				return err
+			}
+		}
+		with, err := w.cost(call)()
+		if err != nil {
+			return err
+		}
+		b.report.addShare(fmt.Sprintf("the same, 16 globs, beside %d such rules on other targets, to none", others),
+			pairs{[]float64{alone}, []float64{with}}, goalOthersShare)
 	}
 	return nil
 }

@@ -6,9 +6,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+
+	v1 "faultd/api/faultd/v1alpha1"
 )
 
-// rivals measures other tools that make calls fail beside faultd: what they cost a call that they do not hurt.
+// rivals measures other tools that make calls and disks fail beside faultd: what they cost an operation that they do not hurt,
+// and what becomes of delays.
 func (b *bench) rivals() error {
 	bystander, err := b.group("bystander")
 	if err != nil {
@@ -19,7 +22,7 @@ func (b *bench) rivals() error {
 		return err
 	}
 	return b.withDaemon(func(d *daemon) error {
-		return b.rivalsOfCalls(d, bystander, target)
+		return errors.Join(b.rivalsOfCalls(d, bystander, target), b.rivalsOfDisks(d, bystander, target))
 	})
 }
 
@@ -125,4 +128,8 @@ func inTurn(rounds int, bare, with measurement) (pairs, error) {
 		found.add(both[0], both[1])
 	}
 	return found, nil
+}
+
+func blockFault(target, device string) *v1.FaultSpec {
+	return &v1.FaultSpec{Target: "cgroup:" + target, Duration: duration, Kind: &v1.FaultSpec_Block{Block: &v1.Block{Device: device}}}
 }
