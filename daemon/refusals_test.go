@@ -51,7 +51,7 @@ func refusesBadFaults(t *testing.T, n *node) {
 		"errno":           {func(s *v1.FaultSpec) { s.GetConnect().Errno = "EFOO" }, "connect.errno", "EFOO"},
 		"errno number":    {func(s *v1.FaultSpec) { s.GetConnect().Errno = "111" }, "connect.errno", "111"},
 		"no errno":        {func(s *v1.FaultSpec) { s.GetConnect().Errno = "" }, "connect.errno", "missing"},
-		"both":            {func(s *v1.FaultSpec) { s.GetConnect().Blackhole = true }, "connect.errno", "blackhole"},
+		"both":            {func(s *v1.FaultSpec) { s.GetConnect().Blackhole = true }, "connect.blackhole", "errno"},
 		"reset and errno": {func(s *v1.FaultSpec) { s.GetConnect().Reset_ = true }, "connect.reset", "errno"},
 		"reset of udp": {func(s *v1.FaultSpec) {
 			s.Kind = &v1.FaultSpec_Connect{Connect: &v1.Connect{Reset_: true, Protocol: "udp"}}
