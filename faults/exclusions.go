@@ -2,6 +2,7 @@ package faults
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -110,36 +111,36 @@ func (t Traffic) spare(k *bpf.Traffic, found []excluded) (notes []string, err er
 	} else {
 		k.Peers = k.Peers.Clone()
 	}
-	told := map[string]bool{}
+	spared := map[string][]string{}
 	for _, e := range found {
-		if told[e.name+e.String()] || slices.Contains(t.Include, e.name) || !portsFit(*k, e.port) || !k.Peers.Of(e.address).Hurt {
+		if slices.Contains(spared[e.name], e.String()) || slices.Contains(t.Include, e.name) || !portsFit(*k, e.port) || !k.Peers.Of(e.address).Hurt {
 			continue
 		}
-		told[e.name+e.String()] = true
 		if err := e.asked(named, *k); err != nil {
 			return nil, err
 		}
 		k.Peers.Spare(e.address, e.port)
-		notes = append(notes, fmt.Sprintf("spared: %s, the %s; --include %s hurts it too", e, e.title(), e.name))
+		spared[e.name] = append(spared[e.name], e.String())
+	}
+	for _, name := range slices.Sorted(maps.Keys(spared)) {
+		notes = append(notes, fmt.Sprintf("spared: the %s, %s; --include %s hurts it too", titles[name], strings.Join(spared[name], ", "), name))
 	}
 	return notes, nil
 }
 
-// title is what people call it.
-func (e excluded) title() string {
-	return map[string]string{
-		excludeGateway: "gateway", excludeDNS: "target's DNS server", excludeMetadata: "metadata service of a cloud",
-		excludeAPIServer: "API server of Kubernetes", excludeFaultd: "metrics of faultd",
-	}[e.name]
+// titles are what people call them.
+var titles = map[string]string{
+	excludeGateway: "gateway", excludeDNS: "target's DNS server", excludeMetadata: "metadata service of a cloud",
+	excludeAPIServer: "API server of Kubernetes", excludeFaultd: "metrics of faultd",
 }
 
 // asked refuses traffic that names the excluded address, or the port of DNS.
 func (e excluded) asked(named bpf.Peers, k bpf.Traffic) error {
 	if _, is := named[netip.PrefixFrom(e.address, e.address.BitLen())]; is {
-		return fmt.Errorf("peers: %s is the %s and spared by default; include %s (--include %s) to hurt it, or leave it out", e, e.title(), e.name, e.name)
+		return fmt.Errorf("peers: %s is the %s and spared by default; include %s (--include %s) to hurt it, or leave it out", e, titles[e.name], e.name, e.name)
 	}
 	if e.name == excludeDNS && slices.Contains(k.Ports, bpf.Ports{Low: dnsPort, High: dnsPort}) {
-		return fmt.Errorf("ports: %d is that of %s, the %s, which is spared by default; include %s (--include %s) to hurt it, or name other peers", dnsPort, e, e.title(), e.name, e.name)
+		return fmt.Errorf("ports: %d is that of %s, the %s, which is spared by default; include %s (--include %s) to hurt it, or name other peers", dnsPort, e, titles[e.name], e.name, e.name)
 	}
 	return nil
 }
