@@ -113,6 +113,29 @@ func violationError(broken *protovalidate.ValidationError) *connect.Error {
 	return err
 }
 
+// BrokenRule is a rule of the schema that a message breaks.
+type BrokenRule struct {
+	// Field is its path, such as "spec.faults[0].percent".
+	Field string
+	// Problem says what is allowed, and what was given.
+	Problem string
+}
+
+// BrokenRules lists what a message breaks; nil when it is good.
+func BrokenRules(message proto.Message) ([]BrokenRule, error) {
+	err := protovalidate.Validate(message)
+	var broken *protovalidate.ValidationError
+	if !errors.As(err, &broken) {
+		return nil, err
+	}
+	var rules []BrokenRule
+	for _, violation := range broken.Violations {
+		field := protovalidate.FieldPathString(violation.Proto.GetField())
+		rules = append(rules, BrokenRule{field, strings.TrimPrefix(describe(violation), field+": ")})
+	}
+	return rules, nil
+}
+
 func describe(v *protovalidate.Violation) string {
 	text := v.String()
 	// Rules that carry no value, as "required", are about an absence: there is no value to show.

@@ -32,12 +32,12 @@ type exitMeaning struct {
 // exitCodes is the table of exit codes, for help texts and docs.
 func exitCodes() []exitMeaning {
 	return []exitMeaning{
-		{exitDone, "done"},
+		{exitDone, "done; run: confirmed"},
 		{exitFailed, "error; for check --residue also: something was left behind"},
-		{exitRefuted, "refuted (reserved: no command uses it yet)"},
-		{exitAborted, "aborted by the daemon"},
-		{exitInterrupted, "interrupted by SIGINT or SIGTERM; inject stops its fault first"},
-		{exitInert, "the fault ended inert: it never did harm (stop ID, get --wait, inject --wait)"},
+		{exitRefuted, "run: refuted: a probe did not hold"},
+		{exitAborted, "aborted by the daemon; run: a probe or a lost fault ended it, or the probes did not hold before"},
+		{exitInterrupted, "interrupted by SIGINT or SIGTERM; inject and run stop their faults first"},
+		{exitInert, "the fault ended inert: it never did harm (stop ID, get --wait, inject --wait, run)"},
 		{exitUsage, "bad input"},
 		{exitNoDaemon, "no daemon answers"},
 		{exitNotPermitted, "not permitted"},

@@ -23,7 +23,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"faultd": main})
+	testscript.Main(m, map[string]func(){"faultd": main, shopCommand: shop})
 }
 
 // testNode stands in for the node. What happens is chosen by the pin directory: "ok" works, "denied" and
@@ -126,6 +126,32 @@ func TestExamplesOfPeersAreValid(t *testing.T) {
 	}
 }
 
+// TestDocumentedExperimentsAreValid: what the docs show is taken.
+func TestDocumentedExperimentsAreValid(t *testing.T) {
+	for _, file := range []string{"../../README.md", "../../docs/experiments.md"} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		documents := regexp.MustCompile(`(?m)^( *)apiVersion: (?:.+\n)+`).FindAllStringSubmatch(string(text), -1)
+		if len(documents) == 0 {
+			t.Errorf("%s has no experiment", file)
+		}
+		for _, match := range documents {
+			document, _, _ := strings.Cut(strings.ReplaceAll("\n"+match[0], "\n"+match[1], "\n"), "```")
+			document, _, _ = strings.Cut(document, "\n$ ")
+			path := filepath.Join(t.TempDir(), "experiment.yaml")
+			if err := os.WriteFile(path, []byte(document), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			var out, errOut bytes.Buffer
+			if code := runWith(t.Context(), testNode(), []string{"faultd", "validate", path}, nil, &out, &errOut); code != exitDone {
+				t.Errorf("%s: %s", file, errOut.String())
+			}
+		}
+	}
+}
+
 // shortDir is a temporary directory whose path fits into the address of a socket.
 func shortDir(t *testing.T) string {
 	t.Helper()
@@ -202,6 +228,7 @@ func samples() map[int]error {
 	return map[int]error{
 		exitDone:         nil,
 		exitFailed:       connect.NewError(connect.CodeFailedPrecondition, errors.New("x")),
+		exitRefuted:      exitError{exitRefuted, nil},
 		exitAborted:      connect.NewError(connect.CodeAborted, errors.New("x")),
 		exitInterrupted:  context.Canceled,
 		exitInert:        exitError{exitInert, nil},
@@ -215,7 +242,7 @@ func samples() map[int]error {
 func TestExitCodesExist(t *testing.T) {
 	for _, row := range exitCodes() {
 		err, used := samples()[row.code]
-		if !used && row.code != exitRefuted {
+		if !used {
 			t.Errorf("%d (%s) has no error that leads to it", row.code, row.meaning)
 		}
 		if used && exitCode(err) != row.code {

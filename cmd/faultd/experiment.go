@@ -1,0 +1,244 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime"
+	"strings"
+	"syscall"
+
+	"connectrpc.com/connect"
+	"github.com/urfave/cli/v2"
+
+	v1 "faultd/api/faultd/v1alpha1"
+	"faultd/api/faultd/v1alpha1/faultdv1alpha1connect"
+	"faultd/experiment"
+	"faultd/faults"
+)
+
+func validateCommand() *cli.Command {
+	return &cli.Command{
+		Name: "validate", Usage: "check the documents of experiments, and change nothing", ArgsUsage: "FILE...",
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "node", Usage: "also ask the daemon whether this node can do it"},
+		},
+		Action: validate,
+	}
+}
+
+func runCommand() *cli.Command {
+	return &cli.Command{
+		Name: "run", Usage: "carry out an experiment: exit 0 confirmed, 2 refuted, 3 aborted, 4 interrupted, 5 inert", ArgsUsage: "FILE",
+		Description: "Ctrl-C ends all faults and writes the report; twice ends the command at once, and its faults within seconds.",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "report", Usage: "write what is found into this `DIRECTORY`"},
+			&cli.BoolFlag{Name: "dry-run", Usage: "rehearse the faults, ask each probe once, and do no harm"},
+			&cli.Uint64Flag{Name: "seed", Usage: "the dice of an earlier run", DefaultText: "the document's, or random"},
+		},
+		Action: runExperiment,
+	}
+}
+
+// readExperiment reads a document. What is wrong with it goes to stderr, a line each.
+func readExperiment(c *cli.Context, file string) (*experiment.Plan, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, exitError{exitUsage, fmt.Errorf("read the experiment: %w", err)}
+	}
+	plan, err := experiment.Read(file, text, func(spec *v1.FaultSpec) error {
+		_, _, err := faults.New(spec)
+		return err
+	})
+	var problems *experiment.Problems
+	if !errors.As(err, &problems) {
+		return plan, err
+	}
+	for line := range strings.Lines(problems.Error() + "\n") {
+		fmt.Fprintln(c.App.ErrWriter, plain(strings.TrimSuffix(line, "\n")))
+	}
+	return nil, usageErrorf("%s is no experiment that could be run: %d to correct", file, len(problems.List))
+}
+
+func validate(c *cli.Context) error {
+	if !c.Args().Present() {
+		return usageErrorf("FILE: missing")
+	}
+	var errs []error
+	for _, file := range c.Args().Slice() {
+		plan, err := readExperiment(c, file)
+		if err == nil && c.Bool("node") {
+			err = rehearse(c, plan)
+		}
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		fmt.Fprintf(c.App.Writer, "%s: good: %s, %s, up to %s\n", plain(file), several(len(plan.Faults), "fault"), several(len(plan.Probes), "probe"), plan.Length)
+	}
+	return errors.Join(errs...)
+}
+
+func several(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// rehearse prints what the daemon would do with each fault.
+func rehearse(c *cli.Context, plan *experiment.Plan) error {
+	would, err := experiment.Rehearse(c.Context, plan, newDaemonNode(c))
+	if err != nil {
+		return fmt.Errorf("%s: %w", plan.File, err)
+	}
+	for i, fault := range would {
+		fmt.Fprintf(c.App.Writer, "fault %s: %s by %s on %s\n", plan.Faults[i].Name, plain(fault.GetKind()), orDash(fault.GetMechanism()), orDash(targetOf(fault)))
+	}
+	return nil
+}
+
+func runExperiment(c *cli.Context) error {
+	file, err := oneWord(c, "FILE")
+	if err != nil {
+		return err
+	}
+	if c.IsSet("report") && c.Bool("dry-run") {
+		return usageErrorf("--report: with --dry-run there is nothing to report")
+	}
+	plan, err := readExperiment(c, file)
+	if err != nil {
+		return err
+	}
+	if c.IsSet("seed") {
+		plan.SetSeed(c.Uint64("seed"))
+	}
+	if c.Bool("dry-run") {
+		return dryRun(c, plan)
+	}
+	// From here on the second Ctrl-C kills.
+	defer context.AfterFunc(c.Context, func() { signal.Reset(os.Interrupt, syscall.SIGTERM) })()
+	where := environment(plan)
+	var report *experiment.Report
+	if dir := c.String("report"); dir != "" {
+		if report, err = experiment.PrepareReport(dir, plan, where); err != nil {
+			return fmt.Errorf("--report: %w; nothing was injected", err)
+		}
+	}
+	result, err := experiment.Run(c.Context, plan, newDaemonNode(c), where, func(e experiment.Event) {
+		if !isJSON(c) {
+			fmt.Fprintln(c.App.Writer, e.At.Format("15:04:05"), plain(e.Text))
+		}
+	})
+	if err != nil {
+		if report != nil {
+			err = errors.Join(err, report.Write(experiment.Refused(plan, where, err)))
+		}
+		return err
+	}
+	return conclude(c, result, report)
+}
+
+// conclude writes the report and makes an exit code of the verdict.
+func conclude(c *cli.Context, result *experiment.Result, report *experiment.Report) error {
+	var err error
+	if report != nil {
+		err = report.Write(result)
+	}
+	if isJSON(c) {
+		err = errors.Join(err, printJSON(c.App.Writer, result.Journal()))
+	}
+	code := map[experiment.Verdict]int{
+		experiment.Confirmed: exitDone, experiment.Refuted: exitRefuted, experiment.Aborted: exitAborted,
+		experiment.Interrupted: exitInterrupted, experiment.Inert: exitInert, experiment.Failed: exitFailed,
+	}[result.Verdict]
+	if code == exitDone {
+		return err
+	}
+	return exitError{code, errors.Join(fmt.Errorf("%s: %s", result.Verdict, result.Reason()), err)}
+}
+
+// dryRun rehearses the faults, tells the schedule, and asks each probe once.
+func dryRun(c *cli.Context, plan *experiment.Plan) error {
+	if err := rehearse(c, plan); err != nil {
+		return err
+	}
+	for _, change := range plan.Changes {
+		fmt.Fprintf(c.App.Writer, "at %s: fault %s\n", change.At, change.Text(plan))
+	}
+	failed := 0
+	for _, probe := range plan.Probes {
+		if probe.Kind == "counter" {
+			continue // no fault counts now
+		}
+		sample := probe.Try(c.Context, experiment.Before, nil)
+		said := "holds"
+		if sample.Failure != "" {
+			said, failed = "does not hold: "+sample.Failure, failed+1
+		}
+		fmt.Fprintf(c.App.Writer, "probe %s: %s\n", probe.Name, plain(said))
+	}
+	if failed > 0 {
+		return fmt.Errorf("%s would not hold before the faults, and the run would be aborted", several(failed, "probe"))
+	}
+	return nil
+}
+
+// environment says where this is.
+func environment(plan *experiment.Plan) experiment.Environment {
+	version := buildVersion()
+	host, _ := os.Hostname() // without one the report has none
+	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease")
+	return experiment.Environment{
+		Version: strings.TrimSpace(version.Version + " " + version.Revision), Host: host, Kernel: strings.TrimSpace(string(kernel)),
+		Platform: version.Platform, CPUs: runtime.NumCPU(),
+		Replay: fmt.Sprintf("faultd run %s --seed %d", plan.File, plan.Seed),
+	}
+}
+
+// daemonNode is the daemon as experiments know it.
+type daemonNode struct {
+	c      *cli.Context
+	client faultdv1alpha1connect.FaultServiceClient
+}
+
+func newDaemonNode(c *cli.Context) daemonNode { return daemonNode{c, client(c)} }
+
+// faulty is an answer with a fault in it.
+type faulty interface{ GetFault() *v1.Fault }
+
+// fault asks the daemon for one.
+func fault[Req, Res any](ctx context.Context, n daemonNode, do func(context.Context, *connect.Request[Req]) (*connect.Response[Res], error), request *Req) (*v1.Fault, error) {
+	response, err := call(ctx, n.c, callTimeout, do, request)
+	if err != nil {
+		return nil, err
+	}
+	return any(response).(faulty).GetFault(), nil
+}
+
+// Rehearse implements experiment.Node.
+func (n daemonNode) Rehearse(ctx context.Context, spec *v1.FaultSpec) (*v1.Fault, error) {
+	return fault(ctx, n, n.client.Inject, &v1.InjectRequest{Spec: spec, DryRun: true})
+}
+
+// Inject implements experiment.Node.
+func (n daemonNode) Inject(ctx context.Context, spec *v1.FaultSpec) (*v1.Fault, error) {
+	return fault(ctx, n, n.client.Inject, &v1.InjectRequest{Spec: spec})
+}
+
+// Update implements experiment.Node.
+func (n daemonNode) Update(ctx context.Context, request *v1.UpdateRequest) (*v1.Fault, error) {
+	return fault(ctx, n, n.client.Update, request)
+}
+
+// Get implements experiment.Node.
+func (n daemonNode) Get(ctx context.Context, id string) (*v1.Fault, error) {
+	return fault(ctx, n, n.client.Get, &v1.GetRequest{Id: id})
+}
+
+// Stop implements experiment.Node.
+func (n daemonNode) Stop(ctx context.Context, id string) (*v1.Fault, error) {
+	return fault(ctx, n, n.client.Stop, &v1.StopRequest{Id: id})
+}

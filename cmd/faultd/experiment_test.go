@@ -1,0 +1,177 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"faultd/experiment"
+)
+
+// faultd runs a command, as a process of its own, and gives its exit code and what it said.
+func (l *lab) faultd(args ...string) (int, string) {
+	l.t.Helper()
+	cmd := exec.Command("faultd", append([]string{"--socket", l.socket()}, args...)...)
+	said, err := cmd.CombinedOutput()
+	if err != nil && cmd.ProcessState == nil {
+		l.t.Fatal(err)
+	}
+	return cmd.ProcessState.ExitCode(), string(said)
+}
+
+// idle checks that no fault is on, and that the shop is well.
+func (l *lab) idle() {
+	l.t.Helper()
+	for _, f := range l.faults() {
+		if f.GetState() != "ended" {
+			l.t.Errorf("fault %s is %s", f.GetId(), f.GetState())
+		}
+	}
+	if code, said := l.faultd("run", "--dry-run", l.write()); code != exitDone {
+		l.t.Errorf("afterwards the shop is not well: %s", said)
+	}
+}
+
+func readJournal(t *testing.T, dir string) *experiment.Journal {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(dir, "journal.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var j experiment.Journal
+	if err := json.Unmarshal(text, &j); err != nil {
+		t.Fatal(err)
+	}
+	return &j
+}
+
+// TestExperiments reaches each verdict on a real Redis.
+func TestExperiments(t *testing.T) {
+	l := newLab(t)
+	for _, test := range []struct {
+		verdict  experiment.Verdict
+		code     int
+		replace  []string
+		injected bool
+		says     string
+	}{
+		{experiment.Confirmed, exitDone, []string{"SHOP/", "SHOP/cached"}, true, "verdict: confirmed"},
+		{experiment.Refuted, exitRefuted, nil, true, "status 503"},
+		{experiment.Aborted, exitAborted, []string{"timeout: 10s", "onFailure: abort", "duration: 500ms", "duration: 1h"}, true, "probe shop: status 503"},
+		{experiment.Aborted, exitAborted, []string{"http: {url: SHOP/}", "command: {argv: [sh, -c, exit 3]}"}, false, "none was started"},
+		{experiment.Inert, exitInert, []string{`"PORT"`, `"1"`}, false, "redis-gone did no harm"},
+	} {
+		t.Run(string(test.verdict), func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "report")
+			code, said := l.faultd("run", l.write(test.replace...), "--report", dir)
+			if code != test.code || !strings.Contains(said, test.says) {
+				t.Errorf("exit code %d, want %d with %q:\n%s", code, test.code, test.says, said)
+			}
+			j := readJournal(t, dir)
+			if j.Faultd.Verdict != test.verdict || j.End.Before(j.Start) {
+				t.Errorf("the journal has the verdict %s", j.Faultd.Verdict)
+			}
+			var injected uint64
+			for _, run := range j.Run {
+				injected += run.Output.Injected
+			}
+			if injected > 0 != test.injected {
+				t.Errorf("%d were injected", injected)
+			}
+			l.idle()
+		})
+	}
+}
+
+// startRun starts an experiment that takes long, and waits until its fault is on.
+func (l *lab) startRun(args ...string) (*exec.Cmd, *bytes.Buffer) {
+	l.t.Helper()
+	known := len(l.faults())
+	cmd := exec.Command("faultd", append([]string{"--socket", l.socket(), "run", l.write("duration: 500ms", "duration: 1h")}, args...)...)
+	said := &bytes.Buffer{}
+	cmd.Stdout, cmd.Stderr = said, said
+	if err := cmd.Start(); err != nil {
+		l.t.Fatal(err)
+	}
+	l.t.Cleanup(func() { _ = cmd.Process.Kill() }) // if the test failed
+	l.until("the fault is on", func() bool { return len(l.faults()) > known })
+	return cmd, said
+}
+
+// TestInterruptedExperiment: Ctrl-C ends the faults, and the report is written.
+func TestInterruptedExperiment(t *testing.T) {
+	l := newLab(t)
+	dir := t.TempDir()
+	cmd, said := l.startRun("--report", dir)
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // its error is the exit code
+	if code := cmd.ProcessState.ExitCode(); code != exitInterrupted {
+		t.Errorf("exit code %d:\n%s", code, said)
+	}
+	if j := readJournal(t, dir); j.Status != "interrupted" || len(j.Run) != 1 || j.Run[0].Output.Reason != "stopped" {
+		t.Errorf("the journal has %s and %+v", j.Status, j.Run)
+	}
+	l.idle()
+}
+
+// TestKilledExperiment: the faults end with the lease of whoever asked for them, and the journal says what happened.
+func TestKilledExperiment(t *testing.T) {
+	l := newLab(t)
+	dir := t.TempDir()
+	cmd, _ := l.startRun("--report", dir)
+	l.until("the lease is renewed", func() bool {
+		f := l.faults()[0]
+		started, err := time.Parse(time.RFC3339Nano, f.GetStarted())
+		deadline, deadlineErr := time.Parse(time.RFC3339Nano, f.GetDeadline())
+		return err == nil && deadlineErr == nil && deadline.Sub(started) < 20*time.Second
+	})
+	if err := cmd.Process.Signal(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // its error is the signal
+	l.until("the fault has ended", func() bool {
+		faults := l.faults()
+		return faults[0].GetState() == "ended" && faults[0].GetReason() == "expired"
+	})
+	if j := readJournal(t, dir); j.Faultd.Verdict != experiment.Interrupted || len(j.Faultd.Reasons) != 1 {
+		t.Errorf("the journal has %+v", j.Faultd)
+	}
+	l.idle()
+}
+
+// TestKillSwitchAbortsExperiment: a fault that ends before its time ends the experiment.
+func TestKillSwitchAbortsExperiment(t *testing.T) {
+	l := newLab(t)
+	cmd, said := l.startRun()
+	if code, text := l.faultd("kill", "--reason", "test"); code != exitDone {
+		t.Fatal(text)
+	}
+	_ = cmd.Wait() // its error is the exit code
+	if code := cmd.ProcessState.ExitCode(); code != exitAborted || !strings.Contains(said.String(), "redis-gone ended before its time: killed") {
+		t.Errorf("exit code %d:\n%s", code, said)
+	}
+	if code, text := l.faultd("arm", "--reason", "test"); code != exitDone {
+		t.Fatal(text)
+	}
+	l.idle()
+}
+
+// TestReportIsTriedFirst: a directory that cannot be written is found before anything is injected.
+func TestReportIsTriedFirst(t *testing.T) {
+	l := newLab(t)
+	code, said := l.faultd("run", l.write(), "--report", "/proc/none")
+	if code != exitFailed || !strings.Contains(said, "--report: make the directory of the report: ") || !strings.Contains(said, "nothing was injected") {
+		t.Errorf("exit code %d: %s", code, said)
+	}
+	if len(l.faults()) > 0 {
+		t.Errorf("there are faults: %v", l.faults())
+	}
+}

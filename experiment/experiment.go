@@ -1,0 +1,83 @@
+// Package experiment is why and when: it reads an experiment's document, watches the system with probes, has faults started and
+// stopped by a node, and comes to a verdict and a report. It knows faults only as what a node is asked to do.
+package experiment
+
+import (
+	"time"
+
+	v1 "faultd/api/faultd/v1alpha1"
+)
+
+// Plan is a document that was read and checked. Nothing in it is empty that has a default.
+type Plan struct {
+	// File is where it came from.
+	File       string
+	Name       string
+	Labels     map[string]string
+	Owner      string
+	Links      []string
+	Hypothesis string
+	// Seed makes the dice repeatable; it is the document's, or a random one.
+	Seed   uint64
+	Faults []Fault
+	Probes []Probe
+	// Before, Recovery and After are how long these phases last; Changes say how long the faults do.
+	Before, Recovery, After time.Duration
+	// Changes are what is done to the faults, in order.
+	Changes []Change
+	// Ramp says that a change comes only while the probes hold.
+	Ramp bool
+	// Length is from the first probe to the last, if nothing ends it earlier.
+	Length time.Duration
+	// Source is the document as it was written.
+	Source []byte
+}
+
+// Fault is one fault of an experiment.
+type Fault struct {
+	Name string
+	// Kind as in the API: "connect".
+	Kind string
+	// Spec is what the node is asked for; its duration is how long the fault is on in all.
+	Spec *v1.FaultSpec
+}
+
+// Probe asks whether the system is well.
+type Probe struct {
+	Name string
+	// Kind of probe: "http".
+	Kind string
+	// What it asks, in a few words, for people.
+	Asks      string
+	When      []Phase
+	Interval  time.Duration
+	Timeout   time.Duration
+	Attempts  int
+	Tolerance Tolerance
+	// Aborts: when it does not hold during the faults they end at once.
+	Aborts bool
+	check  check
+}
+
+// Phase is a part of an experiment.
+type Phase string
+
+// The phases, in order.
+const (
+	Before Phase = "before"
+	During Phase = "during"
+	After  Phase = "after"
+)
+
+// Phases are all phases, in order.
+func Phases() []Phase { return []Phase{Before, During, After} }
+
+// SetSeed gives all faults that have dice those of an earlier run.
+func (p *Plan) SetSeed(seed uint64) {
+	p.Seed = seed
+	for _, f := range p.Faults {
+		if f.Spec.Seed != nil {
+			f.Spec.Seed = &seed
+		}
+	}
+}

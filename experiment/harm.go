@@ -1,0 +1,233 @@
+package experiment
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	v1 "faultd/api/faultd/v1alpha1"
+)
+
+// Node does the harm: the daemon behind its socket.
+type Node interface {
+	// Rehearse says what Inject would do, or why it would refuse.
+	Rehearse(context.Context, *v1.FaultSpec) (*v1.Fault, error)
+	Inject(context.Context, *v1.FaultSpec) (*v1.Fault, error)
+	Update(context.Context, *v1.UpdateRequest) (*v1.Fault, error)
+	Get(ctx context.Context, id string) (*v1.Fault, error)
+	// Stop returns when the fault is undone.
+	Stop(ctx context.Context, id string) (*v1.Fault, error)
+}
+
+// A fault ends with its lease, which is renewed while the experiment lives: when that is killed, stopped or cut off, the kernel ends
+// its faults. A fault may take a while to begin, and its lease begins before.
+const (
+	lease      = 5 * time.Second
+	firstLease = 30 * time.Second
+	renewal    = time.Second
+)
+
+// Activation is one time that a fault was on.
+type Activation struct {
+	// Fault is an index of the plan's faults.
+	Fault      int
+	ID         string
+	Start, End time.Time
+	// Last is the fault as it was seen last; once it has ended, as it ended.
+	Last *v1.Fault
+	// Points are how much it had injected, over time.
+	Points []Point
+}
+
+// Point is a count at a time.
+type Point struct {
+	At    time.Time
+	Count uint64
+}
+
+// harm has faults started, kept and ended.
+type harm struct {
+	node Node
+	plan *Plan
+	// lost is told when a fault ends that should be on.
+	lost func(error)
+
+	// ending is held while all faults are being ended, so that whoever else wants that waits too.
+	ending sync.Mutex
+
+	mu sync.Mutex
+	// over: no fault may be on any more.
+	over        bool
+	on          map[int]*Activation
+	activations []*Activation
+	problems    []error
+}
+
+// start has a fault started. It cannot be interrupted: whoever knows the id can stop it.
+func (h *harm) start(ctx context.Context, c Change) error {
+	f := h.plan.Faults[c.Fault]
+	spec := proto.CloneOf(f.Spec)
+	spec.Duration = firstLease.String()
+	if c.Percent > 0 {
+		setPercent(spec, c.Percent)
+	}
+	got, err := h.node.Inject(context.WithoutCancel(ctx), spec)
+	if err != nil {
+		return fmt.Errorf("start %s: %w", f.Name, err)
+	}
+	a := &Activation{Fault: c.Fault, ID: got.GetId(), Start: time.Now(), Last: got}
+	h.mu.Lock()
+	h.activations = append(h.activations, a)
+	h.on[c.Fault] = a
+	late := h.over
+	h.mu.Unlock()
+	if late {
+		h.stop(c.Fault)
+		return nil
+	}
+	h.renew(ctx, a, nil)
+	return nil
+}
+
+// step chooses how many a running fault hurts.
+func (h *harm) step(ctx context.Context, c Change) {
+	h.mu.Lock()
+	a := h.on[c.Fault]
+	h.mu.Unlock()
+	if a != nil {
+		h.renew(ctx, a, &c.Percent)
+	}
+}
+
+// keep renews all leases until ctx is over.
+func (h *harm) keep(ctx context.Context) {
+	ticker := time.NewTicker(renewal)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		for _, a := range h.active() {
+			h.renew(ctx, a, nil)
+		}
+	}
+}
+
+func (h *harm) active() (list []*Activation) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, a := range h.on {
+		list = append(list, a)
+	}
+	return list
+}
+
+// renew renews a lease, and may change the percentage.
+func (h *harm) renew(ctx context.Context, a *Activation, percent *float64) {
+	request := &v1.UpdateRequest{Id: a.ID, Duration: lease.String()}
+	if percent != nil && h.plan.Faults[a.Fault].Spec.GetPacket().GetLoss() > 0 {
+		request.Loss = percent
+	} else {
+		request.Percent = percent
+	}
+	got, err := h.node.Update(context.WithoutCancel(ctx), request)
+	if err == nil {
+		h.seen(a, got)
+		return
+	}
+	if ended, getErr := h.node.Get(context.WithoutCancel(ctx), a.ID); getErr == nil && ended.GetReason() != "" {
+		err = errors.New(ended.GetReason())
+		h.seen(a, ended)
+	}
+	h.mu.Lock()
+	wanted := h.on[a.Fault] == a
+	h.mu.Unlock()
+	if wanted {
+		h.lost(fmt.Errorf("fault %s ended before its time: %w", h.plan.Faults[a.Fault].Name, err))
+	}
+}
+
+func (h *harm) seen(a *Activation, f *v1.Fault) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	a.Last = f
+	a.Points = append(a.Points, Point{time.Now(), f.GetCounters().GetInjected()})
+}
+
+// stop ends a fault, and waits until it is undone.
+func (h *harm) stop(fault int) {
+	h.mu.Lock()
+	a := h.on[fault]
+	delete(h.on, fault)
+	h.mu.Unlock()
+	if a == nil {
+		return
+	}
+	f, err := h.node.Stop(context.Background(), a.ID)
+	if err == nil {
+		h.seen(a, f)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	a.End = time.Now()
+	switch {
+	case err != nil:
+		h.problems = append(h.problems, fmt.Errorf("stop %s (%s): %w", h.plan.Faults[fault].Name, a.ID, err))
+	case f.GetState() == "stuck":
+		h.problems = append(h.problems, fmt.Errorf("%s (%s) is harmless, but not undone yet; faultd get %s says why", h.plan.Faults[fault].Name, a.ID, a.ID))
+	}
+}
+
+// stopAll ends all faults, at once, and those that are just being started as soon as they have.
+func (h *harm) stopAll() {
+	h.ending.Lock()
+	defer h.ending.Unlock()
+	h.mu.Lock()
+	h.over = true
+	h.mu.Unlock()
+	var stopping sync.WaitGroup
+	for _, a := range h.active() {
+		stopping.Go(func() { h.stop(a.Fault) })
+	}
+	stopping.Wait()
+}
+
+// counters gives what a fault has counted so far, over all times that it was on.
+func (h *harm) counters(ctx context.Context, name string) (*v1.Counters, error) {
+	for _, a := range h.active() {
+		if h.plan.Faults[a.Fault].Name != name {
+			continue
+		}
+		f, err := h.node.Get(ctx, a.ID)
+		if err != nil {
+			return nil, fmt.Errorf("ask for the counters of %s: %w", name, err)
+		}
+		h.seen(a, f)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return total(h.plan, h.activations, name), nil
+}
+
+// total adds up what the activations of a fault counted.
+func total(p *Plan, activations []*Activation, name string) *v1.Counters {
+	sum := &v1.Counters{}
+	for _, a := range activations {
+		if p.Faults[a.Fault].Name != name {
+			continue
+		}
+		c := a.Last.GetCounters()
+		sum.Evaluated += c.GetEvaluated()
+		sum.Matched += c.GetMatched()
+		sum.Injected += c.GetInjected()
+		sum.NotApplied += c.GetNotApplied()
+		sum.Spared += c.GetSpared()
+	}
+	return sum
+}

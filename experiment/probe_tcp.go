@@ -1,0 +1,42 @@
+package experiment
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+
+	v1 "faultd/api/faultd/v1alpha1"
+)
+
+// tcpProbe connects, and may say something and wait for a line.
+type tcpProbe struct {
+	latency
+	address, send string
+}
+
+func (d *document) tcpProbe(field string, m *v1.TcpProbe) check {
+	return tcpProbe{latency(d.duration(field+".latency", m.GetLatency(), leastDuration, 0)), m.GetAddress(), m.GetSend()}
+}
+
+func (p tcpProbe) ask(ctx context.Context, _ Counters) (string, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", p.address)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	if p.send == "" {
+		return "", nil
+	}
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	if _, err := io.WriteString(conn, p.send); err != nil {
+		return "", fmt.Errorf("send: %w", err)
+	}
+	line, err := bufio.NewReader(io.LimitReader(conn, maxValue)).ReadString('\n')
+	if err != nil && line == "" {
+		return "", fmt.Errorf("wait for an answer: %w", err)
+	}
+	return strings.TrimRight(line, "\r\n"), nil
+}

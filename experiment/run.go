@@ -1,0 +1,262 @@
+package experiment
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	v1 "faultd/api/faultd/v1alpha1"
+)
+
+// errRefused is the cause of an end that is no finding: the node would not or could not do it.
+var errRefused = errors.New("could not be carried out")
+
+// runner carries out one plan.
+type runner struct {
+	plan   *Plan
+	result *Result
+	rec    *recorder
+	harm   *harm
+	// abort ends all faults; the cause is the reason.
+	abort context.CancelCauseFunc
+
+	mu   sync.Mutex
+	tell func(Event)
+}
+
+// Rehearse asks the node what it would do with each fault. An error is the first one that it refuses.
+func Rehearse(ctx context.Context, p *Plan, node Node) ([]*v1.Fault, error) {
+	var would []*v1.Fault
+	for i, f := range p.Faults {
+		got, err := node.Rehearse(ctx, f.Spec)
+		if err != nil {
+			return nil, fmt.Errorf("spec.faults[%d] (%s): %w", i, f.Name, err)
+		}
+		would = append(would, got)
+	}
+	return would, nil
+}
+
+// Run carries out a plan and comes to a verdict. tell is told what happens, one event at a time. When ctx ends, the experiment is
+// interrupted. When Run returns no fault of it is on. An error says why nothing was begun.
+func Run(ctx context.Context, p *Plan, node Node, where Environment, tell func(Event)) (*Result, error) {
+	would, err := Rehearse(ctx, p, node)
+	if err != nil {
+		return nil, err
+	}
+	r := &runner{plan: p, tell: tell, result: &Result{Plan: p, Environment: where, Start: time.Now(), Rehearsed: would}}
+	harming, abort := context.WithCancelCause(ctx)
+	defer abort(nil)
+	r.abort = abort
+	r.rec = newRecorder(p.Probes, r.probeBroke)
+	r.harm = &harm{node: node, plan: p, lost: abort, on: map[int]*Activation{}}
+	r.phases(ctx, harming)
+	r.finish(ctx, harming)
+	return r.result, nil
+}
+
+// event tells what happens.
+func (r *runner) event(format string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := Event{time.Now(), fmt.Sprintf(format, args...)}
+	r.result.Events = append(r.result.Events, e)
+	r.tell(e)
+}
+
+// probeBroke is told by the recorder. An abort ends the faults before anybody is told.
+func (r *runner) probeBroke(p Probe, phase Phase, why string) {
+	if phase == During && p.Aborts {
+		r.abort(fmt.Errorf("probe %s: %s", p.Name, why))
+		r.harm.stopAll()
+	}
+	r.event("probe %s does not hold %s the faults: %s", p.Name, phase, why)
+}
+
+func (r *runner) phases(ctx, harming context.Context) {
+	before := r.watch(ctx, Before)
+	pause(harming, r.plan.Before)
+	before()
+	if why := r.rec.judge(Before); why != "" || ctx.Err() != nil {
+		if why != "" {
+			r.abort(fmt.Errorf("the steady state does not hold before the faults, and none was started: %s", why))
+		}
+		return
+	}
+	r.during(ctx, harming)
+	if ctx.Err() != nil || errors.Is(context.Cause(harming), errRefused) {
+		return
+	}
+	if r.plan.Recovery > 0 {
+		r.event("recovery: %s", r.plan.Recovery)
+		pause(ctx, r.plan.Recovery)
+	}
+	after := r.watch(ctx, After)
+	pause(ctx, r.plan.After)
+	after()
+	r.rec.judge(After)
+}
+
+// during carries out the changes.
+func (r *runner) during(ctx, harming context.Context) {
+	// Whatever ends the faults ends them at once, also while one is being started.
+	ended := make(chan struct{})
+	unhook := context.AfterFunc(harming, func() { r.harm.stopAll(); close(ended) })
+	keeping, unkeep := context.WithCancel(ctx)
+	var keeper sync.WaitGroup
+	keeper.Go(func() { r.harm.keep(keeping) })
+	probes := func() {}
+	start := time.Now()
+	for i, c := range r.plan.Changes {
+		if !pause(harming, time.Until(start.Add(c.At))) || r.rampEnds(c) {
+			break
+		}
+		start = start.Add(r.change(harming, c))
+		if first := r.plan.Changes[0].At; c.At == first && (i+1 == len(r.plan.Changes) || r.plan.Changes[i+1].At > first) {
+			probes = r.watch(ctx, During)
+		}
+	}
+	if unhook() {
+		r.harm.stopAll()
+	} else {
+		<-ended
+	}
+	unkeep()
+	keeper.Wait()
+	probes()
+	r.rec.judge(During)
+}
+
+// change carries out one, and gives the time for which the schedule stands still: starting a fault may take a while.
+func (r *runner) change(harming context.Context, c Change) time.Duration {
+	begin := time.Now()
+	r.harm.mu.Lock()
+	running := r.harm.on[c.Fault] != nil
+	r.harm.mu.Unlock()
+	switch {
+	case harming.Err() != nil:
+	case !c.On:
+		r.harm.stop(c.Fault)
+		r.event("fault %s", c.Text(r.plan))
+	case running:
+		r.harm.step(harming, c)
+		r.event("fault %s", c.Text(r.plan))
+	default:
+		if err := r.harm.start(harming, c); err != nil {
+			r.abort(fmt.Errorf("%w: %w", errRefused, err))
+			break
+		}
+		r.event("fault %s", c.Text(r.plan))
+	}
+	if c.Percent > 0 {
+		r.result.Broke = c.Percent
+	}
+	return time.Since(begin)
+}
+
+// rampEnds says whether a step of a ramp must not be taken, as a probe does not hold.
+func (r *runner) rampEnds(c Change) bool {
+	if !r.plan.Ramp || c.At == 0 || c.Percent == r.result.Broke {
+		return false
+	}
+	if why := r.rec.judge(During); why != "" {
+		r.event("the ramp ends at %v %%: %s", r.result.Broke, why)
+		return true
+	}
+	r.result.Held = r.result.Broke
+	return false
+}
+
+// watch asks the probes of a phase, each at least once, until the function that it gives is called; that waits for the last tries.
+func (r *runner) watch(ctx context.Context, phase Phase) func() {
+	r.rec.begin(phase)
+	r.event("%s", phaseText(phase, r.plan))
+	span := len(r.result.Spans)
+	r.result.Spans = append(r.result.Spans, PhaseSpan{Phase: phase, Start: time.Now()})
+	over := make(chan struct{})
+	var asking sync.WaitGroup
+	for i, p := range r.plan.Probes {
+		if p.in(phase) {
+			asking.Go(func() { r.ask(ctx, over, phase, i) })
+		}
+	}
+	return func() {
+		r.result.Spans[span].End = time.Now()
+		close(over)
+		asking.Wait()
+	}
+}
+
+func phaseText(phase Phase, p *Plan) string {
+	switch phase {
+	case Before:
+		return fmt.Sprintf("before: the probes are watched for %s", p.Before)
+	case During:
+		return fmt.Sprintf("during: faults for %s", harmLength(p.Changes)-p.Changes[0].At)
+	default:
+		return fmt.Sprintf("after: the probes are watched for %s", p.After)
+	}
+}
+
+// ask tries one probe again and again. A try that was cut short says nothing.
+func (r *runner) ask(ctx context.Context, over <-chan struct{}, phase Phase, i int) {
+	ticker := time.NewTicker(r.plan.Probes[i].Interval)
+	defer ticker.Stop()
+	for {
+		sample := r.plan.Probes[i].Try(ctx, phase, r.harm.counters)
+		if ctx.Err() != nil {
+			return
+		}
+		r.rec.add(i, sample)
+		select {
+		case <-over:
+			return
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+// pause waits, and says whether nothing ended it early.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return ctx.Err() == nil
+	}
+}
+
+// finish comes to the verdict.
+func (r *runner) finish(ctx, harming context.Context) {
+	res := r.result
+	res.Activations, res.Samples, res.Broken = r.harm.activations, r.rec.samples, r.rec.broken
+	if len(res.Broken[During]) == 0 {
+		res.Broke = 0
+	}
+	cause := context.Cause(harming)
+	switch {
+	case ctx.Err() != nil:
+		res.Verdict = Interrupted
+		res.because("it was interrupted")
+	case errors.Is(cause, errRefused):
+		res.Verdict = Failed
+		res.because("%v", cause)
+	case cause != nil:
+		res.Verdict = Aborted
+		res.because("%v", cause)
+	default:
+		res.conclude()
+	}
+	for _, problem := range r.harm.problems {
+		res.Verdict = Failed
+		res.because("%v", problem)
+	}
+	res.End = time.Now()
+	r.event("verdict: %s: %s", res.Verdict, res.Reason())
+}
