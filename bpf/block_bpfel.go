@@ -18,6 +18,7 @@ import (
 const (
 	blockMapFaultdCalls     = "faultd_calls"
 	blockMapFaultdChains    = "faultd_chains"
+	blockMapFaultdDiverted  = "faultd_diverted"
 	blockMapFaultdGlobs     = "faultd_globs"
 	blockMapFaultdKill      = "faultd_kill"
 	blockMapFaultdLease     = "faultd_lease"
@@ -88,6 +89,7 @@ type blockProgramSpecs struct {
 type blockMapSpecs struct {
 	FaultdCalls     *ebpf.MapSpec `ebpf:"faultd_calls"`
 	FaultdChains    *ebpf.MapSpec `ebpf:"faultd_chains"`
+	FaultdDiverted  *ebpf.MapSpec `ebpf:"faultd_diverted"`
 	FaultdGlobs     *ebpf.MapSpec `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.MapSpec `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.MapSpec `ebpf:"faultd_lease"`
@@ -134,6 +136,7 @@ func (o *blockObjects) Close() error {
 type blockMaps struct {
 	FaultdCalls     *ebpf.Map `ebpf:"faultd_calls"`
 	FaultdChains    *ebpf.Map `ebpf:"faultd_chains"`
+	FaultdDiverted  *ebpf.Map `ebpf:"faultd_diverted"`
 	FaultdGlobs     *ebpf.Map `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.Map `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.Map `ebpf:"faultd_lease"`
@@ -154,6 +157,7 @@ func (m *blockMaps) Close() error {
 	return _BlockClose(
 		m.FaultdCalls,
 		m.FaultdChains,
+		m.FaultdDiverted,
 		m.FaultdGlobs,
 		m.FaultdKill,
 		m.FaultdLease,

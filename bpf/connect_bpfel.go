@@ -18,6 +18,7 @@ import (
 const (
 	connectMapFaultdCalls     = "faultd_calls"
 	connectMapFaultdChains    = "faultd_chains"
+	connectMapFaultdDiverted  = "faultd_diverted"
 	connectMapFaultdGlobs     = "faultd_globs"
 	connectMapFaultdKill      = "faultd_kill"
 	connectMapFaultdLease     = "faultd_lease"
@@ -99,6 +100,7 @@ type connectProgramSpecs struct {
 type connectMapSpecs struct {
 	FaultdCalls     *ebpf.MapSpec `ebpf:"faultd_calls"`
 	FaultdChains    *ebpf.MapSpec `ebpf:"faultd_chains"`
+	FaultdDiverted  *ebpf.MapSpec `ebpf:"faultd_diverted"`
 	FaultdGlobs     *ebpf.MapSpec `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.MapSpec `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.MapSpec `ebpf:"faultd_lease"`
@@ -144,6 +146,7 @@ func (o *connectObjects) Close() error {
 type connectMaps struct {
 	FaultdCalls     *ebpf.Map `ebpf:"faultd_calls"`
 	FaultdChains    *ebpf.Map `ebpf:"faultd_chains"`
+	FaultdDiverted  *ebpf.Map `ebpf:"faultd_diverted"`
 	FaultdGlobs     *ebpf.Map `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.Map `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.Map `ebpf:"faultd_lease"`
@@ -164,6 +167,7 @@ func (m *connectMaps) Close() error {
 	return _ConnectClose(
 		m.FaultdCalls,
 		m.FaultdChains,
+		m.FaultdDiverted,
 		m.FaultdGlobs,
 		m.FaultdKill,
 		m.FaultdLease,

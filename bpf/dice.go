@@ -126,6 +126,15 @@ func (d *Dice) Unknown() {
 	d.counters.Unknown++
 }
 
+// OutOfReach counts a match that nobody could hurt, whatever the dice say: they are not thrown.
+func (d *Dice) OutOfReach() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.counters.Evaluated++
+	d.counters.Matched++
+	d.counters.NotApplied++
+}
+
 // NotApplied counts that it could not be done: a MaxHits ticket is given back.
 func (d *Dice) NotApplied() {
 	d.mu.Lock()

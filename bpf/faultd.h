@@ -41,6 +41,7 @@ enum hook {
 	HOOK_MEMORY = 7,   /* failed allocations of the kernel */
 	HOOK_REDIRECT = 8, /* what is sent to a port goes to a stand-in of the daemon, which does the harm */
 	HOOK_RESET = 9,    /* established connections that are reset */
+	HOOK_DIVERT = 10,  /* connections go to a stand-in of the daemon, which does the harm */
 };
 
 enum action {
@@ -347,7 +348,7 @@ struct stand_in_key {
 	__u64 netns; /* cookie */
 	__u64 target;
 	__u32 family; /* 4 or 6 */
-	__u32 pad;
+	__u32 hook; /* HOOK_REDIRECT, or HOOK_DIVERT, which has one port */
 };
 
 struct stand_in {
@@ -373,6 +374,14 @@ struct stand_in_port {
 	__u64 netns;
 	__u32 family; /* 4 or 6 */
 	__u32 port; /* host order */
+};
+
+/* A connection that comes to a stand-in, as that sees it. */
+struct diverted {
+	__u64 netns;
+	__u32 address[4]; /* of the target; network order; IPv4 as ::ffff:a.b.c.d */
+	__u32 port; /* host order */
+	__u32 pad;
 };
 
 /* A thread asleep in a delay; its slot number is the page of the guard's file. */

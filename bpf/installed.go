@@ -32,8 +32,8 @@ type Installed struct {
 	missed   *misses // of HookSyscall
 	queues   *queues // that its packets take; nil: none
 	over     chan struct{}
-	meaning  any   // of HookRedirect
-	dice     *Dice // of HookRedirect
+	meaning  any   // of ActionRedirect
+	dice     *Dice // of ActionRedirect
 	closed   bool
 
 	// mu guards what follows, and is never held for long: a rule is read and disarmed while the kernel side is busy
@@ -41,6 +41,7 @@ type Installed struct {
 	mu       sync.Mutex
 	encoded  sharedRule
 	peers    map[sharedPeerKey]sharedPeerVerdict
+	decided  Peers // as they were set last
 	disarmed bool
 	final    *Counters
 }

@@ -129,6 +129,15 @@ struct {
 	__type(value, struct server);
 } faultd_stood_in SEC(".maps");
 
+/* Whom connections were meant for that come to stand-ins; an entry goes when its connection is accepted. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, struct diverted);
+	__type(value, struct server);
+} faultd_diverted SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);

@@ -18,6 +18,7 @@ import (
 const (
 	memoryMapFaultdCalls     = "faultd_calls"
 	memoryMapFaultdChains    = "faultd_chains"
+	memoryMapFaultdDiverted  = "faultd_diverted"
 	memoryMapFaultdGlobs     = "faultd_globs"
 	memoryMapFaultdKill      = "faultd_kill"
 	memoryMapFaultdLease     = "faultd_lease"
@@ -92,6 +93,7 @@ type memoryProgramSpecs struct {
 type memoryMapSpecs struct {
 	FaultdCalls     *ebpf.MapSpec `ebpf:"faultd_calls"`
 	FaultdChains    *ebpf.MapSpec `ebpf:"faultd_chains"`
+	FaultdDiverted  *ebpf.MapSpec `ebpf:"faultd_diverted"`
 	FaultdGlobs     *ebpf.MapSpec `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.MapSpec `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.MapSpec `ebpf:"faultd_lease"`
@@ -140,6 +142,7 @@ func (o *memoryObjects) Close() error {
 type memoryMaps struct {
 	FaultdCalls     *ebpf.Map `ebpf:"faultd_calls"`
 	FaultdChains    *ebpf.Map `ebpf:"faultd_chains"`
+	FaultdDiverted  *ebpf.Map `ebpf:"faultd_diverted"`
 	FaultdGlobs     *ebpf.Map `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.Map `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.Map `ebpf:"faultd_lease"`
@@ -161,6 +164,7 @@ func (m *memoryMaps) Close() error {
 	return _MemoryClose(
 		m.FaultdCalls,
 		m.FaultdChains,
+		m.FaultdDiverted,
 		m.FaultdGlobs,
 		m.FaultdKill,
 		m.FaultdLease,

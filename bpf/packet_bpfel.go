@@ -18,6 +18,7 @@ import (
 const (
 	packetMapFaultdCalls     = "faultd_calls"
 	packetMapFaultdChains    = "faultd_chains"
+	packetMapFaultdDiverted  = "faultd_diverted"
 	packetMapFaultdGlobs     = "faultd_globs"
 	packetMapFaultdKill      = "faultd_kill"
 	packetMapFaultdLease     = "faultd_lease"
@@ -91,6 +92,7 @@ type packetProgramSpecs struct {
 type packetMapSpecs struct {
 	FaultdCalls     *ebpf.MapSpec `ebpf:"faultd_calls"`
 	FaultdChains    *ebpf.MapSpec `ebpf:"faultd_chains"`
+	FaultdDiverted  *ebpf.MapSpec `ebpf:"faultd_diverted"`
 	FaultdGlobs     *ebpf.MapSpec `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.MapSpec `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.MapSpec `ebpf:"faultd_lease"`
@@ -136,6 +138,7 @@ func (o *packetObjects) Close() error {
 type packetMaps struct {
 	FaultdCalls     *ebpf.Map `ebpf:"faultd_calls"`
 	FaultdChains    *ebpf.Map `ebpf:"faultd_chains"`
+	FaultdDiverted  *ebpf.Map `ebpf:"faultd_diverted"`
 	FaultdGlobs     *ebpf.Map `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.Map `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.Map `ebpf:"faultd_lease"`
@@ -156,6 +159,7 @@ func (m *packetMaps) Close() error {
 	return _PacketClose(
 		m.FaultdCalls,
 		m.FaultdChains,
+		m.FaultdDiverted,
 		m.FaultdGlobs,
 		m.FaultdKill,
 		m.FaultdLease,

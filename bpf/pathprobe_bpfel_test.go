@@ -30,6 +30,7 @@ type pathProbeProbe struct {
 const (
 	pathProbeMapFaultdCalls      = "faultd_calls"
 	pathProbeMapFaultdChains     = "faultd_chains"
+	pathProbeMapFaultdDiverted   = "faultd_diverted"
 	pathProbeMapFaultdGlobs      = "faultd_globs"
 	pathProbeMapFaultdKill       = "faultd_kill"
 	pathProbeMapFaultdLease      = "faultd_lease"
@@ -124,6 +125,7 @@ type pathProbeProgramSpecs struct {
 type pathProbeMapSpecs struct {
 	FaultdCalls     *ebpf.MapSpec `ebpf:"faultd_calls"`
 	FaultdChains    *ebpf.MapSpec `ebpf:"faultd_chains"`
+	FaultdDiverted  *ebpf.MapSpec `ebpf:"faultd_diverted"`
 	FaultdGlobs     *ebpf.MapSpec `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.MapSpec `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.MapSpec `ebpf:"faultd_lease"`
@@ -172,6 +174,7 @@ func (o *pathProbeObjects) Close() error {
 type pathProbeMaps struct {
 	FaultdCalls     *ebpf.Map `ebpf:"faultd_calls"`
 	FaultdChains    *ebpf.Map `ebpf:"faultd_chains"`
+	FaultdDiverted  *ebpf.Map `ebpf:"faultd_diverted"`
 	FaultdGlobs     *ebpf.Map `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.Map `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.Map `ebpf:"faultd_lease"`
@@ -194,6 +197,7 @@ func (m *pathProbeMaps) Close() error {
 	return _PathProbeClose(
 		m.FaultdCalls,
 		m.FaultdChains,
+		m.FaultdDiverted,
 		m.FaultdGlobs,
 		m.FaultdKill,
 		m.FaultdLease,

@@ -131,6 +131,7 @@ func (in *Installed) SetPeers(peers Peers) error {
 		}
 		in.peers[key] = verdict
 	}
+	in.decided = peers.Clone()
 	return in.deletePeers(func(key sharedPeerKey) bool { _, keep := wanted[key]; return !keep })
 }
 

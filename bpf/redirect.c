@@ -5,17 +5,9 @@
  * network namespace, which does the harm and passes the rest on. Each server has a port of the stand-in to itself, so that
  * the port alone tells whom a packet was meant for, and whom an answer must seem to be from. Nothing is kept for a socket. */
 #include "match.h"
-#include "peer.h"
+#include "loopback.h"
 
 #define ANCESTOR(level) bpf_get_current_ancestor_cgroup_id(level)
-#define LOOPBACK_DEVICE 1
-#define LOOPBACK4 bpf_htonl(0x7f000001)
-
-static __always_inline int is_mapped4(const __u32 *address)
-{
-	return !address[0] && !address[1] && address[2] == bpf_htonl(0xffff);
-}
-
 /* Asks a rule whether it wants what goes to the port. With lost only counts that it could not be had. */
 LOOP_BODY int redirect_rule(const struct rule_ref *ref, const struct permit *permit, __u32 port, int lost)
 {
@@ -46,7 +38,7 @@ static __always_inline int any_rule(struct rule_set *set, __u32 port, int lost)
 /* Takes a port of the stand-in for a server that it has not met yet. 0: there is none. */
 static __always_inline __u32 take_port(const struct server_key *key)
 {
-	struct stand_in_key stand_in_key = {.netns = key->netns, .target = key->target, .family = is_mapped4(key->server.address) ? 4 : 6};
+	struct stand_in_key stand_in_key = {.netns = key->netns, .target = key->target, .family = is_mapped4(key->server.address) ? 4 : 6, .hook = HOOK_REDIRECT};
 	struct stand_in *stand_in = bpf_map_lookup_elem(&faultd_stand_ins, &stand_in_key);
 
 	if (!stand_in || READ_ONCE(stand_in->used) >= MAX_SERVERS)
@@ -84,8 +76,7 @@ static __always_inline __u32 stand_in_for(struct bpf_sock_addr *ctx, const struc
 	__u32 *known = bpf_map_lookup_elem(&faultd_servers, &key);
 	__u32 port = 0;
 
-	/* Bound to another device it does not come to the loopback address; the zone of a link-local address is not known here. */
-	if ((!sk->bound_dev_if || sk->bound_dev_if == LOOPBACK_DEVICE) && (server->address[0] & bpf_htonl(0xffc00000)) != bpf_htonl(0xfe800000))
+	if (comes_to_loopback(sk, server))
 		port = known ? *known : take_port(&key);
 	if (!port)
 		any_rule(set, server->port, 1);
@@ -100,10 +91,8 @@ static __always_inline int redirect4(struct bpf_sock_addr *ctx)
 	server.address[3] = ctx->user_ip4;
 	__u32 port = stand_in_for(ctx, &server);
 
-	if (port) {
-		ctx->user_ip4 = LOOPBACK4;
-		ctx->user_port = bpf_htons((__u16)port);
-	}
+	if (port)
+		send_to_loopback4(ctx, port);
 	return 1;
 }
 
@@ -118,13 +107,8 @@ static __always_inline int redirect6(struct bpf_sock_addr *ctx)
 	int mapped = is_mapped4(server.address);
 	__u32 port = stand_in_for(ctx, &server);
 
-	if (port) {
-		ctx->user_ip6[0] = 0;
-		ctx->user_ip6[1] = 0;
-		ctx->user_ip6[2] = mapped ? bpf_htonl(0xffff) : 0;
-		ctx->user_ip6[3] = mapped ? LOOPBACK4 : bpf_htonl(1);
-		ctx->user_port = bpf_htons((__u16)port);
-	}
+	if (port)
+		send_to_loopback6(ctx, port, mapped);
 	return 1;
 }
 
@@ -141,10 +125,8 @@ static __always_inline int restore4(struct bpf_sock_addr *ctx)
 {
 	struct server *server = ctx->user_ip4 == LOOPBACK4 ? stood_in(ctx, 4) : 0;
 
-	if (server) {
-		ctx->user_ip4 = server->address[3];
-		ctx->user_port = bpf_htons((__u16)server->port);
-	}
+	if (server)
+		seem_from4(ctx, server);
 	return 1;
 }
 
@@ -157,13 +139,8 @@ static __always_inline int restore6(struct bpf_sock_addr *ctx)
 		server = stood_in(ctx, 4);
 	else if (!address[0] && !address[1] && !address[2] && address[3] == bpf_htonl(1))
 		server = stood_in(ctx, 6);
-	if (server) {
-		ctx->user_ip6[0] = server->address[0];
-		ctx->user_ip6[1] = server->address[1];
-		ctx->user_ip6[2] = server->address[2];
-		ctx->user_ip6[3] = server->address[3];
-		ctx->user_port = bpf_htons((__u16)server->port);
-	}
+	if (server)
+		seem_from6(ctx, server);
 	return 1;
 }
 

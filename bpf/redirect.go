@@ -31,7 +31,8 @@ type RedirectEnv struct {
 // namespaces. The rules of one target share its stand-ins, which ask them (StandIn.Rules); harm is done and counted there. The caller closes the rule.
 func (k *Kernel) InstallRedirect(t Target, r Rule, env RedirectEnv) (*Installed, error) {
 	return k.install(HookRedirect, t, r, func() ([]func() error, error) {
-		releases, err := k.useStandIns(t, env)
+		open := func(ns NetNS) (io.Closer, error) { return k.openStandIn(t, ns, env.Answer) }
+		releases, err := k.useStandIns("stand-in", t, env.Namespaces, open)
 		if err != nil {
 			return releases, err
 		}
@@ -41,10 +42,10 @@ func (k *Kernel) InstallRedirect(t Target, r Rule, env RedirectEnv) (*Installed,
 	}, nil)
 }
 
-func (k *Kernel) useStandIns(t Target, env RedirectEnv) (releases []func() error, err error) {
-	for _, ns := range env.Namespaces {
-		key := fmt.Sprintf("stand-in/%d/%d", t.id(), ns.Inode)
-		release, err := k.acquire(key, func() (io.Closer, error) { return k.openStandIn(t, ns, env.Answer) })
+// useStandIns has a stand-in in each of the namespaces; what names its kind.
+func (k *Kernel) useStandIns(what string, t Target, namespaces []NetNS, open func(NetNS) (io.Closer, error)) (releases []func() error, err error) {
+	for _, ns := range namespaces {
+		release, err := k.acquire(fmt.Sprintf("%s/%d/%d", what, t.id(), ns.Inode), func() (io.Closer, error) { return open(ns) })
 		if err != nil {
 			return releases, fmt.Errorf("stand in for servers in network namespace %d: %w", ns.Inode, err)
 		}
@@ -60,20 +61,20 @@ func (k *Kernel) openStandIn(t Target, ns NetNS, answer func(*StandIn) io.Closer
 		return nil, err
 	}
 	s.target, s.hook, s.stoodIn = t.id(), k.hooks[HookRedirect], k.maps["faultd_stood_in"]
-	opened := closers{closerFunc(s.close), closerFunc(func() error { return k.forgetServers(s) }), answer(s), closerFunc(func() error { return k.hideStandIn(s) })}
+	opened := closers{closerFunc(s.close), closerFunc(func() error { return k.forgetServers(s) }), answer(s), closerFunc(func() error { return k.hideStandIn(&s.post, HookRedirect, s.families()) })}
 	for family := range s.families() {
-		if err := k.maps["faultd_stand_ins"].Put(s.key(family), s.ports(family)); err != nil {
+		if err := k.maps["faultd_stand_ins"].Put(s.key(HookRedirect, family), s.ports(family)); err != nil {
 			return nil, errors.Join(fmt.Errorf("show the stand-in to the kernel: %w", err), opened.Close())
 		}
 	}
 	return opened, nil
 }
 
-// hideStandIn keeps new servers from it.
-func (k *Kernel) hideStandIn(s *StandIn) error {
+// hideStandIn keeps what is new from it.
+func (k *Kernel) hideStandIn(p *post, hook Hook, families map[uint32]bool) error {
 	var errs []error
-	for family := range s.families() {
-		if err := k.maps["faultd_stand_ins"].Delete(s.key(family)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+	for family := range families {
+		if err := ignoreMissing(k.maps["faultd_stand_ins"].Delete(p.key(hook, family))); err != nil {
 			errs = append(errs, fmt.Errorf("hide the stand-in from the kernel: %w", err))
 		}
 	}

@@ -18,6 +18,7 @@ import (
 const (
 	redirectMapFaultdCalls                 = "faultd_calls"
 	redirectMapFaultdChains                = "faultd_chains"
+	redirectMapFaultdDiverted              = "faultd_diverted"
 	redirectMapFaultdGlobs                 = "faultd_globs"
 	redirectMapFaultdKill                  = "faultd_kill"
 	redirectMapFaultdLease                 = "faultd_lease"
@@ -101,6 +102,7 @@ type redirectProgramSpecs struct {
 type redirectMapSpecs struct {
 	FaultdCalls     *ebpf.MapSpec `ebpf:"faultd_calls"`
 	FaultdChains    *ebpf.MapSpec `ebpf:"faultd_chains"`
+	FaultdDiverted  *ebpf.MapSpec `ebpf:"faultd_diverted"`
 	FaultdGlobs     *ebpf.MapSpec `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.MapSpec `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.MapSpec `ebpf:"faultd_lease"`
@@ -146,6 +148,7 @@ func (o *redirectObjects) Close() error {
 type redirectMaps struct {
 	FaultdCalls     *ebpf.Map `ebpf:"faultd_calls"`
 	FaultdChains    *ebpf.Map `ebpf:"faultd_chains"`
+	FaultdDiverted  *ebpf.Map `ebpf:"faultd_diverted"`
 	FaultdGlobs     *ebpf.Map `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.Map `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.Map `ebpf:"faultd_lease"`
@@ -166,6 +169,7 @@ func (m *redirectMaps) Close() error {
 	return _RedirectClose(
 		m.FaultdCalls,
 		m.FaultdChains,
+		m.FaultdDiverted,
 		m.FaultdGlobs,
 		m.FaultdKill,
 		m.FaultdLease,

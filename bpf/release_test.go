@@ -14,7 +14,7 @@ import (
 // TestOlderObjectIsRefused: an object and the Go side agree on every struct, or do not work together.
 func TestOlderObjectIsRefused(t *testing.T) {
 	for name, load := range map[string]func() (*ebpf.CollectionSpec, error){
-		"shared": loadShared, "connect": loadConnect, "packet": loadPacket, "redirect": loadRedirect, "task": loadSyscallTask, "lsm": loadSyscallLsm,
+		"shared": loadShared, "connect": loadConnect, "packet": loadPacket, "redirect": loadRedirect, "divert": loadDivert, "task": loadSyscallTask, "lsm": loadSyscallLsm,
 		"clone": loadSyscallClone, "spin": loadSyscallSpin, "fmod": loadResultFmod, "override": loadResultOverride,
 	} {
 		spec, err := load()

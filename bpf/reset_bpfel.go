@@ -18,6 +18,7 @@ import (
 const (
 	resetMapFaultdCalls     = "faultd_calls"
 	resetMapFaultdChains    = "faultd_chains"
+	resetMapFaultdDiverted  = "faultd_diverted"
 	resetMapFaultdGlobs     = "faultd_globs"
 	resetMapFaultdKill      = "faultd_kill"
 	resetMapFaultdLease     = "faultd_lease"
@@ -95,6 +96,7 @@ type resetProgramSpecs struct {
 type resetMapSpecs struct {
 	FaultdCalls     *ebpf.MapSpec `ebpf:"faultd_calls"`
 	FaultdChains    *ebpf.MapSpec `ebpf:"faultd_chains"`
+	FaultdDiverted  *ebpf.MapSpec `ebpf:"faultd_diverted"`
 	FaultdGlobs     *ebpf.MapSpec `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.MapSpec `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.MapSpec `ebpf:"faultd_lease"`
@@ -146,6 +148,7 @@ func (o *resetObjects) Close() error {
 type resetMaps struct {
 	FaultdCalls     *ebpf.Map `ebpf:"faultd_calls"`
 	FaultdChains    *ebpf.Map `ebpf:"faultd_chains"`
+	FaultdDiverted  *ebpf.Map `ebpf:"faultd_diverted"`
 	FaultdGlobs     *ebpf.Map `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.Map `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.Map `ebpf:"faultd_lease"`
@@ -167,6 +170,7 @@ func (m *resetMaps) Close() error {
 	return _ResetClose(
 		m.FaultdCalls,
 		m.FaultdChains,
+		m.FaultdDiverted,
 		m.FaultdGlobs,
 		m.FaultdKill,
 		m.FaultdLease,

@@ -18,6 +18,7 @@ import (
 const (
 	resultFmodMapFaultdCalls     = "faultd_calls"
 	resultFmodMapFaultdChains    = "faultd_chains"
+	resultFmodMapFaultdDiverted  = "faultd_diverted"
 	resultFmodMapFaultdGlobs     = "faultd_globs"
 	resultFmodMapFaultdKill      = "faultd_kill"
 	resultFmodMapFaultdLease     = "faultd_lease"
@@ -88,6 +89,7 @@ type resultFmodProgramSpecs struct {
 type resultFmodMapSpecs struct {
 	FaultdCalls     *ebpf.MapSpec `ebpf:"faultd_calls"`
 	FaultdChains    *ebpf.MapSpec `ebpf:"faultd_chains"`
+	FaultdDiverted  *ebpf.MapSpec `ebpf:"faultd_diverted"`
 	FaultdGlobs     *ebpf.MapSpec `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.MapSpec `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.MapSpec `ebpf:"faultd_lease"`
@@ -134,6 +136,7 @@ func (o *resultFmodObjects) Close() error {
 type resultFmodMaps struct {
 	FaultdCalls     *ebpf.Map `ebpf:"faultd_calls"`
 	FaultdChains    *ebpf.Map `ebpf:"faultd_chains"`
+	FaultdDiverted  *ebpf.Map `ebpf:"faultd_diverted"`
 	FaultdGlobs     *ebpf.Map `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.Map `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.Map `ebpf:"faultd_lease"`
@@ -155,6 +158,7 @@ func (m *resultFmodMaps) Close() error {
 	return _ResultFmodClose(
 		m.FaultdCalls,
 		m.FaultdChains,
+		m.FaultdDiverted,
 		m.FaultdGlobs,
 		m.FaultdKill,
 		m.FaultdLease,

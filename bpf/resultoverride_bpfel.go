@@ -18,6 +18,7 @@ import (
 const (
 	resultOverrideMapFaultdCalls     = "faultd_calls"
 	resultOverrideMapFaultdChains    = "faultd_chains"
+	resultOverrideMapFaultdDiverted  = "faultd_diverted"
 	resultOverrideMapFaultdGlobs     = "faultd_globs"
 	resultOverrideMapFaultdKill      = "faultd_kill"
 	resultOverrideMapFaultdLease     = "faultd_lease"
@@ -88,6 +89,7 @@ type resultOverrideProgramSpecs struct {
 type resultOverrideMapSpecs struct {
 	FaultdCalls     *ebpf.MapSpec `ebpf:"faultd_calls"`
 	FaultdChains    *ebpf.MapSpec `ebpf:"faultd_chains"`
+	FaultdDiverted  *ebpf.MapSpec `ebpf:"faultd_diverted"`
 	FaultdGlobs     *ebpf.MapSpec `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.MapSpec `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.MapSpec `ebpf:"faultd_lease"`
@@ -134,6 +136,7 @@ func (o *resultOverrideObjects) Close() error {
 type resultOverrideMaps struct {
 	FaultdCalls     *ebpf.Map `ebpf:"faultd_calls"`
 	FaultdChains    *ebpf.Map `ebpf:"faultd_chains"`
+	FaultdDiverted  *ebpf.Map `ebpf:"faultd_diverted"`
 	FaultdGlobs     *ebpf.Map `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.Map `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.Map `ebpf:"faultd_lease"`
@@ -155,6 +158,7 @@ func (m *resultOverrideMaps) Close() error {
 	return _ResultOverrideClose(
 		m.FaultdCalls,
 		m.FaultdChains,
+		m.FaultdDiverted,
 		m.FaultdGlobs,
 		m.FaultdKill,
 		m.FaultdLease,

@@ -40,6 +40,7 @@ const (
 	HookMemory   Hook = 7
 	HookRedirect Hook = 8
 	HookReset    Hook = 9
+	HookDivert   Hook = 10
 )
 
 // Action is what a rule does (enum action).
@@ -103,7 +104,7 @@ type Rule struct {
 	Delay      time.Duration
 	Jitter     time.Duration
 	Quantiles  *[Quantiles + 1]uint64 // of the delay, in ns; instead of Delay and Jitter
-	Traffic    Traffic                // of HookConnect, HookPacket and HookRedirect (its ports alone)
+	Traffic    Traffic                // of HookConnect, HookPacket, HookDivert and HookRedirect (its ports alone)
 	PerFlow    bool
 	PerThread  bool
 	PerProcess bool
@@ -125,7 +126,7 @@ type Rule struct {
 	Inet bool
 	// Ops are what is hurt, of HookSecurity and HookConnect.
 	Ops Ops
-	// Meaning is for whoever does the harm of HookRedirect; the kernel does not know it.
+	// Meaning is for whoever does the harm of ActionRedirect; the kernel does not know it.
 	Meaning any
 	// Device is the kernel's number of it, of HookBlock.
 	Device uint32

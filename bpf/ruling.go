@@ -1,6 +1,11 @@
 package bpf
 
-// What those ask who do the harm of a rule in user space (HookRedirect). The kernel counts only what does not come to them.
+import (
+	"net/netip"
+	"slices"
+)
+
+// What those ask who do the harm of a rule in user space (ActionRedirect). The kernel counts only what does not come to them.
 
 // Meaning is what the rule was given for them.
 func (in *Installed) Meaning() any { return in.meaning }
@@ -17,3 +22,19 @@ func (in *Installed) Alive() bool {
 
 // Dice decide about the rule's matches, and count them.
 func (in *Installed) Dice() *Dice { return in.dice }
+
+// Means says whether the rule is about a server: its address and port fit, as in peer_fits (peer.h).
+func (in *Installed) Means(server netip.AddrPort) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	t := &in.encoded.Traffic
+	within := func(r sharedPortRange) bool { return r.Low <= server.Port() && server.Port() <= r.High }
+	if t.Ports > 0 && !slices.ContainsFunc(t.Port[:t.Ports], within) {
+		return false
+	}
+	if t.Flags&trafficPeers == 0 {
+		return true
+	}
+	verdict := in.decided.Of(server.Addr().Unmap())
+	return verdict.Hurt && !slices.Contains(verdict.Spared, server.Port())
+}

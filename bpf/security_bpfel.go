@@ -18,6 +18,7 @@ import (
 const (
 	securityMapFaultdCalls             = "faultd_calls"
 	securityMapFaultdChains            = "faultd_chains"
+	securityMapFaultdDiverted          = "faultd_diverted"
 	securityMapFaultdGlobs             = "faultd_globs"
 	securityMapFaultdKill              = "faultd_kill"
 	securityMapFaultdLease             = "faultd_lease"
@@ -142,6 +143,7 @@ type securityProgramSpecs struct {
 type securityMapSpecs struct {
 	FaultdCalls     *ebpf.MapSpec `ebpf:"faultd_calls"`
 	FaultdChains    *ebpf.MapSpec `ebpf:"faultd_chains"`
+	FaultdDiverted  *ebpf.MapSpec `ebpf:"faultd_diverted"`
 	FaultdGlobs     *ebpf.MapSpec `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.MapSpec `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.MapSpec `ebpf:"faultd_lease"`
@@ -190,6 +192,7 @@ func (o *securityObjects) Close() error {
 type securityMaps struct {
 	FaultdCalls     *ebpf.Map `ebpf:"faultd_calls"`
 	FaultdChains    *ebpf.Map `ebpf:"faultd_chains"`
+	FaultdDiverted  *ebpf.Map `ebpf:"faultd_diverted"`
 	FaultdGlobs     *ebpf.Map `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.Map `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.Map `ebpf:"faultd_lease"`
@@ -211,6 +214,7 @@ func (m *securityMaps) Close() error {
 	return _SecurityClose(
 		m.FaultdCalls,
 		m.FaultdChains,
+		m.FaultdDiverted,
 		m.FaultdGlobs,
 		m.FaultdKill,
 		m.FaultdLease,

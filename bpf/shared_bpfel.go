@@ -40,6 +40,14 @@ type sharedChainState struct {
 	Below [3]uint64
 }
 
+type sharedDiverted struct {
+	_       structs.HostLayout
+	Netns   uint64
+	Address [4]uint32
+	Port    uint32
+	Pad     uint32
+}
+
 type sharedFilter struct {
 	_          structs.HostLayout
 	Flags      uint32
@@ -188,7 +196,7 @@ type sharedStandInKey struct {
 	Netns  uint64
 	Target uint64
 	Family uint32
-	Pad    uint32
+	Hook   uint32
 }
 
 type sharedStandInPort struct {
@@ -247,6 +255,7 @@ type sharedWeightedError struct {
 const (
 	sharedMapFaultdCalls     = "faultd_calls"
 	sharedMapFaultdChains    = "faultd_chains"
+	sharedMapFaultdDiverted  = "faultd_diverted"
 	sharedMapFaultdGlobs     = "faultd_globs"
 	sharedMapFaultdKill      = "faultd_kill"
 	sharedMapFaultdLease     = "faultd_lease"
@@ -315,6 +324,7 @@ type sharedProgramSpecs struct {
 type sharedMapSpecs struct {
 	FaultdCalls     *ebpf.MapSpec `ebpf:"faultd_calls"`
 	FaultdChains    *ebpf.MapSpec `ebpf:"faultd_chains"`
+	FaultdDiverted  *ebpf.MapSpec `ebpf:"faultd_diverted"`
 	FaultdGlobs     *ebpf.MapSpec `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.MapSpec `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.MapSpec `ebpf:"faultd_lease"`
@@ -361,6 +371,7 @@ func (o *sharedObjects) Close() error {
 type sharedMaps struct {
 	FaultdCalls     *ebpf.Map `ebpf:"faultd_calls"`
 	FaultdChains    *ebpf.Map `ebpf:"faultd_chains"`
+	FaultdDiverted  *ebpf.Map `ebpf:"faultd_diverted"`
 	FaultdGlobs     *ebpf.Map `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.Map `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.Map `ebpf:"faultd_lease"`
@@ -381,6 +392,7 @@ func (m *sharedMaps) Close() error {
 	return _SharedClose(
 		m.FaultdCalls,
 		m.FaultdChains,
+		m.FaultdDiverted,
 		m.FaultdGlobs,
 		m.FaultdKill,
 		m.FaultdLease,

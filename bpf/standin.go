@@ -2,29 +2,21 @@ package bpf
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
-	"slices"
 	"sync"
 
 	"github.com/cilium/ebpf"
-	"golang.org/x/sys/unix"
 )
 
 // StandIn takes the place of servers, for one target in one network namespace: sockets of ours in there, on its loopback addresses.
 type StandIn struct {
+	post
 	// Sockets are where the target's traffic arrives; each is for one server.
 	Sockets []*Socket
 
-	ns      NetNS
-	thread  *namespaceThread
-	cookie  uint64
-	target  uint64
-	hook    *hookState
 	stoodIn *ebpf.Map
 }
 
@@ -42,14 +34,11 @@ type Socket struct {
 
 // newStandIn makes the sockets. Without IPv6 in the namespace there are none of it: no server can be asked that way there.
 func newStandIn(ns NetNS) (*StandIn, error) {
-	file, err := dupFile(ns.File)
+	p, err := newPost(ns)
 	if err != nil {
 		return nil, err
 	}
-	s := &StandIn{ns: NetNS{Inode: ns.Inode, File: file}}
-	if s.thread, err = enterNamespace(s.ns); err != nil {
-		return nil, errors.Join(err, file.Close())
-	}
+	s := &StandIn{post: p}
 	s.thread.do(func() {
 		if err = s.listen(4, netip.AddrFrom4([4]byte{127, 0, 0, 1})); err != nil {
 			return
@@ -67,25 +56,11 @@ func newStandIn(ns NetNS) (*StandIn, error) {
 // ErrNoLoopback says that a network namespace has no address at which we could stand in.
 var ErrNoLoopback = errors.New("the loopback device is down in the network namespace; set it up there (ip link set lo up)")
 
-func dupFile(f *os.File) (*os.File, error) {
-	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("hold the network namespace: %w", err)
-	}
-	return os.NewFile(uintptr(fd), f.Name()), nil
-}
-
 // listen runs in the namespace.
 func (s *StandIn) listen(family uint32, loopback netip.Addr) error {
-	// A socket can be bound to an address of a device that is down; sending says so.
-	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(loopback, 9)))
-	if errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.EAFNOSUPPORT) {
-		return fmt.Errorf("%w: %w", ErrNoLoopback, err)
+	if err := lookAtLoopback(loopback); err != nil {
+		return err
 	}
-	if err != nil {
-		return fmt.Errorf("look at the loopback device: %w", err)
-	}
-	c.Close()
 	for range maxServers {
 		socket, err := listenBoth(loopback)
 		if err != nil {
@@ -93,7 +68,7 @@ func (s *StandIn) listen(family uint32, loopback netip.Addr) error {
 		}
 		s.Sockets = append(s.Sockets, socket)
 		if s.cookie == 0 {
-			if s.cookie, err = netnsCookie(socket.UDP); err != nil {
+			if s.cookie, err = netnsCookie(socket.TCP); err != nil {
 				return err
 			}
 		}
@@ -123,21 +98,6 @@ func listenBoth(loopback netip.Addr) (*Socket, error) {
 	return nil, fmt.Errorf("listen for datagrams: %w", err)
 }
 
-func netnsCookie(c *net.UDPConn) (cookie uint64, err error) {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return 0, fmt.Errorf("read the cookie of the network namespace: %w", err)
-	}
-	var asked error
-	err = raw.Control(func(fd uintptr) {
-		cookie, asked = unix.GetsockoptUint64(int(fd), unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
-	})
-	if err = errors.Join(err, asked); err != nil {
-		return 0, fmt.Errorf("read the cookie of the network namespace (Linux 5.14): %w", err)
-	}
-	return cookie, nil
-}
-
 // families are those of its sockets.
 func (s *StandIn) families() map[uint32]bool {
 	families := map[uint32]bool{}
@@ -145,10 +105,6 @@ func (s *StandIn) families() map[uint32]bool {
 		families[socket.key.Family] = true
 	}
 	return families
-}
-
-func (s *StandIn) key(family uint32) sharedStandInKey {
-	return sharedStandInKey{Netns: s.cookie, Target: s.target, Family: family}
 }
 
 func (s *StandIn) ports(family uint32) (ports sharedStandIn) {
@@ -160,15 +116,6 @@ func (s *StandIn) ports(family uint32) (ports sharedStandIn) {
 		}
 	}
 	return ports
-}
-
-// Rules are those of the target and of all its ancestors, oldest first.
-func (s *StandIn) Rules() []*Installed {
-	sets := s.hook.shown.Load()
-	if sets == nil {
-		return nil
-	}
-	return (*sets)[s.target]
 }
 
 // Dial opens a connection from inside the namespace. What it carries is ours, and is not redirected.
@@ -186,15 +133,10 @@ func (s *StandIn) Dial(ctx context.Context, network string, server netip.AddrPor
 
 // close is called when nobody uses the sockets any more.
 func (s *StandIn) close() error {
-	if s.thread != nil {
-		s.thread.end()
-		s.thread = nil
-	}
-	errs := []error{s.ns.File.Close()}
+	errs := []error{s.leave()}
 	for _, socket := range s.Sockets {
-		errs = append(errs, socket.UDP.Close(), socket.TCP.Close())
+		errs = append(errs, ignoreClosed(socket.UDP.Close()), ignoreClosed(socket.TCP.Close()))
 	}
-	errs = slices.DeleteFunc(errs, func(err error) bool { return errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrClosed) })
 	return errors.Join(errs...)
 }
 
@@ -209,10 +151,6 @@ func (s *Socket) Server() (netip.AddrPort, bool) {
 	if err := s.standIn.stoodIn.Lookup(s.key, &server); err != nil {
 		return netip.AddrPort{}, false
 	}
-	var address [16]byte
-	for i, word := range server.Address {
-		binary.NativeEndian.PutUint32(address[4*i:], word)
-	}
-	s.server = netip.AddrPortFrom(netip.AddrFrom16(address).Unmap(), uint16(server.Port))
+	s.server = server.addrPort()
 	return s.server, true
 }

@@ -19,6 +19,7 @@ const (
 	syscallCloneMapFaultdAsked      = "faultd_asked"
 	syscallCloneMapFaultdCalls      = "faultd_calls"
 	syscallCloneMapFaultdChains     = "faultd_chains"
+	syscallCloneMapFaultdDiverted   = "faultd_diverted"
 	syscallCloneMapFaultdGlobs      = "faultd_globs"
 	syscallCloneMapFaultdKill       = "faultd_kill"
 	syscallCloneMapFaultdLease      = "faultd_lease"
@@ -95,6 +96,7 @@ type syscallCloneMapSpecs struct {
 	FaultdAsked     *ebpf.MapSpec `ebpf:"faultd_asked"`
 	FaultdCalls     *ebpf.MapSpec `ebpf:"faultd_calls"`
 	FaultdChains    *ebpf.MapSpec `ebpf:"faultd_chains"`
+	FaultdDiverted  *ebpf.MapSpec `ebpf:"faultd_diverted"`
 	FaultdGlobs     *ebpf.MapSpec `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.MapSpec `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.MapSpec `ebpf:"faultd_lease"`
@@ -143,6 +145,7 @@ type syscallCloneMaps struct {
 	FaultdAsked     *ebpf.Map `ebpf:"faultd_asked"`
 	FaultdCalls     *ebpf.Map `ebpf:"faultd_calls"`
 	FaultdChains    *ebpf.Map `ebpf:"faultd_chains"`
+	FaultdDiverted  *ebpf.Map `ebpf:"faultd_diverted"`
 	FaultdGlobs     *ebpf.Map `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.Map `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.Map `ebpf:"faultd_lease"`
@@ -165,6 +168,7 @@ func (m *syscallCloneMaps) Close() error {
 		m.FaultdAsked,
 		m.FaultdCalls,
 		m.FaultdChains,
+		m.FaultdDiverted,
 		m.FaultdGlobs,
 		m.FaultdKill,
 		m.FaultdLease,

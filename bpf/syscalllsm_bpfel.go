@@ -18,6 +18,7 @@ import (
 const (
 	syscallLsmMapFaultdCalls             = "faultd_calls"
 	syscallLsmMapFaultdChains            = "faultd_chains"
+	syscallLsmMapFaultdDiverted          = "faultd_diverted"
 	syscallLsmMapFaultdGlobs             = "faultd_globs"
 	syscallLsmMapFaultdKill              = "faultd_kill"
 	syscallLsmMapFaultdLease             = "faultd_lease"
@@ -113,6 +114,7 @@ type syscallLsmProgramSpecs struct {
 type syscallLsmMapSpecs struct {
 	FaultdCalls     *ebpf.MapSpec `ebpf:"faultd_calls"`
 	FaultdChains    *ebpf.MapSpec `ebpf:"faultd_chains"`
+	FaultdDiverted  *ebpf.MapSpec `ebpf:"faultd_diverted"`
 	FaultdGlobs     *ebpf.MapSpec `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.MapSpec `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.MapSpec `ebpf:"faultd_lease"`
@@ -162,6 +164,7 @@ func (o *syscallLsmObjects) Close() error {
 type syscallLsmMaps struct {
 	FaultdCalls     *ebpf.Map `ebpf:"faultd_calls"`
 	FaultdChains    *ebpf.Map `ebpf:"faultd_chains"`
+	FaultdDiverted  *ebpf.Map `ebpf:"faultd_diverted"`
 	FaultdGlobs     *ebpf.Map `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.Map `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.Map `ebpf:"faultd_lease"`
@@ -183,6 +186,7 @@ func (m *syscallLsmMaps) Close() error {
 	return _SyscallLsmClose(
 		m.FaultdCalls,
 		m.FaultdChains,
+		m.FaultdDiverted,
 		m.FaultdGlobs,
 		m.FaultdKill,
 		m.FaultdLease,

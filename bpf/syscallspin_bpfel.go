@@ -18,6 +18,7 @@ import (
 const (
 	syscallSpinMapFaultdCalls     = "faultd_calls"
 	syscallSpinMapFaultdChains    = "faultd_chains"
+	syscallSpinMapFaultdDiverted  = "faultd_diverted"
 	syscallSpinMapFaultdGlobs     = "faultd_globs"
 	syscallSpinMapFaultdKill      = "faultd_kill"
 	syscallSpinMapFaultdLease     = "faultd_lease"
@@ -89,6 +90,7 @@ type syscallSpinProgramSpecs struct {
 type syscallSpinMapSpecs struct {
 	FaultdCalls     *ebpf.MapSpec `ebpf:"faultd_calls"`
 	FaultdChains    *ebpf.MapSpec `ebpf:"faultd_chains"`
+	FaultdDiverted  *ebpf.MapSpec `ebpf:"faultd_diverted"`
 	FaultdGlobs     *ebpf.MapSpec `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.MapSpec `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.MapSpec `ebpf:"faultd_lease"`
@@ -136,6 +138,7 @@ func (o *syscallSpinObjects) Close() error {
 type syscallSpinMaps struct {
 	FaultdCalls     *ebpf.Map `ebpf:"faultd_calls"`
 	FaultdChains    *ebpf.Map `ebpf:"faultd_chains"`
+	FaultdDiverted  *ebpf.Map `ebpf:"faultd_diverted"`
 	FaultdGlobs     *ebpf.Map `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.Map `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.Map `ebpf:"faultd_lease"`
@@ -157,6 +160,7 @@ func (m *syscallSpinMaps) Close() error {
 	return _SyscallSpinClose(
 		m.FaultdCalls,
 		m.FaultdChains,
+		m.FaultdDiverted,
 		m.FaultdGlobs,
 		m.FaultdKill,
 		m.FaultdLease,

@@ -18,6 +18,7 @@ import (
 const (
 	syscallTaskMapFaultdCalls       = "faultd_calls"
 	syscallTaskMapFaultdChains      = "faultd_chains"
+	syscallTaskMapFaultdDiverted    = "faultd_diverted"
 	syscallTaskMapFaultdGlobs       = "faultd_globs"
 	syscallTaskMapFaultdKill        = "faultd_kill"
 	syscallTaskMapFaultdLease       = "faultd_lease"
@@ -97,6 +98,7 @@ type syscallTaskProgramSpecs struct {
 type syscallTaskMapSpecs struct {
 	FaultdCalls     *ebpf.MapSpec `ebpf:"faultd_calls"`
 	FaultdChains    *ebpf.MapSpec `ebpf:"faultd_chains"`
+	FaultdDiverted  *ebpf.MapSpec `ebpf:"faultd_diverted"`
 	FaultdGlobs     *ebpf.MapSpec `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.MapSpec `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.MapSpec `ebpf:"faultd_lease"`
@@ -146,6 +148,7 @@ func (o *syscallTaskObjects) Close() error {
 type syscallTaskMaps struct {
 	FaultdCalls     *ebpf.Map `ebpf:"faultd_calls"`
 	FaultdChains    *ebpf.Map `ebpf:"faultd_chains"`
+	FaultdDiverted  *ebpf.Map `ebpf:"faultd_diverted"`
 	FaultdGlobs     *ebpf.Map `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.Map `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.Map `ebpf:"faultd_lease"`
@@ -168,6 +171,7 @@ func (m *syscallTaskMaps) Close() error {
 	return _SyscallTaskClose(
 		m.FaultdCalls,
 		m.FaultdChains,
+		m.FaultdDiverted,
 		m.FaultdGlobs,
 		m.FaultdKill,
 		m.FaultdLease,

@@ -18,6 +18,7 @@ import (
 const (
 	syscallUprobeMapFaultdCalls     = "faultd_calls"
 	syscallUprobeMapFaultdChains    = "faultd_chains"
+	syscallUprobeMapFaultdDiverted  = "faultd_diverted"
 	syscallUprobeMapFaultdGlobs     = "faultd_globs"
 	syscallUprobeMapFaultdKill      = "faultd_kill"
 	syscallUprobeMapFaultdLease     = "faultd_lease"
@@ -97,6 +98,7 @@ type syscallUprobeProgramSpecs struct {
 type syscallUprobeMapSpecs struct {
 	FaultdCalls     *ebpf.MapSpec `ebpf:"faultd_calls"`
 	FaultdChains    *ebpf.MapSpec `ebpf:"faultd_chains"`
+	FaultdDiverted  *ebpf.MapSpec `ebpf:"faultd_diverted"`
 	FaultdGlobs     *ebpf.MapSpec `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.MapSpec `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.MapSpec `ebpf:"faultd_lease"`
@@ -148,6 +150,7 @@ func (o *syscallUprobeObjects) Close() error {
 type syscallUprobeMaps struct {
 	FaultdCalls     *ebpf.Map `ebpf:"faultd_calls"`
 	FaultdChains    *ebpf.Map `ebpf:"faultd_chains"`
+	FaultdDiverted  *ebpf.Map `ebpf:"faultd_diverted"`
 	FaultdGlobs     *ebpf.Map `ebpf:"faultd_globs"`
 	FaultdKill      *ebpf.Map `ebpf:"faultd_kill"`
 	FaultdLease     *ebpf.Map `ebpf:"faultd_lease"`
@@ -171,6 +174,7 @@ func (m *syscallUprobeMaps) Close() error {
 	return _SyscallUprobeClose(
 		m.FaultdCalls,
 		m.FaultdChains,
+		m.FaultdDiverted,
 		m.FaultdGlobs,
 		m.FaultdKill,
 		m.FaultdLease,

@@ -14,7 +14,7 @@ const mostVerified = 15000
 func TestProgramsAreQuicklyVerified(t *testing.T) {
 	k := openKernel(t)
 	for name, load := range map[string]func() (*ebpf.CollectionSpec, error){
-		"connect": loadConnect, "packet": loadPacket, "redirect": loadRedirect, "task": loadSyscallTask, "lsm": loadSyscallLsm, "spin": loadSyscallSpin, "uprobe": loadSyscallUprobe,
+		"connect": loadConnect, "packet": loadPacket, "redirect": loadRedirect, "divert": loadDivert, "task": loadSyscallTask, "lsm": loadSyscallLsm, "spin": loadSyscallSpin, "uprobe": loadSyscallUprobe,
 		"security": loadSecurity, "reset": loadReset,
 	} {
 		t.Run(name, func(t *testing.T) { quicklyVerified(t, k, name, load) })
@@ -33,7 +33,7 @@ func quicklyVerified(t *testing.T, k *Kernel, name string, load func() (*ebpf.Co
 		}
 		keepProgram(one, program)
 		c, err := k.load(one)
-		if err != nil && slices.Contains([]string{"connect", "packet", "redirect", "spin"}, name) {
+		if err != nil && slices.Contains([]string{"connect", "packet", "redirect", "divert", "spin"}, name) {
 			t.Fatalf("%s %s must load on every kernel: %v", name, program, err)
 		}
 		if err != nil {

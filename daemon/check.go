@@ -48,6 +48,7 @@ func trials(stateDir string) []trial {
 		{"file", faults.File{Ops: []string{"fsync"}, Drop: true}, "fsync", "fsync that does nothing"},
 		{"file", faults.File{Ops: []string{"write"}, Drop: true}, "write", "lost writes"},
 		{"file", faults.File{Ops: []string{"fsync"}, Delay: faults.Delay{Text: "1ms"}}, "fsync", "delay of read, write and fsync, by path"},
+		{"http", faults.HTTP{Hosts: []string{canaryName}, Status: 503}, "http", "requests of HTTP/1.1, h2c and gRPC"},
 		{"io", faults.IO{Path: "/", WriteOps: 1}, "getpgid", "limit of the disk under /"},
 		{"kernel", faults.KernelMemory{Calls: []string{"socket"}, Alloc: "slab"}, "udp", "allocations of objects"},
 		{"kernel", faults.KernelMemory{Calls: []string{"socket"}, Alloc: "page"}, "", "allocations of pages"},
@@ -201,6 +202,8 @@ func Canary(action string) error {
 		return askNobody()
 	case "tcp":
 		return connectToSelf()
+	case "http":
+		return askSelf()
 	case "getpgid":
 		_, _ = unix.Getpgid(0)
 	case "openat":
@@ -290,8 +293,8 @@ const canaryPatience = 500 * time.Millisecond
 // canaryName is a name that nobody has (RFC 2606).
 const canaryName = "canary.invalid"
 
-// dnsPatience is how long the answer of our own responder is waited for.
-const dnsPatience = 5 * time.Second
+// answerPatience is how long the answer of a stand-in of ours is waited for.
+const answerPatience = 5 * time.Second
 
 // askNobody asks for a name at the loopback address, where a name server may or may not be; it may fail, which is the point.
 func askNobody() error {
@@ -304,11 +307,31 @@ func askNobody() error {
 		return fmt.Errorf("ask for a name: %w", err)
 	}
 	defer c.Close()
-	if err := c.SetDeadline(time.Now().Add(dnsPatience)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(answerPatience)); err != nil {
 		return fmt.Errorf("wait for the answer: %w", err)
 	}
 	_, _ = c.Write(query)
 	_, _ = c.Read(make([]byte, dns.MinMsgSize))
+	return nil
+}
+
+// askSelf sends a request to a server of this very process; what it is answered does not matter.
+func askSelf() error {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	defer l.Close()
+	c, err := net.Dial("tcp4", l.Addr().String())
+	if err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	defer c.Close()
+	if err := c.SetDeadline(time.Now().Add(answerPatience)); err != nil {
+		return fmt.Errorf("wait for the answer: %w", err)
+	}
+	_, _ = fmt.Fprintf(c, "GET / HTTP/1.1\r\nHost: %s\r\n\r\n", canaryName)
+	_, _ = c.Read(make([]byte, 1))
 	return nil
 }
 

@@ -52,6 +52,7 @@ type labourer struct {
 	heard  *net.UDPConn
 	hammer *hammer
 	kept   *dns.Conn // resolver_test.go
+	web    *browser  // webwork_test.go
 }
 
 // obey carries out one order. THREADS threads do TIMES calls each.
@@ -85,6 +86,11 @@ func (l *labourer) obey(order []string) (string, error) {
 		return syncMany(a.text(), a.number())
 	case "dns": // resolver_test.go
 		return l.resolve(a)
+	case "web": // webwork_test.go
+		if l.web == nil {
+			l.web = newBrowser()
+		}
+		return l.web.obey(a)
 	case "child": // ORDER...
 		out, err := selfCommand(append([]string{workCommand}, a.rest...)...).CombinedOutput()
 		return strings.TrimSpace(string(out)), err

@@ -131,7 +131,7 @@ func (d DNS) Inject(_ context.Context, env Env, target cgroup.Target, common Com
 	}
 	defer closeHomes(homes)
 	if len(homes) == 0 {
-		return nil, &ParameterError{"target", "it has no process, so its network namespace is unknown; start it first"}
+		return nil, errNoHome()
 	}
 	redirect := bpf.RedirectEnv{Namespaces: namespacesOf(homes), Answer: func(s *bpf.StandIn) io.Closer { return answerDNS(s) }}
 	installed, err := env.Kernel.InstallRedirect(kernelTarget(env, target), rule, redirect)

@@ -2,20 +2,9 @@ package faults
 
 import (
 	"context"
-	"time"
 
 	"github.com/miekg/dns"
-
-	"faultd/bpf"
 )
-
-// dnsRule is a rule of the target, as *bpf.Installed.
-type dnsRule interface {
-	Alive() bool
-	Meaning() any
-	Over() <-chan struct{}
-	Dice() *bpf.Dice
-}
 
 // parseQuery reads a message; false: it is none that a rule could be about.
 func parseQuery(raw []byte) (*dns.Msg, bool) {
@@ -27,7 +16,7 @@ func parseQuery(raw []byte) (*dns.Msg, bool) {
 }
 
 // harmQuery asks the rules, oldest first, and does their harm: it waits, and answers by send. False: the query is to be passed on to its server.
-func harmQuery(ctx context.Context, rules []dnsRule, raw []byte, network string, send func([]byte) error) (answered bool) {
+func harmQuery(ctx context.Context, rules []standInRule, raw []byte, network string, send func([]byte) error) (answered bool) {
 	query, ok := parseQuery(raw)
 	if !ok {
 		for _, rule := range rules {
@@ -41,7 +30,7 @@ func harmQuery(ctx context.Context, rules []dnsRule, raw []byte, network string,
 	late, by := judgeQuery(rules, query.Question[0], network)
 	cut := false
 	for _, rule := range late {
-		cut = wait(ctx, rule)
+		cut = wait(ctx, rule, rule.Meaning().(dnsMeaning).delay)
 		if rule != by {
 			countHarm(rule, cut)
 		}
@@ -55,7 +44,7 @@ func harmQuery(ctx context.Context, rules []dnsRule, raw []byte, network string,
 }
 
 // judgeQuery throws the dice: which rules delay the query, and which one answers it. An answer ends the search: a later rule was looked at, and not reached.
-func judgeQuery(rules []dnsRule, q dns.Question, network string) (late []dnsRule, by dnsRule) {
+func judgeQuery(rules []standInRule, q dns.Question, network string) (late []standInRule, by standInRule) {
 	for _, rule := range rules {
 		if !rule.Alive() {
 			continue
@@ -75,29 +64,8 @@ func judgeQuery(rules []dnsRule, q dns.Question, network string) (late []dnsRule
 	return late, by
 }
 
-// wait sleeps as long as the rule says; cut: it ended early, as the rule did.
-func wait(ctx context.Context, rule dnsRule) (cut bool) {
-	timer := time.NewTimer(rule.Meaning().(dnsMeaning).delay)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return false
-	case <-rule.Over():
-	case <-ctx.Done():
-	}
-	return true
-}
-
-// countHarm counts that harm was done; cut: its delay ended early.
-func countHarm(rule dnsRule, cut bool) {
-	if cut {
-		rule.Dice().CutShort()
-	}
-	rule.Dice().Injected()
-}
-
 // answerQuery answers, if the rule still may.
-func answerQuery(rule dnsRule, query *dns.Msg, network string, delayed, cut bool, send func([]byte) error) bool {
+func answerQuery(rule standInRule, query *dns.Msg, network string, delayed, cut bool, send func([]byte) error) bool {
 	if !rule.Alive() {
 		if delayed {
 			countHarm(rule, true)

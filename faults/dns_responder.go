@@ -66,7 +66,7 @@ func (r *dnsResponder) closedWithUs(c io.Closer) func() bool {
 	return context.AfterFunc(r.ctx, func() { _ = c.Close() })
 }
 
-func (r *dnsResponder) rules() (rules []dnsRule) {
+func (r *dnsResponder) rules() (rules []standInRule) {
 	for _, in := range r.standIn.Rules() {
 		rules = append(rules, in)
 	}
@@ -87,18 +87,6 @@ func (r *dnsResponder) serveUDP(socket *bpf.Socket) {
 		})
 	}
 }
-
-// enter takes a place, if there is one.
-func enter(places chan struct{}) bool {
-	select {
-	case places <- struct{}{}:
-		return true
-	default:
-		return false
-	}
-}
-
-func leave(places chan struct{}) { <-places }
 
 // awaitPlace waits for a place for a query; false: the responder has ended.
 func (r *dnsResponder) awaitPlace() bool {
@@ -149,17 +137,11 @@ func answerSize(raw []byte) int {
 	return dnsBuffer
 }
 
-// acceptPause is for errors that would come again at once.
-const acceptPause = 10 * time.Millisecond
-
 func (r *dnsResponder) serveTCP(socket *bpf.Socket) {
 	for r.ctx.Err() == nil {
 		c, err := socket.TCP.AcceptTCP()
 		if err != nil {
-			select {
-			case <-r.ctx.Done():
-			case <-time.After(acceptPause):
-			}
+			pauseAccepting(r.ctx)
 			continue
 		}
 		server, ok := socket.Server()

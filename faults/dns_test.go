@@ -70,22 +70,22 @@ func TestDNSRefusals(t *testing.T) {
 
 // fakeRule is one without a kernel.
 type fakeRule struct {
-	dnsMeaning
-	lives int // so often it says that it is alive
-	dice  *bpf.Dice
+	meaning any
+	lives   int // so often it says that it is alive
+	dice    *bpf.Dice
 }
 
-func newFakeRule(t *testing.T, m dnsMeaning, lives int) *fakeRule {
+func newFakeRule(t *testing.T, meaning any, lives int) *fakeRule {
 	t.Helper()
 	dice, err := bpf.NewDice(bpf.Rule{Action: bpf.ActionRedirect, Percent: 100})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &fakeRule{m, lives, dice}
+	return &fakeRule{meaning, lives, dice}
 }
 
 func (r *fakeRule) Alive() bool           { r.lives--; return r.lives >= 0 }
-func (r *fakeRule) Meaning() any          { return r.dnsMeaning }
+func (r *fakeRule) Meaning() any          { return r.meaning }
 func (r *fakeRule) Over() <-chan struct{} { return nil }
 func (r *fakeRule) Dice() *bpf.Dice       { return r.dice }
 
@@ -97,7 +97,7 @@ func TestDNSDiesWhileItWaits(t *testing.T) {
 	}
 	late := newFakeRule(t, dnsMeaning{delay: time.Nanosecond}, 1)
 	answers := newFakeRule(t, dnsMeaning{answer: answerNXDomain}, 1)
-	if harmQuery(context.Background(), []dnsRule{late, answers}, query, "udp", func([]byte) error { t.Error("it answers"); return nil }) {
+	if harmQuery(context.Background(), []standInRule{late, answers}, query, "udp", func([]byte) error { t.Error("it answers"); return nil }) {
 		t.Error("it was not passed on")
 	}
 	if late.dice.Counters().Injected != 1 || answers.dice.Counters().NotApplied != 1 || answers.dice.Counters().Injected != 0 {
@@ -134,7 +134,7 @@ func FuzzDNSQuery(f *testing.F) {
 		for _, answer := range answers {
 			rule := newFakeRule(t, dnsMeaning{answer: answer}, 2)
 			var reply []byte
-			answered := harmQuery(context.Background(), []dnsRule{rule}, raw, network, func(b []byte) error { reply = b; return nil })
+			answered := harmQuery(context.Background(), []standInRule{rule}, raw, network, func(b []byte) error { reply = b; return nil })
 			c := rule.dice.Counters()
 			if c.Evaluated != 1 || c.Matched != c.Injected+c.NotApplied || c.Matched+c.Unknown > 1 {
 				t.Fatalf("%v: counted %+v", answer, c)

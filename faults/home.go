@@ -35,6 +35,11 @@ func homesOf(env Env, target cgroup.Target) ([]home, error) {
 	return homes, nil
 }
 
+// errNoHome refuses a target in whose network namespace nobody can stand in.
+func errNoHome() error {
+	return &ParameterError{"target", "it has no process, so its network namespace is unknown; start it first"}
+}
+
 // namespacesOf gives the namespaces of homes, which close them.
 func namespacesOf(homes []home) (namespaces []bpf.NetNS) {
 	for _, h := range homes {

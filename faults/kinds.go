@@ -33,6 +33,7 @@ func Kinds() []Kind {
 		{"disk", "fill a file system, or use up its inodes", diskParameters(), false, newDisk},
 		{"dns", "answer queries in the server's place, or late", dnsParameters(), false, newDNS},
 		{"file", "fail, delay or pretend what is done to files, by path", fileParameters(), true, newFile},
+		{"http", "answer requests in the server's place, late or changed", httpParameters(), false, newHTTP},
 		{"io", "squeeze reads from and writes to a disk", ioParameters(), false, newIO},
 		{"kernel", "fail allocations of memory that the kernel makes in system calls", kernelMemoryParameters(), true, newKernelMemory},
 		{"memory", "squeeze the memory", memoryParameters(), false, newMemory},

@@ -90,7 +90,7 @@ func (m *meant) decide(homes []home) (bpf.Traffic, []string, error) {
 		return k, nil, err
 	}
 	notes, err := m.asked.spare(&k, found)
-	if err == nil && m.kind != "connect" { // sessions of SSH come in
+	if err == nil && m.kind != "connect" && m.kind != "http" { // sessions of SSH come in
 		var ssh []string
 		ssh, err = m.asked.spareSSH(&k)
 		notes = append(ssh, notes...)

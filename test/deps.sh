@@ -23,6 +23,7 @@ if [ "${1:-}" = bench ]; then
 fi
 need ip iproute2
 need dig bind9-dnsutils # resolvers that are hurt
+need curl curl
 need python3 python3
 need jq jq
 need git git

@@ -95,6 +95,8 @@ func kindOf(spec *v1.FaultSpec) string {
 		return "process"
 	case *v1.FaultSpec_Packet:
 		return "packet"
+	case *v1.FaultSpec_Http:
+		return "http"
 	case *v1.FaultSpec_Partition:
 		return "partition"
 	default:

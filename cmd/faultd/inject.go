@@ -24,6 +24,7 @@ func injectCommand() *cli.Command {
 			kindCommand("disk", "fill a file system, or use up its inodes", diskFlags(), diskKind),
 			kindCommand("dns", "answer queries in the server's place, or late", dnsFlags(), dnsKind),
 			kindCommand("file", "fail, delay or pretend what is done to files, by path", fileFlags(), fileKind),
+			kindCommand("http", "answer requests in the server's place, late or changed", httpFlags(), httpKind),
 			kindCommand("io", "squeeze reads from and writes to a disk", ioFlags(), ioKind),
 			kindCommand("kernel", "fail allocations of memory that the kernel makes in system calls", kernelFlags(), kernelKind),
 			kindCommand("memory", "squeeze the memory", memoryFlags(), memoryKind),

@@ -62,6 +62,7 @@ type FaultSpec struct {
 	//	*FaultSpec_Pids
 	//	*FaultSpec_Partition
 	//	*FaultSpec_Dns
+	//	*FaultSpec_Http
 	Kind          isFaultSpec_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -293,6 +294,15 @@ func (x *FaultSpec) GetDns() *Dns {
 	return nil
 }
 
+func (x *FaultSpec) GetHttp() *Http {
+	if x != nil {
+		if x, ok := x.Kind.(*FaultSpec_Http); ok {
+			return x.Http
+		}
+	}
+	return nil
+}
+
 type isFaultSpec_Kind interface {
 	isFaultSpec_Kind()
 }
@@ -353,6 +363,10 @@ type FaultSpec_Dns struct {
 	Dns *Dns `protobuf:"bytes,30,opt,name=dns,proto3,oneof"`
 }
 
+type FaultSpec_Http struct {
+	Http *Http `protobuf:"bytes,31,opt,name=http,proto3,oneof"`
+}
+
 func (*FaultSpec_Connect) isFaultSpec_Kind() {}
 
 func (*FaultSpec_Packet) isFaultSpec_Kind() {}
@@ -380,6 +394,8 @@ func (*FaultSpec_Pids) isFaultSpec_Kind() {}
 func (*FaultSpec_Partition) isFaultSpec_Kind() {}
 
 func (*FaultSpec_Dns) isFaultSpec_Kind() {}
+
+func (*FaultSpec_Http) isFaultSpec_Kind() {}
 
 // Connect fails what the target does with sockets of IPv4 and IPv6: new connections, and datagrams sent with an address, unless ops say
 // otherwise. Or it resets connections. Exactly one of errno, errnos, blackhole, reset, reset_after and reset_after_bytes.
@@ -2230,6 +2246,179 @@ func (x *Dns) GetDelay() string {
 	return ""
 }
 
+// Http hurts requests of plain HTTP/1.1, h2c (HTTP/2 without TLS) and gRPC that the target sends. At least one of status, grpc_code, abort,
+// delay and the changes; at most one of status, grpc_code and abort.
+type Http struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Methods, such as "GET". None: all.
+	Methods []string `protobuf:"bytes,1,rep,name=methods,proto3" json:"methods,omitempty"`
+	// Globs for the path as it is written in the request, without the query: "/api/*", where * is any characters. None: all.
+	Paths []string `protobuf:"bytes,2,rep,name=paths,proto3" json:"paths,omitempty"`
+	// Globs for the host that is asked for, without its port: "*.example.com". None: all.
+	Hosts []string `protobuf:"bytes,3,rep,name=hosts,proto3" json:"hosts,omitempty"`
+	// Headers that the request must have: "X-Test", or with a glob for the value "X-Test: a*". All must fit.
+	Headers []string `protobuf:"bytes,4,rep,name=headers,proto3" json:"headers,omitempty"`
+	// Peers, as in Connect.
+	Peers []string `protobuf:"bytes,5,rep,name=peers,proto3" json:"peers,omitempty"`
+	// Ports of the peer, as in Connect.
+	Ports []string `protobuf:"bytes,6,rep,name=ports,proto3" json:"ports,omitempty"`
+	// Of it except, wait_for_names and include.
+	Traffic *Traffic `protobuf:"bytes,7,opt,name=traffic,proto3" json:"traffic,omitempty"`
+	// The answer's status, in 200-599; the server is not asked.
+	Status uint32 `protobuf:"varint,8,opt,name=status,proto3" json:"status,omitempty"`
+	// A status of gRPC, such as "UNAVAILABLE" or "14"; only gRPC is hurt, and the server is not asked.
+	GrpcCode string `protobuf:"bytes,9,opt,name=grpc_code,json=grpcCode,proto3" json:"grpc_code,omitempty"`
+	// The connection is reset, or with HTTP/2 the stream; the server is not asked.
+	Abort bool `protobuf:"varint,10,opt,name=abort,proto3" json:"abort,omitempty"`
+	// How long a request waits before it is answered or passed on: "200ms".
+	Delay string `protobuf:"bytes,11,opt,name=delay,proto3" json:"delay,omitempty"`
+	// With status the answer's body, with grpc_code its message; else it takes the place of the body of the server's response.
+	Body *string `protobuf:"bytes,12,opt,name=body,proto3,oneof" json:"body,omitempty"`
+	// Takes the place of the body of the request.
+	RequestBody *string `protobuf:"bytes,13,opt,name=request_body,json=requestBody,proto3,oneof" json:"request_body,omitempty"`
+	// Headers of the request that are set ("X-Test: a") or taken out ("-X-Test").
+	RequestHeaders []string `protobuf:"bytes,14,rep,name=request_headers,json=requestHeaders,proto3" json:"request_headers,omitempty"`
+	// The same of the response, or with status of the answer.
+	ResponseHeaders []string `protobuf:"bytes,15,rep,name=response_headers,json=responseHeaders,proto3" json:"response_headers,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *Http) Reset() {
+	*x = Http{}
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Http) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Http) ProtoMessage() {}
+
+func (x *Http) ProtoReflect() protoreflect.Message {
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Http.ProtoReflect.Descriptor instead.
+func (*Http) Descriptor() ([]byte, []int) {
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Http) GetMethods() []string {
+	if x != nil {
+		return x.Methods
+	}
+	return nil
+}
+
+func (x *Http) GetPaths() []string {
+	if x != nil {
+		return x.Paths
+	}
+	return nil
+}
+
+func (x *Http) GetHosts() []string {
+	if x != nil {
+		return x.Hosts
+	}
+	return nil
+}
+
+func (x *Http) GetHeaders() []string {
+	if x != nil {
+		return x.Headers
+	}
+	return nil
+}
+
+func (x *Http) GetPeers() []string {
+	if x != nil {
+		return x.Peers
+	}
+	return nil
+}
+
+func (x *Http) GetPorts() []string {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
+func (x *Http) GetTraffic() *Traffic {
+	if x != nil {
+		return x.Traffic
+	}
+	return nil
+}
+
+func (x *Http) GetStatus() uint32 {
+	if x != nil {
+		return x.Status
+	}
+	return 0
+}
+
+func (x *Http) GetGrpcCode() string {
+	if x != nil {
+		return x.GrpcCode
+	}
+	return ""
+}
+
+func (x *Http) GetAbort() bool {
+	if x != nil {
+		return x.Abort
+	}
+	return false
+}
+
+func (x *Http) GetDelay() string {
+	if x != nil {
+		return x.Delay
+	}
+	return ""
+}
+
+func (x *Http) GetBody() string {
+	if x != nil && x.Body != nil {
+		return *x.Body
+	}
+	return ""
+}
+
+func (x *Http) GetRequestBody() string {
+	if x != nil && x.RequestBody != nil {
+		return *x.RequestBody
+	}
+	return ""
+}
+
+func (x *Http) GetRequestHeaders() []string {
+	if x != nil {
+		return x.RequestHeaders
+	}
+	return nil
+}
+
+func (x *Http) GetResponseHeaders() []string {
+	if x != nil {
+		return x.ResponseHeaders
+	}
+	return nil
+}
+
 // Fault is one fault as the daemon knows it.
 type Fault struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2264,7 +2453,7 @@ type Fault struct {
 
 func (x *Fault) Reset() {
 	*x = Fault{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[19]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2276,7 +2465,7 @@ func (x *Fault) String() string {
 func (*Fault) ProtoMessage() {}
 
 func (x *Fault) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[19]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2289,7 +2478,7 @@ func (x *Fault) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fault.ProtoReflect.Descriptor instead.
 func (*Fault) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{19}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Fault) GetId() string {
@@ -2401,7 +2590,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[20]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2413,7 +2602,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[20]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2426,7 +2615,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{20}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Target) GetPath() string {
@@ -2468,7 +2657,7 @@ type Counters struct {
 
 func (x *Counters) Reset() {
 	*x = Counters{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[21]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2480,7 +2669,7 @@ func (x *Counters) String() string {
 func (*Counters) ProtoMessage() {}
 
 func (x *Counters) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[21]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2493,7 +2682,7 @@ func (x *Counters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counters.ProtoReflect.Descriptor instead.
 func (*Counters) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{21}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Counters) GetEvaluated() uint64 {
@@ -2564,7 +2753,7 @@ type InjectRequest struct {
 
 func (x *InjectRequest) Reset() {
 	*x = InjectRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[22]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2576,7 +2765,7 @@ func (x *InjectRequest) String() string {
 func (*InjectRequest) ProtoMessage() {}
 
 func (x *InjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[22]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2589,7 +2778,7 @@ func (x *InjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InjectRequest.ProtoReflect.Descriptor instead.
 func (*InjectRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{22}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *InjectRequest) GetSpec() *FaultSpec {
@@ -2623,7 +2812,7 @@ type InjectResponse struct {
 
 func (x *InjectResponse) Reset() {
 	*x = InjectResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[23]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2635,7 +2824,7 @@ func (x *InjectResponse) String() string {
 func (*InjectResponse) ProtoMessage() {}
 
 func (x *InjectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[23]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2648,7 +2837,7 @@ func (x *InjectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InjectResponse.ProtoReflect.Descriptor instead.
 func (*InjectResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{23}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *InjectResponse) GetFault() *Fault {
@@ -2675,7 +2864,7 @@ type UpdateRequest struct {
 
 func (x *UpdateRequest) Reset() {
 	*x = UpdateRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[24]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2687,7 +2876,7 @@ func (x *UpdateRequest) String() string {
 func (*UpdateRequest) ProtoMessage() {}
 
 func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[24]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2700,7 +2889,7 @@ func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRequest.ProtoReflect.Descriptor instead.
 func (*UpdateRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{24}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *UpdateRequest) GetId() string {
@@ -2754,7 +2943,7 @@ type UpdateResponse struct {
 
 func (x *UpdateResponse) Reset() {
 	*x = UpdateResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[25]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2766,7 +2955,7 @@ func (x *UpdateResponse) String() string {
 func (*UpdateResponse) ProtoMessage() {}
 
 func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[25]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2779,7 +2968,7 @@ func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateResponse.ProtoReflect.Descriptor instead.
 func (*UpdateResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{25}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *UpdateResponse) GetFault() *Fault {
@@ -2797,7 +2986,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[26]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2809,7 +2998,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[26]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2822,7 +3011,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{26}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{27}
 }
 
 type ListResponse struct {
@@ -2837,7 +3026,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[27]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2849,7 +3038,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[27]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2862,7 +3051,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{27}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ListResponse) GetFaults() []*Fault {
@@ -2895,7 +3084,7 @@ type GetRequest struct {
 
 func (x *GetRequest) Reset() {
 	*x = GetRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[28]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2907,7 +3096,7 @@ func (x *GetRequest) String() string {
 func (*GetRequest) ProtoMessage() {}
 
 func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[28]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2920,7 +3109,7 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{28}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *GetRequest) GetId() string {
@@ -2939,7 +3128,7 @@ type GetResponse struct {
 
 func (x *GetResponse) Reset() {
 	*x = GetResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[29]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2951,7 +3140,7 @@ func (x *GetResponse) String() string {
 func (*GetResponse) ProtoMessage() {}
 
 func (x *GetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[29]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2964,7 +3153,7 @@ func (x *GetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResponse.ProtoReflect.Descriptor instead.
 func (*GetResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{29}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *GetResponse) GetFault() *Fault {
@@ -2983,7 +3172,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[30]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2995,7 +3184,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[30]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3008,7 +3197,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{30}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *StopRequest) GetId() string {
@@ -3027,7 +3216,7 @@ type StopResponse struct {
 
 func (x *StopResponse) Reset() {
 	*x = StopResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[31]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3039,7 +3228,7 @@ func (x *StopResponse) String() string {
 func (*StopResponse) ProtoMessage() {}
 
 func (x *StopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[31]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3052,7 +3241,7 @@ func (x *StopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopResponse.ProtoReflect.Descriptor instead.
 func (*StopResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{31}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *StopResponse) GetFault() *Fault {
@@ -3070,7 +3259,7 @@ type StopAllRequest struct {
 
 func (x *StopAllRequest) Reset() {
 	*x = StopAllRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[32]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3082,7 +3271,7 @@ func (x *StopAllRequest) String() string {
 func (*StopAllRequest) ProtoMessage() {}
 
 func (x *StopAllRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[32]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3095,7 +3284,7 @@ func (x *StopAllRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopAllRequest.ProtoReflect.Descriptor instead.
 func (*StopAllRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{32}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{33}
 }
 
 type StopAllResponse struct {
@@ -3107,7 +3296,7 @@ type StopAllResponse struct {
 
 func (x *StopAllResponse) Reset() {
 	*x = StopAllResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[33]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3119,7 +3308,7 @@ func (x *StopAllResponse) String() string {
 func (*StopAllResponse) ProtoMessage() {}
 
 func (x *StopAllResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[33]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3132,7 +3321,7 @@ func (x *StopAllResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopAllResponse.ProtoReflect.Descriptor instead.
 func (*StopAllResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{33}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *StopAllResponse) GetFaults() []*Fault {
@@ -3151,7 +3340,7 @@ type KillRequest struct {
 
 func (x *KillRequest) Reset() {
 	*x = KillRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[34]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3163,7 +3352,7 @@ func (x *KillRequest) String() string {
 func (*KillRequest) ProtoMessage() {}
 
 func (x *KillRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[34]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3176,7 +3365,7 @@ func (x *KillRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillRequest.ProtoReflect.Descriptor instead.
 func (*KillRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{34}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *KillRequest) GetReason() string {
@@ -3196,7 +3385,7 @@ type KillResponse struct {
 
 func (x *KillResponse) Reset() {
 	*x = KillResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[35]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3208,7 +3397,7 @@ func (x *KillResponse) String() string {
 func (*KillResponse) ProtoMessage() {}
 
 func (x *KillResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[35]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3221,7 +3410,7 @@ func (x *KillResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillResponse.ProtoReflect.Descriptor instead.
 func (*KillResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{35}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *KillResponse) GetEnded() uint32 {
@@ -3240,7 +3429,7 @@ type ArmRequest struct {
 
 func (x *ArmRequest) Reset() {
 	*x = ArmRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[36]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3252,7 +3441,7 @@ func (x *ArmRequest) String() string {
 func (*ArmRequest) ProtoMessage() {}
 
 func (x *ArmRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[36]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3265,7 +3454,7 @@ func (x *ArmRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArmRequest.ProtoReflect.Descriptor instead.
 func (*ArmRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{36}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ArmRequest) GetReason() string {
@@ -3283,7 +3472,7 @@ type ArmResponse struct {
 
 func (x *ArmResponse) Reset() {
 	*x = ArmResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[37]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3295,7 +3484,7 @@ func (x *ArmResponse) String() string {
 func (*ArmResponse) ProtoMessage() {}
 
 func (x *ArmResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[37]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3308,7 +3497,7 @@ func (x *ArmResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArmResponse.ProtoReflect.Descriptor instead.
 func (*ArmResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{37}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{38}
 }
 
 type WatchRequest struct {
@@ -3319,7 +3508,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[38]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3331,7 +3520,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[38]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3344,7 +3533,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{38}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{39}
 }
 
 type WatchResponse struct {
@@ -3365,7 +3554,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[39]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3377,7 +3566,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[39]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3390,7 +3579,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{39}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *WatchResponse) GetTime() string {
@@ -3436,7 +3625,7 @@ type KindsRequest struct {
 
 func (x *KindsRequest) Reset() {
 	*x = KindsRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[40]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3448,7 +3637,7 @@ func (x *KindsRequest) String() string {
 func (*KindsRequest) ProtoMessage() {}
 
 func (x *KindsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[40]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3461,7 +3650,7 @@ func (x *KindsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KindsRequest.ProtoReflect.Descriptor instead.
 func (*KindsRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{40}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{41}
 }
 
 type KindsResponse struct {
@@ -3473,7 +3662,7 @@ type KindsResponse struct {
 
 func (x *KindsResponse) Reset() {
 	*x = KindsResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[41]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3485,7 +3674,7 @@ func (x *KindsResponse) String() string {
 func (*KindsResponse) ProtoMessage() {}
 
 func (x *KindsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[41]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3498,7 +3687,7 @@ func (x *KindsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KindsResponse.ProtoReflect.Descriptor instead.
 func (*KindsResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{41}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *KindsResponse) GetKinds() []*Kind {
@@ -3520,7 +3709,7 @@ type Kind struct {
 
 func (x *Kind) Reset() {
 	*x = Kind{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[42]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3532,7 +3721,7 @@ func (x *Kind) String() string {
 func (*Kind) ProtoMessage() {}
 
 func (x *Kind) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[42]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3545,7 +3734,7 @@ func (x *Kind) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Kind.ProtoReflect.Descriptor instead.
 func (*Kind) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{42}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Kind) GetName() string {
@@ -3580,7 +3769,7 @@ type Parameter struct {
 
 func (x *Parameter) Reset() {
 	*x = Parameter{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[43]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3592,7 +3781,7 @@ func (x *Parameter) String() string {
 func (*Parameter) ProtoMessage() {}
 
 func (x *Parameter) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[43]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3605,7 +3794,7 @@ func (x *Parameter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Parameter.ProtoReflect.Descriptor instead.
 func (*Parameter) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{43}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Parameter) GetName() string {
@@ -3639,7 +3828,7 @@ type CheckRequest struct {
 
 func (x *CheckRequest) Reset() {
 	*x = CheckRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[44]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3651,7 +3840,7 @@ func (x *CheckRequest) String() string {
 func (*CheckRequest) ProtoMessage() {}
 
 func (x *CheckRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[44]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3664,7 +3853,7 @@ func (x *CheckRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckRequest.ProtoReflect.Descriptor instead.
 func (*CheckRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{44}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *CheckRequest) GetResidue() bool {
@@ -3685,7 +3874,7 @@ type CheckResponse struct {
 
 func (x *CheckResponse) Reset() {
 	*x = CheckResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[45]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3697,7 +3886,7 @@ func (x *CheckResponse) String() string {
 func (*CheckResponse) ProtoMessage() {}
 
 func (x *CheckResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[45]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3710,7 +3899,7 @@ func (x *CheckResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckResponse.ProtoReflect.Descriptor instead.
 func (*CheckResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{45}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *CheckResponse) GetCapabilities() []*Capability {
@@ -3751,7 +3940,7 @@ type Capability struct {
 
 func (x *Capability) Reset() {
 	*x = Capability{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[46]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3763,7 +3952,7 @@ func (x *Capability) String() string {
 func (*Capability) ProtoMessage() {}
 
 func (x *Capability) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[46]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3776,7 +3965,7 @@ func (x *Capability) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Capability.ProtoReflect.Descriptor instead.
 func (*Capability) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{46}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Capability) GetKind() string {
@@ -3823,7 +4012,7 @@ type WhoRequest struct {
 
 func (x *WhoRequest) Reset() {
 	*x = WhoRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[47]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3835,7 +4024,7 @@ func (x *WhoRequest) String() string {
 func (*WhoRequest) ProtoMessage() {}
 
 func (x *WhoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[47]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3848,7 +4037,7 @@ func (x *WhoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoRequest.ProtoReflect.Descriptor instead.
 func (*WhoRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{47}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *WhoRequest) GetPid() int32 {
@@ -3868,7 +4057,7 @@ type WhoResponse struct {
 
 func (x *WhoResponse) Reset() {
 	*x = WhoResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[48]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3880,7 +4069,7 @@ func (x *WhoResponse) String() string {
 func (*WhoResponse) ProtoMessage() {}
 
 func (x *WhoResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[48]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3893,7 +4082,7 @@ func (x *WhoResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoResponse.ProtoReflect.Descriptor instead.
 func (*WhoResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{48}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *WhoResponse) GetTarget() *Target {
@@ -3914,7 +4103,7 @@ var File_faultd_v1alpha1_faultd_proto protoreflect.FileDescriptor
 
 const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\n" +
-	"\x1cfaultd/v1alpha1/faultd.proto\x12\x0ffaultd.v1alpha1\x1a\x1bbuf/validate/validate.proto\"\xb0\b\n" +
+	"\x1cfaultd/v1alpha1/faultd.proto\x12\x0ffaultd.v1alpha1\x1a\x1bbuf/validate/validate.proto\"\xdd\b\n" +
 	"\tFaultSpec\x12\"\n" +
 	"\x06target\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80 R\x06target\x12%\n" +
@@ -3940,7 +4129,8 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\x02io\x18\x1a \x01(\v2\x13.faultd.v1alpha1.IoH\x00R\x02io\x12+\n" +
 	"\x04pids\x18\x1b \x01(\v2\x15.faultd.v1alpha1.PidsH\x00R\x04pids\x12:\n" +
 	"\tpartition\x18\x1c \x01(\v2\x1a.faultd.v1alpha1.PartitionH\x00R\tpartition\x12(\n" +
-	"\x03dns\x18\x1e \x01(\v2\x14.faultd.v1alpha1.DnsH\x00R\x03dnsB\r\n" +
+	"\x03dns\x18\x1e \x01(\v2\x14.faultd.v1alpha1.DnsH\x00R\x03dns\x12+\n" +
+	"\x04http\x18\x1f \x01(\v2\x15.faultd.v1alpha1.HttpH\x00R\x04httpB\r\n" +
 	"\x04kind\x12\x05\xbaH\x02\b\x01B\n" +
 	"\n" +
 	"\b_percentB\a\n" +
@@ -4129,7 +4319,28 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\x05types\x18\x02 \x03(\tB\x10\xbaH\r\x92\x01\n" +
 	"\x10\x10\"\x06r\x04\x10\x01\x18\x10R\x05types\x12+\n" +
 	"\aanswers\x18\x03 \x03(\tB\x11\xbaH\x0e\x92\x01\v\x10\x10\"\ar\x05\x10\x01\x18\x80\x04R\aanswers\x12\x1d\n" +
-	"\x05delay\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18 R\x05delay\"\xa1\x03\n" +
+	"\x05delay\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18 R\x05delay\"\x9f\x05\n" +
+	"\x04Http\x12*\n" +
+	"\amethods\x18\x01 \x03(\tB\x10\xbaH\r\x92\x01\n" +
+	"\x10\x10\"\x06r\x04\x10\x01\x18 R\amethods\x12'\n" +
+	"\x05paths\x18\x02 \x03(\tB\x11\xbaH\x0e\x92\x01\v\x10@\"\ar\x05\x10\x01\x18\x80\bR\x05paths\x12'\n" +
+	"\x05hosts\x18\x03 \x03(\tB\x11\xbaH\x0e\x92\x01\v\x10@\"\ar\x05\x10\x01\x18\xff\x01R\x05hosts\x12+\n" +
+	"\aheaders\x18\x04 \x03(\tB\x11\xbaH\x0e\x92\x01\v\x10\x10\"\ar\x05\x10\x01\x18\x80\bR\aheaders\x12(\n" +
+	"\x05peers\x18\x05 \x03(\tB\x12\xbaH\x0f\x92\x01\f\x10\xe8\a\"\ar\x05\x10\x01\x18\x80 R\x05peers\x12&\n" +
+	"\x05ports\x18\x06 \x03(\tB\x10\xbaH\r\x92\x01\n" +
+	"\x10\b\"\x06r\x04\x10\x01\x18\vR\x05ports\x122\n" +
+	"\atraffic\x18\a \x01(\v2\x18.faultd.v1alpha1.TrafficR\atraffic\x12 \n" +
+	"\x06status\x18\b \x01(\rB\b\xbaH\x05*\x03\x18\xd7\x04R\x06status\x12$\n" +
+	"\tgrpc_code\x18\t \x01(\tB\a\xbaH\x04r\x02\x18 R\bgrpcCode\x12\x14\n" +
+	"\x05abort\x18\n" +
+	" \x01(\bR\x05abort\x12\x1d\n" +
+	"\x05delay\x18\v \x01(\tB\a\xbaH\x04r\x02\x18 R\x05delay\x12\"\n" +
+	"\x04body\x18\f \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x04H\x00R\x04body\x88\x01\x01\x121\n" +
+	"\frequest_body\x18\r \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x04H\x01R\vrequestBody\x88\x01\x01\x12:\n" +
+	"\x0frequest_headers\x18\x0e \x03(\tB\x11\xbaH\x0e\x92\x01\v\x10\x10\"\ar\x05\x10\x01\x18\x80 R\x0erequestHeaders\x12<\n" +
+	"\x10response_headers\x18\x0f \x03(\tB\x11\xbaH\x0e\x92\x01\v\x10\x10\"\ar\x05\x10\x01\x18\x80 R\x0fresponseHeadersB\a\n" +
+	"\x05_bodyB\x0f\n" +
+	"\r_request_body\"\xa1\x03\n" +
 	"\x05Fault\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12.\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1a.faultd.v1alpha1.FaultSpecR\x04spec\x12\x12\n" +
@@ -4269,7 +4480,7 @@ func file_faultd_v1alpha1_faultd_proto_rawDescGZIP() []byte {
 	return file_faultd_v1alpha1_faultd_proto_rawDescData
 }
 
-var file_faultd_v1alpha1_faultd_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
+var file_faultd_v1alpha1_faultd_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
 var file_faultd_v1alpha1_faultd_proto_goTypes = []any{
 	(*FaultSpec)(nil),       // 0: faultd.v1alpha1.FaultSpec
 	(*Connect)(nil),         // 1: faultd.v1alpha1.Connect
@@ -4290,36 +4501,37 @@ var file_faultd_v1alpha1_faultd_proto_goTypes = []any{
 	(*Io)(nil),              // 16: faultd.v1alpha1.Io
 	(*Pids)(nil),            // 17: faultd.v1alpha1.Pids
 	(*Dns)(nil),             // 18: faultd.v1alpha1.Dns
-	(*Fault)(nil),           // 19: faultd.v1alpha1.Fault
-	(*Target)(nil),          // 20: faultd.v1alpha1.Target
-	(*Counters)(nil),        // 21: faultd.v1alpha1.Counters
-	(*InjectRequest)(nil),   // 22: faultd.v1alpha1.InjectRequest
-	(*InjectResponse)(nil),  // 23: faultd.v1alpha1.InjectResponse
-	(*UpdateRequest)(nil),   // 24: faultd.v1alpha1.UpdateRequest
-	(*UpdateResponse)(nil),  // 25: faultd.v1alpha1.UpdateResponse
-	(*ListRequest)(nil),     // 26: faultd.v1alpha1.ListRequest
-	(*ListResponse)(nil),    // 27: faultd.v1alpha1.ListResponse
-	(*GetRequest)(nil),      // 28: faultd.v1alpha1.GetRequest
-	(*GetResponse)(nil),     // 29: faultd.v1alpha1.GetResponse
-	(*StopRequest)(nil),     // 30: faultd.v1alpha1.StopRequest
-	(*StopResponse)(nil),    // 31: faultd.v1alpha1.StopResponse
-	(*StopAllRequest)(nil),  // 32: faultd.v1alpha1.StopAllRequest
-	(*StopAllResponse)(nil), // 33: faultd.v1alpha1.StopAllResponse
-	(*KillRequest)(nil),     // 34: faultd.v1alpha1.KillRequest
-	(*KillResponse)(nil),    // 35: faultd.v1alpha1.KillResponse
-	(*ArmRequest)(nil),      // 36: faultd.v1alpha1.ArmRequest
-	(*ArmResponse)(nil),     // 37: faultd.v1alpha1.ArmResponse
-	(*WatchRequest)(nil),    // 38: faultd.v1alpha1.WatchRequest
-	(*WatchResponse)(nil),   // 39: faultd.v1alpha1.WatchResponse
-	(*KindsRequest)(nil),    // 40: faultd.v1alpha1.KindsRequest
-	(*KindsResponse)(nil),   // 41: faultd.v1alpha1.KindsResponse
-	(*Kind)(nil),            // 42: faultd.v1alpha1.Kind
-	(*Parameter)(nil),       // 43: faultd.v1alpha1.Parameter
-	(*CheckRequest)(nil),    // 44: faultd.v1alpha1.CheckRequest
-	(*CheckResponse)(nil),   // 45: faultd.v1alpha1.CheckResponse
-	(*Capability)(nil),      // 46: faultd.v1alpha1.Capability
-	(*WhoRequest)(nil),      // 47: faultd.v1alpha1.WhoRequest
-	(*WhoResponse)(nil),     // 48: faultd.v1alpha1.WhoResponse
+	(*Http)(nil),            // 19: faultd.v1alpha1.Http
+	(*Fault)(nil),           // 20: faultd.v1alpha1.Fault
+	(*Target)(nil),          // 21: faultd.v1alpha1.Target
+	(*Counters)(nil),        // 22: faultd.v1alpha1.Counters
+	(*InjectRequest)(nil),   // 23: faultd.v1alpha1.InjectRequest
+	(*InjectResponse)(nil),  // 24: faultd.v1alpha1.InjectResponse
+	(*UpdateRequest)(nil),   // 25: faultd.v1alpha1.UpdateRequest
+	(*UpdateResponse)(nil),  // 26: faultd.v1alpha1.UpdateResponse
+	(*ListRequest)(nil),     // 27: faultd.v1alpha1.ListRequest
+	(*ListResponse)(nil),    // 28: faultd.v1alpha1.ListResponse
+	(*GetRequest)(nil),      // 29: faultd.v1alpha1.GetRequest
+	(*GetResponse)(nil),     // 30: faultd.v1alpha1.GetResponse
+	(*StopRequest)(nil),     // 31: faultd.v1alpha1.StopRequest
+	(*StopResponse)(nil),    // 32: faultd.v1alpha1.StopResponse
+	(*StopAllRequest)(nil),  // 33: faultd.v1alpha1.StopAllRequest
+	(*StopAllResponse)(nil), // 34: faultd.v1alpha1.StopAllResponse
+	(*KillRequest)(nil),     // 35: faultd.v1alpha1.KillRequest
+	(*KillResponse)(nil),    // 36: faultd.v1alpha1.KillResponse
+	(*ArmRequest)(nil),      // 37: faultd.v1alpha1.ArmRequest
+	(*ArmResponse)(nil),     // 38: faultd.v1alpha1.ArmResponse
+	(*WatchRequest)(nil),    // 39: faultd.v1alpha1.WatchRequest
+	(*WatchResponse)(nil),   // 40: faultd.v1alpha1.WatchResponse
+	(*KindsRequest)(nil),    // 41: faultd.v1alpha1.KindsRequest
+	(*KindsResponse)(nil),   // 42: faultd.v1alpha1.KindsResponse
+	(*Kind)(nil),            // 43: faultd.v1alpha1.Kind
+	(*Parameter)(nil),       // 44: faultd.v1alpha1.Parameter
+	(*CheckRequest)(nil),    // 45: faultd.v1alpha1.CheckRequest
+	(*CheckResponse)(nil),   // 46: faultd.v1alpha1.CheckResponse
+	(*Capability)(nil),      // 47: faultd.v1alpha1.Capability
+	(*WhoRequest)(nil),      // 48: faultd.v1alpha1.WhoRequest
+	(*WhoResponse)(nil),     // 49: faultd.v1alpha1.WhoResponse
 }
 var file_faultd_v1alpha1_faultd_proto_depIdxs = []int32{
 	1,  // 0: faultd.v1alpha1.FaultSpec.connect:type_name -> faultd.v1alpha1.Connect
@@ -4336,58 +4548,60 @@ var file_faultd_v1alpha1_faultd_proto_depIdxs = []int32{
 	17, // 11: faultd.v1alpha1.FaultSpec.pids:type_name -> faultd.v1alpha1.Pids
 	5,  // 12: faultd.v1alpha1.FaultSpec.partition:type_name -> faultd.v1alpha1.Partition
 	18, // 13: faultd.v1alpha1.FaultSpec.dns:type_name -> faultd.v1alpha1.Dns
-	6,  // 14: faultd.v1alpha1.Connect.traffic:type_name -> faultd.v1alpha1.Traffic
-	6,  // 15: faultd.v1alpha1.Packet.traffic:type_name -> faultd.v1alpha1.Traffic
-	3,  // 16: faultd.v1alpha1.Packet.loss_gemodel:type_name -> faultd.v1alpha1.GilbertElliott
-	4,  // 17: faultd.v1alpha1.Packet.loss_state:type_name -> faultd.v1alpha1.FourState
-	6,  // 18: faultd.v1alpha1.Partition.traffic:type_name -> faultd.v1alpha1.Traffic
-	8,  // 19: faultd.v1alpha1.Syscall.filter:type_name -> faultd.v1alpha1.Filter
-	8,  // 20: faultd.v1alpha1.File.filter:type_name -> faultd.v1alpha1.Filter
-	0,  // 21: faultd.v1alpha1.Fault.spec:type_name -> faultd.v1alpha1.FaultSpec
-	20, // 22: faultd.v1alpha1.Fault.target:type_name -> faultd.v1alpha1.Target
-	21, // 23: faultd.v1alpha1.Fault.counters:type_name -> faultd.v1alpha1.Counters
-	0,  // 24: faultd.v1alpha1.InjectRequest.spec:type_name -> faultd.v1alpha1.FaultSpec
-	19, // 25: faultd.v1alpha1.InjectResponse.fault:type_name -> faultd.v1alpha1.Fault
-	19, // 26: faultd.v1alpha1.UpdateResponse.fault:type_name -> faultd.v1alpha1.Fault
-	19, // 27: faultd.v1alpha1.ListResponse.faults:type_name -> faultd.v1alpha1.Fault
-	19, // 28: faultd.v1alpha1.GetResponse.fault:type_name -> faultd.v1alpha1.Fault
-	19, // 29: faultd.v1alpha1.StopResponse.fault:type_name -> faultd.v1alpha1.Fault
-	19, // 30: faultd.v1alpha1.StopAllResponse.faults:type_name -> faultd.v1alpha1.Fault
-	19, // 31: faultd.v1alpha1.WatchResponse.fault:type_name -> faultd.v1alpha1.Fault
-	42, // 32: faultd.v1alpha1.KindsResponse.kinds:type_name -> faultd.v1alpha1.Kind
-	43, // 33: faultd.v1alpha1.Kind.parameters:type_name -> faultd.v1alpha1.Parameter
-	46, // 34: faultd.v1alpha1.CheckResponse.capabilities:type_name -> faultd.v1alpha1.Capability
-	20, // 35: faultd.v1alpha1.WhoResponse.target:type_name -> faultd.v1alpha1.Target
-	19, // 36: faultd.v1alpha1.WhoResponse.faults:type_name -> faultd.v1alpha1.Fault
-	22, // 37: faultd.v1alpha1.FaultService.Inject:input_type -> faultd.v1alpha1.InjectRequest
-	24, // 38: faultd.v1alpha1.FaultService.Update:input_type -> faultd.v1alpha1.UpdateRequest
-	26, // 39: faultd.v1alpha1.FaultService.List:input_type -> faultd.v1alpha1.ListRequest
-	28, // 40: faultd.v1alpha1.FaultService.Get:input_type -> faultd.v1alpha1.GetRequest
-	30, // 41: faultd.v1alpha1.FaultService.Stop:input_type -> faultd.v1alpha1.StopRequest
-	32, // 42: faultd.v1alpha1.FaultService.StopAll:input_type -> faultd.v1alpha1.StopAllRequest
-	34, // 43: faultd.v1alpha1.FaultService.Kill:input_type -> faultd.v1alpha1.KillRequest
-	36, // 44: faultd.v1alpha1.FaultService.Arm:input_type -> faultd.v1alpha1.ArmRequest
-	38, // 45: faultd.v1alpha1.FaultService.Watch:input_type -> faultd.v1alpha1.WatchRequest
-	40, // 46: faultd.v1alpha1.FaultService.Kinds:input_type -> faultd.v1alpha1.KindsRequest
-	44, // 47: faultd.v1alpha1.FaultService.Check:input_type -> faultd.v1alpha1.CheckRequest
-	47, // 48: faultd.v1alpha1.FaultService.Who:input_type -> faultd.v1alpha1.WhoRequest
-	23, // 49: faultd.v1alpha1.FaultService.Inject:output_type -> faultd.v1alpha1.InjectResponse
-	25, // 50: faultd.v1alpha1.FaultService.Update:output_type -> faultd.v1alpha1.UpdateResponse
-	27, // 51: faultd.v1alpha1.FaultService.List:output_type -> faultd.v1alpha1.ListResponse
-	29, // 52: faultd.v1alpha1.FaultService.Get:output_type -> faultd.v1alpha1.GetResponse
-	31, // 53: faultd.v1alpha1.FaultService.Stop:output_type -> faultd.v1alpha1.StopResponse
-	33, // 54: faultd.v1alpha1.FaultService.StopAll:output_type -> faultd.v1alpha1.StopAllResponse
-	35, // 55: faultd.v1alpha1.FaultService.Kill:output_type -> faultd.v1alpha1.KillResponse
-	37, // 56: faultd.v1alpha1.FaultService.Arm:output_type -> faultd.v1alpha1.ArmResponse
-	39, // 57: faultd.v1alpha1.FaultService.Watch:output_type -> faultd.v1alpha1.WatchResponse
-	41, // 58: faultd.v1alpha1.FaultService.Kinds:output_type -> faultd.v1alpha1.KindsResponse
-	45, // 59: faultd.v1alpha1.FaultService.Check:output_type -> faultd.v1alpha1.CheckResponse
-	48, // 60: faultd.v1alpha1.FaultService.Who:output_type -> faultd.v1alpha1.WhoResponse
-	49, // [49:61] is the sub-list for method output_type
-	37, // [37:49] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	19, // 14: faultd.v1alpha1.FaultSpec.http:type_name -> faultd.v1alpha1.Http
+	6,  // 15: faultd.v1alpha1.Connect.traffic:type_name -> faultd.v1alpha1.Traffic
+	6,  // 16: faultd.v1alpha1.Packet.traffic:type_name -> faultd.v1alpha1.Traffic
+	3,  // 17: faultd.v1alpha1.Packet.loss_gemodel:type_name -> faultd.v1alpha1.GilbertElliott
+	4,  // 18: faultd.v1alpha1.Packet.loss_state:type_name -> faultd.v1alpha1.FourState
+	6,  // 19: faultd.v1alpha1.Partition.traffic:type_name -> faultd.v1alpha1.Traffic
+	8,  // 20: faultd.v1alpha1.Syscall.filter:type_name -> faultd.v1alpha1.Filter
+	8,  // 21: faultd.v1alpha1.File.filter:type_name -> faultd.v1alpha1.Filter
+	6,  // 22: faultd.v1alpha1.Http.traffic:type_name -> faultd.v1alpha1.Traffic
+	0,  // 23: faultd.v1alpha1.Fault.spec:type_name -> faultd.v1alpha1.FaultSpec
+	21, // 24: faultd.v1alpha1.Fault.target:type_name -> faultd.v1alpha1.Target
+	22, // 25: faultd.v1alpha1.Fault.counters:type_name -> faultd.v1alpha1.Counters
+	0,  // 26: faultd.v1alpha1.InjectRequest.spec:type_name -> faultd.v1alpha1.FaultSpec
+	20, // 27: faultd.v1alpha1.InjectResponse.fault:type_name -> faultd.v1alpha1.Fault
+	20, // 28: faultd.v1alpha1.UpdateResponse.fault:type_name -> faultd.v1alpha1.Fault
+	20, // 29: faultd.v1alpha1.ListResponse.faults:type_name -> faultd.v1alpha1.Fault
+	20, // 30: faultd.v1alpha1.GetResponse.fault:type_name -> faultd.v1alpha1.Fault
+	20, // 31: faultd.v1alpha1.StopResponse.fault:type_name -> faultd.v1alpha1.Fault
+	20, // 32: faultd.v1alpha1.StopAllResponse.faults:type_name -> faultd.v1alpha1.Fault
+	20, // 33: faultd.v1alpha1.WatchResponse.fault:type_name -> faultd.v1alpha1.Fault
+	43, // 34: faultd.v1alpha1.KindsResponse.kinds:type_name -> faultd.v1alpha1.Kind
+	44, // 35: faultd.v1alpha1.Kind.parameters:type_name -> faultd.v1alpha1.Parameter
+	47, // 36: faultd.v1alpha1.CheckResponse.capabilities:type_name -> faultd.v1alpha1.Capability
+	21, // 37: faultd.v1alpha1.WhoResponse.target:type_name -> faultd.v1alpha1.Target
+	20, // 38: faultd.v1alpha1.WhoResponse.faults:type_name -> faultd.v1alpha1.Fault
+	23, // 39: faultd.v1alpha1.FaultService.Inject:input_type -> faultd.v1alpha1.InjectRequest
+	25, // 40: faultd.v1alpha1.FaultService.Update:input_type -> faultd.v1alpha1.UpdateRequest
+	27, // 41: faultd.v1alpha1.FaultService.List:input_type -> faultd.v1alpha1.ListRequest
+	29, // 42: faultd.v1alpha1.FaultService.Get:input_type -> faultd.v1alpha1.GetRequest
+	31, // 43: faultd.v1alpha1.FaultService.Stop:input_type -> faultd.v1alpha1.StopRequest
+	33, // 44: faultd.v1alpha1.FaultService.StopAll:input_type -> faultd.v1alpha1.StopAllRequest
+	35, // 45: faultd.v1alpha1.FaultService.Kill:input_type -> faultd.v1alpha1.KillRequest
+	37, // 46: faultd.v1alpha1.FaultService.Arm:input_type -> faultd.v1alpha1.ArmRequest
+	39, // 47: faultd.v1alpha1.FaultService.Watch:input_type -> faultd.v1alpha1.WatchRequest
+	41, // 48: faultd.v1alpha1.FaultService.Kinds:input_type -> faultd.v1alpha1.KindsRequest
+	45, // 49: faultd.v1alpha1.FaultService.Check:input_type -> faultd.v1alpha1.CheckRequest
+	48, // 50: faultd.v1alpha1.FaultService.Who:input_type -> faultd.v1alpha1.WhoRequest
+	24, // 51: faultd.v1alpha1.FaultService.Inject:output_type -> faultd.v1alpha1.InjectResponse
+	26, // 52: faultd.v1alpha1.FaultService.Update:output_type -> faultd.v1alpha1.UpdateResponse
+	28, // 53: faultd.v1alpha1.FaultService.List:output_type -> faultd.v1alpha1.ListResponse
+	30, // 54: faultd.v1alpha1.FaultService.Get:output_type -> faultd.v1alpha1.GetResponse
+	32, // 55: faultd.v1alpha1.FaultService.Stop:output_type -> faultd.v1alpha1.StopResponse
+	34, // 56: faultd.v1alpha1.FaultService.StopAll:output_type -> faultd.v1alpha1.StopAllResponse
+	36, // 57: faultd.v1alpha1.FaultService.Kill:output_type -> faultd.v1alpha1.KillResponse
+	38, // 58: faultd.v1alpha1.FaultService.Arm:output_type -> faultd.v1alpha1.ArmResponse
+	40, // 59: faultd.v1alpha1.FaultService.Watch:output_type -> faultd.v1alpha1.WatchResponse
+	42, // 60: faultd.v1alpha1.FaultService.Kinds:output_type -> faultd.v1alpha1.KindsResponse
+	46, // 61: faultd.v1alpha1.FaultService.Check:output_type -> faultd.v1alpha1.CheckResponse
+	49, // 62: faultd.v1alpha1.FaultService.Who:output_type -> faultd.v1alpha1.WhoResponse
+	51, // [51:63] is the sub-list for method output_type
+	39, // [39:51] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_faultd_v1alpha1_faultd_proto_init() }
@@ -4410,20 +4624,22 @@ func file_faultd_v1alpha1_faultd_proto_init() {
 		(*FaultSpec_Pids)(nil),
 		(*FaultSpec_Partition)(nil),
 		(*FaultSpec_Dns)(nil),
+		(*FaultSpec_Http)(nil),
 	}
 	file_faultd_v1alpha1_faultd_proto_msgTypes[3].OneofWrappers = []any{}
 	file_faultd_v1alpha1_faultd_proto_msgTypes[4].OneofWrappers = []any{}
 	file_faultd_v1alpha1_faultd_proto_msgTypes[8].OneofWrappers = []any{}
 	file_faultd_v1alpha1_faultd_proto_msgTypes[12].OneofWrappers = []any{}
 	file_faultd_v1alpha1_faultd_proto_msgTypes[17].OneofWrappers = []any{}
-	file_faultd_v1alpha1_faultd_proto_msgTypes[24].OneofWrappers = []any{}
+	file_faultd_v1alpha1_faultd_proto_msgTypes[19].OneofWrappers = []any{}
+	file_faultd_v1alpha1_faultd_proto_msgTypes[25].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_faultd_v1alpha1_faultd_proto_rawDesc), len(file_faultd_v1alpha1_faultd_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   49,
+			NumMessages:   50,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1,0 +1,193 @@
+package faults
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// httpConnection is one of the target's, with the one to its server. It is what http.Server serves.
+type httpConnection struct {
+	net.Conn  // the client's
+	client    *net.TCPConn
+	server    netip.AddrPort
+	first     []byte                      // read from the client already
+	up        atomic.Pointer[net.TCPConn] // to the server, until the transport takes it
+	transport *http.Transport
+	closed    chan struct{}
+	closing   sync.Once
+}
+
+func newHTTPConnection(client *net.TCPConn, server netip.AddrPort, up *net.TCPConn) *httpConnection {
+	c := &httpConnection{Conn: client, client: client, server: server, closed: make(chan struct{})}
+	c.up.Store(up)
+	return c
+}
+
+// Read implements net.Conn.
+func (c *httpConnection) Read(b []byte) (int, error) {
+	if len(c.first) > 0 {
+		n := copy(b, c.first)
+		c.first = c.first[n:]
+		return n, nil
+	}
+	return c.client.Read(b)
+}
+
+// CloseWrite is what http.Server and httputil look for.
+func (c *httpConnection) CloseWrite() error { return c.client.CloseWrite() }
+
+// Close implements net.Conn.
+func (c *httpConnection) Close() error {
+	err := c.client.Close()
+	c.closing.Do(func() { close(c.closed) })
+	return err
+}
+
+// reset has the client told, when the connection is closed, that it was broken off.
+func (c *httpConnection) reset() { _ = c.client.SetLinger(0) }
+
+// breakOff ends a request, and with HTTP/1 its connection; it does not return.
+func (c *httpConnection) breakOff(r *http.Request) {
+	if r.ProtoMajor == 1 {
+		c.reset()
+	}
+	panic(http.ErrAbortHandler)
+}
+
+// protocol is what a connection carries.
+type protocol int
+
+const (
+	undecided protocol = iota
+	httpOne
+	httpTwo
+	foreign
+)
+
+const (
+	// longestMethod and longestLine bound what is looked at before a connection is taken for something else.
+	longestMethod = 32
+	longestLine   = 64 << 10
+)
+
+// protocolOf tells it from the first bytes: the first line of a request.
+func protocolOf(first []byte) protocol {
+	method, rest, spaced := bytes.Cut(first, []byte(" "))
+	if len(method) > longestMethod || bytes.ContainsFunc(method, func(r rune) bool { return (r < 'A' || r > 'Z') && r != '-' && r != '_' }) {
+		return foreign
+	}
+	if !spaced {
+		return undecided
+	}
+	if len(method) == 0 || len(rest) > 0 && !bytes.ContainsAny(rest[:1], "/*h") {
+		return foreign // such as a tunnel: CONNECT host:443
+	}
+	line, _, ended := bytes.Cut(rest, []byte("\n"))
+	if !ended {
+		if len(rest) > longestLine {
+			return foreign
+		}
+		return undecided
+	}
+	line = bytes.TrimSuffix(line, []byte("\r"))
+	switch {
+	case string(method) == "PRI" && string(line) == "* HTTP/2.0":
+		return httpTwo
+	case bytes.HasSuffix(line, []byte(" HTTP/1.1")), bytes.HasSuffix(line, []byte(" HTTP/1.0")):
+		return httpOne
+	}
+	return foreign
+}
+
+// lookAt reads from the client until it is known what the connection carries. A server that speaks first is none of HTTP.
+func (c *httpConnection) lookAt(up *net.TCPConn) (protocol, error) {
+	spoken := make(chan struct{})
+	go func() {
+		defer close(spoken)
+		if awaitSpeech(up) {
+			_ = c.client.SetReadDeadline(time.Unix(1, 0))
+		}
+	}()
+	p, err := c.readFirst()
+	heard := errors.Is(err, os.ErrDeadlineExceeded)
+	_ = up.SetReadDeadline(time.Unix(1, 0))
+	<-spoken
+	err2 := errors.Join(up.SetReadDeadline(time.Time{}), c.client.SetReadDeadline(time.Time{}))
+	if heard || errors.Is(err, io.EOF) {
+		return foreign, err2
+	}
+	return p, errors.Join(err, err2)
+}
+
+func (c *httpConnection) readFirst() (protocol, error) {
+	buffer := make([]byte, 4096)
+	for {
+		n, err := c.client.Read(buffer)
+		c.first = append(c.first, buffer[:n]...)
+		if err != nil {
+			return foreign, err
+		}
+		if p := protocolOf(c.first); p != undecided {
+			return p, nil
+		}
+	}
+}
+
+// awaitSpeech waits until there is something to be read, which stays, or the deadline.
+func awaitSpeech(up *net.TCPConn) bool {
+	raw, err := up.SyscallConn()
+	if err != nil {
+		return false
+	}
+	return raw.Read(func(fd uintptr) bool {
+		_, _, err := unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		return !errors.Is(err, unix.EAGAIN)
+	}) == nil
+}
+
+// passThrough copies both ways until both have said everything, or one breaks off. The kernel moves the bytes (splice).
+func (c *httpConnection) passThrough(up *net.TCPConn) {
+	if _, err := up.Write(c.first); err != nil {
+		c.reset()
+		return
+	}
+	var back sync.WaitGroup
+	back.Go(func() { relay(c.client, up) })
+	relay(up, c.client)
+	back.Wait()
+}
+
+// relay copies one way, and says in the end how it was.
+func relay(to, from *net.TCPConn) {
+	_, err := io.Copy(to, from)
+	if err == nil {
+		err = to.CloseWrite()
+	}
+	if err == nil {
+		return
+	}
+	// The other way is of no use any more either.
+	for _, c := range []*net.TCPConn{to, from} {
+		_ = c.SetLinger(0)
+		_ = c.Close()
+	}
+}
+
+// dial gives the first connection to the server, or opens another one.
+func (c *httpConnection) dial(ctx context.Context, open func(context.Context, netip.AddrPort) (*net.TCPConn, error)) (net.Conn, error) {
+	if up := c.up.Swap(nil); up != nil {
+		return up, nil
+	}
+	return open(ctx, c.server)
+}
