@@ -60,7 +60,7 @@ func (b *browsers) untouched(w *worker) {
 // TestHTTPStatus: the target is answered in the server's place, by every protocol and address family; its sibling is not, and
 // afterwards nobody is.
 func TestHTTPStatus(t *testing.T) {
-	notTwice(t)
+	onlyOnHost(t)
 	b := startBrowsers(t)
 	b.untouched(b.hurt)
 	f := b.n.inject(web(b.target, &v1.Http{Status: 503, Body: new("busy"), Paths: []string{"/a*"}}))
@@ -158,7 +158,7 @@ func TestHTTPCalls(t *testing.T) {
 	}
 }
 
-// TestHTTPPeers: connections to others do not come by, and every socket sees its server.
+// TestHTTPPeers: connections to others do not come by, and every socket sees its server. It is what of HTTP may differ from kernel to kernel.
 func TestHTTPPeers(t *testing.T) {
 	notTwice(t)
 	b := startBrowsers(t)
@@ -174,6 +174,8 @@ func TestHTTPPeers(t *testing.T) {
 	b.hurt.wants("HTTP/1.0 200 OK", asked)
 	b.hurt.wants("10.53.0.1:81", "web connect 10.53.0.1:81")
 	b.hurt.wants("line", `web say line\n`)
+	b.sibling.wants(web4, "web connect %s", web4)
+	b.sibling.wants("HTTP/1.0 200 OK", asked)
 	if c := b.n.settled(f.GetId()); c.GetInjected() != 5 || c.GetEvaluated() != 5 || c.GetUnknown() != 0 {
 		t.Errorf("counted %v, want 5 injected", c)
 	}
@@ -184,6 +186,11 @@ func TestHTTPPeers(t *testing.T) {
 	late.wants("HTTP/1.0 200 OK", asked)
 	if c := b.n.settled(f.GetId()); c.GetInjected() != 5 || c.GetUnknown() != 1 {
 		t.Errorf("counted %v, want 1 that could not be had", c)
+	}
+	b.n.stop(f.GetId())
+	for _, w := range []*worker{b.sibling, b.hurt} {
+		w.wants(web4, "web connect %s", web4)
+		w.wants("HTTP/1.0 200 OK", asked)
 	}
 }
 
@@ -237,7 +244,7 @@ func TestHTTPStreams(t *testing.T) {
 	}
 	b.hurt.wants("one", `web say one\n`)
 	b.hurt.wants("two", `web say two\n`)
-	if grown := b.n.mostMemory() - before; grown > size/4 {
+	if grown := b.n.mostMemory() - before; grown > size/2 { // the race detector multiplies
 		t.Errorf("the daemon took %d MiB more for bodies of %d MiB", grown>>20, size>>20)
 	}
 	if c := b.n.settled(f.GetId()); c.GetEvaluated() != 7 || c.GetMatched() != 0 {
