@@ -160,7 +160,7 @@ static __always_inline void announce(struct bpf_sock_ops *ctx)
 
 	if (!meant || meant->stand_in != bpf_ntohl(ctx->remote_port))
 		return;
-	struct diverted key = {.netns = meant->netns, .port = ctx->local_port};
+	struct diverted key = {.netns = meant->netns, .port = ctx->local_port, .stand_in = meant->stand_in};
 	__u32 address4 = ctx->local_ip4;
 
 	key.address[0] = ctx->local_ip6[0];

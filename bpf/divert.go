@@ -46,7 +46,7 @@ func (k *Kernel) openGate(t Target, ns NetNS, serve func(*Gate) io.Closer) (io.C
 		return nil, err
 	}
 	g.target, g.hook, g.diverted = t.id(), k.hooks[HookDivert], k.maps["faultd_diverted"]
-	opened := closers{closerFunc(g.close), serve(g), closerFunc(func() error { return k.hideStandIn(&g.post, HookDivert, g.families()) })}
+	opened := closers{closerFunc(g.close), closerFunc(g.forget), serve(g), closerFunc(func() error { return k.hideStandIn(&g.post, HookDivert, g.families()) })}
 	for _, l := range g.Listeners {
 		port := sharedStandIn{Ports: [maxServers]uint16{l.port()}}
 		if err := k.maps["faultd_stand_ins"].Put(g.key(HookDivert, l.family), port); err != nil {

@@ -381,7 +381,7 @@ struct diverted {
 	__u64 netns;
 	__u32 address[4]; /* of the target; network order; IPv4 as ::ffff:a.b.c.d */
 	__u32 port; /* host order */
-	__u32 pad;
+	__u32 stand_in; /* its port */
 };
 
 /* A thread asleep in a delay; its slot number is the page of the guard's file. */

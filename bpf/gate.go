@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -80,6 +81,27 @@ func (g *Gate) close() error {
 	return errors.Join(errs...)
 }
 
+// forget takes away what the kernel noted of connections that never came.
+func (g *Gate) forget() error {
+	var key sharedDiverted
+	var server sharedServer
+	var gone []sharedDiverted
+	entries := g.diverted.Iterate()
+	for entries.Next(&key, &server) {
+		if key.Netns == g.cookie && slices.ContainsFunc(g.Listeners, func(l *GateListener) bool { return uint32(l.port()) == key.StandIn }) {
+			gone = append(gone, key)
+		}
+	}
+	errs := []error{entries.Err()}
+	for _, key := range gone {
+		errs = append(errs, ignoreMissing(g.diverted.Delete(key)))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("forget the connections that never came: %w", err)
+	}
+	return nil
+}
+
 func (l *GateListener) port() uint16 { return uint16(l.Addr().(*net.TCPAddr).Port) }
 
 // ErrNotDiverted says that a connection was not meant for anybody else: somebody found the listener by himself.
@@ -92,7 +114,7 @@ func (l *GateListener) AcceptMeant() (*net.TCPConn, netip.AddrPort, error) {
 		return nil, netip.AddrPort{}, err
 	}
 	from := c.RemoteAddr().(*net.TCPAddr).AddrPort()
-	key := sharedDiverted{Netns: l.gate.cookie, Address: addressWords(from.Addr()), Port: uint32(from.Port())}
+	key := sharedDiverted{Netns: l.gate.cookie, Address: addressWords(from.Addr()), Port: uint32(from.Port()), StandIn: uint32(l.port())}
 	var server sharedServer
 	if err := l.gate.diverted.LookupAndDelete(key, &server); err != nil {
 		return nil, netip.AddrPort{}, errors.Join(ErrNotDiverted, c.Close())

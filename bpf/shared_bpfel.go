@@ -45,7 +45,7 @@ type sharedDiverted struct {
 	Netns   uint64
 	Address [4]uint32
 	Port    uint32
-	Pad     uint32
+	StandIn uint32
 }
 
 type sharedFilter struct {

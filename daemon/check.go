@@ -317,15 +317,11 @@ func askNobody() error {
 
 // askSelf sends a request to a server of this very process; what it is answered does not matter.
 func askSelf() error {
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	l, c, err := dialSelf()
 	if err != nil {
-		return fmt.Errorf("listen: %w", err)
+		return err
 	}
 	defer l.Close()
-	c, err := net.Dial("tcp4", l.Addr().String())
-	if err != nil {
-		return fmt.Errorf("connect: %w", err)
-	}
 	defer c.Close()
 	if err := c.SetDeadline(time.Now().Add(answerPatience)); err != nil {
 		return fmt.Errorf("wait for the answer: %w", err)
@@ -333,6 +329,19 @@ func askSelf() error {
 	_, _ = fmt.Fprintf(c, "GET / HTTP/1.1\r\nHost: %s\r\n\r\n", canaryName)
 	_, _ = c.Read(make([]byte, 1))
 	return nil
+}
+
+// dialSelf connects to a socket of this very process.
+func dialSelf() (net.Listener, net.Conn, error) {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		return nil, nil, fmt.Errorf("listen: %w", err)
+	}
+	c, err := net.Dial("tcp4", l.Addr().String())
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("connect: %w", err), l.Close())
+	}
+	return l, c, nil
 }
 
 // sendToSelf sends a datagram to a socket of this very process; it may fail or be lost, which is the point.
@@ -362,15 +371,11 @@ const resetPatience = 10 * time.Second
 // connectToSelf keeps a connection with itself until it is reset. It accepts it: the kernel warns if a connection that nobody has
 // accepted is looked at for a reset while its listener is closed.
 func connectToSelf() error {
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	l, c, err := dialSelf()
 	if err != nil {
-		return fmt.Errorf("listen: %w", err)
+		return err
 	}
 	defer l.Close()
-	c, err := net.Dial("tcp4", l.Addr().String())
-	if err != nil {
-		return fmt.Errorf("connect: %w", err)
-	}
 	defer c.Close()
 	accepted, err := l.Accept()
 	if err != nil {

@@ -226,7 +226,7 @@ func TestHTTPForeign(t *testing.T) {
 // TestHTTPStreams: bodies without end, in both directions at once, other protocols after an upgrade, and big ones, which nobody holds.
 func TestHTTPStreams(t *testing.T) {
 	onlyOnHost(t)
-	const size = 256 << 20
+	const size = 128 << 20
 	b := startBrowsers(t)
 	f := b.n.inject(web(b.target, &v1.Http{Status: 503, Paths: []string{"/never"}}))
 	before := b.n.mostMemory()
@@ -244,7 +244,9 @@ func TestHTTPStreams(t *testing.T) {
 	}
 	b.hurt.wants("one", `web say one\n`)
 	b.hurt.wants("two", `web say two\n`)
-	if grown := b.n.mostMemory() - before; grown > size/2 { // the race detector multiplies
+	grown := b.n.mostMemory() - before
+	t.Logf("the daemon took %d MiB more", grown>>20)
+	if grown > size*3/4 { // the race detector multiplies
 		t.Errorf("the daemon took %d MiB more for bodies of %d MiB", grown>>20, size>>20)
 	}
 	if c := b.n.settled(f.GetId()); c.GetEvaluated() != 7 || c.GetMatched() != 0 {
@@ -418,9 +420,35 @@ func TestHTTPServersThatFail(t *testing.T) {
 	if c := b.n.settled(f.GetId()); c.GetMatched() != 1 || c.GetNotApplied() != 1 {
 		t.Errorf("counted %v, want 1 not applied", c)
 	}
-	// Nobody is there: the connection opens, and is reset.
-	b.hurt.wants("10.53.0.1:83", "web connect 10.53.0.1:83")
-	b.hurt.wants("ECONNRESET", "web line")
+	b.n.stop(f.GetId())
+	b.n.inject(web(b.target, &v1.Http{Status: 503, Paths: []string{"/never"}}))
+	b.hurt.wants(web4, "web connect %s", web4)
+	b.hurt.wants("HTTP/1.1 204 No Content", `web say GET /none HTTP/1.1\r\nHost: a\r\n\r\n`)
+	b.server.server.CloseClientConnections()
+	for line := b.hurt.do("web line"); line != "EOF"; line = b.hurt.do("web line") {
+		if strings.HasPrefix(line, "E") {
+			t.Fatalf("it ended with %s", line)
+		}
+	}
+	// Nobody is there: the connection is reset, as it opens or just afterwards.
+	if got := b.hurt.do("web connect 10.53.0.1:83"); got != "ECONNRESET" {
+		b.hurt.wants("ECONNRESET", "web line")
+	}
+}
+
+// TestHTTPChangeEndsWithItsFault: a response that comes later is not changed, and that is counted at once.
+func TestHTTPChangeEndsWithItsFault(t *testing.T) {
+	onlyOnHost(t)
+	b := startBrowsers(t)
+	f := b.n.inject(web(b.target, &v1.Http{ResponseHeaders: []string{"X-Test: set"}}))
+	b.n.inject(web(b.target, &v1.Http{Status: 503, Paths: []string{"/never"}})) // keeps the gate
+	b.hurt.tell("web one GET http://10.53.0.1/wait -")
+	b.n.until("it is asked", func() bool { return b.server.asked.Load() == 1 })
+	if c := b.n.stop(f.GetId()).GetCounters(); c.GetMatched() != 1 || c.GetNotApplied() != 1 {
+		t.Errorf("counted %v, want 1 not applied", c)
+	}
+	b.server.goOn <- struct{}{}
+	b.hurt.wantsHeard("200 10.53.0.1:80  real")
 }
 
 // TestHTTPRefusals: nothing starts that would do nothing.

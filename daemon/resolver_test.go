@@ -295,36 +295,21 @@ type nameServer struct {
 func (n *node) serveNames(w *worker) *nameServer {
 	n.t.Helper()
 	s := &nameServer{asked: map[string]int{}}
-	failed := make(chan error, 1)
 	var servers []*dns.Server
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread stays in the namespace
-		failed <- func() error {
-			ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", w.pid()))
+	w.inside(func() error {
+		for family, address := range map[string]string{"4": "0.0.0.0:53", "6": "[::]:53"} {
+			udp, err := net.ListenPacket("udp"+family, address)
 			if err != nil {
 				return err
 			}
-			defer ns.Close()
-			if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+			tcp, err := net.Listen("tcp"+family, address)
+			if err != nil {
 				return err
 			}
-			for family, address := range map[string]string{"4": "0.0.0.0:53", "6": "[::]:53"} {
-				udp, err := net.ListenPacket("udp"+family, address)
-				if err != nil {
-					return err
-				}
-				tcp, err := net.Listen("tcp"+family, address)
-				if err != nil {
-					return err
-				}
-				servers = append(servers, &dns.Server{PacketConn: udp, Handler: s}, &dns.Server{Listener: tcp, Handler: s})
-			}
-			return nil
-		}()
-	}()
-	if err := <-failed; err != nil {
-		n.t.Fatal(err)
-	}
+			servers = append(servers, &dns.Server{PacketConn: udp, Handler: s}, &dns.Server{Listener: tcp, Handler: s})
+		}
+		return nil
+	})
 	for _, server := range servers {
 		up := make(chan struct{})
 		server.NotifyStartedFunc = func() { close(up) }

@@ -12,7 +12,6 @@ import (
 	"net/http/httptrace"
 	"net/netip"
 	"os"
-	"runtime"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -233,7 +232,11 @@ func (zeros) Read(b []byte) (int, error) {
 }
 
 // webServer answers at each address of a network namespace, by HTTP/1 and HTTP/2, and counts.
-type webServer struct{ asked, connections atomic.Int64 }
+type webServer struct {
+	asked, connections atomic.Int64
+	server             *httptest.Server
+	goOn               chan struct{} // lets a request to /wait be answered
+}
 
 const (
 	webPort  = "80"
@@ -244,36 +247,19 @@ const (
 // serveWeb starts one in the network namespace of a worker, but not in its cgroup.
 func (n *node) serveWeb(w *worker) *webServer {
 	n.t.Helper()
-	s := &webServer{}
-	listening := make(map[string][]net.Listener)
-	failed := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread stays in the namespace
-		failed <- func() error {
-			ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", w.pid()))
-			if err != nil {
+	s := &webServer{goOn: make(chan struct{})}
+	listening := map[string]net.Listener{}
+	w.inside(func() (err error) {
+		for _, port := range []string{webPort, linePort, talkPort} {
+			if listening[port], err = net.Listen("tcp", ":"+port); err != nil {
 				return err
 			}
-			defer ns.Close()
-			if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
-				return err
-			}
-			for _, port := range []string{webPort, linePort, talkPort} {
-				l, err := net.Listen("tcp", ":"+port)
-				if err != nil {
-					return err
-				}
-				listening[port] = append(listening[port], l)
-			}
-			return nil
-		}()
-	}()
-	if err := <-failed; err != nil {
-		n.t.Fatal(err)
-	}
+		}
+		return nil
+	})
 	server := httptest.NewUnstartedServer(s)
 	server.Listener.Close()
-	server.Listener = listening[webPort][0]
+	server.Listener = listening[webPort]
 	server.Config.Protocols = new(http.Protocols)
 	server.Config.Protocols.SetHTTP1(true)
 	server.Config.Protocols.SetUnencryptedHTTP2(true)
@@ -283,12 +269,13 @@ func (n *node) serveWeb(w *worker) *webServer {
 		}
 	}
 	server.Start()
+	s.server = server
 	n.t.Cleanup(server.CloseClientConnections)
 	n.t.Cleanup(func() { _ = server.Config.Close() })
-	go serveLines(listening[linePort][0])
-	go serveGreeting(listening[talkPort][0])
+	go serveLines(listening[linePort])
+	go serveGreeting(listening[talkPort])
 	for _, port := range []string{linePort, talkPort} {
-		n.t.Cleanup(func() { listening[port][0].Close() })
+		n.t.Cleanup(func() { listening[port].Close() })
 	}
 	return s
 }
@@ -336,6 +323,11 @@ func (s *webServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		defer c.Close()
 		fmt.Fprint(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: lines\r\n\r\n")
 		_, _ = io.Copy(c, buffered)
+	case "/none":
+		w.WriteHeader(http.StatusNoContent)
+	case "/wait":
+		<-s.goOn
+		w.Header().Set("X-Test", "real")
 	case "/silent":
 		c, _, err := control.Hijack()
 		if err == nil {

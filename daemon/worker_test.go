@@ -6,10 +6,13 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"faultd/cgroup"
 	"faultd/test/cgrouptest"
@@ -55,6 +58,29 @@ func (n *node) started(t cgroup.Target, cmd *exec.Cmd) *worker {
 		n.t.Fatalf("the worker said %q", line)
 	}
 	return w
+}
+
+// inside runs f in the worker's network namespace, but not in its cgroup.
+func (w *worker) inside(f func() error) {
+	w.t.Helper()
+	failed := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread stays in the namespace
+		ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", w.pid()))
+		if err != nil {
+			failed <- err
+			return
+		}
+		defer ns.Close()
+		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+			failed <- err
+			return
+		}
+		failed <- f()
+	}()
+	if err := <-failed; err != nil {
+		w.t.Fatal(err)
+	}
 }
 
 func (w *worker) pid() int { return w.cmd.Process.Pid }

@@ -125,21 +125,15 @@ func (d DNS) Inject(_ context.Context, env Env, target cgroup.Target, common Com
 	if err != nil {
 		return nil, err
 	}
-	homes, err := homesOf(env, target)
+	homes, err := homesToStandIn(env, target)
 	if err != nil {
 		return nil, err
 	}
 	defer closeHomes(homes)
-	if len(homes) == 0 {
-		return nil, errNoHome()
-	}
 	redirect := bpf.RedirectEnv{Namespaces: namespacesOf(homes), Answer: func(s *bpf.StandIn) io.Closer { return answerDNS(s) }}
 	installed, err := env.Kernel.InstallRedirect(kernelTarget(env, target), rule, redirect)
-	if errors.Is(err, bpf.ErrNoLoopback) {
-		return nil, &ParameterError{"target", err.Error()}
-	}
 	if err != nil {
-		return nil, err
+		return nil, standInRefused(err)
 	}
 	return &ruleHandle{installed, mechanismRedirect, nil, func(f Fault, common Common) (bpf.Rule, error) { return f.(DNS).rule(common) }}, nil
 }

@@ -35,9 +35,21 @@ func homesOf(env Env, target cgroup.Target) ([]home, error) {
 	return homes, nil
 }
 
-// errNoHome refuses a target in whose network namespace nobody can stand in.
-func errNoHome() error {
-	return &ParameterError{"target", "it has no process, so its network namespace is unknown; start it first"}
+// homesToStandIn is homesOf for those who stand in for servers there: it refuses a target without a process.
+func homesToStandIn(env Env, target cgroup.Target) ([]home, error) {
+	homes, err := homesOf(env, target)
+	if err == nil && len(homes) == 0 {
+		err = &ParameterError{"target", "it has no process, so its network namespace is unknown; start it first"}
+	}
+	return homes, err
+}
+
+// standInRefused is the error of who could not stand in, for people.
+func standInRefused(err error) error {
+	if errors.Is(err, bpf.ErrNoLoopback) {
+		return &ParameterError{"target", err.Error()}
+	}
+	return err
 }
 
 // namespacesOf gives the namespaces of homes, which close them.

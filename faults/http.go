@@ -214,14 +214,11 @@ func (h HTTP) Inject(ctx context.Context, env Env, target cgroup.Target, common 
 	if err != nil {
 		return nil, err
 	}
-	homes, err := homesOf(env, target)
+	homes, err := homesToStandIn(env, target)
 	if err != nil {
 		return nil, err
 	}
 	defer closeHomes(homes)
-	if len(homes) == 0 {
-		return nil, errNoHome()
-	}
 	meant, err := h.Traffic.meant(ctx, env, target, "http", rule.Traffic)
 	if err != nil {
 		return nil, err
@@ -229,11 +226,8 @@ func (h HTTP) Inject(ctx context.Context, env Env, target cgroup.Target, common 
 	rule.Traffic = meant.traffic
 	divert := bpf.DivertEnv{Namespaces: namespacesOf(homes), Serve: func(g *bpf.Gate) io.Closer { return serveHTTP(g) }}
 	installed, err := env.Kernel.InstallDivert(kernelTarget(env, target), rule, divert)
-	if errors.Is(err, bpf.ErrNoLoopback) {
-		return nil, &ParameterError{"target", err.Error()}
-	}
 	if err != nil {
-		return nil, err
+		return nil, standInRefused(err)
 	}
 	return meant.follow(ctx, &ruleHandle{installed, mechanismDivert, nil, func(f Fault, common Common) (bpf.Rule, error) { return f.(HTTP).rule(common) }}), nil
 }

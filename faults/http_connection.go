@@ -24,6 +24,7 @@ type httpConnection struct {
 	first     []byte                      // read from the client already
 	up        atomic.Pointer[net.TCPConn] // to the server, until the transport takes it
 	transport *http.Transport
+	requests  atomic.Int64 // under way
 	closed    chan struct{}
 	closing   sync.Once
 }
@@ -186,8 +187,27 @@ func relay(to, from *net.TCPConn) {
 
 // dial gives the first connection to the server, or opens another one.
 func (c *httpConnection) dial(ctx context.Context, open func(context.Context, netip.AddrPort) (*net.TCPConn, error)) (net.Conn, error) {
-	if up := c.up.Swap(nil); up != nil {
-		return up, nil
+	up := c.up.Swap(nil)
+	if up == nil {
+		var err error
+		if up, err = open(ctx, c.server); err != nil {
+			return nil, err
+		}
 	}
-	return open(ctx, c.server)
+	return serverConnection{up, c}, nil
+}
+
+// serverConnection is one to the server. When the server closes it while there is no request, the client is told.
+type serverConnection struct {
+	*net.TCPConn
+	of *httpConnection
+}
+
+// Read implements net.Conn.
+func (s serverConnection) Read(b []byte) (int, error) {
+	n, err := s.TCPConn.Read(b)
+	if err != nil && s.of.requests.Load() == 0 {
+		_ = s.of.client.Close()
+	}
+	return n, err
 }

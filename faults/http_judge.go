@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/netip"
+	"sync"
 )
 
 // httpRule is a rule of the target, as *bpf.Installed.
@@ -16,7 +17,8 @@ type httpRule interface {
 type dueHarm struct {
 	rule httpRule
 	httpMeaning
-	cut bool // its delay ended early
+	cut     bool // its delay ended early
+	counted sync.Once
 }
 
 // judgeRequest throws the dice. An answer ends the search: a later rule was looked at, and not reached.
@@ -74,11 +76,13 @@ func (h *dueHarm) mayGoOn() bool {
 	return false
 }
 
-// count says what became of it.
+// count says what became of it; what is said first holds.
 func (h *dueHarm) count(applied bool) {
-	if applied || h.delay > 0 {
-		countHarm(h.rule, h.cut)
-	} else {
-		h.rule.Dice().NotApplied()
-	}
+	h.counted.Do(func() {
+		if applied || h.delay > 0 {
+			countHarm(h.rule, h.cut)
+		} else {
+			h.rule.Dice().NotApplied()
+		}
+	})
 }

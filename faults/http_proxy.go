@@ -16,6 +16,8 @@ import (
 // ServeHTTP hurts a request, or passes it on.
 func (g *httpGate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := connectionOf(r.Context())
+	c.requests.Add(1)
+	defer c.requests.Add(-1)
 	due := await(r.Context(), judgeRequest(g.rules(), r, c.server))
 	if len(due) > 0 && due[len(due)-1].answer != nil {
 		last := due[len(due)-1]
@@ -45,6 +47,21 @@ type exchange struct {
 
 type exchangeKey struct{}
 
+// countAtEnds counts what has not come about when its rule ends, until the result is called.
+func (x *exchange) countAtEnds() (stop func()) {
+	done := make(chan struct{})
+	for _, h := range x.due {
+		go func() {
+			select {
+			case <-h.rule.Over():
+				h.count(h.change.ofRequest() && x.sent.Load())
+			case <-done:
+			}
+		}()
+	}
+	return func() { close(done) }
+}
+
 // pass has the server answer. What is not changed goes as it came, as far as net/http lets it.
 func (g *httpGate) pass(w http.ResponseWriter, r *http.Request, due []*dueHarm) {
 	// The client may go on to speak while the server answers.
@@ -53,6 +70,7 @@ func (g *httpGate) pass(w http.ResponseWriter, r *http.Request, due []*dueHarm) 
 	w.Header()["Date"], w.Header()["Content-Type"] = nil, nil
 	if len(due) > 0 {
 		x := &exchange{due: due}
+		defer x.countAtEnds()()
 		trace := &httptrace.ClientTrace{WroteHeaders: func() { x.sent.Store(true) }}
 		r = r.WithContext(httptrace.WithClientTrace(context.WithValue(r.Context(), exchangeKey{}, x), trace))
 	}
