@@ -193,7 +193,7 @@ func (r *Result) journalState(phase Phase) *JournalState {
 			continue
 		}
 		why, broken := r.Broken[phase][p.Name]
-		tries := of(r.Samples[i], phase)
+		tries := of(r.triesOf(i), phase)
 		runs := JournalProbeRuns{Name: p.Name, Met: !broken, Why: why, Summary: summarize(tries), Tries: []JournalTry{}}
 		for _, s := range tries {
 			runs.Tries = append(runs.Tries, JournalTry{s.At, s.Took.Seconds(), status(s), s.Value, s.Failure})

@@ -30,7 +30,18 @@ func PrepareReport(dir string, p *Plan, where Environment) (*Report, error) {
 
 // Write writes everything that is found; one file that cannot be written does not keep the others from it.
 func (r *Report) Write(result *Result) error {
-	return errors.Join(r.writeJournal(result.Journal()))
+	errs := []error{r.writeJournal(result.Journal())}
+	for _, page := range []struct {
+		name string
+		make func() ([]byte, error)
+	}{{"junit.xml", result.junit}, {"report.md", result.markdown}, {"report.html", result.html}} {
+		text, err := page.make()
+		if err == nil {
+			err = r.write(page.name, text)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 func (r *Report) writeJournal(j *Journal) error {

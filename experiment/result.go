@@ -33,7 +33,9 @@ type Result struct {
 	Environment Environment
 	Verdict     Verdict
 	// Reasons say why, the first one first.
-	Reasons    []string
+	Reasons []string
+	// Err is why it could not be carried out.
+	Err        error
 	Start, End time.Time
 	// Rehearsed are the faults as the node would do them.
 	Rehearsed   []*v1.Fault
@@ -100,7 +102,7 @@ func (r *Result) conclude() {
 
 // Refused is the result of a run that was not begun, as the node refused a fault.
 func Refused(p *Plan, where Environment, err error) *Result {
-	r := &Result{Plan: p, Environment: where, Verdict: Failed, Start: time.Now(), End: time.Now()}
+	r := &Result{Plan: p, Environment: where, Verdict: Failed, Err: err, Start: time.Now(), End: time.Now()}
 	r.because("%v", err)
 	return r
 }

@@ -245,7 +245,7 @@ func (r *runner) finish(ctx, harming context.Context) {
 		res.Verdict = Interrupted
 		res.because("it was interrupted")
 	case errors.Is(cause, errRefused):
-		res.Verdict = Failed
+		res.Verdict, res.Err = Failed, cause
 		res.because("%v", cause)
 	case cause != nil:
 		res.Verdict = Aborted
@@ -254,9 +254,9 @@ func (r *runner) finish(ctx, harming context.Context) {
 		res.conclude()
 	}
 	for _, problem := range r.harm.problems {
-		res.Verdict = Failed
+		res.Verdict, res.Err = Failed, problem
 		res.because("%v", problem)
 	}
 	res.End = time.Now()
-	r.event("verdict: %s: %s", res.Verdict, res.Reason())
+	r.event("verdict: %s", res.Verdict)
 }

@@ -152,7 +152,7 @@ func conclude(c *cli.Context, result *experiment.Result, report *experiment.Repo
 	}
 	code := map[experiment.Verdict]int{
 		experiment.Confirmed: exitDone, experiment.Refuted: exitRefuted, experiment.Aborted: exitAborted,
-		experiment.Interrupted: exitInterrupted, experiment.Inert: exitInert, experiment.Failed: exitFailed,
+		experiment.Interrupted: exitInterrupted, experiment.Inert: exitInert, experiment.Failed: exitCode(result.Err),
 	}[result.Verdict]
 	if code == exitDone {
 		return err
@@ -213,10 +213,19 @@ type faulty interface{ GetFault() *v1.Fault }
 func fault[Req, Res any](ctx context.Context, n daemonNode, do func(context.Context, *connect.Request[Req]) (*connect.Response[Res], error), request *Req) (*v1.Fault, error) {
 	response, err := call(ctx, n.c, callTimeout, do, request)
 	if err != nil {
-		return nil, err
+		return nil, plainError{err}
 	}
 	return any(response).(faulty).GetFault(), nil
 }
+
+// plainError says an error without the words of the transport, as reports repeat it.
+type plainError struct{ error }
+
+// Error implements error.
+func (e plainError) Error() string { return oneLine(e.error) }
+
+// Unwrap gives the error with its code.
+func (e plainError) Unwrap() error { return e.error }
 
 // Rehearse implements experiment.Node.
 func (n daemonNode) Rehearse(ctx context.Context, spec *v1.FaultSpec) (*v1.Fault, error) {

@@ -3,9 +3,12 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -83,6 +86,84 @@ func TestExperiments(t *testing.T) {
 			}
 			if injected > 0 != test.injected {
 				t.Errorf("%d were injected", injected)
+			}
+			l.idle()
+		})
+	}
+}
+
+// Fields of examples that are changed so that they run for seconds, and bear a busy machine.
+var (
+	duration = regexp.MustCompile(`\b(duration|before|after|recovery|every|on|off|window): \d+(s|m)\b`)
+	latency  = regexp.MustCompile(`, latency: \d+(ms|s)\b`)
+	timeout  = regexp.MustCompile(`(?m)^    timeout: .*\n`)
+	interval = regexp.MustCompile(`(?m)^  - name: (checkout|redis|node)$`)
+)
+
+// hundredth makes a field that says how long last a hundredth of it.
+func hundredth(field string) string {
+	name, text, _ := strings.Cut(field, ": ")
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		panic(err)
+	}
+	return fmt.Sprintf("%s: %s", name, d/100)
+}
+
+// inLab makes a document of an example that can be carried out here.
+func (l *lab) inLab(example string) string {
+	l.t.Helper()
+	text, err := os.ReadFile(example)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	_, port, err := net.SplitHostPort(l.redis)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	document := strings.NewReplacer(
+		"http://127.0.0.1:8080/checkout", l.shop+"/cached", "unit: shop.service", "cgroup: "+l.shopTarget.Path,
+		"unit: redis-server.service", "cgroup: "+l.redisTarget.Path, "127.0.0.1:6379", l.redis, `"6379"`, fmt.Sprintf("%q", port),
+		"ramp: [1, 5, 10, 25]", "ramp: [50, 100]", "percent: 10\n", "percent: 100\n", "    interval: 200ms\n", "", "max: 80", "max: 100",
+	).Replace(string(text))
+	document = duration.ReplaceAllStringFunc(document, hundredth)
+	document = timeout.ReplaceAllString(latency.ReplaceAllString(document, ""), "")
+	document = interval.ReplaceAllString(document, "$0\n    interval: 50ms\n    timeout: 1m")
+	path := filepath.Join(l.t.TempDir(), filepath.Base(example))
+	if err := os.WriteFile(path, []byte(document), 0o600); err != nil {
+		l.t.Fatal(err)
+	}
+	return path
+}
+
+// TestExampleExperiments: each is right as it stands; shortened, it does harm here and is over afterwards.
+func TestExampleExperiments(t *testing.T) {
+	l := newLab(t)
+	examples, err := filepath.Glob("../../examples/*.yaml")
+	if err != nil || len(examples) < 5 {
+		t.Fatalf("examples are %v, %v", examples, err)
+	}
+	for _, example := range examples {
+		t.Run(filepath.Base(example), func(t *testing.T) {
+			if code, said := l.faultd("validate", example); code != exitDone {
+				t.Fatal(said)
+			}
+			dir := t.TempDir()
+			code, said := l.faultd("run", l.inLab(example), "--report", dir)
+			if code == exitNotSupported {
+				t.Skipf("this kernel cannot: %s", said)
+			}
+			if code != exitDone && code != exitRefuted {
+				t.Errorf("exit code %d:\n%s", code, said)
+			}
+			harm := map[string]uint64{}
+			for _, run := range readJournal(t, dir).Run {
+				harm[run.Name] += run.Output.Injected
+			}
+			for name, injected := range harm {
+				if injected == 0 {
+					t.Errorf("fault %s did no harm:\n%s", name, said)
+				}
 			}
 			l.idle()
 		})

@@ -26,7 +26,8 @@ import (
 // shopCommand makes this binary a shop: a server that asks Redis for every answer.
 const shopCommand = "faultd-test-shop"
 
-// shop serves on the first argument; Redis is the second. Without Redis "/" fails and "/cached" does not.
+// shop serves on the first argument; Redis is the second. Without Redis "/" fails and "/cached" does not. It asks DNS for nothing:
+// on loopback nobody answers, unless a fault does.
 func shop() {
 	listener, err := net.Listen("tcp", os.Args[1])
 	if err != nil {
@@ -34,7 +35,13 @@ func shop() {
 		os.Exit(1)
 	}
 	fmt.Println(listener.Addr())
+	resolver := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, "127.0.0.1:53")
+	}}
 	err = http.Serve(listener, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asking, cancel := context.WithTimeout(r.Context(), 50*time.Millisecond)
+		_, _ = resolver.LookupHost(asking, "stock.example")
+		cancel()
 		answer, err := pingRedis(os.Args[2])
 		if err != nil && r.URL.Path != "/cached" {
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)
@@ -59,13 +66,13 @@ func pingRedis(address string) (string, error) {
 	return strings.TrimSpace(answer), err
 }
 
-// lab is a real daemon, a real Redis, and a shop that depends on it and is the target.
+// lab is a real daemon, a real Redis, and a shop that depends on it, each in a cgroup of its own.
 type lab struct {
-	t      *testing.T
-	dir    string
-	target cgroup.Target
-	redis  string
-	shop   string
+	t                       *testing.T
+	dir                     string
+	tree                    *cgroup.Hierarchy
+	shopTarget, redisTarget cgroup.Target
+	redis, shop             string
 }
 
 // labPatience bounds every wait; it is for a broken test.
@@ -74,8 +81,9 @@ const labPatience = time.Minute
 func newLab(t *testing.T) *lab {
 	t.Helper()
 	cgrouptest.RequireRoot(t)
-	tree, target := cgrouptest.New(t)
-	l := &lab{t: t, dir: shortDir(t), target: target}
+	l := &lab{t: t, dir: shortDir(t)}
+	l.tree, l.shopTarget = cgrouptest.New(t)
+	_, l.redisTarget = cgrouptest.New(t)
 	l.startDaemon()
 	l.startRedis()
 	cmd := exec.Command(shopCommand, "127.0.0.1:0", l.redis)
@@ -83,7 +91,7 @@ func newLab(t *testing.T) *lab {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cgrouptest.StartCmd(t, tree, target, cmd)
+	cgrouptest.StartCmd(t, l.tree, l.shopTarget, cmd)
 	line, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil {
 		t.Fatalf("the shop said %q, %v", line, err)
@@ -130,15 +138,7 @@ func (l *lab) startRedis() {
 	l.redis = listener.Addr().String()
 	listener.Close()
 	cmd := exec.Command("redis-server", "--bind", "127.0.0.1", "--port", l.redis[strings.LastIndex(l.redis, ":")+1:], "--save", "", "--dir", l.dir)
-	if err := cmd.Start(); err != nil {
-		l.t.Fatalf("start Redis (make deps): %v", err)
-	}
-	cgrouptest.KeepProcess(l.t, cmd.Process.Pid, l.dir)
-	l.t.Cleanup(func() {
-		// It has nothing to save.
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
+	cgrouptest.StartCmd(l.t, l.tree, l.redisTarget, cmd)
 	l.until("Redis answers", func() bool { answer, err := pingRedis(l.redis); return err == nil && answer == "+PONG" })
 }
 
@@ -170,7 +170,7 @@ func (l *lab) write(replace ...string) string {
 		l.t.Fatal(err)
 	}
 	text := strings.NewReplacer(replace...).Replace(labDocument)
-	text = strings.NewReplacer("TARGET", l.target.Path, "SHOP", l.shop, "PORT", port).Replace(text)
+	text = strings.NewReplacer("TARGET", l.shopTarget.Path, "SHOP", l.shop, "PORT", port).Replace(text)
 	path := filepath.Join(l.t.TempDir(), "experiment.yaml")
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		l.t.Fatal(err)
