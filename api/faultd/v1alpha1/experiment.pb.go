@@ -460,6 +460,7 @@ type ExperimentFault struct {
 	//	*ExperimentFault_Pids
 	//	*ExperimentFault_Partition
 	//	*ExperimentFault_Dns
+	//	*ExperimentFault_Http
 	Kind          isExperimentFault_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -705,6 +706,15 @@ func (x *ExperimentFault) GetDns() *Dns {
 	return nil
 }
 
+func (x *ExperimentFault) GetHttp() *Http {
+	if x != nil {
+		if x, ok := x.Kind.(*ExperimentFault_Http); ok {
+			return x.Http
+		}
+	}
+	return nil
+}
+
 type isExperimentFault_Kind interface {
 	isExperimentFault_Kind()
 }
@@ -765,6 +775,10 @@ type ExperimentFault_Dns struct {
 	Dns *Dns `protobuf:"bytes,30,opt,name=dns,proto3,oneof"`
 }
 
+type ExperimentFault_Http struct {
+	Http *Http `protobuf:"bytes,31,opt,name=http,proto3,oneof"`
+}
+
 func (*ExperimentFault_Connect) isExperimentFault_Kind() {}
 
 func (*ExperimentFault_Packet) isExperimentFault_Kind() {}
@@ -792,6 +806,8 @@ func (*ExperimentFault_Pids) isExperimentFault_Kind() {}
 func (*ExperimentFault_Partition) isExperimentFault_Kind() {}
 
 func (*ExperimentFault_Dns) isExperimentFault_Kind() {}
+
+func (*ExperimentFault_Http) isExperimentFault_Kind() {}
 
 // Schedule says when the faults are on. Exactly one of bursts and ramp.
 type Schedule struct {
@@ -1954,7 +1970,7 @@ const file_faultd_v1alpha1_experiment_proto_rawDesc = "" +
 	"\x04unit\x18\x03 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x02H\x00R\x04unit\x12\x1b\n" +
 	"\x03pid\x18\x04 \x01(\x05B\a\xbaH\x04\x1a\x02 \x00H\x00R\x03pidB\x11\n" +
-	"\bselector\x12\x05\xbaH\x02\b\x01\"\x8d\t\n" +
+	"\bselector\x12\x05\xbaH\x02\b\x01\"\xba\t\n" +
 	"\x0fExperimentFault\x12\x1f\n" +
 	"\x06target\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18?R\x06target\x12#\n" +
 	"\bduration\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18 R\bduration\x128\n" +
@@ -1982,7 +1998,8 @@ const file_faultd_v1alpha1_experiment_proto_rawDesc = "" +
 	"\x02io\x18\x1a \x01(\v2\x13.faultd.v1alpha1.IoH\x00R\x02io\x12+\n" +
 	"\x04pids\x18\x1b \x01(\v2\x15.faultd.v1alpha1.PidsH\x00R\x04pids\x12:\n" +
 	"\tpartition\x18\x1c \x01(\v2\x1a.faultd.v1alpha1.PartitionH\x00R\tpartition\x12(\n" +
-	"\x03dns\x18\x1e \x01(\v2\x14.faultd.v1alpha1.DnsH\x00R\x03dnsB\r\n" +
+	"\x03dns\x18\x1e \x01(\v2\x14.faultd.v1alpha1.DnsH\x00R\x03dns\x12+\n" +
+	"\x04http\x18\x1f \x01(\v2\x15.faultd.v1alpha1.HttpH\x00R\x04httpB\r\n" +
 	"\x04kind\x12\x05\xbaH\x02\b\x01B\n" +
 	"\n" +
 	"\b_percent\"\x90\x01\n" +
@@ -2125,6 +2142,7 @@ var file_faultd_v1alpha1_experiment_proto_goTypes = []any{
 	(*Pids)(nil),             // 33: faultd.v1alpha1.Pids
 	(*Partition)(nil),        // 34: faultd.v1alpha1.Partition
 	(*Dns)(nil),              // 35: faultd.v1alpha1.Dns
+	(*Http)(nil),             // 36: faultd.v1alpha1.Http
 }
 var file_faultd_v1alpha1_experiment_proto_depIdxs = []int32{
 	1,  // 0: faultd.v1alpha1.Experiment.metadata:type_name -> faultd.v1alpha1.Metadata
@@ -2150,24 +2168,25 @@ var file_faultd_v1alpha1_experiment_proto_depIdxs = []int32{
 	33, // 20: faultd.v1alpha1.ExperimentFault.pids:type_name -> faultd.v1alpha1.Pids
 	34, // 21: faultd.v1alpha1.ExperimentFault.partition:type_name -> faultd.v1alpha1.Partition
 	35, // 22: faultd.v1alpha1.ExperimentFault.dns:type_name -> faultd.v1alpha1.Dns
-	6,  // 23: faultd.v1alpha1.Schedule.bursts:type_name -> faultd.v1alpha1.Bursts
-	9,  // 24: faultd.v1alpha1.Probe.tolerance:type_name -> faultd.v1alpha1.Tolerance
-	13, // 25: faultd.v1alpha1.Probe.http:type_name -> faultd.v1alpha1.HttpProbe
-	14, // 26: faultd.v1alpha1.Probe.tcp:type_name -> faultd.v1alpha1.TcpProbe
-	15, // 27: faultd.v1alpha1.Probe.command:type_name -> faultd.v1alpha1.CommandProbe
-	16, // 28: faultd.v1alpha1.Probe.dns:type_name -> faultd.v1alpha1.DnsProbe
-	17, // 29: faultd.v1alpha1.Probe.counter:type_name -> faultd.v1alpha1.CounterProbe
-	18, // 30: faultd.v1alpha1.Probe.pressure:type_name -> faultd.v1alpha1.PressureProbe
-	19, // 31: faultd.v1alpha1.Probe.prometheus:type_name -> faultd.v1alpha1.PrometheusProbe
-	10, // 32: faultd.v1alpha1.Tolerance.range:type_name -> faultd.v1alpha1.Range
-	11, // 33: faultd.v1alpha1.Tolerance.failures:type_name -> faultd.v1alpha1.Failures
-	12, // 34: faultd.v1alpha1.Tolerance.baseline:type_name -> faultd.v1alpha1.Baseline
-	21, // 35: faultd.v1alpha1.HttpProbe.headers:type_name -> faultd.v1alpha1.HttpProbe.HeadersEntry
-	36, // [36:36] is the sub-list for method output_type
-	36, // [36:36] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	36, // 23: faultd.v1alpha1.ExperimentFault.http:type_name -> faultd.v1alpha1.Http
+	6,  // 24: faultd.v1alpha1.Schedule.bursts:type_name -> faultd.v1alpha1.Bursts
+	9,  // 25: faultd.v1alpha1.Probe.tolerance:type_name -> faultd.v1alpha1.Tolerance
+	13, // 26: faultd.v1alpha1.Probe.http:type_name -> faultd.v1alpha1.HttpProbe
+	14, // 27: faultd.v1alpha1.Probe.tcp:type_name -> faultd.v1alpha1.TcpProbe
+	15, // 28: faultd.v1alpha1.Probe.command:type_name -> faultd.v1alpha1.CommandProbe
+	16, // 29: faultd.v1alpha1.Probe.dns:type_name -> faultd.v1alpha1.DnsProbe
+	17, // 30: faultd.v1alpha1.Probe.counter:type_name -> faultd.v1alpha1.CounterProbe
+	18, // 31: faultd.v1alpha1.Probe.pressure:type_name -> faultd.v1alpha1.PressureProbe
+	19, // 32: faultd.v1alpha1.Probe.prometheus:type_name -> faultd.v1alpha1.PrometheusProbe
+	10, // 33: faultd.v1alpha1.Tolerance.range:type_name -> faultd.v1alpha1.Range
+	11, // 34: faultd.v1alpha1.Tolerance.failures:type_name -> faultd.v1alpha1.Failures
+	12, // 35: faultd.v1alpha1.Tolerance.baseline:type_name -> faultd.v1alpha1.Baseline
+	21, // 36: faultd.v1alpha1.HttpProbe.headers:type_name -> faultd.v1alpha1.HttpProbe.HeadersEntry
+	37, // [37:37] is the sub-list for method output_type
+	37, // [37:37] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_faultd_v1alpha1_experiment_proto_init() }
@@ -2197,6 +2216,7 @@ func file_faultd_v1alpha1_experiment_proto_init() {
 		(*ExperimentFault_Pids)(nil),
 		(*ExperimentFault_Partition)(nil),
 		(*ExperimentFault_Dns)(nil),
+		(*ExperimentFault_Http)(nil),
 	}
 	file_faultd_v1alpha1_experiment_proto_msgTypes[8].OneofWrappers = []any{
 		(*Probe_Http)(nil),
