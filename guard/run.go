@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"faultd/bpf"
+	"faultd/undo"
 
 	"golang.org/x/sys/unix"
 )
@@ -194,8 +195,9 @@ func (g *guard) lookAround() (done bool) {
 	if uint64(bpf.Monotonic()) >= g.sleepers.LeaseUntil() {
 		permitted = 0
 	}
-	// A switch that was off between two looks has another generation.
-	lapsed := g.permitted != 0 && g.permitted != permitted
+	// A switch that was off between two looks has another generation. Harm that was permitted, done and over between two looks is in the
+	// journal alone.
+	lapsed := g.permitted != 0 && g.permitted != permitted || permitted == 0 && !g.daemonGone && g.undoer.written()
 	g.permitted = permitted
 	if lapsed {
 		slog.Warn("guard: the lease lapsed or the switch is off, undoing")
@@ -240,12 +242,23 @@ type undoer struct {
 	final bool
 	tries int
 	next  time.Time
+	// size is that of the journal when the last replay began.
+	size int64
 }
 
 // maxTries bounds the last replay; what is then left stays in the journal for the next daemon.
 const maxTries = 30
 
-func newUndoer(dir string) *undoer { return &undoer{dir: dir} }
+func newUndoer(dir string) *undoer { return &undoer{dir: dir, size: undo.Size(dir)} }
+
+// written says whether something was written into the journal that no replay has read. It takes the result of a replay, for which
+// finish would wait: not to be asked once the daemon is gone.
+func (u *undoer) written() bool {
+	if u.running != nil {
+		u.poll()
+	}
+	return u.dir != "" && u.running == nil && undo.Size(u.dir) != u.size
+}
 
 // start replays once, or once more when the running replay is done.
 func (u *undoer) start() {
@@ -259,6 +272,7 @@ func (u *undoer) start() {
 		u.again = true
 		return
 	}
+	u.size = undo.Size(u.dir)
 	done := make(chan error, 1)
 	u.running = done
 	go func() { done <- replay(context.Background(), u.dir) }()

@@ -128,6 +128,15 @@ func (j *Journal) Done(e Entry) error {
 	return nil
 }
 
+// Size is how long the journal in a directory is, in bytes: another size means that something was written. 0: there is none.
+func Size(dir string) int64 {
+	info, err := os.Stat(filepath.Join(dir, journalName))
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}
+
 // Pending gives what must still be undone, in the order of writing, as Read does.
 func (j *Journal) Pending() ([]Entry, error) { return Read(j.dir) }
 
