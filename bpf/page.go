@@ -25,6 +25,16 @@ func mapPage(m *ebpf.Map) (page, error) {
 	return page{bytes}, nil
 }
 
+// openPage maps the memory of a map that another process of ours was given.
+func openPage(fd, size int, name string) (page, error) {
+	size = (size + os.Getpagesize() - 1) / os.Getpagesize() * os.Getpagesize()
+	bytes, err := unix.Mmap(fd, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return page{}, fmt.Errorf("map the memory of %s: %w", name, err)
+	}
+	return page{bytes}, nil
+}
+
 // word is the 64-bit word at a byte offset, which must be a multiple of 8.
 func (p page) word(offset int) *atomic.Uint64 {
 	return (*atomic.Uint64)(unsafe.Pointer(&p.bytes[offset]))

@@ -32,8 +32,13 @@ const initialPIDNamespace = 0xEFFFFFFC
 // SleepFiles are what a guard needs of the kernel side, in the order that OpenSleepers takes them. They are copies: the
 // caller closes them.
 func (k *Kernel) SleepFiles() ([]*os.File, error) {
+	return k.copies("faultd_kill", "faultd_lease", "faultd_sleepers", "faultd_sleep")
+}
+
+// copies are descriptors of maps for another process.
+func (k *Kernel) copies(names ...string) ([]*os.File, error) {
 	var files []*os.File
-	for _, name := range []string{"faultd_kill", "faultd_lease", "faultd_sleepers", "faultd_sleep"} {
+	for _, name := range names {
 		fd, err := unix.FcntlInt(uintptr(k.maps[name].FD()), unix.F_DUPFD_CLOEXEC, 0)
 		if err != nil {
 			for _, f := range files {
@@ -82,6 +87,7 @@ type Sleepers struct{ kill, lease, sleepers, config page }
 // OpenSleepers maps what SleepFiles gave, by descriptor. The caller closes it; the descriptors stay the caller's.
 func OpenSleepers(kill, lease, sleepers, config int) (*Sleepers, error) {
 	s := &Sleepers{}
+	var err error
 	for _, m := range []struct {
 		to       *page
 		fd, size int
@@ -91,12 +97,9 @@ func OpenSleepers(kill, lease, sleepers, config int) (*Sleepers, error) {
 		{&s.sleepers, sleepers, MaxSleepers * sleeperSize, "the sleepers"},
 		{&s.config, config, int(unsafe.Sizeof(sharedSleepConfig{})), "the sleep configuration"},
 	} {
-		size := (m.size + os.Getpagesize() - 1) / os.Getpagesize() * os.Getpagesize()
-		bytes, err := unix.Mmap(m.fd, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-		if err != nil {
-			return nil, errors.Join(fmt.Errorf("map the memory of %s: %w", m.name, err), s.Close())
+		if *m.to, err = openPage(m.fd, m.size, m.name); err != nil {
+			return nil, errors.Join(err, s.Close())
 		}
-		m.to.bytes = bytes
 	}
 	return s, nil
 }

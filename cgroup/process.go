@@ -104,6 +104,12 @@ func (h *Hierarchy) Processes(t Target) ([]int, error) {
 	return slices.Compact(pids), nil
 }
 
+// BurnerPrefix begins the name of the cgroups that faultd makes for load. What is in one of them, below a target, is nobody of the
+// target: it is neither looked at nor protected.
+const BurnerPrefix = "faultd-burn-"
+
+func isBurner(p string) bool { return strings.HasPrefix(path.Base(p), BurnerPrefix) }
+
 // member is a process in a cgroup; pid is 0 if it lies outside our PID namespace.
 type member struct {
 	pid  int
@@ -116,6 +122,9 @@ func (h *Hierarchy) members(t Target) ([]member, error) {
 	}
 	var members []member
 	err := h.walk(t.Path, func(p string) error {
+		if p != t.Path && isBurner(p) {
+			return nil
+		}
 		pids, err := h.processesIn(p)
 		for _, pid := range pids {
 			members = append(members, member{pid, p})

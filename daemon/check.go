@@ -40,6 +40,7 @@ func trials(stateDir string) []trial {
 		{"connect", faults.Connect{Blackhole: true, Traffic: faults.Traffic{Protocol: "udp"}}, "udp", "blackhole"},
 		{"connect", faults.Connect{ResetAfter: "1ms"}, "tcp", "resets of established connections"},
 		{"cpu", faults.CPU{Processors: 0.02}, "burn", "limit of processor time"},
+		{"cpu", faults.CPU{Load: &faults.CPULoad{Percent: 50}}, "getpgid", "load of processor time"},
 		{"disk", faults.Disk{Path: stateDir, Size: &space, Floor: &none, AllowRoot: true}, "getpgid", "space, as in the state directory"},
 		{"disk", faults.Disk{Path: stateDir, Inodes: true, Size: &inodes, Floor: &none, AllowRoot: true}, "getpgid", "inodes, as in the state directory"},
 		{"dns", faults.DNS{Names: []string{canaryName}, Answers: []string{"NXDOMAIN"}}, "dns", "queries to port 53, IPv4 and IPv6"},
@@ -53,6 +54,7 @@ func trials(stateDir string) []trial {
 		{"kernel", faults.KernelMemory{Calls: []string{"socket"}, Alloc: "slab"}, "udp", "allocations of objects"},
 		{"kernel", faults.KernelMemory{Calls: []string{"socket"}, Alloc: "page"}, "", "allocations of pages"},
 		{"memory", faults.Memory{High: "100% of use"}, "hold", "limit of memory"},
+		{"memory", faults.Memory{Load: &faults.MemoryLoad{Amount: "1MiB", Floor: &none}}, "getpgid", "load of memory"},
 		{"packet", faults.Packet{Loss: 100, Direction: "egress"}, "udp", "loss, egress"},
 		{"packet", faults.Packet{Loss: 100, Direction: "ingress"}, "udp", "loss, ingress"},
 		{"packet", faults.Packet{Wire: faults.Wire{Delay: "1ms"}}, aloneAction, "delay, jitter, reorder, duplicate, corrupt, bandwidth; egress"},
@@ -213,7 +215,7 @@ func Canary(action string) error {
 	case "write", "fsync":
 		return useFile(action)
 	case "burn":
-		burn(canaryBurns)
+		spend(canaryBurns)
 	case "hold":
 		return hold()
 	case "fork":
@@ -227,7 +229,7 @@ func Canary(action string) error {
 // canaryBurns is more than a small quota of processor time.
 const canaryBurns = 50 * time.Millisecond
 
-func burn(length time.Duration) {
+func spend(length time.Duration) {
 	for start := time.Now(); time.Since(start) < length; {
 	}
 }

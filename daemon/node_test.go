@@ -25,16 +25,23 @@ import (
 	v1 "faultd/api/faultd/v1alpha1"
 	"faultd/api/faultd/v1alpha1/faultdv1alpha1connect"
 	"faultd/bpf"
+	"faultd/burn"
 	"faultd/cgroup"
 	"faultd/daemon"
 	"faultd/guard"
 	"faultd/test/cgrouptest"
 )
 
-// TestMain is also the daemon, its guard, its canaries and the targets: they are this binary, started again.
+// TestMain is also the daemon, its guard, its canaries, its burners and the targets: they are this binary, started again.
 func TestMain(m *testing.M) {
 	if len(os.Args) < 2 {
 		os.Exit(m.Run())
+	}
+	if burn.IsBurner(os.Args) {
+		if burn.Run(os.Args) != nil {
+			os.Exit(1)
+		}
+		os.Exit(0)
 	}
 	var err error
 	switch os.Args[1] {

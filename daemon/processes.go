@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"faultd/burn"
 	"faultd/undo"
 )
 
@@ -17,7 +18,7 @@ const (
 	holderWord = "guard-holder"
 )
 
-// ownProcess is a guard, a holder or a canary on this node, of whichever daemon.
+// ownProcess is a guard, a holder, a canary or a burner on this node, of whichever daemon.
 type ownProcess struct {
 	pid   int
 	start uint64
@@ -75,6 +76,8 @@ func ownCommand(args []string) string {
 		return "holder"
 	case len(args) == 3 && args[1] == CanaryCommand:
 		return "canary"
+	case burn.IsBurner(args):
+		return "burner"
 	}
 	return ""
 }

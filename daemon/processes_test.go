@@ -17,6 +17,8 @@ func TestOwnCommand(t *testing.T) {
 		{[]string{"faultd", "guard-holder", "/var/lib/faultd", "/sys/fs/cgroup/faultd-guard-01234567"}, "holder"},
 		{[]string{"faultd", "guard-holder"}, ""},
 		{[]string{"faultd", "canary", "udp"}, "canary"},
+		{[]string{"faultd", "burn", "17", "cpu", "1", "0", ""}, "burner"},
+		{[]string{"faultd", "burn", "17"}, ""},
 		{[]string{"faultd", "serve"}, ""},
 		{[]string{"faultd", "guard"}, ""},
 		{[]string{"faultd", "guard", "/var/lib/faultd", "/sys/fs/cgroup/shop"}, ""},

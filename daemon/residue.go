@@ -3,6 +3,7 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,7 +19,7 @@ import (
 )
 
 // Residue lists what faultd may have left on this node and nobody answers for any more: programs, links, maps, pins, filters and root
-// qdiscs in the kernel; mounts; guards, holders and canaries whose daemon is gone; their cgroups; half-made sockets; journalled changes that
+// qdiscs in the kernel; mounts; guards, holders, canaries and burners whose daemon is gone; their cgroups; half-made sockets; journalled changes that
 // are not undone. The pinned kill switch is no residue, and neither is what belongs to a living daemon: this process, with
 // daemonLives, or another one. The kernel frees programs and maps a grace period after their last user, so what is found is
 // looked at again for settleTime before it counts.
@@ -95,7 +96,7 @@ func residueMounts() (found []string) {
 	return found
 }
 
-// Our cgroups lie below the root of the tree.
+// Our cgroups lie below the root of the tree, but for those of burners, which lie in or beside their targets.
 const (
 	guardCgroupPrefix  = "faultd-guard-"
 	canaryCgroupPrefix = "faultd-canary-"
@@ -107,7 +108,7 @@ var (
 	canaryCgroups = canaryCgroupPrefix + "*"
 )
 
-// residueCgroups gives the directories of guards' and canaries' cgroups in which nobody is, or only processes whose daemon is gone.
+// residueCgroups gives the directories of our cgroups in which nobody is, or only processes whose daemon is gone.
 func residueCgroups(processes []ownProcess) (found []string, err error) {
 	tree, err := cgroup.Find()
 	if err != nil {
@@ -117,20 +118,39 @@ func residueCgroups(processes []ownProcess) (found []string, err error) {
 	for _, p := range processes {
 		orphans[strconv.Itoa(p.pid)] = p.orphan
 	}
+	dirs, err := ownCgroups(tree)
+	for _, dir := range dirs {
+		members, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+		inUse := slices.ContainsFunc(strings.Fields(string(members)), func(pid string) bool { return !orphans[pid] })
+		if err == nil && !inUse {
+			found = append(found, dir)
+		}
+	}
+	return found, err
+}
+
+// ownCgroups are the directories that are ours by their names.
+func ownCgroups(tree *cgroup.Hierarchy) (dirs []string, err error) {
 	for _, pattern := range []string{guardCgroups, canaryCgroups} {
-		dirs, err := filepath.Glob(filepath.Join(tree.Mount(), pattern))
+		found, err := filepath.Glob(filepath.Join(tree.Mount(), pattern))
 		if err != nil {
 			return nil, fmt.Errorf("list the cgroups of guards and canaries: %w", err)
 		}
-		for _, dir := range dirs {
-			members, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
-			inUse := slices.ContainsFunc(strings.Fields(string(members)), func(pid string) bool { return !orphans[pid] })
-			if err == nil && !inUse {
-				found = append(found, dir)
-			}
-		}
+		dirs = append(dirs, found...)
 	}
-	return found, nil
+	err = filepath.WalkDir(tree.Mount(), func(dir string, entry fs.DirEntry, err error) error {
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return nil // removed meanwhile
+		case err == nil && entry.IsDir() && strings.HasPrefix(entry.Name(), cgroup.BurnerPrefix):
+			dirs = append(dirs, dir)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list the cgroups of burners: %w", err)
+	}
+	return dirs, nil
 }
 
 // halfMadeSockets gives the private directories in which a daemon of this state died while it made its socket.

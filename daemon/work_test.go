@@ -79,7 +79,7 @@ func (l *labourer) obey(order []string) (string, error) {
 	case "disk": // disk_test.go
 		return diskOrder(a)
 	case "burn": // MILLISECONDS of processor time
-		return burn(time.Duration(a.number()) * time.Millisecond)
+		return spend(time.Duration(a.number()) * time.Millisecond)
 	case "hold": // MIB of memory
 		return hold(a.number())
 	case "sync": // PATH TIMES: a page is written, to the disk
@@ -469,8 +469,8 @@ func (h *hammer) grace(to netip.AddrPort, times int) (string, error) {
 	return fmt.Sprintf("early %d hurt %d late %d", h.early.Load(), h.hurt.Load(), h.late.Load()), nil
 }
 
-// burn uses processor time.
-func burn(length time.Duration) (string, error) {
+// spend uses processor time.
+func spend(length time.Duration) (string, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	var used unix.Timespec

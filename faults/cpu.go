@@ -13,7 +13,7 @@ import (
 	"faultd/cgroup"
 )
 
-// CPU squeezes the processor time of the target.
+// CPU squeezes the processor time of the target, or burns some beside its processes.
 type CPU struct {
 	// Percent of what it may use now, in (0,100); 0: Processors is given.
 	Percent float64
@@ -23,6 +23,8 @@ type CPU struct {
 	Weight int
 	// OnChange is "report" (or empty), "reapply" or "give-up".
 	OnChange string
+	// Load burns processor time instead; nil: it is not asked for.
+	Load *CPULoad
 }
 
 func newCPU(spec *v1.FaultSpec) (Fault, error) {
@@ -30,14 +32,17 @@ func newCPU(spec *v1.FaultSpec) (Fault, error) {
 	if s == nil {
 		return nil, nil
 	}
-	if err := noDice(spec, "limit", "a limit holds for all"); err != nil {
+	if err := noDiceOfLoad(spec, s.GetLoad()); err != nil {
 		return nil, err
 	}
 	c := CPU{Weight: int(s.GetWeight()), OnChange: s.GetOnChange()}
+	var err error
+	if c.Load, err = newCPULoad(s, spec.GetDuration()); err != nil {
+		return nil, err
+	}
 	if s.GetLimit() == "" {
 		return c, nil
 	}
-	var err error
 	if percent, is := strings.CutSuffix(s.GetLimit(), "%"); is {
 		c.Percent, err = parsePercent("limit", percent)
 		return c, err
@@ -59,17 +64,23 @@ func parsePercent(field, text string) (float64, error) {
 }
 
 func cpuParameters() []Parameter {
-	return []Parameter{
+	return append([]Parameter{
 		{"limit", "amount", "50% of what it may use now, or 1.5 processors"},
 		{"weight", "number", "its part among its siblings when processors are short, in 1..10000"},
 		onChangeParameter(),
-	}
+	}, cpuLoadParameters()...)
 }
 
 // Validate implements Fault.
 func (c CPU) Validate() error {
+	if c.Load != nil {
+		if c.Percent > 0 || c.Processors > 0 || c.Weight > 0 || c.OnChange != "" {
+			return errors.New("load: given together with limit, weight or onChange; give a load or a limit")
+		}
+		return c.Load.validate()
+	}
 	if c.Percent == 0 && c.Processors == 0 && c.Weight == 0 {
-		return errors.New("limit: missing; give limit, such as 50% or 1.5, or weight")
+		return errors.New("limit: missing; give limit, such as 50% or 1.5, or weight, or load")
 	}
 	if c.Weight < 0 || c.Weight > 10000 {
 		return fmt.Errorf("weight: %d is out of range; it must be in 1..10000", c.Weight)
@@ -78,10 +89,18 @@ func (c CPU) Validate() error {
 }
 
 // Mechanism implements Fault. Whether the controller is there depends on the target.
-func (c CPU) Mechanism(context.Context, Env) (string, error) { return mechanismLimit, nil }
+func (c CPU) Mechanism(context.Context, Env) (string, error) {
+	if c.Load != nil {
+		return mechanismBurner, nil
+	}
+	return mechanismLimit, nil
+}
 
 // Inject implements Fault.
 func (c CPU) Inject(_ context.Context, env Env, target cgroup.Target, common Common) (Handle, error) {
+	if c.Load != nil {
+		return c.startLoad(env, target, common)
+	}
 	var settings []setting
 	var meters []meter
 	if c.Percent > 0 || c.Processors > 0 {
@@ -108,16 +127,9 @@ const leastQuota = 1000
 
 // quota makes cpu.max from what it is now: "MAX PERIOD", both in us (cgroup-v2.rst).
 func (c CPU) quota(now string) (string, error) {
-	most, period, _ := strings.Cut(now, " ")
-	us, err := strconv.ParseFloat(period, 64)
+	has, us, err := quotaNow(now)
 	if err != nil {
-		return "", fmt.Errorf("read cpu.max: %q has no period: %w", now, err)
-	}
-	has := us * float64(runtime.NumCPU())
-	if most != "max" {
-		if has, err = strconv.ParseFloat(most, 64); err != nil {
-			return "", fmt.Errorf("read cpu.max: %q: %w", now, err)
-		}
+		return "", err
 	}
 	quota := math.Round(c.Processors * us)
 	if c.Percent > 0 {
@@ -129,5 +141,20 @@ func (c CPU) quota(now string) (string, error) {
 	if quota >= has {
 		return "", &ParameterError{"cpu.limit", fmt.Sprintf("%v processors are no less than the %v that the target may use now", quota/us, has/us)}
 	}
-	return fmt.Sprintf("%.0f %s", quota, period), nil
+	return fmt.Sprintf("%.0f %.0f", quota, us), nil
+}
+
+// quotaNow reads cpu.max: so many us of each period. Without a limit it is all processors.
+func quotaNow(now string) (has, period float64, err error) {
+	most, text, _ := strings.Cut(now, " ")
+	if period, err = strconv.ParseFloat(text, 64); err != nil {
+		return 0, 0, fmt.Errorf("read cpu.max: %q has no period: %w", now, err)
+	}
+	if most == "max" {
+		return period * float64(runtime.NumCPU()), period, nil
+	}
+	if has, err = strconv.ParseFloat(most, 64); err != nil {
+		return 0, 0, fmt.Errorf("read cpu.max: %q: %w", now, err)
+	}
+	return has, period, nil
 }

@@ -13,7 +13,7 @@ import (
 	"faultd/cgroup"
 )
 
-// Memory squeezes the memory of the target.
+// Memory squeezes the memory of the target, or takes some beside its processes.
 type Memory struct {
 	// Limit is the most it may have, beyond which the kernel kills: "512MiB", "80% of use", "80% of limit". Empty: it stays.
 	Limit string
@@ -25,6 +25,8 @@ type Memory struct {
 	AllowOOM bool
 	// OnChange is as in CPU.
 	OnChange string
+	// Load takes memory instead; nil: it is not asked for.
+	Load *MemoryLoad
 }
 
 func newMemory(spec *v1.FaultSpec) (Fault, error) {
@@ -32,20 +34,24 @@ func newMemory(spec *v1.FaultSpec) (Fault, error) {
 	if s == nil {
 		return nil, nil
 	}
-	if err := noDice(spec, "limit", "a limit holds for all"); err != nil {
+	if err := noDiceOfLoad(spec, s.GetLoad()); err != nil {
 		return nil, err
 	}
-	return Memory{Limit: s.GetLimit(), High: s.GetHigh(), NoSwap: s.GetNoSwap(), AllowOOM: s.GetAllowOom(), OnChange: s.GetOnChange()}, nil
+	load, err := newMemoryLoad(s, spec.GetDuration())
+	if err != nil {
+		return nil, err
+	}
+	return Memory{Load: load, Limit: s.GetLimit(), High: s.GetHigh(), NoSwap: s.GetNoSwap(), AllowOOM: s.GetAllowOom(), OnChange: s.GetOnChange()}, nil
 }
 
 func memoryParameters() []Parameter {
-	return []Parameter{
+	return append([]Parameter{
 		{"limit", "amount", "the most it may have, beyond which the kernel kills: 512MiB, 80% of use, or 80% of limit"},
 		{"high", "amount", "from where on it is slowed down and reclaimed from, as limit"},
 		{"noSwap", "bool", "it may swap nothing more"},
 		{"allowOom", "bool", "allow a limit below what is used now"},
 		onChangeParameter(),
-	}
+	}, memoryLoadParameters()...)
 }
 
 // memoryAmount is bytes, or a percentage of something.
@@ -78,8 +84,14 @@ func parseMemoryAmount(field, text string) (a memoryAmount, err error) {
 
 // Validate implements Fault.
 func (m Memory) Validate() error {
+	if m.Load != nil {
+		if m.Limit != "" || m.High != "" || m.NoSwap || m.AllowOOM || m.OnChange != "" {
+			return errors.New("load: given together with limit, high, noSwap, allowOom or onChange; give a load or a limit")
+		}
+		return m.Load.validate()
+	}
 	if m.Limit == "" && m.High == "" && !m.NoSwap {
-		return errors.New("limit: missing; give limit or high, such as 512MiB or 80% of use, or noSwap")
+		return errors.New("limit: missing; give limit or high, such as 512MiB or 80% of use, or noSwap, or load")
 	}
 	for field, text := range map[string]string{"limit": m.Limit, "high": m.High} {
 		if text == "" {
@@ -96,10 +108,18 @@ func (m Memory) Validate() error {
 }
 
 // Mechanism implements Fault. Whether the controller is there depends on the target.
-func (m Memory) Mechanism(context.Context, Env) (string, error) { return mechanismLimit, nil }
+func (m Memory) Mechanism(context.Context, Env) (string, error) {
+	if m.Load != nil {
+		return mechanismBurner, nil
+	}
+	return mechanismLimit, nil
+}
 
 // Inject implements Fault.
 func (m Memory) Inject(_ context.Context, env Env, target cgroup.Target, common Common) (Handle, error) {
+	if m.Load != nil {
+		return m.startLoad(env, target, common)
+	}
 	var settings []setting
 	meters := []meter{meterOf(env, target, "memory.events", "high", "max", "oom_kill")}
 	if m.NoSwap {

@@ -10,6 +10,8 @@ import (
 // permit is what the kernel side reads before each harm, for harm that is done from here: switch, lease and deadline.
 type permit struct {
 	kernel func() bool // switch and lease
+	// generation is that of the switch.
+	generation uint64
 
 	mu    sync.Mutex
 	until time.Time
@@ -21,7 +23,7 @@ func newPermit(env Env, until time.Time) (*permit, error) {
 	if generation == 0 {
 		return nil, bpf.ErrKilled
 	}
-	return &permit{kernel: func() bool { return env.Kernel.Permits(generation) }, until: until}, nil
+	return &permit{kernel: func() bool { return env.Kernel.Permits(generation) }, generation: generation, until: until}, nil
 }
 
 // given says whether harm may be done now.

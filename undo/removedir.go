@@ -2,8 +2,10 @@ package undo
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -35,10 +37,22 @@ func (r *RemoveDir) undo(context.Context) (Outcome, error) {
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR || r.Ino != 0 && st.Ino != r.Ino {
 		return Changed, nil
 	}
-	if err := unix.Rmdir(r.Path); gone(err) {
+	if err := removeEmptied(r.Path); gone(err) {
 		return AlreadyGone, nil // by another replay
 	} else if err != nil {
 		return "", fmt.Errorf("remove %s: %w", r.Path, err)
 	}
 	return Undone, nil
+}
+
+// emptyWait is how long a kernel may take to let go of a process that has ended.
+const emptyWait = 200 * time.Millisecond
+
+// removeEmptied removes a cgroup whose last process may just have ended.
+func removeEmptied(path string) error {
+	for deadline := time.Now().Add(emptyWait); ; time.Sleep(emptyWait / 100) {
+		if err := unix.Rmdir(path); !errors.Is(err, unix.EBUSY) || time.Now().After(deadline) {
+			return err
+		}
+	}
 }

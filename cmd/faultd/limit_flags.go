@@ -16,11 +16,25 @@ func cpuFlags() []cli.Flag {
 		&cli.StringFlag{Name: "limit", Usage: "`50%` of what the target may use now, or a number of processors, such as 1.5"},
 		&cli.UintFlag{Name: "weight", Usage: "its part among its siblings when processors are short, in 1..10000"},
 		onChangeFlag(),
+		&cli.StringFlag{Name: "load", Usage: "burn processor time: `50%` of each of --cores, '50% of quota' or a number of processors, such as 1.5"},
+		&cli.UintFlag{Name: "cores", Usage: "how many processors a load in percent is on", DefaultText: "1"},
+		&cli.IntFlag{Name: "nice", Usage: "niceness of the load, in -20..19", DefaultText: "0"},
+		&cli.StringFlag{Name: "cpus", Usage: "processors that the load runs on, a `LIST` such as 0-1,3", DefaultText: "all"},
+		&cli.StringFlag{Name: "ramp", Usage: "the load comes to its height evenly over this time, such as 2m", DefaultText: "at once"},
+		placeFlag(),
 	}
 }
 
+// placeFlag is of all kinds that are load.
+func placeFlag() cli.Flag {
+	return &cli.StringFlag{Name: "place", Usage: "where the load is: inside the target, within its limits, or beside it, as a neighbour", DefaultText: "inside"}
+}
+
 func cpuKind(c *cli.Context, spec *v1.FaultSpec) error {
-	spec.Kind = &v1.FaultSpec_Cpu{Cpu: &v1.Cpu{Limit: c.String("limit"), Weight: uint32(c.Uint("weight")), OnChange: c.String("on-change")}}
+	spec.Kind = &v1.FaultSpec_Cpu{Cpu: &v1.Cpu{
+		Limit: c.String("limit"), Weight: uint32(c.Uint("weight")), OnChange: c.String("on-change"),
+		Load: c.String("load"), Cores: uint32Given(c, "cores"), Nice: int32Given(c, "nice"), Cpus: c.String("cpus"), Ramp: c.String("ramp"), Place: c.String("place"),
+	}}
 	return nil
 }
 
@@ -31,12 +45,18 @@ func memoryFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "no-swap", Usage: "it may swap nothing more"},
 		&cli.BoolFlag{Name: "allow-oom", Usage: "allow a limit below what is used now"},
 		onChangeFlag(),
+		&cli.StringFlag{Name: "load", Usage: "take memory and keep it: `AMOUNT` such as 512MiB, '50% of limit' or '50% of available'"},
+		&cli.StringFlag{Name: "type", Usage: "of the load: anonymous, shared (counts as page cache) or locked (is never swapped out)", DefaultText: "anonymous"},
+		&cli.StringFlag{Name: "ramp", Usage: "the load is taken evenly over this time, such as 2m", DefaultText: "at once"},
+		&cli.StringFlag{Name: "floor", Usage: "the load never leaves less than `AMOUNT` available", DefaultText: "64MiB"},
+		placeFlag(),
 	}
 }
 
 func memoryKind(c *cli.Context, spec *v1.FaultSpec) error {
 	spec.Kind = &v1.FaultSpec_Memory{Memory: &v1.Memory{
 		Limit: c.String("limit"), High: c.String("high"), NoSwap: c.Bool("no-swap"), AllowOom: c.Bool("allow-oom"), OnChange: c.String("on-change"),
+		Load: c.String("load"), Type: c.String("type"), Ramp: c.String("ramp"), Floor: c.String("floor"), Place: c.String("place"),
 	}}
 	return nil
 }
@@ -72,11 +92,15 @@ func pidsFlags() []cli.Flag {
 }
 
 func pidsKind(c *cli.Context, spec *v1.FaultSpec) error {
-	pids := &v1.Pids{OnChange: c.String("on-change")}
-	if more := given(c, "more", c.Uint); more != nil {
-		n := uint32(*more)
-		pids.More = &n
-	}
-	spec.Kind = &v1.FaultSpec_Pids{Pids: pids}
+	spec.Kind = &v1.FaultSpec_Pids{Pids: &v1.Pids{More: uint32Given(c, "more"), OnChange: c.String("on-change")}}
 	return nil
+}
+
+// uint32Given and int32Given are given for the schema's small numbers.
+func uint32Given(c *cli.Context, name string) *uint32 {
+	return given(c, name, func(name string) uint32 { return uint32(c.Uint(name)) })
+}
+
+func int32Given(c *cli.Context, name string) *int32 {
+	return given(c, name, func(name string) int32 { return int32(c.Int(name)) })
 }

@@ -13,9 +13,17 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"faultd/api"
+	"faultd/burn"
 )
 
 func main() {
+	// First of all: whatever else is done takes memory and time of its target.
+	if burn.IsBurner(os.Args) {
+		if burn.Run(os.Args) != nil { // which it tells the daemon
+			os.Exit(exitFailed)
+		}
+		return
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := run(ctx, os.Args, os.Stdin, os.Stdout, os.Stderr)
 	stop()

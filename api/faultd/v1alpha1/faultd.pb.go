@@ -1873,7 +1873,7 @@ func (x *Process) GetInit() bool {
 	return false
 }
 
-// Cpu squeezes the processor time of the target, by limits of its own cgroup. At least one of limit and weight.
+// Cpu squeezes the processor time of the target, by limits of its own cgroup, or burns some. At least one of limit and weight, or load.
 type Cpu struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "50%" of what the target may use now (its own limit; without one, all processors), or a number of processors: "1.5".
@@ -1881,7 +1881,20 @@ type Cpu struct {
 	// Its part among its siblings when processors are short, in 1..10000; the kernel's default is 100.
 	Weight uint32 `protobuf:"varint,2,opt,name=weight,proto3" json:"weight,omitempty"`
 	// When somebody else changes the value meanwhile: "report" (also when empty), "reapply", or "give-up": the fault undoes the rest.
-	OnChange      string `protobuf:"bytes,3,opt,name=on_change,json=onChange,proto3" json:"on_change,omitempty"`
+	OnChange string `protobuf:"bytes,3,opt,name=on_change,json=onChange,proto3" json:"on_change,omitempty"`
+	// Burn processor time: "1.5" processors, "50%" of each of cores, or "50% of quota": of what the target may use (its own limit;
+	// without one, all processors). Instead of a limit.
+	Load string `protobuf:"bytes,4,opt,name=load,proto3" json:"load,omitempty"`
+	// With a load in percent, of how many processors; absent: 1.
+	Cores *uint32 `protobuf:"varint,5,opt,name=cores,proto3,oneof" json:"cores,omitempty"`
+	// Niceness of the load; absent: 0.
+	Nice *int32 `protobuf:"varint,6,opt,name=nice,proto3,oneof" json:"nice,omitempty"`
+	// Processors that the load runs on, "0-1,3". Empty: all that it may use.
+	Cpus string `protobuf:"bytes,7,opt,name=cpus,proto3" json:"cpus,omitempty"`
+	// The load comes to its height evenly over this time: "2m". Empty: at once.
+	Ramp string `protobuf:"bytes,8,opt,name=ramp,proto3" json:"ramp,omitempty"`
+	// Where the load is: "inside" the target (also when empty), on its account and within its limits, or "beside" it, as a neighbour.
+	Place         string `protobuf:"bytes,9,opt,name=place,proto3" json:"place,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1937,7 +1950,49 @@ func (x *Cpu) GetOnChange() string {
 	return ""
 }
 
-// Memory squeezes the memory of the target, by limits of its own cgroup. At least one of limit, high and no_swap.
+func (x *Cpu) GetLoad() string {
+	if x != nil {
+		return x.Load
+	}
+	return ""
+}
+
+func (x *Cpu) GetCores() uint32 {
+	if x != nil && x.Cores != nil {
+		return *x.Cores
+	}
+	return 0
+}
+
+func (x *Cpu) GetNice() int32 {
+	if x != nil && x.Nice != nil {
+		return *x.Nice
+	}
+	return 0
+}
+
+func (x *Cpu) GetCpus() string {
+	if x != nil {
+		return x.Cpus
+	}
+	return ""
+}
+
+func (x *Cpu) GetRamp() string {
+	if x != nil {
+		return x.Ramp
+	}
+	return ""
+}
+
+func (x *Cpu) GetPlace() string {
+	if x != nil {
+		return x.Place
+	}
+	return ""
+}
+
+// Memory squeezes the memory of the target, by limits of its own cgroup, or takes some. At least one of limit, high and no_swap, or load.
 type Memory struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The most it may have (memory.max): "512MiB", "80% of use", or "80% of limit". Beyond it the kernel kills.
@@ -1949,7 +2004,17 @@ type Memory struct {
 	// Allow a limit below what the target uses now: the kernel reclaims, and kills if that is not enough.
 	AllowOom bool `protobuf:"varint,4,opt,name=allow_oom,json=allowOom,proto3" json:"allow_oom,omitempty"`
 	// As in Cpu.
-	OnChange      string `protobuf:"bytes,5,opt,name=on_change,json=onChange,proto3" json:"on_change,omitempty"`
+	OnChange string `protobuf:"bytes,5,opt,name=on_change,json=onChange,proto3" json:"on_change,omitempty"`
+	// Take memory and keep it: "512MiB", "50% of limit", of what the target may have, or "50% of available", of the node. Instead of a limit.
+	Load string `protobuf:"bytes,6,opt,name=load,proto3" json:"load,omitempty"`
+	// "anonymous" (also when empty): private memory; "shared": it counts as page cache (tmpfs); "locked": private, and never swapped out.
+	Type string `protobuf:"bytes,7,opt,name=type,proto3" json:"type,omitempty"`
+	// The load is taken evenly over this time: "2m". Empty: at once.
+	Ramp string `protobuf:"bytes,8,opt,name=ramp,proto3" json:"ramp,omitempty"`
+	// Never leave less available than this, on the node and within the limits of the cgroup and its ancestors. Empty: 64MiB.
+	Floor string `protobuf:"bytes,9,opt,name=floor,proto3" json:"floor,omitempty"`
+	// As in Cpu.
+	Place         string `protobuf:"bytes,10,opt,name=place,proto3" json:"place,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2015,6 +2080,41 @@ func (x *Memory) GetAllowOom() bool {
 func (x *Memory) GetOnChange() string {
 	if x != nil {
 		return x.OnChange
+	}
+	return ""
+}
+
+func (x *Memory) GetLoad() string {
+	if x != nil {
+		return x.Load
+	}
+	return ""
+}
+
+func (x *Memory) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *Memory) GetRamp() string {
+	if x != nil {
+		return x.Ramp
+	}
+	return ""
+}
+
+func (x *Memory) GetFloor() string {
+	if x != nil {
+		return x.Floor
+	}
+	return ""
+}
+
+func (x *Memory) GetPlace() string {
+	if x != nil {
+		return x.Place
 	}
 	return ""
 }
@@ -4291,17 +4391,31 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\x05count\x18\x06 \x01(\rR\x05count\x12\x1d\n" +
 	"\x05every\x18\a \x01(\tB\a\xbaH\x04r\x02\x18 R\x05every\x12\x16\n" +
 	"\x06starts\x18\b \x01(\bR\x06starts\x12\x12\n" +
-	"\x04init\x18\t \x01(\bR\x04init\"\x86\x01\n" +
+	"\x04init\x18\t \x01(\bR\x04init\"\xf3\x02\n" +
 	"\x03Cpu\x12\x1d\n" +
 	"\x05limit\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18\x14R\x05limit\x12 \n" +
 	"\x06weight\x18\x02 \x01(\rB\b\xbaH\x05*\x03\x18\x90NR\x06weight\x12>\n" +
-	"\ton_change\x18\x03 \x01(\tB!\xbaH\x1er\x1cR\x00R\x06reportR\areapplyR\agive-upR\bonChange\"\xba\x01\n" +
+	"\ton_change\x18\x03 \x01(\tB!\xbaH\x1er\x1cR\x00R\x06reportR\areapplyR\agive-upR\bonChange\x12\x1b\n" +
+	"\x04load\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18 R\x04load\x12$\n" +
+	"\x05cores\x18\x05 \x01(\rB\t\xbaH\x06*\x04\x18\x80\x80\x04H\x00R\x05cores\x88\x01\x01\x12+\n" +
+	"\x04nice\x18\x06 \x01(\x05B\x12\xbaH\x0f\x1a\r\x18\x13(\xec\xff\xff\xff\xff\xff\xff\xff\xff\x01H\x01R\x04nice\x88\x01\x01\x12\x1c\n" +
+	"\x04cpus\x18\a \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x04cpus\x12\x1b\n" +
+	"\x04ramp\x18\b \x01(\tB\a\xbaH\x04r\x02\x18 R\x04ramp\x12-\n" +
+	"\x05place\x18\t \x01(\tB\x17\xbaH\x14r\x12R\x00R\x06insideR\x06besideR\x05placeB\b\n" +
+	"\x06_coresB\a\n" +
+	"\x05_nice\"\xfa\x02\n" +
 	"\x06Memory\x12\x1d\n" +
 	"\x05limit\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18 R\x05limit\x12\x1b\n" +
 	"\x04high\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18 R\x04high\x12\x17\n" +
 	"\ano_swap\x18\x03 \x01(\bR\x06noSwap\x12\x1b\n" +
 	"\tallow_oom\x18\x04 \x01(\bR\ballowOom\x12>\n" +
-	"\ton_change\x18\x05 \x01(\tB!\xbaH\x1er\x1cR\x00R\x06reportR\areapplyR\agive-upR\bonChange\"\xf8\x01\n" +
+	"\ton_change\x18\x05 \x01(\tB!\xbaH\x1er\x1cR\x00R\x06reportR\areapplyR\agive-upR\bonChange\x12\x1b\n" +
+	"\x04load\x18\x06 \x01(\tB\a\xbaH\x04r\x02\x18 R\x04load\x126\n" +
+	"\x04type\x18\a \x01(\tB\"\xbaH\x1fr\x1dR\x00R\tanonymousR\x06sharedR\x06lockedR\x04type\x12\x1b\n" +
+	"\x04ramp\x18\b \x01(\tB\a\xbaH\x04r\x02\x18 R\x04ramp\x12\x1d\n" +
+	"\x05floor\x18\t \x01(\tB\a\xbaH\x04r\x02\x18 R\x05floor\x12-\n" +
+	"\x05place\x18\n" +
+	" \x01(\tB\x17\xbaH\x14r\x12R\x00R\x06insideR\x06besideR\x05place\"\xf8\x01\n" +
 	"\x02Io\x12 \n" +
 	"\x06device\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\x06device\x12\x1c\n" +
 	"\x04path\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\x04path\x12\x1b\n" +
@@ -4630,6 +4744,7 @@ func file_faultd_v1alpha1_faultd_proto_init() {
 	file_faultd_v1alpha1_faultd_proto_msgTypes[4].OneofWrappers = []any{}
 	file_faultd_v1alpha1_faultd_proto_msgTypes[8].OneofWrappers = []any{}
 	file_faultd_v1alpha1_faultd_proto_msgTypes[12].OneofWrappers = []any{}
+	file_faultd_v1alpha1_faultd_proto_msgTypes[14].OneofWrappers = []any{}
 	file_faultd_v1alpha1_faultd_proto_msgTypes[17].OneofWrappers = []any{}
 	file_faultd_v1alpha1_faultd_proto_msgTypes[19].OneofWrappers = []any{}
 	file_faultd_v1alpha1_faultd_proto_msgTypes[25].OneofWrappers = []any{}

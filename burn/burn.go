@@ -1,0 +1,142 @@
+// Package burn is load that is no stranger's program: our own binary, started again, burns processor time or holds memory.
+// Such a process, a burner, lives in a cgroup of its own. It asks switch, lease and deadline itself, at least every few
+// milliseconds, and the kernel ends it with the daemon.
+package burn
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"faultd/bpf"
+)
+
+// Command is the first argument of a burner. Others follow, in the order of Work.words.
+const Command = "burn"
+
+// Kinds of work.
+const (
+	kindCPU    = "cpu"
+	kindMemory = "memory"
+)
+
+// Work is what a burner does. Exactly one of Threads and Bytes.
+type Work struct {
+	// Threads burn processor time.
+	Threads int
+	// Nice is their niceness, in -20..19.
+	Nice int
+	// CPUs are those that they may run on; none: all.
+	CPUs []int
+
+	// Bytes are the most memory that it can be asked to hold, in whole pages.
+	Bytes int64
+	// Shared memory counts as page cache (tmpfs); else it is private.
+	Shared bool
+	// Locked memory can be neither swapped out nor reclaimed.
+	Locked bool
+}
+
+// words are the arguments after Command and the generation.
+func (w Work) words() []string {
+	if w.Threads > 0 {
+		var cpus []string
+		for _, cpu := range w.CPUs {
+			cpus = append(cpus, strconv.Itoa(cpu))
+		}
+		return []string{kindCPU, strconv.Itoa(w.Threads), strconv.Itoa(w.Nice), strings.Join(cpus, ",")}
+	}
+	return []string{kindMemory, strconv.FormatInt(w.Bytes, 10), strconv.FormatBool(w.Shared), strconv.FormatBool(w.Locked)}
+}
+
+// wordCount is how many arguments a burner has in all, with its own name.
+const wordCount = 7
+
+// IsBurner says whether these are the arguments of a burner, its own name first. Its main function must then call Run before it
+// does anything else: what it allocates counts against the target.
+func IsBurner(args []string) bool { return len(args) == wordCount && args[1] == Command }
+
+// Descriptors that a burner inherits.
+const (
+	fileReady = 1 // it writes one line: "ready", or why not
+	fileKill  = 2 + iota
+	fileLease
+	fileBoard
+	fileEnd
+)
+
+// pause is how long a burner rests where there is nothing to do, and so how late it hears of the switch.
+const pause = 2 * time.Millisecond
+
+// burner is the process.
+type burner struct {
+	board      board
+	permit     *bpf.Permit
+	generation uint64
+}
+
+// may says whether there is harm to be done.
+func (b *burner) may() bool {
+	return b.permit.Given(b.generation) && bpf.Monotonic() < b.board.until().Load()
+}
+
+// Run is the main function of a burner, which Start starts. It returns when harm may not be done any more.
+func Run(args []string) error {
+	runtime.LockOSThread()
+	err := run(args[2:])
+	if err != nil {
+		// The daemon may be gone; then nobody needs to know.
+		_, _ = os.NewFile(fileReady, "ready").WriteString(err.Error() + "\n")
+	}
+	return err
+}
+
+func run(words []string) error {
+	generation, err := strconv.ParseUint(words[0], 10, 64)
+	if err != nil {
+		return fmt.Errorf("read the burner's arguments: %w", err)
+	}
+	b := &burner{generation: generation}
+	if b.board, err = openBoard(fileBoard); err != nil {
+		return err
+	}
+	if b.permit, err = bpf.OpenPermit(fileKill, fileLease); err != nil {
+		return err
+	}
+	for fd := fileKill; fd < fileEnd; fd++ {
+		if err := unix.Close(fd); err != nil {
+			return fmt.Errorf("close descriptor %d: %w", fd, err)
+		}
+	}
+	// When memory is short it shall be the first to go.
+	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("1000"), 0); err != nil {
+		return fmt.Errorf("be the first to be killed: %w", err)
+	}
+	switch words[1] {
+	case kindCPU:
+		return b.burnCPU(words[2:])
+	case kindMemory:
+		return b.holdMemory(words[2:])
+	}
+	return errors.New("read the burner's arguments: unknown work " + words[1])
+}
+
+// ready tells the daemon that the burner waits for its word. Until then nothing was done that could hurt.
+func ready() error {
+	if _, err := unix.Write(fileReady, []byte("ready\n")); err != nil {
+		return fmt.Errorf("report to the daemon: %w", err)
+	}
+	return unix.Close(fileReady)
+}
+
+// rest waits for a moment.
+func rest(length time.Duration) {
+	wait := unix.NsecToTimespec(length.Nanoseconds())
+	_ = unix.Nanosleep(&wait, nil) // a signal only makes it shorter
+}

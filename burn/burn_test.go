@@ -1,0 +1,129 @@
+package burn_test
+
+import (
+	"os"
+	"testing"
+	"time"
+
+	"faultd/bpf"
+	"faultd/burn"
+	"faultd/test/cgrouptest"
+	"faultd/test/kerneltest"
+)
+
+// TestMain is also the burners.
+func TestMain(m *testing.M) {
+	if burn.IsBurner(os.Args) {
+		if burn.Run(os.Args) != nil {
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+func start(t *testing.T, k *bpf.Kernel, work burn.Work) (*burn.Process, error) {
+	t.Helper()
+	tree, target := cgrouptest.New(t)
+	dir, err := os.Open(tree.Dir(target))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	p, err := burn.Start(burn.Options{Work: work, Cgroup: dir, Kernel: k, Generation: k.Switch().Generation(), Until: time.Now().Add(time.Hour)})
+	if err == nil {
+		t.Cleanup(func() {
+			p.Kill()
+			if err := p.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	return p, err
+}
+
+// patience is for a broken kernel or test.
+const patience = 2 * time.Minute
+
+func until(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !holds(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("did not come: %s", what)
+		}
+	}
+}
+
+func works() map[string]burn.Work {
+	return map[string]burn.Work{
+		"cpu": {Threads: 2}, "memory": {Bytes: 4 << 20}, "shared": {Bytes: 4 << 20, Shared: true}, "locked": {Bytes: 4 << 20, Locked: true},
+	}
+}
+
+// TestEndsByItself: nobody kills it, and it ends by the switch, another generation, the lease and the deadline.
+func TestEndsByItself(t *testing.T) {
+	for name, end := range map[string]func(*bpf.Kernel, *burn.Process){
+		"switch":     func(k *bpf.Kernel, _ *burn.Process) { k.Switch().Kill() },
+		"generation": func(k *bpf.Kernel, _ *burn.Process) { k.Switch().Arm() },
+		"lease":      func(k *bpf.Kernel, _ *burn.Process) { k.RenewLease(0) },
+		"deadline":   func(_ *bpf.Kernel, p *burn.Process) { p.Extend(time.Now()) },
+	} {
+		for kind, work := range works() {
+			t.Run(name+" "+kind, func(t *testing.T) {
+				k := kerneltest.Open(t)
+				p, err := start(t, k, work)
+				if err != nil {
+					t.Fatal(err)
+				}
+				p.Want(1 << 20)
+				until(t, "it burns", func() bool { return p.Done() >= 1<<20 })
+				end(k, p)
+				select {
+				case <-p.Ended():
+				case <-time.After(patience):
+					t.Fatal("it goes on")
+				}
+				if p.Failed() {
+					t.Errorf("it ended by %s", p.How())
+				}
+			})
+		}
+	}
+}
+
+// TestDoesWhatIsWanted: nothing before it is told, more, and less.
+func TestDoesWhatIsWanted(t *testing.T) {
+	for kind, work := range works() {
+		k := kerneltest.Open(t)
+		p, err := start(t, k, work)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p.Done() != 0 {
+			t.Errorf("%s: it began by itself", kind)
+		}
+		if kind == "cpu" {
+			p.Want(200_000)
+			until(t, "it burns", func() bool { return p.Done() >= int64(20*time.Millisecond) })
+			if p.Asked() == 0 {
+				t.Error("nothing was asked")
+			}
+			continue
+		}
+		for _, bytes := range []int64{4 << 20, 1 << 20, 3 << 20} {
+			p.Want(bytes)
+			until(t, kind, func() bool { return p.Done() == bytes })
+		}
+	}
+}
+
+// TestRefuses says why it cannot start.
+func TestRefuses(t *testing.T) {
+	k := kerneltest.Open(t)
+	if p, err := start(t, k, burn.Work{Threads: 1, CPUs: []int{1000}}); err == nil {
+		t.Errorf("it started on a processor that is not there: %d", p.PID())
+	}
+	if p, err := start(t, k, burn.Work{Bytes: 1 << 60}); err == nil {
+		t.Errorf("it has more addresses than there are: %d", p.PID())
+	}
+}

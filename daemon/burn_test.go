@@ -1,0 +1,317 @@
+package daemon_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
+
+	v1 "faultd/api/faultd/v1alpha1"
+	"faultd/cgroup"
+)
+
+func burnCPU(t cgroup.Target, c *v1.Cpu) *v1.FaultSpec {
+	spec := refuse(t)
+	spec.Kind = &v1.FaultSpec_Cpu{Cpu: c}
+	return spec
+}
+
+func takeMemory(t cgroup.Target, m *v1.Memory) *v1.FaultSpec {
+	spec := refuse(t)
+	spec.Kind = &v1.FaultSpec_Memory{Memory: m}
+	return spec
+}
+
+// burners are the cgroups of burners right below a cgroup.
+func (n *node) burners(t cgroup.Target) []string {
+	n.t.Helper()
+	dirs, err := filepath.Glob(filepath.Join(n.tree.Dir(t), cgroup.BurnerPrefix+"*"))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return dirs
+}
+
+// burner is the process in the one cgroup of a burner there.
+func (n *node) burner(t cgroup.Target) int {
+	n.t.Helper()
+	dirs := n.burners(t)
+	if len(dirs) != 1 {
+		n.t.Fatalf("there are %d cgroups of burners, want 1", len(dirs))
+	}
+	text, err := os.ReadFile(filepath.Join(dirs[0], "cgroup.procs"))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		n.t.Fatalf("in the burner's cgroup is %q, want one process", text)
+	}
+	return pid
+}
+
+// status is a number of a field of /proc/PID/status.
+func (n *node) status(pid int, field string) (number int) {
+	n.t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "\n"+field+":")
+	if _, err := fmt.Sscan(rest, &number); err != nil {
+		n.t.Fatalf("%s of process %d: %v", field, pid, err)
+	}
+	return number
+}
+
+// burnt says whether the burners of a target are gone, with their cgroups.
+func (n *node) burnt(t cgroup.Target, pid int) bool {
+	return len(n.burners(t)) == 0 && hasEnded(pid)
+}
+
+// hasEnded: a daemon that is stopped has not waited for it yet.
+func hasEnded(pid int) bool {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	return err != nil || strings.Contains(string(text), "\nState:\tZ")
+}
+
+// TestLoadEnds: load is in its target and nowhere else, does what it says, and is gone with its cgroup whatever ends the fault.
+func TestLoadEnds(t *testing.T) {
+	notTwice(t)
+	for name, end := range map[string]func(*node, *v1.Fault){
+		"stop":   func(n *node, f *v1.Fault) { n.stop(f.GetId()) },
+		"expiry": func(n *node, f *v1.Fault) { n.update(f, "1ms") },
+		"kill":   func(n *node, _ *v1.Fault) { n.kill() },
+		"kill of a stopped daemon": func(n *node, _ *v1.Fault) {
+			n.signal(syscall.SIGSTOP)
+			n.kill()
+		},
+		"lapse":   func(n *node, _ *v1.Fault) { n.signal(syscall.SIGSTOP) },
+		"sigterm": func(n *node, _ *v1.Fault) { n.end(syscall.SIGTERM) },
+		"kill -9": func(n *node, _ *v1.Fault) { n.end(syscall.SIGKILL) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			if name != "kill -9" {
+				onlyOnHost(t)
+			}
+			n := startNode(t)
+			target, other := n.target(), n.target()
+			w := n.worker(target)
+			n.worker(other)
+			for _, spec := range []*v1.FaultSpec{burnCPU(target, &v1.Cpu{Load: "30%"}), takeMemory(target, &v1.Memory{Load: "8MiB", Floor: "0"})} {
+				f := n.inject(spec)
+				pid := n.burner(target)
+				n.until("it burns", func() bool {
+					c := n.get(f.GetId()).GetCounters()
+					return c.GetInjected() >= 8 && c.GetMatched() == c.GetInjected()+c.GetNotApplied()
+				})
+				if found := n.burners(other); len(found) > 0 {
+					t.Errorf("beside there is %q", found)
+				}
+				end(n, f)
+				n.until("the burner is gone", func() bool { return n.burnt(target, pid) })
+				n.goOn()
+				if !n.list().GetArmed() {
+					n.arm()
+				}
+				w.wants("map[ok:1]", "call getpgid 1 1")
+			}
+		})
+	}
+}
+
+// TestLoadOfADeadNode: daemon and guard are killed at once. The kernel ends the burner, the next daemon removes its cgroup.
+func TestLoadOfADeadNode(t *testing.T) {
+	onlyOnHost(t)
+	n := startNode(t)
+	target := n.target()
+	n.worker(target)
+	n.inject(burnCPU(target, &v1.Cpu{Load: "30%"}))
+	pid := n.burner(target)
+	n.die()
+	n.until("the burner has ended", func() bool { return hasEnded(pid) })
+	if found := strings.Join((place{t, pinDir(n.dir), stateDir(n.dir)}).residue(), "\n"); !strings.Contains(found, n.burners(target)[0]) {
+		t.Errorf("the residue is %q", found)
+	}
+	n.start()
+	if !n.burnt(target, pid) {
+		t.Errorf("there are still %q", n.burners(target))
+	}
+	n.idle()
+}
+
+// TestLoadOnAccount: what is burnt inside a target is on its account, and within its quota; what is beside it is not.
+func TestLoadOnAccount(t *testing.T) {
+	notTwice(t)
+	n := startNode(t)
+	n.controllers(n.target())
+	outer := n.target()
+	n.setControl(outer, "cgroup.subtree_control", "+cpu +memory")
+	target := n.child(outer)
+	n.worker(target)
+	n.setControl(target, "cpu.max", "20000 100000")
+	used := func(t cgroup.Target) int { return n.statOf(t, "cpu.stat", "usage_usec") }
+	f := n.inject(burnCPU(target, &v1.Cpu{Load: "100% of quota"}))
+	before := used(target)
+	n.until("it burns in the target", func() bool {
+		return used(target)-before >= 50_000 && n.get(f.GetId()).GetCounters().GetInjected() >= 50
+	})
+	n.stop(f.GetId())
+	f = n.inject(burnCPU(target, &v1.Cpu{Load: "50%", Place: "beside"}))
+	n.burner(outer)
+	before, around := used(target), used(outer)
+	n.until("it burns beside the target", func() bool { return used(outer)-around >= 50_000 })
+	if now := used(target); now-before >= 25_000 {
+		t.Errorf("beside the target, it cost it %d us", now-before)
+	}
+	n.stop(f.GetId())
+	n.setControl(target, "cpu.max", "max 100000")
+	for place, of := range map[string]cgroup.Target{"inside": target, "beside": outer} {
+		// Its cache gives way, so what is there counts, not how much there is more.
+		f := n.inject(takeMemory(target, &v1.Memory{Load: "24MiB", Floor: "0", Place: place}))
+		n.until("it is taken", func() bool { return n.get(f.GetId()).GetCounters().GetInjected() == 24 })
+		if anon := n.statOf(of, "memory.stat", "anon"); anon < 24<<20 {
+			t.Errorf("%s it has %d bytes", place, anon)
+		}
+		if anon := n.statOf(target, "memory.stat", "anon"); place == "beside" && anon > 24<<20 {
+			t.Errorf("beside the target, it has %d bytes", anon)
+		}
+		n.stop(f.GetId())
+	}
+	n.setControl(target, "memory.max", "100M")
+	if _, err := n.tryInject(takeMemory(target, &v1.Memory{Load: "90% of limit"})); err == nil || !strings.Contains(err.Error(), "memory.load: it would leave") {
+		t.Errorf("below the floor: %v", err)
+	}
+	f = n.inject(takeMemory(target, &v1.Memory{Load: "20% of limit", Floor: "1MiB"}))
+	n.until("it is taken", func() bool { return n.get(f.GetId()).GetCounters().GetInjected() == 20 })
+	n.stop(f.GetId())
+	n.idle()
+}
+
+// statOf is a number in a file of a cgroup such as cpu.stat.
+func (n *node) statOf(t cgroup.Target, file, key string) (number int) {
+	n.t.Helper()
+	for line := range strings.Lines(n.control(t, file)) {
+		if rest, is := strings.CutPrefix(line, key+" "); is {
+			if _, err := fmt.Sscan(rest, &number); err != nil {
+				n.t.Fatal(err)
+			}
+		}
+	}
+	return number
+}
+
+// TestLoadAsAsked: threads, niceness and processors; the kinds of memory; who dies first.
+func TestLoadAsAsked(t *testing.T) {
+	onlyOnHost(t)
+	n := startNode(t)
+	target := n.target()
+	n.worker(target)
+	f := n.inject(burnCPU(target, &v1.Cpu{Load: "0.2", Nice: proto.Int32(7), Cpus: "0"}))
+	pid := n.burner(target)
+	if nice, err := unix.Getpriority(unix.PRIO_PROCESS, pid); err != nil || 20-nice != 7 { // the call gives 20 - nice
+		t.Errorf("its niceness is %d, %v", 20-nice, err)
+	}
+	var cpus unix.CPUSet
+	if err := unix.SchedGetaffinity(pid, &cpus); err != nil || cpus.Count() != 1 || !cpus.IsSet(0) {
+		t.Errorf("it may run on %v, %v", cpus, err)
+	}
+	if score, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid)); err != nil || string(score) != "1000\n" {
+		t.Errorf("its OOM score is adjusted by %q, %v", score, err)
+	}
+	n.stop(f.GetId())
+	for kind, field := range map[string]string{"": "RssAnon", "anonymous": "RssAnon", "shared": "RssShmem", "locked": "VmLck"} {
+		f := n.inject(takeMemory(target, &v1.Memory{Load: "32MiB", Type: kind, Floor: "0"}))
+		pid := n.burner(target)
+		n.until(kind+" memory is taken", func() bool { return n.get(f.GetId()).GetCounters().GetInjected() == 32 })
+		if kib := n.status(pid, field); kib < 32<<10 {
+			t.Errorf("%q: %s is %d KiB", kind, field, kib)
+		}
+		if ended := n.stop(f.GetId()); ended.GetVerdict() != "injected" {
+			t.Errorf("%q: it ended as %v", kind, ended)
+		}
+	}
+	f = n.inject(takeMemory(target, &v1.Memory{Load: "32MiB", Ramp: "5m", Floor: "0"}))
+	n.until("the ramp has begun", func() bool { return n.get(f.GetId()).GetCounters().GetInjected() > 0 })
+	if c := n.stop(f.GetId()).GetCounters(); c.GetInjected() >= 32 {
+		t.Errorf("there was no ramp: %v", c)
+	}
+	n.idle()
+}
+
+// TestLoadIsNobodyOfTheTarget: it is neither hurt by name nor protected, and goes when the target's processes have gone.
+func TestLoadIsNobodyOfTheTarget(t *testing.T) {
+	onlyOnHost(t)
+	n := startNode(t)
+	target := n.target()
+	w := n.worker(target)
+	f := n.inject(burnCPU(target, &v1.Cpu{Load: "5%"}))
+	pid := n.burner(target)
+	refused := n.inject(refuse(target)) // as a process of faultd is there, it would be protected
+	n.stop(refused.GetId())
+	signal := n.inject(onProcesses(target, &v1.Process{Signal: "SIGTERM"}))
+	n.endedBy(w, unix.SIGTERM)
+	if c := n.settled(signal.GetId()); c.GetInjected() != 1 {
+		t.Errorf("counted %v", c)
+	}
+	n.until("the burner is gone", func() bool { return n.burnt(target, pid) })
+	if got := n.get(f.GetId()); got.GetState() != "active" || !strings.Contains(fmt.Sprint(got.GetNotes()), "the target has no process any more") {
+		t.Errorf("got %v", got)
+	}
+	if err := unix.Rmdir(n.tree.Dir(target)); err != nil {
+		t.Errorf("its manager cannot remove it: %v", err)
+	}
+	n.until("the fault ended", func() bool { return n.get(f.GetId()).GetReason() == "target gone" })
+	n.idle()
+}
+
+// TestLoadThatIsKilled by somebody else, as the kernel does when memory is short, is told.
+func TestLoadThatIsKilled(t *testing.T) {
+	onlyOnHost(t)
+	n := startNode(t)
+	target := n.target()
+	n.worker(target)
+	for _, spec := range []*v1.FaultSpec{burnCPU(target, &v1.Cpu{Load: "30%"}), takeMemory(target, &v1.Memory{Load: "8MiB", Floor: "0"})} {
+		f := n.inject(spec)
+		n.until("it burns", func() bool { return n.get(f.GetId()).GetCounters().GetInjected() >= 8 })
+		pid := n.burner(target)
+		if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		n.until("its cgroup is gone", func() bool { return n.burnt(target, pid) })
+		ended := n.stop(f.GetId())
+		if ended.GetVerdict() != "partial" || !strings.Contains(fmt.Sprint(ended.GetNotes()), "the burner ended early: signal: killed") {
+			t.Errorf("it ended as %v", ended)
+		}
+	}
+	n.idle()
+}
+
+// TestLoadRefusals: what does not fit this node, with nothing left.
+func TestLoadRefusals(t *testing.T) {
+	onlyOnHost(t)
+	n := startNode(t)
+	target := n.target()
+	for want, spec := range map[string]*v1.FaultSpec{
+		"cpu.cores: a load on 60000 processors is more than":   burnCPU(target, &v1.Cpu{Load: "50%", Cores: proto.Uint32(60000)}),
+		"cpu.load: a load on 60000 processors is more than":    burnCPU(target, &v1.Cpu{Load: "60000"}),
+		"cpu.load: a load on 2 processors is more than the 1 ": burnCPU(target, &v1.Cpu{Load: "1.5", Cpus: "0"}),
+		"cpu.cpus: processor 1000 is not online":               burnCPU(target, &v1.Cpu{Load: "1", Cpus: "0,1000"}),
+		"memory.load: it would leave 0 B of the":               takeMemory(target, &v1.Memory{Load: "1000TiB"}),
+		"and the floor is 104857600.0 MiB":                     takeMemory(target, &v1.Memory{Load: "1MiB", Floor: "100TiB"}),
+	} {
+		if f, err := n.tryInject(spec); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, %v, want %q", f, err, want)
+		}
+	}
+	if found := n.burners(target); len(found) > 0 {
+		t.Errorf("left %q", found)
+	}
+	n.idle()
+}
