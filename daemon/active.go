@@ -334,8 +334,10 @@ func (d *Daemon) update(req *v1.UpdateRequest) (*v1.Fault, error) {
 		return nil, err
 	}
 	f.spec, f.common = spec, common
-	d.log.Info("fault updated", "fault", f.id)
-	d.events.send("updated", f.message(), "")
+	if !req.GetQuiet() {
+		d.log.Info("fault updated", "fault", f.id)
+		d.events.send("updated", f.message(), "")
+	}
 	d.wake()
 	return f.message(), nil
 }

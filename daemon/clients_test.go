@@ -61,6 +61,37 @@ func TestRemovedWithNestedTargets(t *testing.T) {
 	n.idle()
 }
 
+// TestQuietUpdates: only what is not quiet is told, in events and in the log.
+func TestQuietUpdates(t *testing.T) {
+	onlyOnHost(t)
+	n := startNode(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	stream, err := n.client.Watch(ctx, connect.NewRequest(&v1.WatchRequest{}))
+	if err != nil || !stream.Receive() {
+		t.Fatalf("watch: %v", err)
+	}
+	defer stream.Close()
+	f := n.inject(refuse(n.target()))
+	for _, request := range []*v1.UpdateRequest{{Duration: "1m", Quiet: true}, {Duration: "2m"}, {Duration: "3m", Quiet: true}} {
+		request.Id = f.GetId()
+		got, err := n.client.Update(t.Context(), connect.NewRequest(request))
+		if err != nil || got.Msg.GetFault().GetDeadline() == f.GetDeadline() {
+			t.Fatalf("update: %v, %v", got, err)
+		}
+	}
+	n.stop(f.GetId())
+	updated := 0
+	for stream.Receive() && stream.Msg().GetType() != "ended" {
+		if stream.Msg().GetType() == "updated" {
+			updated++
+		}
+	}
+	if updated != 1 || strings.Count(n.log.String(), "fault updated") != 1 {
+		t.Errorf("%d updates were told; the log:\n%s", updated, n.log.String())
+	}
+}
+
 func TestSameKeySameFault(t *testing.T) {
 	onlyOnHost(t)
 	n := startNode(t)

@@ -130,7 +130,7 @@ func (h *harm) active() (list []*Activation) {
 
 // renew renews a lease, and may change the percentage.
 func (h *harm) renew(ctx context.Context, a *Activation, percent *float64) {
-	request := &v1.UpdateRequest{Id: a.ID, Duration: lease.String()}
+	request := &v1.UpdateRequest{Id: a.ID, Duration: lease.String(), Quiet: percent == nil}
 	if percent != nil && h.plan.Faults[a.Fault].Spec.GetPacket().GetLoss() > 0 {
 		request.Loss = percent
 	} else {

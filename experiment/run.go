@@ -114,7 +114,7 @@ func (r *runner) during(ctx, harming context.Context) {
 			break
 		}
 		start = start.Add(r.change(harming, c))
-		if first := r.plan.Changes[0].At; c.At == first && (i+1 == len(r.plan.Changes) || r.plan.Changes[i+1].At > first) {
+		if first := r.plan.Changes[0].At; harming.Err() == nil && c.At == first && (i+1 == len(r.plan.Changes) || r.plan.Changes[i+1].At > first) {
 			probes = r.watch(ctx, During)
 		}
 	}
@@ -254,7 +254,10 @@ func (r *runner) finish(ctx, harming context.Context) {
 		res.conclude()
 	}
 	for _, problem := range r.harm.problems {
-		res.Verdict, res.Err = Failed, problem
+		// What was lost cannot be stopped either: it ended with the node, or does with its lease.
+		if res.Verdict != Aborted {
+			res.Verdict, res.Err = Failed, problem
+		}
 		res.because("%v", problem)
 	}
 	res.End = time.Now()

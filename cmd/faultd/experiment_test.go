@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	v1 "faultd/api/faultd/v1alpha1"
 	"faultd/experiment"
 )
 
@@ -54,9 +55,28 @@ func readJournal(t *testing.T, dir string) *experiment.Journal {
 	return &j
 }
 
-// TestExperiments reaches each verdict on a real Redis.
+// TestExperiments runs experiments on a real daemon, a real Redis and a shop that depends on it.
 func TestExperiments(t *testing.T) {
 	l := newLab(t)
+	for _, test := range []struct {
+		name string
+		run  func(*testing.T, *lab)
+	}{
+		{"Verdicts", experimentVerdicts},
+		{"Examples", exampleExperiments},
+		{"Interrupted", interruptedExperiment},
+		{"InterruptedTwice", experimentInterruptedTwice},
+		{"Killed", killedExperiment},
+		{"KillSwitch", killSwitchAbortsExperiment},
+		{"ReportIsTriedFirst", reportIsTriedFirst},
+		{"LostDaemon", lostDaemonAbortsExperiment}, // the last: the daemon is gone then
+	} {
+		t.Run(test.name, func(t *testing.T) { test.run(t, l) })
+	}
+}
+
+// experimentVerdicts reaches each verdict.
+func experimentVerdicts(t *testing.T, l *lab) {
 	for _, test := range []struct {
 		verdict  experiment.Verdict
 		code     int
@@ -136,9 +156,8 @@ func (l *lab) inLab(example string) string {
 	return path
 }
 
-// TestExampleExperiments: each is right as it stands; shortened, it does harm here and is over afterwards.
-func TestExampleExperiments(t *testing.T) {
-	l := newLab(t)
+// exampleExperiments: each is right as it stands; shortened, it does harm here and is over afterwards.
+func exampleExperiments(t *testing.T, l *lab) {
 	examples, err := filepath.Glob("../../examples/*.yaml")
 	if err != nil || len(examples) < 5 {
 		t.Fatalf("examples are %v, %v", examples, err)
@@ -185,9 +204,25 @@ func (l *lab) startRun(args ...string) (*exec.Cmd, *bytes.Buffer) {
 	return cmd, said
 }
 
-// TestInterruptedExperiment: Ctrl-C ends the faults, and the report is written.
-func TestInterruptedExperiment(t *testing.T) {
-	l := newLab(t)
+// newest is the fault that was started last.
+func (l *lab) newest() *v1.Fault {
+	l.t.Helper()
+	faults := l.faults()
+	return faults[len(faults)-1]
+}
+
+// leased waits until the newest fault has got the short lease of one that is on.
+func (l *lab) leased() {
+	l.t.Helper()
+	l.until("the lease is renewed", func() bool {
+		started, err := time.Parse(time.RFC3339Nano, l.newest().GetStarted())
+		deadline, deadlineErr := time.Parse(time.RFC3339Nano, l.newest().GetDeadline())
+		return err == nil && deadlineErr == nil && deadline.Sub(started) < 20*time.Second
+	})
+}
+
+// interruptedExperiment: Ctrl-C ends the faults, and the report is written.
+func interruptedExperiment(t *testing.T, l *lab) {
 	dir := t.TempDir()
 	cmd, said := l.startRun("--report", dir)
 	if err := cmd.Process.Signal(os.Interrupt); err != nil {
@@ -203,24 +238,65 @@ func TestInterruptedExperiment(t *testing.T) {
 	l.idle()
 }
 
-// TestKilledExperiment: the faults end with the lease of whoever asked for them, and the journal says what happened.
-func TestKilledExperiment(t *testing.T) {
-	l := newLab(t)
+// experimentInterruptedTwice: with a daemon that does not answer, the second Ctrl-C ends the command.
+func experimentInterruptedTwice(t *testing.T, l *lab) {
+	cmd, _ := l.startRun()
+	if err := l.daemon.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		_ = cmd.Wait() // its error is the signal
+		close(ended)
+	}()
+	l.until("the command is gone", func() bool {
+		_ = cmd.Process.Signal(os.Interrupt) // when it is gone it cannot be sent
+		select {
+		case <-ended:
+			return true
+		default:
+			return false
+		}
+	})
+	if err := l.daemon.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	if status := cmd.ProcessState.Sys().(syscall.WaitStatus); !status.Signaled() || status.Signal() != syscall.SIGINT {
+		t.Errorf("it ended with %v", cmd.ProcessState)
+	}
+	l.until("the fault has ended", func() bool { return l.newest().GetState() == "ended" })
+	l.idle()
+}
+
+// lostDaemonAbortsExperiment: faults end with the daemon, and the experiment with the faults.
+func lostDaemonAbortsExperiment(t *testing.T, l *lab) {
+	dir := t.TempDir()
+	cmd, said := l.startRun("--report", dir)
+	l.leased()
+	if err := l.daemon.Process.Signal(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // its error is the exit code
+	if code := cmd.ProcessState.ExitCode(); code != exitAborted || !strings.Contains(said.String(), "redis-gone ended before its time: no daemon answers") {
+		t.Errorf("exit code %d:\n%s", code, said)
+	}
+	if j := readJournal(t, dir); j.Status != "aborted" || len(j.SteadyStates["after"].Probes) != 1 {
+		t.Errorf("the journal has %+v", j)
+	}
+}
+
+// killedExperiment: the faults end with the lease of whoever asked for them, and the journal says what happened.
+func killedExperiment(t *testing.T, l *lab) {
 	dir := t.TempDir()
 	cmd, _ := l.startRun("--report", dir)
-	l.until("the lease is renewed", func() bool {
-		f := l.faults()[0]
-		started, err := time.Parse(time.RFC3339Nano, f.GetStarted())
-		deadline, deadlineErr := time.Parse(time.RFC3339Nano, f.GetDeadline())
-		return err == nil && deadlineErr == nil && deadline.Sub(started) < 20*time.Second
-	})
+	l.leased()
 	if err := cmd.Process.Signal(syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait() // its error is the signal
 	l.until("the fault has ended", func() bool {
-		faults := l.faults()
-		return faults[0].GetState() == "ended" && faults[0].GetReason() == "expired"
+		f := l.newest()
+		return f.GetState() == "ended" && f.GetReason() == "expired"
 	})
 	if j := readJournal(t, dir); j.Faultd.Verdict != experiment.Interrupted || len(j.Faultd.Reasons) != 1 {
 		t.Errorf("the journal has %+v", j.Faultd)
@@ -228,9 +304,8 @@ func TestKilledExperiment(t *testing.T) {
 	l.idle()
 }
 
-// TestKillSwitchAbortsExperiment: a fault that ends before its time ends the experiment.
-func TestKillSwitchAbortsExperiment(t *testing.T) {
-	l := newLab(t)
+// killSwitchAbortsExperiment: a fault that ends before its time ends the experiment.
+func killSwitchAbortsExperiment(t *testing.T, l *lab) {
 	cmd, said := l.startRun()
 	if code, text := l.faultd("kill", "--reason", "test"); code != exitDone {
 		t.Fatal(text)
@@ -245,14 +320,14 @@ func TestKillSwitchAbortsExperiment(t *testing.T) {
 	l.idle()
 }
 
-// TestReportIsTriedFirst: a directory that cannot be written is found before anything is injected.
-func TestReportIsTriedFirst(t *testing.T) {
-	l := newLab(t)
+// reportIsTriedFirst: a directory that cannot be written is found before anything is injected.
+func reportIsTriedFirst(t *testing.T, l *lab) {
+	known := len(l.faults())
 	code, said := l.faultd("run", l.write(), "--report", "/proc/none")
 	if code != exitFailed || !strings.Contains(said, "--report: make the directory of the report: ") || !strings.Contains(said, "nothing was injected") {
 		t.Errorf("exit code %d: %s", code, said)
 	}
-	if len(l.faults()) > 0 {
-		t.Errorf("there are faults: %v", l.faults())
+	if len(l.faults()) > known {
+		t.Errorf("there are more faults: %v", l.faults())
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"faultd/api"
 	v1 "faultd/api/faultd/v1alpha1"
 	"faultd/cgroup"
+	"faultd/daemon"
 	"faultd/test/cgrouptest"
 )
 
@@ -70,6 +71,7 @@ func pingRedis(address string) (string, error) {
 type lab struct {
 	t                       *testing.T
 	dir                     string
+	daemon                  *exec.Cmd
 	tree                    *cgroup.Hierarchy
 	shopTarget, redisTarget cgroup.Target
 	redis, shop             string
@@ -112,13 +114,16 @@ func (l *lab) startDaemon() {
 		l.t.Fatal(err)
 	}
 	cgrouptest.KeepProcess(l.t, cmd.Process.Pid, l.dir)
+	l.daemon = cmd
 	l.t.Cleanup(func() {
-		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
-			l.t.Error(err)
-		}
-		if err := cmd.Wait(); err != nil {
-			l.t.Errorf("the daemon ended with %v", err)
-		}
+		// A test may have stopped or killed it.
+		_ = cmd.Process.Signal(syscall.SIGCONT)
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		_ = cmd.Wait()
+		l.until("nothing is left", func() bool {
+			left, err := daemon.Residue(l.pins(), filepath.Join(l.dir, "state"), false)
+			return err == nil && len(left) == 0
+		})
 		if err := os.RemoveAll(l.pins()); err != nil {
 			l.t.Error(err)
 		}

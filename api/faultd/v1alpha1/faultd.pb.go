@@ -2957,7 +2957,9 @@ type UpdateRequest struct {
 	Delay  string `protobuf:"bytes,4,opt,name=delay,proto3" json:"delay,omitempty"`
 	Jitter string `protobuf:"bytes,5,opt,name=jitter,proto3" json:"jitter,omitempty"`
 	// packet only.
-	Loss          *float64 `protobuf:"fixed64,6,opt,name=loss,proto3,oneof" json:"loss,omitempty"`
+	Loss *float64 `protobuf:"fixed64,6,opt,name=loss,proto3,oneof" json:"loss,omitempty"`
+	// Nobody is told: whoever renews a short duration again and again says nothing new.
+	Quiet         bool `protobuf:"varint,7,opt,name=quiet,proto3" json:"quiet,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3032,6 +3034,13 @@ func (x *UpdateRequest) GetLoss() float64 {
 		return *x.Loss
 	}
 	return 0
+}
+
+func (x *UpdateRequest) GetQuiet() bool {
+	if x != nil {
+		return x.Quiet
+	}
+	return false
 }
 
 type UpdateResponse struct {
@@ -4489,14 +4498,15 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\adry_run\x18\x02 \x01(\bR\x06dryRun\x121\n" +
 	"\x0fidempotency_key\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x0eidempotencyKey\">\n" +
 	"\x0eInjectResponse\x12,\n" +
-	"\x05fault\x18\x01 \x01(\v2\x16.faultd.v1alpha1.FaultR\x05fault\"\x92\x02\n" +
+	"\x05fault\x18\x01 \x01(\v2\x16.faultd.v1alpha1.FaultR\x05fault\"\xa8\x02\n" +
 	"\rUpdateRequest\x12\x19\n" +
 	"\x02id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x02id\x128\n" +
 	"\apercent\x18\x02 \x01(\x01B\x19\xbaH\x16\x12\x14@\x01\x19\x00\x00\x00\x00\x00\x00Y@!\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\apercent\x88\x01\x01\x12#\n" +
 	"\bduration\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18 R\bduration\x12\x1d\n" +
 	"\x05delay\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18 R\x05delay\x12\x1f\n" +
 	"\x06jitter\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x18 R\x06jitter\x122\n" +
-	"\x04loss\x18\x06 \x01(\x01B\x19\xbaH\x16\x12\x14@\x01\x19\x00\x00\x00\x00\x00\x00Y@!\x00\x00\x00\x00\x00\x00\x00\x00H\x01R\x04loss\x88\x01\x01B\n" +
+	"\x04loss\x18\x06 \x01(\x01B\x19\xbaH\x16\x12\x14@\x01\x19\x00\x00\x00\x00\x00\x00Y@!\x00\x00\x00\x00\x00\x00\x00\x00H\x01R\x04loss\x88\x01\x01\x12\x14\n" +
+	"\x05quiet\x18\a \x01(\bR\x05quietB\n" +
 	"\n" +
 	"\b_percentB\a\n" +
 	"\x05_loss\">\n" +
