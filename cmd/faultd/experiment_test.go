@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -37,8 +38,13 @@ func (l *lab) idle() {
 			l.t.Errorf("fault %s is %s", f.GetId(), f.GetState())
 		}
 	}
-	if code, said := l.faultd("run", "--dry-run", l.write()); code != exitDone {
-		l.t.Errorf("afterwards the shop is not well: %s", said)
+	response, err := http.Get(l.shop)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		l.t.Errorf("afterwards the shop says %s", response.Status)
 	}
 }
 
@@ -120,14 +126,14 @@ var (
 	interval = regexp.MustCompile(`(?m)^  - name: (checkout|redis|node)$`)
 )
 
-// hundredth makes a field that says how long last a hundredth of it.
-func hundredth(field string) string {
+// shorten makes a field that says how long last a fraction of it.
+func shorten(field string) string {
 	name, text, _ := strings.Cut(field, ": ")
 	d, err := time.ParseDuration(text)
 	if err != nil {
 		panic(err)
 	}
-	return fmt.Sprintf("%s: %s", name, d/100)
+	return fmt.Sprintf("%s: %s", name, d/200)
 }
 
 // inLab makes a document of an example that can be carried out here.
@@ -146,7 +152,7 @@ func (l *lab) inLab(example string) string {
 		"unit: redis-server.service", "cgroup: "+l.redisTarget.Path, "127.0.0.1:6379", l.redis, `"6379"`, fmt.Sprintf("%q", port),
 		"ramp: [1, 5, 10, 25]", "ramp: [50, 100]", "percent: 10\n", "percent: 100\n", "    interval: 200ms\n", "", "max: 80", "max: 100",
 	).Replace(string(text))
-	document = duration.ReplaceAllStringFunc(document, hundredth)
+	document = duration.ReplaceAllStringFunc(document, shorten)
 	document = timeout.ReplaceAllString(latency.ReplaceAllString(document, ""), "")
 	document = interval.ReplaceAllString(document, "$0\n    interval: 50ms\n    timeout: 1m")
 	path := filepath.Join(l.t.TempDir(), filepath.Base(example))
@@ -164,8 +170,9 @@ func exampleExperiments(t *testing.T, l *lab) {
 	}
 	for _, example := range examples {
 		t.Run(filepath.Base(example), func(t *testing.T) {
-			if code, said := l.faultd("validate", example); code != exitDone {
-				t.Fatal(said)
+			var out, errOut bytes.Buffer
+			if code := runWith(t.Context(), testNode(), []string{"faultd", "validate", example}, nil, &out, &errOut); code != exitDone {
+				t.Fatal(errOut.String())
 			}
 			dir := t.TempDir()
 			code, said := l.faultd("run", l.inLab(example), "--report", dir)
