@@ -40,7 +40,7 @@ enum hook {
 	HOOK_BLOCK = 6,    /* errors of requests to block devices */
 	HOOK_MEMORY = 7,   /* failed allocations of the kernel */
 	HOOK_REDIRECT = 8, /* what is sent to a port goes to a stand-in of the daemon, which does the harm */
-	HOOK_RESET = 9,    /* established connections that are reset */
+	HOOK_CONNECTION = 9, /* connections that there are; each fault has programs of its own */
 	HOOK_DIVERT = 10,  /* connections go to a stand-in of the daemon, which does the harm */
 };
 
@@ -252,7 +252,7 @@ struct rule {
 	struct weighted_error error[MAX_ERRORS];
 	struct filter filter;
 	__u64 low; /* of HOOK_BLOCK: sectors of 512 bytes from the start of the device; of HOOK_MEMORY: orders of pages */
-	__u64 high; /* both ends included */
+	__u64 high; /* both ends included; of HOOK_CONNECTION: how many connections there may be */
 	__u32 device;   /* of HOOK_BLOCK: dev_t of the kernel */
 	__u32 requests; /* of HOOK_BLOCK and HOOK_MEMORY: what is meant (enum request) */
 	__u32 mechanism; /* of calls: the one whose programs serve the rule (enum mechanism) */

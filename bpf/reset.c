@@ -2,27 +2,13 @@
 
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Established TCP connections of a target are reset: this is run for each socket of a network namespace, round by round, and
- * decides which one is due. It is loaded once for each fault, whose numbers are set before, as are its sockets' notes. Where
- * the kernel lets programs destroy sockets (6.5+) that is done here; else the sockets are listed, and user space does it. */
-#include "socket.h"
+ * decides which one is due. Where the kernel lets programs destroy sockets (6.5+) that is done here; else the sockets are
+ * listed, and user space does it. */
+#include "connection.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-#define TCP_ESTABLISHED 1
-#define TCP_CLOSE_WAIT 8
-
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-
-struct seq_file;
-
-struct bpf_iter_meta {
-	struct seq_file *seq;
-};
-
-struct bpf_iter__tcp {
-	struct bpf_iter_meta *meta;
-	struct sock_common *sk_common;
-};
 
 struct tcp_sock {
 	__u64 bytes_received;
@@ -33,10 +19,7 @@ struct tcp_sock {
 
 extern int bpf_sock_destroy(struct sock_common *sock) __ksym __weak;
 
-/* The rule, where its target is in the tree, and from when on a connection is due: 0: always. */
-const volatile struct rule_ref fault;
-const volatile __u32 target_level;
-const volatile __u64 target_cgroup;
+/* From when on a connection is due; both 0: always. */
 const volatile __u64 due_age_ns;
 const volatile __u64 due_bytes;
 
@@ -63,11 +46,6 @@ struct listed {
 	__u32 cookie[2];
 };
 
-static __always_inline int is_of_target(struct sock *sk)
-{
-	return ancestor_of_sock(sk, target_level) == target_cgroup;
-}
-
 static __always_inline int is_old_or_big(struct sock *sk, const struct note *note, __u64 now)
 {
 	if (due_age_ns && now - note->seen_ns >= due_age_ns)
@@ -93,21 +71,19 @@ static __always_inline int comes_due(struct sock_common *common, __u64 now)
 /* The rule, with its counters, if the connection shall be reset. The caller counts what comes of it. */
 static __always_inline struct rule *rule_for(struct sock_common *common, const struct permit *permit, struct stat **stat)
 {
-	struct rule_ref ref = {.slot = fault.slot, .serial = fault.serial};
-	struct sock *sk = (struct sock *)common;
 	struct peer peer = {};
 
 	if (common->skc_state != TCP_ESTABLISHED && common->skc_state != TCP_CLOSE_WAIT)
 		return 0;
-	struct rule *rule = rule_of(&ref, permit, stat);
+	struct rule *rule = own_rule(permit, stat);
 
-	if (!rule || !is_of_target(sk) || !comes_due(common, permit->now))
+	if (!rule || !is_of_target(common) || !comes_due(common, permit->now))
 		return 0;
 	if ((rule->traffic.flags & TRAFFIC_SPARE_SSH) && common->skc_num == SSH_PORT)
 		return 0;
 	atomic_inc(&(*stat)->evaluated);
-	peer_of_sock(sk, &peer);
-	if (!peer_fits(rule, ref.slot, &peer) || !harm_due(rule, *stat, 0))
+	peer_of_sock((struct sock *)common, &peer);
+	if (!peer_fits(rule, fault.slot, &peer) || !harm_due(rule, *stat, 0))
 		return 0;
 	return rule;
 }

@@ -3,7 +3,6 @@ package bpf
 import (
 	"errors"
 	"fmt"
-	"io"
 	"sync/atomic"
 	"time"
 
@@ -61,50 +60,27 @@ func (k *Kernel) InstallReset(t Target, r Rule, due Due) (*Resetter, error) {
 	if err != nil {
 		return nil, err
 	}
-	in, err := k.install(HookReset, t, r, func() ([]func() error, error) { return nil, nil }, nil)
+	in, err := k.installConnection(t, r)
 	if err != nil {
 		return nil, err
 	}
 	resetter := &Resetter{Installed: in, mechanism: mechanism}
-	k.mu.Lock()
-	err = resetter.load(due)
-	k.mu.Unlock()
-	if err != nil {
+	if err := resetter.load(due); err != nil {
 		return nil, errors.Join(err, in.Close())
 	}
 	return resetter, nil
 }
 
-// load makes the program for this rule alone. Call with k.mu held.
 func (r *Resetter) load(due Due) error {
-	k := r.kernel
-	spec, err := k.object("reset", loadReset)
-	if err != nil {
-		return err
-	}
 	name := "faultd_list"
 	if r.mechanism == MechanismSockDestroy {
 		name = "faultd_reset"
 	}
-	keepProgram(spec, name)
-	for variable, value := range map[string]any{
-		"fault": sharedRuleRef{Slot: uint32(r.slot), Serial: r.serial}, "target_level": uint32(len(r.target.Ancestors) - 1),
-		"target_cgroup": r.target.id(), "due_age_ns": uint64(due.Age), "due_bytes": due.Bytes,
-	} {
-		if err := spec.Variables[variable].Set(value); err != nil {
-			return fmt.Errorf("set up the program: %w", err)
-		}
+	c, err := r.loadOwn("reset", loadReset, map[string]any{"due_age_ns": uint64(due.Age), "due_bytes": due.Bytes}, name)
+	if err == nil {
+		r.sockets, err = r.overSockets(c.Programs[name])
 	}
-	c, err := k.load(spec)
-	if err != nil {
-		return fmt.Errorf("load the program: %w", err)
-	}
-	r.releases = append(r.releases, collection{c}.Close)
-	if r.sockets, err = link.AttachIter(link.IterOptions{Program: c.Programs[name]}); err != nil {
-		return fmt.Errorf("attach to the list of sockets: %w", err)
-	}
-	r.releases = append(r.releases, r.sockets.Close)
-	return nil
+	return err
 }
 
 // Round goes once through the connections in network namespaces and resets those that are due.
@@ -118,23 +94,9 @@ func (r *Resetter) Round(namespaces []NetNS) error {
 	return errors.Join(errs...)
 }
 
-// look reads the list of the current network namespace's sockets, for which the program runs for each. A read asks for less than
-// the kernel has room for: else it would run the program again for the socket that did not fit.
+// look has the program run for the sockets of the current network namespace, and resets what it lists.
 func (r *Resetter) look() error {
-	list, err := r.sockets.Open()
-	if err != nil {
-		return err
-	}
-	defer list.Close()
-	listed := make([]byte, sizeofListed)
-	for {
-		if _, err := io.ReadFull(list, listed); err == io.EOF {
-			return nil
-		} else if err != nil {
-			return err
-		}
-		r.count(r.Alive() && destroySocket(listed) == nil)
-	}
+	return readSockets(r.sockets, func(listed []byte) { r.count(r.Alive() && destroySocket(listed) == nil) })
 }
 
 // count counts harm that was due and done in user space, as count_injected and count_not_applied do.

@@ -31,16 +31,16 @@ type Hook uint32
 
 // The families (enum hook).
 const (
-	HookConnect  Hook = 1
-	HookPacket   Hook = 2
-	HookSyscall  Hook = 3
-	HookResult   Hook = 4
-	HookSecurity Hook = 5
-	HookBlock    Hook = 6
-	HookMemory   Hook = 7
-	HookRedirect Hook = 8
-	HookReset    Hook = 9
-	HookDivert   Hook = 10
+	HookConnect    Hook = 1
+	HookPacket     Hook = 2
+	HookSyscall    Hook = 3
+	HookResult     Hook = 4
+	HookSecurity   Hook = 5
+	HookBlock      Hook = 6
+	HookMemory     Hook = 7
+	HookRedirect   Hook = 8
+	HookConnection Hook = 9
+	HookDivert     Hook = 10
 )
 
 // Action is what a rule does (enum action).
@@ -134,7 +134,7 @@ type Rule struct {
 	Requests Requests
 	// Chain decides about packets instead of Percent; nil: there is none.
 	Chain *Chain
-	// Low and High are sectors from the start of the device, or orders of pages; both ends included.
+	// Low and High are sectors from the start of the device, or orders of pages; both ends included. Of a pool High is its size.
 	Low, High uint64
 
 	// Wire is what happens to packets that are not lost; nil: nothing. With ActionQueue the dice choose them.

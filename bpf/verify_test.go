@@ -15,7 +15,7 @@ func TestProgramsAreQuicklyVerified(t *testing.T) {
 	k := openKernel(t)
 	for name, load := range map[string]func() (*ebpf.CollectionSpec, error){
 		"connect": loadConnect, "packet": loadPacket, "redirect": loadRedirect, "divert": loadDivert, "task": loadSyscallTask, "lsm": loadSyscallLsm, "spin": loadSyscallSpin, "uprobe": loadSyscallUprobe,
-		"security": loadSecurity, "reset": loadReset,
+		"security": loadSecurity, "reset": loadReset, "pool": loadPool,
 	} {
 		t.Run(name, func(t *testing.T) { quicklyVerified(t, k, name, load) })
 	}

@@ -38,6 +38,7 @@ func trials(stateDir string) []trial {
 		{"connect", faults.Connect{Errnos: []string{"EHOSTDOWN"}, Ops: []string{"socket", "bind"}}, "udp", "errno: new sockets and bind"},
 		{"connect", faults.Connect{Errnos: []string{"EHOSTDOWN"}, Ops: []string{"send"}}, "udp", "errno: send, receive, listen and accept"},
 		{"connect", faults.Connect{Blackhole: true, Traffic: faults.Traffic{Protocol: "udp"}}, "udp", "blackhole"},
+		{"connect", faults.Connect{MaxConnections: 1}, "tcp-twice", "a used-up pool of connections"},
 		{"connect", faults.Connect{ResetAfter: "1ms"}, "tcp", "resets of established connections"},
 		{"cpu", faults.CPU{Processors: 0.02}, "burn", "limit of processor time"},
 		{"cpu", faults.CPU{Load: &faults.CPULoad{Percent: 50}}, "getpgid", "load of processor time"},
@@ -203,7 +204,9 @@ func Canary(action string) error {
 	case "dns":
 		return askNobody()
 	case "tcp":
-		return connectToSelf()
+		return untilReset()
+	case "tcp-twice":
+		return connectTwice()
 	case "http":
 		return askSelf()
 	case "getpgid":
@@ -370,9 +373,30 @@ func sendToSelf() error {
 // resetPatience is how long a reset is waited for: it comes with a round, and a slow machine makes few.
 const resetPatience = 10 * time.Second
 
-// connectToSelf keeps a connection with itself until it is reset. It accepts it: the kernel warns if a connection that nobody has
-// accepted is looked at for a reset while its listener is closed.
-func connectToSelf() error {
+// untilReset keeps a connection with itself until it is reset.
+func untilReset() error {
+	return withSelf(func(c net.Conn) error {
+		if err := c.SetReadDeadline(time.Now().Add(resetPatience)); err != nil {
+			return fmt.Errorf("wait for the reset: %w", err)
+		}
+		_, _ = c.Read(make([]byte, 1))
+		return nil
+	})
+}
+
+// connectTwice keeps a connection with itself and tries to open another.
+func connectTwice() error {
+	return withSelf(func(c net.Conn) error {
+		if second, err := net.Dial("tcp4", c.RemoteAddr().String()); err == nil {
+			return second.Close()
+		}
+		return nil // that is what a trial makes fail
+	})
+}
+
+// withSelf opens a connection with itself. It accepts it: the kernel warns if a connection that nobody has accepted is looked at
+// for a reset while its listener is closed.
+func withSelf(do func(c net.Conn) error) error {
 	l, c, err := dialSelf()
 	if err != nil {
 		return err
@@ -384,9 +408,5 @@ func connectToSelf() error {
 		return fmt.Errorf("accept: %w", err)
 	}
 	defer accepted.Close()
-	if err := c.SetReadDeadline(time.Now().Add(resetPatience)); err != nil {
-		return fmt.Errorf("wait for the reset: %w", err)
-	}
-	_, _ = c.Read(make([]byte, 1))
-	return nil
+	return do(c)
 }

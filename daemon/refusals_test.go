@@ -66,6 +66,16 @@ func refusesBadFaults(t *testing.T, n *node) {
 			s.Dice = "thread"
 			s.Kind = &v1.FaultSpec_Connect{Connect: &v1.Connect{Reset_: true}}
 		}, "connect.errno", "thread"},
+		"pool of udp": {func(s *v1.FaultSpec) {
+			s.Kind = &v1.FaultSpec_Connect{Connect: &v1.Connect{MaxConnections: 1, Protocol: "udp"}}
+		}, "connect.protocol", "udp"},
+		"pool and blackhole": {func(s *v1.FaultSpec) {
+			s.Kind = &v1.FaultSpec_Connect{Connect: &v1.Connect{MaxConnections: 1, Blackhole: true}}
+		}, "connect.maxConnections", "blackhole"},
+		"ops of a pool": {func(s *v1.FaultSpec) {
+			s.Kind = &v1.FaultSpec_Connect{Connect: &v1.Connect{MaxConnections: 1, Ops: []string{"bind"}}}
+		}, "connect.ops", "bind"},
+		"pool too large": {func(s *v1.FaultSpec) { s.Kind = &v1.FaultSpec_Connect{Connect: &v1.Connect{MaxConnections: 1000001}} }, "max_connections", "1000000"},
 		"ops of resets": {func(s *v1.FaultSpec) {
 			s.Kind = &v1.FaultSpec_Connect{Connect: &v1.Connect{Reset_: true, Ops: []string{"send"}}}
 		}, "connect.ops", "send"},

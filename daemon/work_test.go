@@ -53,6 +53,7 @@ type labourer struct {
 	hammer *hammer
 	kept   *dns.Conn // resolver_test.go
 	web    *browser  // webwork_test.go
+	hoard  hoard     // pool_test.go
 }
 
 // obey carries out one order. THREADS threads do TIMES calls each.
@@ -100,6 +101,8 @@ func (l *labourer) obey(order []string) (string, error) {
 		return l.echo(a.number())
 	case "move": // BYTES; the server sends them back
 		return l.move(a.number()), nil
+	case "hoard": // pool_test.go
+		return l.hoard.obey(a)
 	case "hear": // ADDRESS, then "heard"
 		return l.hear(a.text())
 	case "heard":

@@ -11,7 +11,7 @@ import (
 )
 
 // Connect fails what the target does with sockets of IPv4 and IPv6. Exactly one of Errnos, Blackhole,
-// Reset, ResetAfter and ResetAfterBytes.
+// Reset, ResetAfter, ResetAfterBytes and MaxConnections; the last may have errors too.
 type Connect struct {
 	// Errnos are the errors that the caller gets, at once and before anything is sent: "EIO", or "EIO:3" for three times the weight.
 	Errnos []string
@@ -27,6 +27,8 @@ type Connect struct {
 	ResetAfter string
 	// ResetAfterBytes resets each when it has moved so much, such as "1MiB".
 	ResetAfterBytes string
+	// MaxConnections is how many TCP connections the target may have made; the next fails with one of Errnos, or ECONNREFUSED. 0: no limit.
+	MaxConnections uint32
 	// Traffic says which sockets are meant: by peers, and protocol tcp or udp; with Blackhole also by local ports.
 	Traffic Traffic
 }
@@ -43,12 +45,12 @@ func newConnect(spec *v1.FaultSpec) (Fault, error) {
 		}
 		errnos = []string{c.GetErrno()}
 	}
-	if dice := spec.GetDice(); (dice == DiceThread || dice == DiceProcess) && len(errnos) == 0 {
+	if dice := spec.GetDice(); (dice == DiceThread || dice == DiceProcess) && len(errnos) == 0 && c.GetMaxConnections() == 0 {
 		return nil, fmt.Errorf("errno: missing, and dice is %s; only errors are thrown for callers: give call as dice, or an error", dice)
 	}
 	return Connect{
 		Errnos: errnos, Ops: c.GetOps(), Blackhole: c.GetBlackhole(),
-		Reset: c.GetReset_(), Every: c.GetEvery(), ResetAfter: c.GetResetAfter(), ResetAfterBytes: c.GetResetAfterBytes(),
+		Reset: c.GetReset_(), Every: c.GetEvery(), ResetAfter: c.GetResetAfter(), ResetAfterBytes: c.GetResetAfterBytes(), MaxConnections: c.GetMaxConnections(),
 		Traffic: newTraffic(c),
 	}, nil
 }
@@ -63,6 +65,7 @@ func connectParameters() []Parameter {
 		{"every", "duration", "how often they are; empty: once"},
 		{"resetAfter", "duration", "each TCP connection is reset when it has lived so long"},
 		{"resetAfterBytes", "amount", "each is when it has moved so much, such as 1MiB"},
+		{"maxConnections", "number", "how many TCP connections there may be; the next fails, with ECONNREFUSED if no errno is given"},
 	}, trafficParameters()...)
 }
 
@@ -87,7 +90,8 @@ func (c Connect) rule(common Common) (rule bpf.Rule, err error) {
 
 // harm fills in what is done.
 func (c Connect) harm(rule *bpf.Rule, common Common) (err error) {
-	err = exactlyOne([]choice{{"errno", len(c.Errnos) > 0}, {"blackhole", c.Blackhole}, {"reset", c.Reset}, {"resetAfter", c.ResetAfter != ""}, {"resetAfterBytes", c.ResetAfterBytes != ""}})
+	err = exactlyOne([]choice{{"errno", len(c.Errnos) > 0 && c.MaxConnections == 0}, {"blackhole", c.Blackhole}, {"reset", c.Reset},
+		{"resetAfter", c.ResetAfter != ""}, {"resetAfterBytes", c.ResetAfterBytes != ""}, {"maxConnections", c.MaxConnections > 0}})
 	if err != nil {
 		return err
 	}
@@ -98,6 +102,8 @@ func (c Connect) harm(rule *bpf.Rule, common Common) (err error) {
 		return fmt.Errorf("every: %s was given without reset; it says how often", c.Every)
 	}
 	switch {
+	case c.MaxConnections > 0:
+		return c.pool(rule)
 	case len(c.Errnos) > 0:
 		rule.Action, rule.Inet = bpf.ActionErrno, true
 		if rule.Errnos, err = parseErrnos(c.Errnos); err != nil {
@@ -124,6 +130,8 @@ func (c Connect) Mechanism(_ context.Context, env Env) (string, error) {
 		return env.Kernel.PacketMechanism(rule)
 	case c.resets():
 		return env.Kernel.ResetMechanism()
+	case c.MaxConnections > 0:
+		return string(bpf.MechanismCgroup), nil
 	}
 	m, err := env.Kernel.SocketMechanisms(rule.Ops)
 	return m.String(), advised(err, socketAdvice)
@@ -146,6 +154,9 @@ func (c Connect) Inject(ctx context.Context, env Env, target cgroup.Target, comm
 	switch {
 	case c.resets():
 		return c.startResets(ctx, meant, rule, h)
+	case c.MaxConnections > 0:
+		h.mechanism = string(bpf.MechanismCgroup)
+		h.installed, err = installPool(meant, rule)
 	case c.Blackhole:
 		if h.mechanism, err = env.Kernel.PacketMechanism(rule); err != nil {
 			return nil, err

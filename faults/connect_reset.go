@@ -3,7 +3,6 @@ package faults
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -125,16 +124,12 @@ func (r *resetting) run(ctx context.Context) {
 
 // round goes through the connections in the network namespaces that the target's processes are in now.
 func (r *resetting) round() error {
-	found, err := r.env.Cgroups.NetNamespaces(r.target)
+	homes, err := homesOf(r.env, r.target)
 	if err != nil {
-		return fmt.Errorf("find the network namespaces of the target: %w", err)
+		return err
 	}
-	namespaces := make([]bpf.NetNS, len(found))
-	for i, ns := range found {
-		defer ns.File.Close()
-		namespaces[i] = bpf.NetNS{Inode: ns.Inode, File: ns.File}
-	}
-	return r.resetter.Round(namespaces)
+	defer closeHomes(homes)
+	return r.resetter.Round(namespacesOf(homes))
 }
 
 // note keeps what went wrong, each once.

@@ -18,12 +18,18 @@ func connectFlags() []cli.Flag {
 		&cli.StringFlag{Name: "every", Usage: "how often they are reset, a `DURATION` such as 10s", DefaultText: "once"},
 		&cli.StringFlag{Name: "reset-after", Usage: "reset each TCP connection when it has lived for this `DURATION`, such as 30s"},
 		&cli.StringFlag{Name: "reset-after-bytes", Usage: "reset each TCP connection when it has moved this `AMOUNT`, such as 1MiB"},
+		&cli.UintFlag{Name: "max-connections", Usage: "let the target have `N` TCP connections; the next fails, with ECONNREFUSED if no --errno is given"},
 	}, trafficFlags()...)
 }
 
 func connectKind(c *cli.Context, spec *v1.FaultSpec) error {
-	if err := oneFlag(c, "errno", "blackhole", "reset", "reset-after", "reset-after-bytes"); err != nil {
-		return err
+	if !c.IsSet("errno") || !c.IsSet("max-connections") {
+		if err := oneFlag(c, "errno", "blackhole", "reset", "reset-after", "reset-after-bytes", "max-connections"); err != nil {
+			return err
+		}
+	}
+	if c.IsSet("max-connections") && c.Uint("max-connections") == 0 {
+		return usageErrorf("--max-connections 0: it must be at least 1; --errno alone lets no connection be made")
 	}
 	peers, err := peers(c)
 	if err != nil {
@@ -31,7 +37,7 @@ func connectKind(c *cli.Context, spec *v1.FaultSpec) error {
 	}
 	spec.Kind = &v1.FaultSpec_Connect{Connect: &v1.Connect{
 		Errnos: listed(c, "errno"), Ops: listed(c, "op"), Blackhole: c.Bool("blackhole"),
-		Reset_: c.Bool("reset"), Every: c.String("every"), ResetAfter: c.String("reset-after"), ResetAfterBytes: c.String("reset-after-bytes"),
+		Reset_: c.Bool("reset"), Every: c.String("every"), ResetAfter: c.String("reset-after"), ResetAfterBytes: c.String("reset-after-bytes"), MaxConnections: uint32(min(c.Uint("max-connections"), 1<<30)),
 		Peers: peers, Ports: listed(c, "port"), Protocol: c.String("protocol"), Traffic: traffic(c),
 	}}
 	return nil

@@ -398,7 +398,8 @@ func (*FaultSpec_Dns) isFaultSpec_Kind() {}
 func (*FaultSpec_Http) isFaultSpec_Kind() {}
 
 // Connect fails what the target does with sockets of IPv4 and IPv6: new connections, and datagrams sent with an address, unless ops say
-// otherwise. Or it resets connections. Exactly one of errno, errnos, blackhole, reset, reset_after and reset_after_bytes.
+// otherwise. Or it resets connections. Exactly one of errno, errnos, blackhole, reset, reset_after,
+// reset_after_bytes and max_connections; the last may have errors too.
 type Connect struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the error the caller gets, such as "ECONNREFUSED".
@@ -425,8 +426,10 @@ type Connect struct {
 	ResetAfter string `protobuf:"bytes,11,opt,name=reset_after,json=resetAfter,proto3" json:"reset_after,omitempty"`
 	// Reset each TCP connection when it has moved so much, both directions together: "1MiB".
 	ResetAfterBytes string `protobuf:"bytes,12,opt,name=reset_after_bytes,json=resetAfterBytes,proto3" json:"reset_after_bytes,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// So many TCP connections the target may have made to the peers; the next fails, with ECONNREFUSED unless errnos say otherwise. 0: no such limit.
+	MaxConnections uint32 `protobuf:"varint,13,opt,name=max_connections,json=maxConnections,proto3" json:"max_connections,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Connect) Reset() {
@@ -541,6 +544,13 @@ func (x *Connect) GetResetAfterBytes() string {
 		return x.ResetAfterBytes
 	}
 	return ""
+}
+
+func (x *Connect) GetMaxConnections() uint32 {
+	if x != nil {
+		return x.MaxConnections
+	}
+	return 0
 }
 
 // Packet loses packets of the target, or makes them late, or hurts them in other ways that a wire does.
@@ -4243,7 +4253,7 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\x04kind\x12\x05\xbaH\x02\b\x01B\n" +
 	"\n" +
 	"\b_percentB\a\n" +
-	"\x05_seed\"\xe9\x03\n" +
+	"\x05_seed\"\x9d\x04\n" +
 	"\aConnect\x12\x1d\n" +
 	"\x05errno\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18 R\x05errno\x12\x1c\n" +
 	"\tblackhole\x18\x02 \x01(\bR\tblackhole\x12(\n" +
@@ -4261,7 +4271,8 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	" \x01(\tB\a\xbaH\x04r\x02\x18 R\x05every\x12(\n" +
 	"\vreset_after\x18\v \x01(\tB\a\xbaH\x04r\x02\x18 R\n" +
 	"resetAfter\x123\n" +
-	"\x11reset_after_bytes\x18\f \x01(\tB\a\xbaH\x04r\x02\x18 R\x0fresetAfterBytes\"\x9a\n" +
+	"\x11reset_after_bytes\x18\f \x01(\tB\a\xbaH\x04r\x02\x18 R\x0fresetAfterBytes\x122\n" +
+	"\x0fmax_connections\x18\r \x01(\rB\t\xbaH\x06*\x04\x18\xc0\x84=R\x0emaxConnections\"\x9a\n" +
 	"\n" +
 	"\x06Packet\x12-\n" +
 	"\x04loss\x18\x01 \x01(\x01B\x19\xbaH\x16\x12\x14@\x01\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00R\x04loss\x12<\n" +
