@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -107,4 +108,52 @@ func TestConnectErrnos(t *testing.T) {
 	if c := n.stop(f.GetId()).GetCounters(); c.GetInjected() != 400 {
 		t.Errorf("counted %v", c)
 	}
+}
+
+// TestConnectTimesOutLate: with a delay of connect its error comes late, as that of a time-out does. The caller sleeps, can be woken by
+// the end of the delay's fault, and fails then.
+func TestConnectTimesOutLate(t *testing.T) {
+	n := startNode(t)
+	target, server := n.target(), tcpServer(t, "127.0.0.1:0")
+	w := n.worker(target)
+	once := func(spec *v1.FaultSpec) { spec.MaxHits = 1 }
+	want := strings.Replace(fine, "connect=ok send=ok receive=ok", "connect=ETIMEDOUT", 1)
+	failed := n.inject(failing(target, &v1.Connect{Errnos: []string{"ETIMEDOUT"}, Ports: []string{port(server)}}))
+	woken := n.delay(target, "connect", "5s", once)
+	w.tell("sockets %s", server)
+	n.until("it sleeps", func() bool { return n.get(woken.GetId()).GetCounters().GetMatched() > 0 })
+	n.stop(woken.GetId())
+	w.wantsHeard(want)
+	late := n.delay(target, "connect", "50ms", once)
+	w.wants(want, "sockets %s", server)
+	for _, f := range []*v1.Fault{woken, late} {
+		if c := n.settled(f.GetId()); c.GetInjected() != 1 {
+			t.Errorf("of a delay it counted %v", c)
+		}
+	}
+	n.stop(late.GetId())
+	if c := n.stop(failed.GetId()).GetCounters(); c.GetInjected() != 2 {
+		t.Errorf("of errors it counted %v", c)
+	}
+	w.wants(fine, "sockets %s", server)
+}
+
+// TestOpeningIsSlow: of the packets of a connection only the one that opens it waits, so that the connection is slow to come and then
+// as fast as any.
+func TestOpeningIsSlow(t *testing.T) {
+	x := startWired(t)
+	var server *mirror
+	x.inside(x.far, func() { server = newMirror(t, far4+":0") })
+	f := x.n.inject(lose(x.target, &v1.Packet{Delay: slow.String(), Protocol: "tcp", Ports: []string{port(server.address)}, Traffic: &v1.Traffic{State: "new"}}))
+	begun := time.Now()
+	x.w.wants("opened", "open %s", server.address)
+	if took := time.Since(begun); took < slow {
+		t.Errorf("the connection was there after %s, the delay is %s", took, slow)
+	}
+	opening := x.n.settled(f.GetId())
+	x.w.wants("ok", "move 1000")
+	if c := x.n.stop(f.GetId()).GetCounters(); c.GetInjected() == 0 || c.GetMatched() != opening.GetMatched() || c.GetEvaluated() == opening.GetEvaluated() {
+		t.Errorf("opening it counted %v, and when data was moved %v", opening, c)
+	}
+	x.asBefore()
 }
