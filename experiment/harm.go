@@ -153,9 +153,13 @@ func (h *harm) renew(ctx context.Context, a *Activation, percent *float64) {
 	}
 }
 
+// seen keeps what a fault was last. An answer that was late does not replace how it ended.
 func (h *harm) seen(a *Activation, f *v1.Fault) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if a.Last.GetState() == "ended" {
+		return
+	}
 	a.Last = f
 	a.Points = append(a.Points, Point{time.Now(), f.GetCounters().GetInjected()})
 }

@@ -21,6 +21,7 @@ type fakeNode struct {
 	begin    time.Time
 	refuses  string        // the target that it refuses
 	slow     time.Duration // how long a fault takes to begin
+	late     time.Duration // how long the answer to an update is on its way
 	injected uint64        // what each fault has done by its end
 
 	mu     sync.Mutex
@@ -97,6 +98,7 @@ func (n *fakeNode) end(f *fakeFault, reason string) {
 }
 
 func (n *fakeNode) Update(_ context.Context, r *v1.UpdateRequest) (*v1.Fault, error) {
+	defer time.Sleep(n.late)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	f := n.find(r.GetId())
@@ -357,6 +359,22 @@ func TestLostFault(t *testing.T) {
 		wantVerdict(t, r, Aborted, "fault one ended before its time: killed")
 		l.wantAsked(t, "4.001s inject f1", "4.001s inject f2 loss 10", "8s killed f1", "8.001s stopped f2")
 	})
+}
+
+// TestLateAnswer: what a fault was before its end does not replace how it ended.
+func TestLateAnswer(t *testing.T) {
+	inLab(t, func(l *lab) {
+		l.node.late = time.Second
+		l.answers["web"] = failsFrom(8*time.Second, 9*time.Second)
+	}, func(_ *lab, r *Result) {
+		wantVerdict(t, r, Aborted, "")
+		for _, a := range r.Activations {
+			if a.Last.GetState() != "ended" || a.Last.GetReason() != "stopped" {
+				t.Errorf("it ended as %v", a.Last)
+			}
+		}
+	}, `tcp: {address: "127.0.0.1:80"}`, `tcp: {address: "127.0.0.1:80"}
+    onFailure: abort`)
 }
 
 // TestSlowStart: the schedule stands still while a fault is being started.

@@ -248,6 +248,7 @@ func interruptedExperiment(t *testing.T, l *lab) {
 // experimentInterruptedTwice: with a daemon that does not answer, the second Ctrl-C ends the command.
 func experimentInterruptedTwice(t *testing.T, l *lab) {
 	cmd, _ := l.startRun()
+	l.leased()
 	if err := l.daemon.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
@@ -284,7 +285,7 @@ func lostDaemonAbortsExperiment(t *testing.T, l *lab) {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait() // its error is the exit code
-	if code := cmd.ProcessState.ExitCode(); code != exitAborted || !strings.Contains(said.String(), "redis-gone ended before its time: no daemon answers") {
+	if code := cmd.ProcessState.ExitCode(); code != exitAborted || !strings.Contains(said.String(), "fault redis-gone ended before its time: ") {
 		t.Errorf("exit code %d:\n%s", code, said)
 	}
 	if j := readJournal(t, dir); j.Status != "aborted" || len(j.SteadyStates["after"].Probes) != 1 {
