@@ -192,7 +192,7 @@ func (b *bench) redisToxiproxy(r *redis) error {
 		b.report.missing(what, "Toxiproxy is not here")
 		return nil
 	}
-	proxy, port, err := r.toxiproxy()
+	proxy, port, err := b.startToxiproxy("redis", r.port)
 	if err != nil {
 		return err
 	}

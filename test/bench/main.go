@@ -30,6 +30,7 @@ func sections() []section {
 		{"errors", (*bench).errors},
 		{"globs", (*bench).globs},
 		{"rivals", (*bench).rivals},
+		{"requests", (*bench).requests},
 		{"delay", (*bench).delay},
 		{"scale", (*bench).scale},
 		{"kill", (*bench).kill},

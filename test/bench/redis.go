@@ -113,8 +113,8 @@ func parseBenchmark(csv string) (float64, error) {
 	return 0, fmt.Errorf("redis-benchmark: no line of GET in %q", csv)
 }
 
-// toxiproxy starts Toxiproxy, without a toxic, in front of the Redis; the proxy listens on port.
-func (r *redis) toxiproxy() (proxy *exec.Cmd, port int, err error) {
+// startToxiproxy starts Toxiproxy, without a toxic, in front of a server on a port; the proxy listens on another one.
+func (b *bench) startToxiproxy(name string, upstream int) (proxy *exec.Cmd, port int, err error) {
 	if port, err = freePort(); err != nil {
 		return nil, 0, err
 	}
@@ -122,18 +122,18 @@ func (r *redis) toxiproxy() (proxy *exec.Cmd, port int, err error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	config := filepath.Join(r.b.dir, "toxiproxy.json")
-	text := fmt.Sprintf(`[{"name":"redis","listen":"127.0.0.1:%d","upstream":"127.0.0.1:%d","enabled":true}]`, port, r.port)
+	config := filepath.Join(b.dir, "toxiproxy.json")
+	text := fmt.Sprintf(`[{"name":%q,"listen":"127.0.0.1:%d","upstream":"127.0.0.1:%d","enabled":true}]`, name, port, upstream)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return nil, 0, fmt.Errorf("configure Toxiproxy: %w", err)
 	}
-	group, err := r.b.group("toxiproxy")
+	group, err := b.group("toxiproxy")
 	if err != nil {
 		return nil, 0, err
 	}
-	proxy = exec.Command(r.b.options.toxiproxy, "-host", "127.0.0.1", "-port", strconv.Itoa(control), "-config", config)
+	proxy = exec.Command(b.options.toxiproxy, "-host", "127.0.0.1", "-port", strconv.Itoa(control), "-config", config)
 	proxy.Env = []string{"LOG_LEVEL=error"}
-	if err := r.b.startIn(group, proxy); err != nil {
+	if err := b.startIn(group, proxy); err != nil {
 		return nil, 0, err
 	}
 	if err := awaitPort(port); err != nil {

@@ -20,6 +20,8 @@ const (
 	orderWatch = "watch" // call again and again and look for harm, until orderEnd; orderSeen gives what was seen so far
 	orderSeen  = "seen"
 	orderEnd   = "end"
+	orderServe = "serve" // answer requests of HTTP on a port
+	orderGet   = "get"   // how many requests of HTTP to a port are answered per second?
 )
 
 // order is what a worker is asked, a line of JSON.
@@ -31,6 +33,8 @@ type order struct {
 	Count int
 	// Slow is how long a call must take to count as hurt, for orderWatch; 0: it must fail.
 	Slow time.Duration
+	// Port is asked, for orderGet: by each of the threads, Count times.
+	Port int
 	// Once ends a thread after its first hurt call, for orderWatch.
 	Once bool
 }
@@ -46,6 +50,9 @@ type answer struct {
 	// First and Last are when the first and the last hurt call began, Over is when the last one was over, in ns of
 	// CLOCK_MONOTONIC; 0: never.
 	First, Last, Over int64
+	// Port of orderServe, and Rate of orderGet.
+	Port int
+	Rate float64
 }
 
 // worker is this program, running again in a cgroup of its choice.

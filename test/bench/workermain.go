@@ -56,6 +56,10 @@ func (s *state) obey(o order) (a answer, err error) {
 		s.watched.enough.Store(true)
 		s.watched.threads.Wait()
 		a = s.watched.seen()
+	case orderServe:
+		a.Port, err = serveSmall()
+	case orderGet:
+		a.Rate, err = getMany(o.Port, o.Threads, o.Count)
 	default:
 		err = fmt.Errorf("order %q: there is none of this name", o.Do)
 	}
