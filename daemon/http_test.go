@@ -217,6 +217,10 @@ func TestHTTPForeign(t *testing.T) {
 			t.Errorf("counted %v, want %d not applied", k, i+1)
 		}
 	}
+	b.hurt.wants(`200 10.53.0.1:443 GET /a 10.53.0.1 HTTP/1.1 "" real`, "web tls GET https://10.53.0.1/a -")
+	if k := b.n.settled(f.GetId()); k.GetNotApplied() != 5 || k.GetInjected() != 0 {
+		t.Errorf("counted %v, want 5 not applied", k)
+	}
 	if got := b.n.stop(f.GetId()); got.GetVerdict() != "inert" {
 		t.Errorf("stopped as %v", got)
 	}

@@ -3,6 +3,7 @@ package daemon_test
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -21,13 +22,15 @@ import (
 
 // browser is what a worker asks servers of HTTP with. Its connections live from one order to the next.
 type browser struct {
-	one, two *http.Client
-	conn     net.Conn
-	reader   *bufio.Reader
+	one, two, tls *http.Client
+	conn          net.Conn
+	reader        *bufio.Reader
 }
 
 func newBrowser() *browser {
-	return &browser{one: clientOf(true, false), two: clientOf(false, true)}
+	trusting := clientOf(true, false)
+	trusting.Transport.(*http.Transport).TLSClientConfig = &tls.Config{InsecureSkipVerify: true} //nolint:gosec // the server is the test's
+	return &browser{one: clientOf(true, false), two: clientOf(false, true), tls: trusting}
 }
 
 func clientOf(one, two bool) *http.Client {
@@ -40,9 +43,8 @@ func clientOf(one, two bool) *http.Client {
 // obey carries out an order.
 func (b *browser) obey(a args) (string, error) {
 	switch order := a.text(); order {
-	case "one", "two": // METHOD URL BODY NAME:VALUE...: what the server says, and who it is
-		client := map[string]*http.Client{"one": b.one, "two": b.two}[order]
-		return ask(client, a.text(), a.text(), a.text(), a.rest)
+	case "one", "two", "tls": // METHOD URL BODY NAME:VALUE...: what the server says, and who it is
+		return ask(b.client(order), a.text(), a.text(), a.text(), a.rest)
 	case "many": // TIMES URL: the answers in a row
 		times, url := a.number(), a.text()
 		var answers []string
@@ -61,21 +63,13 @@ func (b *browser) obey(a args) (string, error) {
 	case "call": // URL: a call of gRPC; its status and message
 		return call(b.two, a.text())
 	case "download": // PROTOCOL URL: how many bytes it has
-		client := map[string]*http.Client{"one": b.one, "two": b.two}[a.text()]
-		return download(client, a.text())
+		return download(b.client(a.text()), a.text())
 	case "upload": // PROTOCOL URL BYTES: what the server says
-		client := map[string]*http.Client{"one": b.one, "two": b.two}[a.text()]
-		url, size := a.text(), int64(a.number())
-		response, err := client.Post(url, "application/octet-stream", io.LimitReader(zeros{}, size))
-		if err != nil {
-			return resultOf(err), nil
-		}
-		defer response.Body.Close()
-		text, err := io.ReadAll(response.Body)
-		return string(text), err
+		client, url := b.client(a.text()), a.text()
+		return upload(client, url, int64(a.number()))
 	case "talk": // PROTOCOL URL TIMES: each line is answered before the next is said
-		client := map[string]*http.Client{"one": b.one, "two": b.two}[a.text()]
-		return talk(client, a.text(), a.number())
+		client, url := b.client(a.text()), a.text()
+		return talk(client, url, a.number())
 	case "connect": // ADDRESS [SOURCE]: a connection that is kept; who it says it is with
 		dialer := net.Dialer{}
 		address := a.text()
@@ -109,6 +103,10 @@ func (b *browser) obey(a args) (string, error) {
 	default:
 		return "", fmt.Errorf("order web %s is unknown", order)
 	}
+}
+
+func (b *browser) client(protocol string) *http.Client {
+	return map[string]*http.Client{"one": b.one, "two": b.two, "tls": b.tls}[protocol]
 }
 
 func dialMapped(server netip.AddrPort) (net.Conn, error) {
@@ -200,6 +198,16 @@ func download(client *http.Client, url string) (string, error) {
 	return fmt.Sprint(n), nil
 }
 
+func upload(client *http.Client, url string, size int64) (string, error) {
+	response, err := client.Post(url, "application/octet-stream", io.LimitReader(zeros{}, size))
+	if err != nil {
+		return resultOf(err), nil
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	return string(text), err
+}
+
 // talk says a line, waits for it to come back, and says the next, all in one request.
 func talk(client *http.Client, url string, times int) (string, error) {
 	said, say := io.Pipe()
@@ -242,6 +250,7 @@ const (
 	webPort  = "80"
 	linePort = "81" // sends back what it gets
 	talkPort = "82" // speaks first
+	tlsPort  = "443"
 )
 
 // serveWeb starts one in the network namespace of a worker, but not in its cgroup.
@@ -250,7 +259,7 @@ func (n *node) serveWeb(w *worker) *webServer {
 	s := &webServer{goOn: make(chan struct{})}
 	listening := map[string]net.Listener{}
 	w.inside(func() (err error) {
-		for _, port := range []string{webPort, linePort, talkPort} {
+		for _, port := range []string{webPort, linePort, talkPort, tlsPort} {
 			if listening[port], err = net.Listen("tcp", ":"+port); err != nil {
 				return err
 			}
@@ -272,6 +281,12 @@ func (n *node) serveWeb(w *worker) *webServer {
 	s.server = server
 	n.t.Cleanup(server.CloseClientConnections)
 	n.t.Cleanup(func() { _ = server.Config.Close() })
+	secret := httptest.NewUnstartedServer(s)
+	secret.Listener.Close()
+	secret.Listener = listening[tlsPort]
+	secret.StartTLS()
+	n.t.Cleanup(secret.CloseClientConnections)
+	n.t.Cleanup(func() { _ = secret.Config.Close() })
 	go serveLines(listening[linePort])
 	go serveGreeting(listening[talkPort])
 	for _, port := range []string{linePort, talkPort} {
