@@ -24,7 +24,8 @@ type httpConnection struct {
 	first     []byte                      // read from the client already
 	up        atomic.Pointer[net.TCPConn] // to the server, until the transport takes it
 	transport *http.Transport
-	requests  atomic.Int64 // under way
+	idle      atomic.Bool // there is no request
+	over      atomic.Bool // the server has closed its connection
 	closed    chan struct{}
 	closing   sync.Once
 }
@@ -194,7 +195,21 @@ func (c *httpConnection) dial(ctx context.Context, open func(context.Context, ne
 			return nil, err
 		}
 	}
+	c.over.Store(false)
 	return serverConnection{up, c}, nil
+}
+
+// changed is told by http.Server what the connection does: an answer is out when it is idle again.
+func (c *httpConnection) changed(state http.ConnState) {
+	c.idle.Store(state == http.StateIdle)
+	c.endIfIdle()
+}
+
+// endIfIdle closes the client's connection as the server has closed its own.
+func (c *httpConnection) endIfIdle() {
+	if c.idle.Load() && c.over.Load() {
+		_ = c.client.Close()
+	}
 }
 
 // serverConnection is one to the server. When the server closes it while there is no request, the client is told.
@@ -206,8 +221,9 @@ type serverConnection struct {
 // Read implements net.Conn.
 func (s serverConnection) Read(b []byte) (int, error) {
 	n, err := s.TCPConn.Read(b)
-	if err != nil && s.of.requests.Load() == 0 {
-		_ = s.of.client.Close()
+	if err != nil {
+		s.of.over.Store(true)
+		s.of.endIfIdle()
 	}
 	return n, err
 }

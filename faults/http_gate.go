@@ -47,6 +47,7 @@ func serveHTTP(gate *bpf.Gate) *httpGate {
 	g.server = &http.Server{
 		Handler: g, Protocols: protocols(true, true), HTTP2: &http.HTTP2Config{MaxConcurrentStreams: httpStreams},
 		DisableGeneralOptionsHandler: true, ErrorLog: silence(),
+		ConnState: func(c net.Conn, state http.ConnState) { c.(*httpConnection).changed(state) },
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			return context.WithValue(ctx, connectionKey{}, c)
 		},

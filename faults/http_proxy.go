@@ -16,8 +16,6 @@ import (
 // ServeHTTP hurts a request, or passes it on.
 func (g *httpGate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := connectionOf(r.Context())
-	c.requests.Add(1)
-	defer c.requests.Add(-1)
 	due := await(r.Context(), judgeRequest(g.rules(), r, c.server))
 	if len(due) > 0 && due[len(due)-1].answer != nil {
 		last := due[len(due)-1]
