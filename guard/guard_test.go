@@ -60,6 +60,11 @@ func TestDaemonKilled(t *testing.T) {
 				t.Fatal(err)
 			}
 			victim.result(t)
+			t.Cleanup(func() {
+				if t.Failed() {
+					tellStates(t, p.Process.Pid)
+				}
+			})
 			waitFor(t, "undone", func() bool {
 				_, err := os.Stat(left)
 				return errors.Is(err, os.ErrNotExist)
@@ -70,6 +75,16 @@ func TestDaemonKilled(t *testing.T) {
 			_ = p.Wait() // it says: killed
 			noResidue(t)
 		})
+	}
+}
+
+// tellStates logs what state a process and its children are in, and where they wait in the kernel.
+func tellStates(t *testing.T, pid int) {
+	children, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	for _, p := range append(strings.Fields(string(children)), strconv.Itoa(pid)) {
+		stat, err := os.ReadFile(filepath.Join("/proc", p, "stat"))
+		place, _ := os.ReadFile(filepath.Join("/proc", p, "wchan"))
+		t.Logf("%s in %s, %v", stat, place, err)
 	}
 }
 

@@ -242,7 +242,7 @@ type undoer struct {
 	final bool
 	tries int
 	next  time.Time
-	// size is that of the journal when the last replay began.
+	// size is that of the journal when it was last read.
 	size int64
 }
 
@@ -251,13 +251,20 @@ const maxTries = 30
 
 func newUndoer(dir string) *undoer { return &undoer{dir: dir, size: undo.Size(dir)} }
 
-// written says whether something was written into the journal that no replay has read. It takes the result of a replay, for which
-// finish would wait: not to be asked once the daemon is gone.
+// written says whether something to undo was written into the journal that no replay has read. It takes the result of a replay, for
+// which finish would wait: not to be asked once the daemon is gone.
 func (u *undoer) written() bool {
 	if u.running != nil {
 		u.poll()
 	}
-	return u.dir != "" && u.running == nil && undo.Size(u.dir) != u.size
+	size := undo.Size(u.dir)
+	if u.dir == "" || u.running != nil || size == u.size {
+		return false
+	}
+	u.size = size
+	// A replay writes too, that all is done. What cannot be read is for the replay after the daemon's end to tell.
+	pending, _ := undo.Read(u.dir)
+	return len(pending) > 0
 }
 
 // start replays once, or once more when the running replay is done.

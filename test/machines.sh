@@ -87,7 +87,7 @@ in_machine() {
 	flags+=(-dir "$root/bin/vm/programs" -file "$root/bin/vm/programs/work-glibc" -file /lib/ld-musl-x86_64.so.1 -file /lib/x86_64-linux-musl/libc.so)
 	flags+=(-env "FAULTD_TEST_PROGRAMS=$root/bin/vm/programs")
 	binaries=$(printf ",$root/bin/vm/%s.test" "$@")
-	exec "$root/bin/vm/vm" run -v -kernel "$kernel" "${flags[@]}" -binaries "${binaries#,}" -- -test.v -test.run "${run:-.}" -test.timeout=25m
+	exec "$root/bin/vm/vm" run -v -kernel "$kernel" "${flags[@]}" -binaries "${binaries#,}" -- -test.v -test.run "${run:-.}" -test.timeout=40m
 }
 
 # in_machine_again NAME KERNEL FLAG... -- PACKAGE... is in_machine; up to three tests that fail are run once more, in a new machine, because
