@@ -34,6 +34,17 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	if len(os.Args) == 4 && os.Args[1] == sendCommand {
+		if err := sendDatagrams(os.Args[2], os.Args[3]); err != nil {
+			fmt.Fprintln(os.Stderr, sendCommand+":", err)
+			os.Exit(1)
+		}
+		return
+	}
+	if len(os.Args) > 3 && os.Args[1] == netCommand {
+		fmt.Fprintln(os.Stderr, netCommand+":", enterNet(os.Args[2], os.Args[3:]))
+		os.Exit(1)
+	}
 	os.Exit(m.Run())
 }
 
