@@ -31,9 +31,10 @@ need busybox busybox-static
 need buildah buildah
 need debootstrap debootstrap # a machine with systemd
 need gcc gcc # for the race detector
-need fio fio # targets, as the next two
+need fio fio # targets, as the next three
 need nginx nginx-light
 need sqlite3 sqlite3
+need iperf3 iperf3 # a sender whose packets are lost
 need musl-gcc musl-tools # targets with another C library
 need mke2fs e2fsprogs # disks for the virtual machines
 need mkfs.xfs xfsprogs # file systems on disks that fail

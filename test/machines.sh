@@ -159,7 +159,7 @@ build_daemon() {
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o bin/faultd ./cmd/faultd
 	mkdir -p bin/vm/test
 	programs=()
-	for program in "$root/bin/faultd" fio nginx redis-server sqlite3; do programs+=(-file "$(command -v "$program")"); done
+	for program in "$root/bin/faultd" fio nginx redis-server sqlite3 iperf3 ip tc ss busybox sleep; do programs+=(-file "$(command -v "$program")"); done
 }
 
 # stage_programs hurts programs that people run, by the daemon as it is installed. Their files are on a disk.
