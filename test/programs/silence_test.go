@@ -152,6 +152,9 @@ func (p place) window() (window uint64) {
 // TestSilence: under a loss of 5 percent a sender is told as little as when a router in between loses as much. What it does then is in the
 // table that this logs, beside what it does under netem.
 func TestSilence(t *testing.T) {
+	if vmKernel() == "6.1" {
+		t.Skip("takes minutes in an emulated machine, and is seen on 6.12 with error injection")
+	}
 	n := newNode(t)
 	r := n.route(t)
 	for _, way := range []struct {
