@@ -248,12 +248,21 @@ func TestForeignQueuesStay(t *testing.T) {
 	arrived := n.sends(t, n.target, here, there, "10.201.3.2", datagrams)
 	foreign := dropped() - early
 	first, second := newer.ends("injected"), older.ends("injected")
-	expect(t, "arrived", arrived, datagrams-first.GetInjected()-second.GetInjected()-foreign)
+	allButLost(t, "arrived", arrived, datagrams-first.GetInjected()-second.GetInjected(), foreign)
 	if netem {
 		within(t, foreign, arrived+foreign, 0.1)
 	}
 	expect(t, "queues and filters afterwards", show(), before)
 	early = dropped()
 	arrived = n.sends(t, n.target, here, there, "10.201.3.2", datagrams)
-	expect(t, "arrived afterwards", arrived, datagrams-(dropped()-early))
+	allButLost(t, "arrived afterwards", arrived, datagrams, dropped()-early)
+}
+
+// allButLost: of what was sent all arrives but what a foreign queue lost, which may be a few packets of the kernel's own, too.
+func allButLost(t *testing.T, what string, arrived, sent, lost uint64) {
+	t.Helper()
+	const own = 5
+	if arrived+lost < sent || arrived+lost > sent+own {
+		t.Errorf("%s: %d of %d, and a foreign queue lost %d", what, arrived, sent, lost)
+	}
 }
