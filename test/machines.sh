@@ -140,7 +140,7 @@ stage_powercut() {
 		for test in TestPowerCutWhileHurting TestPowerCutAfterKill; do
 			start "$kernel $test" cut_power "$kernel" "$test" -- daemon
 		done
-		[[ -n ${KERNEL:-} || " $VM_LYING_KERNELS " == *" $kernel "* ]] || continue
+		[[ " $VM_LYING_KERNELS " == *" $kernel "* ]] || continue
 		start "$kernel TestPowerCutUnderLies" cut_power "$kernel" TestPowerCutUnderLies "${programs[@]}" -env TMPDIR=/persist -- test/programs
 	done
 }
