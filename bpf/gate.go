@@ -29,22 +29,14 @@ type GateListener struct {
 	family uint32
 }
 
-// newGate makes the listeners. Without IPv6 in the namespace there is none of it: no server can be reached that way there.
+// newGate makes the listeners.
 func newGate(ns NetNS) (*Gate, error) {
 	p, err := newPost(ns)
 	if err != nil {
 		return nil, err
 	}
 	g := &Gate{post: p}
-	g.thread.do(func() {
-		if err = g.listen(4, netip.AddrFrom4([4]byte{127, 0, 0, 1})); err != nil {
-			return
-		}
-		if err6 := g.listen(6, netip.IPv6Loopback()); !errors.Is(err6, ErrNoLoopback) {
-			err = err6
-		}
-	})
-	if err != nil {
+	if err := g.onLoopback(g.listen); err != nil {
 		return nil, errors.Join(err, g.close())
 	}
 	return g, nil
@@ -52,9 +44,6 @@ func newGate(ns NetNS) (*Gate, error) {
 
 // listen runs in the namespace.
 func (g *Gate) listen(family uint32, loopback netip.Addr) error {
-	if err := lookAtLoopback(loopback); err != nil {
-		return err
-	}
 	l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(loopback, 0)))
 	if err != nil {
 		return fmt.Errorf("listen for connections: %w", err)

@@ -34,6 +34,27 @@ func newPost(ns NetNS) (post, error) {
 	return p, nil
 }
 
+// onLoopback has sockets made in the namespace, on the loopback address of each family. Without IPv6 in the namespace there are none of
+// it: no server can be reached that way there.
+func (p *post) onLoopback(listen func(family uint32, loopback netip.Addr) error) (err error) {
+	p.thread.do(func() {
+		if err = lookAndListen(4, netip.AddrFrom4([4]byte{127, 0, 0, 1}), listen); err != nil {
+			return
+		}
+		if err6 := lookAndListen(6, netip.IPv6Loopback(), listen); !errors.Is(err6, ErrNoLoopback) {
+			err = err6
+		}
+	})
+	return err
+}
+
+func lookAndListen(family uint32, loopback netip.Addr, listen func(uint32, netip.Addr) error) error {
+	if err := lookAtLoopback(loopback); err != nil {
+		return err
+	}
+	return listen(family, loopback)
+}
+
 // leave is called when nobody uses it any more; twice is fine.
 func (p *post) leave() error {
 	if p.thread != nil {

@@ -83,35 +83,6 @@ static __always_inline __u32 stand_in_for(struct bpf_sock_addr *ctx, const struc
 	return port;
 }
 
-static __always_inline int redirect4(struct bpf_sock_addr *ctx)
-{
-	struct server server = {.port = bpf_ntohs((__u16)ctx->user_port)};
-
-	server.address[2] = bpf_htonl(0xffff);
-	server.address[3] = ctx->user_ip4;
-	__u32 port = stand_in_for(ctx, &server);
-
-	if (port)
-		send_to_loopback4(ctx, port);
-	return 1;
-}
-
-static __always_inline int redirect6(struct bpf_sock_addr *ctx)
-{
-	struct server server = {.port = bpf_ntohs((__u16)ctx->user_port)};
-
-	server.address[0] = ctx->user_ip6[0];
-	server.address[1] = ctx->user_ip6[1];
-	server.address[2] = ctx->user_ip6[2];
-	server.address[3] = ctx->user_ip6[3];
-	int mapped = is_mapped4(server.address);
-	__u32 port = stand_in_for(ctx, &server);
-
-	if (port)
-		send_to_loopback6(ctx, port, mapped);
-	return 1;
-}
-
 /* The server in whose name the address speaks, or none. It harms nobody, and so needs no permit: an answer that is on its way
  * when the fault ends is still understood. */
 static __always_inline struct server *stood_in(struct bpf_sock_addr *ctx, __u32 family)

@@ -32,22 +32,14 @@ type Socket struct {
 	server netip.AddrPort
 }
 
-// newStandIn makes the sockets. Without IPv6 in the namespace there are none of it: no server can be asked that way there.
+// newStandIn makes the sockets.
 func newStandIn(ns NetNS) (*StandIn, error) {
 	p, err := newPost(ns)
 	if err != nil {
 		return nil, err
 	}
 	s := &StandIn{post: p}
-	s.thread.do(func() {
-		if err = s.listen(4, netip.AddrFrom4([4]byte{127, 0, 0, 1})); err != nil {
-			return
-		}
-		if err6 := s.listen(6, netip.IPv6Loopback()); !errors.Is(err6, ErrNoLoopback) {
-			err = err6
-		}
-	})
-	if err != nil {
+	if err := s.onLoopback(s.listen); err != nil {
 		return nil, errors.Join(err, s.close())
 	}
 	return s, nil
@@ -58,9 +50,6 @@ var ErrNoLoopback = errors.New("the loopback device is down in the network names
 
 // listen runs in the namespace.
 func (s *StandIn) listen(family uint32, loopback netip.Addr) error {
-	if err := lookAtLoopback(loopback); err != nil {
-		return err
-	}
 	for range maxServers {
 		socket, err := listenBoth(loopback)
 		if err != nil {
