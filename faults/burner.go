@@ -13,7 +13,6 @@ import (
 	"sync"
 	"time"
 
-	v1 "faultd/api/faultd/v1alpha1"
 	"faultd/bpf"
 	"faultd/burn"
 	"faultd/cgroup"
@@ -22,32 +21,6 @@ import (
 
 // mechanismBurner is that of all faults that are load.
 const mechanismBurner = "burner"
-
-// Places of a burner.
-const (
-	placeInside = "inside"
-	placeBeside = "beside"
-)
-
-func placeParameter() Parameter {
-	return Parameter{"place", "inside|beside", "where the load is: inside the target, on its account and within its limits, or beside it, as a neighbour; empty: inside"}
-}
-
-func checkPlace(place string) error {
-	switch place {
-	case "", placeInside, placeBeside:
-		return nil
-	}
-	return fmt.Errorf("place: %q must be inside or beside", place)
-}
-
-// noDiceOfLoad is noDice for the kinds that are a limit or a load.
-func noDiceOfLoad(spec *v1.FaultSpec, load string) error {
-	if load != "" {
-		return noDice(spec, "load", "a load has nothing to choose from, only a height")
-	}
-	return noDice(spec, "limit", "a limit holds for all")
-}
 
 // burner is a process of ours in a cgroup of its own. The journal has both before they do harm, first the cgroup, so that
 // replaying ends the process and then removes its cgroup. It is never there longer than its permit, nor than the target's processes.

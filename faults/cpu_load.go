@@ -85,31 +85,6 @@ func newCPULoad(s *v1.Cpu, duration string) (*CPULoad, error) {
 	return l, nil
 }
 
-// needsLoad refuses the fields that only have a meaning with another one.
-func needsLoad(field string, given []choice) error {
-	for _, c := range given {
-		if c.given {
-			return fmt.Errorf("%s: it was given without %s", c.name, field)
-		}
-	}
-	return nil
-}
-
-// parseRamp refuses one that is longer than the fault.
-func parseRamp(text, duration string) (time.Duration, error) {
-	if text == "" {
-		return 0, nil
-	}
-	ramp, err := ParseDuration("ramp", text, 0, maxRamp)
-	if err != nil {
-		return 0, err
-	}
-	if lasts, err := time.ParseDuration(duration); err == nil && ramp > lasts {
-		return 0, fmt.Errorf("ramp: %s is longer than the fault lasts, %s", ramp, lasts)
-	}
-	return ramp, nil
-}
-
 // mostCPUs is more than any kernel knows (CONFIG_NR_CPUS).
 const mostCPUs = 1024
 
