@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -84,18 +83,7 @@ func hasEnded(pid int) bool {
 // TestLoadEnds: load is in its target and nowhere else, does what it says, and is gone with its cgroup whatever ends the fault.
 func TestLoadEnds(t *testing.T) {
 	notTwice(t)
-	for name, end := range map[string]func(*node, *v1.Fault){
-		"stop":   func(n *node, f *v1.Fault) { n.stop(f.GetId()) },
-		"expiry": func(n *node, f *v1.Fault) { n.update(f, "1ms") },
-		"kill":   func(n *node, _ *v1.Fault) { n.kill() },
-		"kill of a stopped daemon": func(n *node, _ *v1.Fault) {
-			n.signal(syscall.SIGSTOP)
-			n.kill()
-		},
-		"lapse":   func(n *node, _ *v1.Fault) { n.signal(syscall.SIGSTOP) },
-		"sigterm": func(n *node, _ *v1.Fault) { n.end(syscall.SIGTERM) },
-		"kill -9": func(n *node, _ *v1.Fault) { n.end(syscall.SIGKILL) },
-	} {
+	for name, end := range faultEnds() {
 		t.Run(name, func(t *testing.T) {
 			if name != "kill -9" {
 				onlyOnHost(t)

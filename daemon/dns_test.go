@@ -28,21 +28,32 @@ func nxdomain(t cgroup.Target, names ...string) *v1.FaultSpec {
 	return resolve(t, &v1.Dns{Answers: []string{"NXDOMAIN"}, Names: names})
 }
 
-// resolvers are a target, and its sibling in the same network namespace, with their servers.
-type resolvers struct {
+// neighbours are a target, and its sibling in the same network namespace.
+type neighbours struct {
 	n             *node
 	target        cgroup.Target
 	hurt, sibling *worker
-	names         *nameServer
+}
+
+func startNeighbours(t *testing.T) neighbours {
+	t.Helper()
+	n := startNode(t)
+	b := neighbours{n: n, target: n.target()}
+	b.hurt = n.resolver(b.target)
+	b.sibling = n.beside(b.hurt, n.target())
+	return b
+}
+
+// resolvers are neighbours with their servers.
+type resolvers struct {
+	neighbours
+	names *nameServer
 }
 
 func startResolvers(t *testing.T) *resolvers {
 	t.Helper()
-	n := startNode(t)
-	r := &resolvers{n: n, target: n.target()}
-	r.hurt = n.resolver(r.target)
-	r.sibling = n.beside(r.hurt, n.target())
-	r.names = n.serveNames(r.hurt)
+	r := &resolvers{neighbours: startNeighbours(t)}
+	r.names = r.n.serveNames(r.hurt)
 	return r
 }
 

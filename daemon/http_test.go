@@ -21,21 +21,16 @@ func web(t cgroup.Target, kind *v1.Http) *v1.FaultSpec {
 	return spec
 }
 
-// browsers are a target, and its sibling in the same network namespace, with their server.
+// browsers are neighbours with their server.
 type browsers struct {
-	n             *node
-	target        cgroup.Target
-	hurt, sibling *worker
-	server        *webServer
+	neighbours
+	server *webServer
 }
 
 func startBrowsers(t *testing.T) *browsers {
 	t.Helper()
-	n := startNode(t)
-	b := &browsers{n: n, target: n.target()}
-	b.hurt = n.resolver(b.target)
-	b.sibling = n.beside(b.hurt, n.target())
-	b.server = n.serveWeb(b.hurt)
+	b := &browsers{neighbours: startNeighbours(t)}
+	b.server = b.n.serveWeb(b.hurt)
 	return b
 }
 

@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 
 	"connectrpc.com/connect"
@@ -92,15 +91,9 @@ func TestLimitsWithoutControllers(t *testing.T) {
 // TestLimits: the target is held back and its sibling is not; whatever ends the fault, the limit is what it was, to the byte.
 func TestLimits(t *testing.T) {
 	notTwice(t)
-	ends := map[string]func(*node, *v1.Fault){
-		"stop": func(n *node, f *v1.Fault) { n.stop(f.GetId()) },
-		"kill of a stopped daemon": func(n *node, _ *v1.Fault) {
-			n.signal(syscall.SIGSTOP)
-			n.kill()
-		},
-		"kill -9": func(n *node, _ *v1.Fault) { n.end(syscall.SIGKILL) },
-	}
-	for name, end := range ends {
+	ends := faultEnds()
+	for _, name := range []string{"stop", "kill of a stopped daemon", "kill -9"} {
+		end := ends[name]
 		t.Run(name, func(t *testing.T) {
 			n := startNode(t)
 			n.controllers(n.target())

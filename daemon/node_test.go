@@ -250,6 +250,22 @@ func (n *node) until(what string, holds func() bool) {
 	}
 }
 
+// faultEnds are all ways in which a fault ends, by the daemon or without it.
+func faultEnds() map[string]func(*node, *v1.Fault) {
+	return map[string]func(*node, *v1.Fault){
+		"stop":   func(n *node, f *v1.Fault) { n.stop(f.GetId()) },
+		"expiry": func(n *node, f *v1.Fault) { n.update(f, "1ms") },
+		"kill":   func(n *node, _ *v1.Fault) { n.kill() },
+		"kill of a stopped daemon": func(n *node, _ *v1.Fault) {
+			n.signal(syscall.SIGSTOP)
+			n.kill()
+		},
+		"lapse":   func(n *node, _ *v1.Fault) { n.signal(syscall.SIGSTOP) },
+		"sigterm": func(n *node, _ *v1.Fault) { n.end(syscall.SIGTERM) },
+		"kill -9": func(n *node, _ *v1.Fault) { n.end(syscall.SIGKILL) },
+	}
+}
+
 // guards are the processes of this node's guard: they have the state directory among their arguments.
 func (n *node) guards() (pids []int) {
 	paths, _ := filepath.Glob("/proc/[0-9]*/cmdline")

@@ -228,18 +228,7 @@ func (n *node) frozen(t cgroup.Target) bool {
 // TestPause: the target stands still and its sibling does not, whatever ends the fault; then it goes on.
 func TestPause(t *testing.T) {
 	notTwice(t)
-	for name, end := range map[string]func(*node, *v1.Fault){
-		"stop":   func(n *node, f *v1.Fault) { n.stop(f.GetId()) },
-		"expiry": func(n *node, f *v1.Fault) { n.update(f, "1ms") },
-		"kill":   func(n *node, _ *v1.Fault) { n.kill() },
-		"kill of a stopped daemon": func(n *node, _ *v1.Fault) {
-			n.signal(syscall.SIGSTOP)
-			n.kill()
-		},
-		"lapse":   func(n *node, _ *v1.Fault) { n.signal(syscall.SIGSTOP) },
-		"sigterm": func(n *node, _ *v1.Fault) { n.end(syscall.SIGTERM) },
-		"kill -9": func(n *node, _ *v1.Fault) { n.end(syscall.SIGKILL) },
-	} {
+	for name, end := range faultEnds() {
 		t.Run(name, func(t *testing.T) {
 			if name != "kill -9" && name != "kill of a stopped daemon" {
 				onlyOnHost(t)
