@@ -57,12 +57,12 @@ func Start(o Options) (*Process, error) {
 	b.setUntil(o.Until)
 	read, write, err := os.Pipe()
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("make a pipe: %w", err), b.close())
+		return nil, errors.Join(fmt.Errorf("make a pipe: %w", err), b.Close())
 	}
 	defer read.Close()
 	permit, err := o.Kernel.PermitFiles()
 	if err != nil {
-		return nil, errors.Join(err, write.Close(), b.close())
+		return nil, errors.Join(err, write.Close(), b.Close())
 	}
 	p := &Process{board: b, ended: make(chan struct{})}
 	err = p.start(o, []*os.File{nil, write, os.Stderr, permit[0], permit[1], boardFile})
@@ -70,7 +70,7 @@ func Start(o Options) (*Process, error) {
 		f.Close()
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("start a burner: %w", err), b.close())
+		return nil, errors.Join(fmt.Errorf("start a burner: %w", err), b.Close())
 	}
 	if err := waitReady(read); err != nil {
 		p.Kill()
@@ -180,5 +180,5 @@ func (p *Process) Close() error {
 		return nil
 	}
 	p.closed = true
-	return p.board.close()
+	return p.board.Close()
 }

@@ -1,13 +1,11 @@
 package guard
 
 import (
-	"fmt"
 	"os"
 	"sync/atomic"
 	"time"
-	"unsafe"
 
-	"golang.org/x/sys/unix"
+	"faultd/bpf"
 )
 
 // The beat: a guard counts at least every beatInterval; it is dead to others when missedBeats of their looks in a row
@@ -19,43 +17,25 @@ const (
 )
 
 // beat is a counter in memory that guard, holder and daemon share.
-type beat struct{ bytes []byte }
+type beat struct{ bpf.Shared }
 
 // newBeat makes the memory; the caller closes the file once everybody has it.
 func newBeat() (beat, *os.File, error) {
-	fd, err := unix.MemfdCreate("faultd-guard-beat", unix.MFD_CLOEXEC)
-	if err != nil {
-		return beat{}, nil, fmt.Errorf("make the beat's memory: %w", err)
-	}
-	f := os.NewFile(uintptr(fd), "beat")
-	if err := f.Truncate(int64(os.Getpagesize())); err != nil {
-		f.Close()
-		return beat{}, nil, fmt.Errorf("size the beat's memory: %w", err)
-	}
-	b, err := openBeat(fd)
-	if err != nil {
-		f.Close()
-		return beat{}, nil, err
-	}
-	return b, f, nil
+	s, f, err := bpf.NewShared("guard's beat")
+	return beat{s}, f, err
 }
 
 func openBeat(fd int) (beat, error) {
-	bytes, err := unix.Mmap(fd, 0, os.Getpagesize(), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-	if err != nil {
-		return beat{}, fmt.Errorf("map the beat: %w", err)
-	}
-	return beat{bytes}, nil
+	s, err := bpf.OpenShared(fd, "guard's beat")
+	return beat{s}, err
 }
 
-func (b beat) counter() *atomic.Uint64 { return (*atomic.Uint64)(unsafe.Pointer(&b.bytes[0])) }
-
-func (b beat) close() error { return unix.Munmap(b.bytes) }
+func (b beat) counter() *atomic.Int64 { return b.Word(0) }
 
 // watch judges a beat by repeated looks.
 type watch struct {
 	beat   beat
-	last   uint64
+	last   int64
 	misses int
 }
 

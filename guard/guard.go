@@ -128,7 +128,7 @@ func spawn(o Options, cgroup *os.File) (*process, error) {
 			return &process{child: c, control: control, watch: watch{beat: b}}, nil
 		}
 	}
-	return nil, errors.Join(err, control.Close(), b.close())
+	return nil, errors.Join(err, control.Close(), b.Close())
 }
 
 // waitReady reads the guard's one line.
@@ -153,7 +153,7 @@ func (p *process) waitReady(ctx context.Context) error {
 // end kills the process and gives back what it had from us.
 func (p *process) end() error {
 	p.kill()
-	return errors.Join(p.control.Close(), p.watch.beat.close())
+	return errors.Join(p.control.Close(), p.watch.beat.Close())
 }
 
 // PID is the guard's process now.
@@ -177,7 +177,7 @@ func (g *Guard) Beat() uint64 {
 	if g.closed {
 		return 0
 	}
-	return g.process.watch.beat.counter().Load()
+	return uint64(g.process.watch.beat.counter().Load())
 }
 
 // CanSleep says why delays that sleep are not applied, or nil.
@@ -223,7 +223,7 @@ func (g *Guard) check(ctx context.Context) error {
 	}
 	old := g.process
 	g.process = p
-	return errors.Join(old.control.Close(), old.watch.beat.close())
+	return errors.Join(old.control.Close(), old.watch.beat.Close())
 }
 
 // Wait returns when the guard process of now has ended, with how it ended.
@@ -252,7 +252,7 @@ func (g *Guard) Close() error {
 		errs = append(errs, errors.New("close the guard: it did not end by itself and was killed"))
 		p.kill()
 	}
-	errs = append(errs, p.watch.beat.close())
+	errs = append(errs, p.watch.beat.Close())
 	if g.options.CgroupDir != "" {
 		errs = append(errs, removeCgroup(g.options.CgroupDir))
 	}
