@@ -54,12 +54,11 @@ func (b *bench) armed() error {
 func (b *bench) armedCalls(d *daemon, w *worker, target string) error {
 	for _, call := range []string{"getppid", "openat"} {
 		spec := delayFault(target, farDelay, call)
-		mechanism, refused, err := d.mechanism(spec)
+		mechanism, ok, err := b.mechanism(d, "delay of "+call+" elsewhere", spec)
 		if err != nil {
 			return err
 		}
-		if refused != "" {
-			b.report.missing("delay of "+call+" elsewhere", refused)
+		if !ok {
 			continue
 		}
 		found, err := takeTurns(b.options.rounds, d.injecting(spec), w.cost(call), w.cost("getuid"))
@@ -151,12 +150,11 @@ func (b *bench) armedRedis(d *daemon, target string) error {
 			{"delay of read, write elsewhere", delayFault(target, farDelay, "read", "write")},
 		} {
 			what := "redis-benchmark GET, " + f.name
-			_, refused, err := d.mechanism(f.spec)
+			_, ok, err := b.mechanism(d, what, f.spec)
 			if err != nil {
 				return err
 			}
-			if refused != "" {
-				b.report.missing(what, refused)
+			if !ok {
 				continue
 			}
 			found, err := takeTurns(b.options.rounds, d.injecting(f.spec), r.get(r.port))

@@ -105,6 +105,15 @@ func (d *daemon) mechanism(spec *v1.FaultSpec) (mechanism, refused string, err e
 	return response.Msg.GetFault().GetMechanism(), "", nil
 }
 
+// mechanism is that of a fault; false: the daemon refuses it, which the report says of what.
+func (b *bench) mechanism(d *daemon, what string, spec *v1.FaultSpec) (mechanism string, ok bool, err error) {
+	mechanism, refused, err := d.mechanism(spec)
+	if err == nil && refused != "" {
+		b.report.missing(what, refused)
+	}
+	return mechanism, err == nil && refused == "", err
+}
+
 func (d *daemon) get(id string) (*v1.Fault, error) {
 	response, err := d.client.Get(d.ctx, connect.NewRequest(&v1.GetRequest{Id: id}))
 	if err != nil {

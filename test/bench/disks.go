@@ -52,12 +52,11 @@ func (b *bench) readsElsewhere(d *daemon, w *worker, target string) error {
 		{"error of pread64 elsewhere", errnoFault(target, "pread64")},
 	} {
 		what := "direct read of 4 KiB, " + f.name
-		mechanism, refused, err := d.mechanism(f.spec)
+		mechanism, ok, err := b.mechanism(d, what, f.spec)
 		if err != nil {
 			return err
 		}
-		if refused != "" {
-			b.report.missing(what, refused)
+		if !ok {
 			continue
 		}
 		found, err := takeTurns(b.options.rounds, d.injecting(f.spec), w.cost(readPrefix+disk))
@@ -108,12 +107,11 @@ func (b *bench) delayedReads(d *daemon, target string) error {
 
 func (b *bench) delayedByUs(d *daemon, w *worker, o order, target, what string) error {
 	spec := delayFault(target, mappedDelay, "pread64")
-	mechanism, refused, err := d.mechanism(spec)
+	mechanism, ok, err := b.mechanism(d, what, spec)
 	if err != nil {
 		return err
 	}
-	if refused != "" {
-		b.report.missing(what, refused)
+	if !ok {
 		return nil
 	}
 	s, err := w.sleepDuring(d.injecting(spec), o, mappedDelay)

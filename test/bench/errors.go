@@ -71,12 +71,11 @@ func (b *bench) errorsElsewhere(d *daemon, w *worker, target string) error {
 		{"error of openat", errnoFault(target, "openat")},
 		{"16 globs for open", openFault(target, 16)},
 	} {
-		mechanism, refused, err := d.mechanism(f.spec)
+		mechanism, ok, err := b.mechanism(d, f.name+" elsewhere", f.spec)
 		if err != nil {
 			return err
 		}
-		if refused != "" {
-			b.report.missing(f.name+" elsewhere", refused)
+		if !ok {
 			continue
 		}
 		found, err := takeTurns(b.options.rounds, d.injecting(f.spec), w.cost("openat"), w.cost("getuid"))
@@ -97,12 +96,11 @@ func (b *bench) globsInside(d *daemon, w *worker, target string) error {
 		return err
 	}
 	what := fmt.Sprintf("open and close of the target, a path of %d bytes", pathLength)
-	mechanism, refused, err := d.mechanism(openFault(target, 1))
+	mechanism, ok, err := b.mechanism(d, what, openFault(target, 1))
 	if err != nil {
 		return err
 	}
-	if refused != "" {
-		b.report.missing(what, refused)
+	if !ok {
 		return nil
 	}
 	spared := openFault(target, 0)

@@ -61,12 +61,11 @@ func (b *bench) withCaller(group string, cmd *exec.Cmd, f func(*worker) error) e
 func (b *bench) callElsewhere(d *daemon, w *worker, target, name, what, call string) error {
 	spec := errnoFault(target, call)
 	what += ", error of it elsewhere"
-	mechanism, refused, err := d.mechanism(spec)
+	mechanism, ok, err := b.mechanism(d, what, spec)
 	if err != nil {
 		return err
 	}
-	if refused != "" {
-		b.report.missing(what, refused)
+	if !ok {
 		return nil
 	}
 	found, err := takeTurns(b.options.rounds, d.injecting(spec), w.cost(name))
