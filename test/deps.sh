@@ -29,6 +29,9 @@ need jq jq
 need git git
 need busybox busybox-static
 need buildah buildah
+need containerd containerd # pods, as the next two
+need runc runc
+[ -e /usr/lib/cni/bridge ] || missing+=(containernetworking-plugins)
 need debootstrap debootstrap # a machine with systemd
 need gcc gcc # for the race detector
 need fio fio # targets, as the next three
