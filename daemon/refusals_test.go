@@ -6,6 +6,8 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -14,6 +16,7 @@ import (
 	v1 "faultd/api/faultd/v1alpha1"
 	"faultd/api/faultd/v1alpha1/faultdv1alpha1connect"
 	"faultd/cgroup"
+	"faultd/test/cgrouptest"
 )
 
 // TestBadInput: whatever a client sends, the daemon says what is wrong, and nothing has changed.
@@ -21,7 +24,7 @@ func TestBadInput(t *testing.T) {
 	onlyOnHost(t)
 	n := startNode(t)
 	for name, test := range map[string]func(*testing.T, *node){
-		"faults": refusesBadFaults, "unknown fields": refusesUnknownFields, "dry run": rehearses, "junk": survivesJunk, "second daemon": refusesSecondDaemon,
+		"faults": refusesBadFaults, "unknown fields": refusesUnknownFields, "dry run": rehearses, "targets": findsTargets, "junk": survivesJunk, "second daemon": refusesSecondDaemon,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, n) })
 		if list := n.list(); len(list.GetFaults()) != 0 {
@@ -252,5 +255,42 @@ func refusesSecondDaemon(t *testing.T, n *node) {
 	out, err := selfCommand("daemon", n.dir).CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "another faultd uses it") {
 		t.Errorf("the second one said %s, %v", out, err)
+	}
+}
+
+// findsTargets: a pattern means those that may be hurt, and who are spared is said.
+func findsTargets(t *testing.T, n *node) {
+	here := n.target()
+	for _, name := range []string{"web-1", "web-2", "db"} {
+		cgrouptest.Child(t, n.tree, here, name)
+	}
+	find := func(selector string) (*v1.TargetsResponse, error) {
+		response, err := n.client.Targets(t.Context(), connect.NewRequest(&v1.TargetsRequest{Selector: selector}))
+		if err != nil {
+			return nil, err
+		}
+		return response.Msg, nil
+	}
+	got, err := find("cgroup:" + here.Path + "/web-*")
+	if err != nil || len(got.GetTargets()) != 2 || got.GetTargets()[0].GetPath() != here.Path+"/web-1" || got.GetTargets()[1].GetCgroupId() == 0 {
+		t.Errorf("two were to be found: %v, %v", got, err)
+	}
+	sshd := filepath.Join(t.TempDir(), "sshd")
+	program, err := os.ReadFile("/bin/sleep")
+	if err == nil {
+		err = os.WriteFile(sshd, program, 0o700)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	cgrouptest.Start(t, n.tree, cgrouptest.Child(t, n.tree, here, "web-3"), sshd, "1000")
+	got, err = find("cgroup:" + here.Path + "/web-*")
+	if err != nil || len(got.GetTargets()) != 2 || len(got.GetSpared()) != 1 || !strings.Contains(got.GetSpared()[0], "web-3") {
+		t.Errorf("the protected one was to be spared: %v, %v", got, err)
+	}
+	for _, selector := range []string{"cgroup:" + here.Path + "/none-*", "cgroup:" + here.Path + "/*-3", "cgroup:" + here.Path + "/[", "web", "pid:0"} {
+		if got, err := find(selector); connect.CodeOf(err) != connect.CodeInvalidArgument {
+			t.Errorf("%s: %v, %v", selector, got, err)
+		}
 	}
 }

@@ -3,6 +3,7 @@
 package experiment
 
 import (
+	"slices"
 	"time"
 
 	v1 "faultd/api/faultd/v1alpha1"
@@ -25,6 +26,8 @@ type Plan struct {
 	Before, Recovery, After time.Duration
 	// Changes are what is done to the faults, in order.
 	Changes []Change
+	// MaxTargets is how many targets may be hurt; 0: no limit.
+	MaxTargets int
 	// Ramp says that a change comes only while the probes hold.
 	Ramp bool
 	// Length is from the first probe to the last, if nothing ends it earlier.
@@ -40,7 +43,14 @@ type Fault struct {
 	Kind string
 	// Spec is what the node is asked for; its duration is how long the fault is on in all.
 	Spec *v1.FaultSpec
+	// Aim chooses its targets; nil: the one of Spec.
+	Aim *Aim
+	// At is the target that was chosen, where there are several.
+	At string
 }
+
+// Label tells the fault from the same one at another target.
+func (f Fault) Label() string { return f.Name + after(" at ", f.At) }
 
 // Probe asks whether the system is well.
 type Probe struct {
@@ -71,6 +81,16 @@ const (
 
 // Phases are all phases, in order.
 func Phases() []Phase { return []Phase{Before, During, After} }
+
+// faultNames are the names of all faults, each once.
+func (p *Plan) faultNames() (names []string) {
+	for _, f := range p.Faults {
+		if !slices.Contains(names, f.Name) {
+			names = append(names, f.Name)
+		}
+	}
+	return names
+}
 
 // SetSeed gives all faults that have dice those of an earlier run.
 func (p *Plan) SetSeed(seed uint64) {

@@ -14,6 +14,8 @@ import (
 
 // Node does the harm: the daemon behind its socket.
 type Node interface {
+	// Targets says which targets a selector means.
+	Targets(ctx context.Context, selector string) (*v1.TargetsResponse, error)
 	// Rehearse says what Inject would do, or why it would refuse.
 	Rehearse(context.Context, *v1.FaultSpec) (*v1.Fault, error)
 	Inject(context.Context, *v1.FaultSpec) (*v1.Fault, error)
@@ -77,7 +79,7 @@ func (h *harm) start(ctx context.Context, c Change) error {
 	}
 	got, err := h.node.Inject(context.WithoutCancel(ctx), spec)
 	if err != nil {
-		return fmt.Errorf("start %s: %w", f.Name, err)
+		return fmt.Errorf("start %s: %w", f.Label(), err)
 	}
 	a := &Activation{Fault: c.Fault, ID: got.GetId(), Start: time.Now(), Last: got}
 	h.mu.Lock()
@@ -149,7 +151,7 @@ func (h *harm) renew(ctx context.Context, a *Activation, percent *float64) {
 	wanted := h.on[a.Fault] == a
 	h.mu.Unlock()
 	if wanted {
-		h.lost(fmt.Errorf("fault %s ended before its time: %w", h.plan.Faults[a.Fault].Name, err))
+		h.lost(fmt.Errorf("fault %s ended before its time: %w", h.plan.Faults[a.Fault].Label(), err))
 	}
 }
 
@@ -182,9 +184,9 @@ func (h *harm) stop(fault int) {
 	a.End = time.Now()
 	switch {
 	case err != nil:
-		h.problems = append(h.problems, fmt.Errorf("stop %s (%s): %w", h.plan.Faults[fault].Name, a.ID, err))
+		h.problems = append(h.problems, fmt.Errorf("stop %s (%s): %w", h.plan.Faults[fault].Label(), a.ID, err))
 	case f.GetState() == "stuck":
-		h.problems = append(h.problems, fmt.Errorf("%s (%s) is harmless, but not undone yet; faultd get %s says why", h.plan.Faults[fault].Name, a.ID, a.ID))
+		h.problems = append(h.problems, fmt.Errorf("%s (%s) is harmless, but not undone yet; faultd get %s says why", h.plan.Faults[fault].Label(), a.ID, a.ID))
 	}
 }
 
@@ -226,12 +228,15 @@ func total(p *Plan, activations []*Activation, name string) *v1.Counters {
 		if p.Faults[a.Fault].Name != name {
 			continue
 		}
-		c := a.Last.GetCounters()
-		sum.Evaluated += c.GetEvaluated()
-		sum.Matched += c.GetMatched()
-		sum.Injected += c.GetInjected()
-		sum.NotApplied += c.GetNotApplied()
-		sum.Spared += c.GetSpared()
+		addCounters(sum, a.Last.GetCounters())
 	}
 	return sum
+}
+
+func addCounters(sum, c *v1.Counters) {
+	sum.Evaluated += c.GetEvaluated()
+	sum.Matched += c.GetMatched()
+	sum.Injected += c.GetInjected()
+	sum.NotApplied += c.GetNotApplied()
+	sum.Spared += c.GetSpared()
 }

@@ -45,8 +45,8 @@ func (r *Result) junit() ([]byte, error) {
 		verdict.Error = message(string(r.Verdict) + ": " + r.Reason())
 	}
 	s.add(verdict)
-	for _, f := range r.Plan.Faults {
-		s.add(r.junitFault(f))
+	for _, name := range r.Plan.faultNames() {
+		s.add(r.junitFault(name))
 	}
 	for i, p := range r.Plan.Probes {
 		for _, phase := range p.When {
@@ -73,12 +73,12 @@ func (s *junitSuite) add(c junitCase) {
 	}
 }
 
-func (r *Result) junitFault(f Fault) junitCase {
-	c := junitCase{Class: r.Plan.Name + ".faults", Name: f.Name + " does harm"}
+func (r *Result) junitFault(name string) junitCase {
+	c := junitCase{Class: r.Plan.Name + ".faults", Name: name + " does harm"}
 	var on time.Duration
 	started := false
 	for _, a := range r.Activations {
-		if r.Plan.Faults[a.Fault].Name == f.Name {
+		if r.Plan.Faults[a.Fault].Name == name {
 			on, started = on+a.End.Sub(a.Start), true
 		}
 	}
@@ -86,7 +86,7 @@ func (r *Result) junitFault(f Fault) junitCase {
 	switch {
 	case !started:
 		c.Skipped = message("it was not started")
-	case total(r.Plan, r.Activations, f.Name).GetInjected() == 0:
+	case total(r.Plan, r.Activations, name).GetInjected() == 0:
 		c.Error = message("inert: it hurt nobody")
 	}
 	return c

@@ -83,9 +83,15 @@ func (d *document) unique(field string, n int, name func(int) string) {
 	}
 }
 
-// targets gives the selectors by name; "" is the one of spec.target.
-func (d *document) targets(spec *v1.ExperimentSpec) map[string]string {
-	selectors := map[string]string{}
+// target is who is hurt: the one that a selector means, or those that aim chooses.
+type target struct {
+	selector string
+	aim      *Aim
+}
+
+// targets gives them by name; "" is the one of spec.target.
+func (d *document) targets(spec *v1.ExperimentSpec) map[string]target {
+	selectors := map[string]target{}
 	for i, t := range spec.GetTargets() {
 		field := fmt.Sprintf("spec.targets[%d].name", i)
 		if t.GetName() == "" {
@@ -93,12 +99,12 @@ func (d *document) targets(spec *v1.ExperimentSpec) map[string]string {
 		} else if _, twice := selectors[t.GetName()]; twice {
 			d.wrong(field, "%q is the name of another target already", t.GetName())
 		}
-		selectors[t.GetName()] = selector(t)
+		selectors[t.GetName()] = d.aim(fmt.Sprintf("spec.targets[%d]", i), t)
 	}
 	if spec.GetTarget() == nil {
 		return selectors
 	}
-	selectors[""] = selector(spec.GetTarget())
+	selectors[""] = d.aim("spec.target", spec.GetTarget())
 	if name := spec.GetTarget().GetName(); name != "" {
 		selectors[name] = selectors[""]
 	}
@@ -118,14 +124,14 @@ func selector(t *v1.ExperimentTarget) string {
 }
 
 // fault makes what the node is asked for.
-func (d *document) fault(i int, f *v1.ExperimentFault, targets map[string]string, on span, seed uint64, check func(*v1.FaultSpec) error) Fault {
+func (d *document) fault(i int, f *v1.ExperimentFault, targets map[string]target, on span, seed uint64, check func(*v1.FaultSpec) error) Fault {
 	field := fmt.Sprintf("spec.faults[%d]", i)
 	spec := faultSpec(f)
 	spec.Duration = max(on.length(), leastDuration).String()
 	target, known := targets[f.GetTarget()]
 	switch {
 	case known:
-		spec.Target = target
+		spec.Target = target.selector
 	case f.GetTarget() == "":
 		d.wrong(field+".target", "missing, and there is no spec.target; give one")
 	default:
@@ -138,7 +144,7 @@ func (d *document) fault(i int, f *v1.ExperimentFault, targets map[string]string
 	if check(seeded) == nil {
 		spec = seeded
 	}
-	return Fault{f.GetName(), kindOf(f), spec}
+	return Fault{Name: f.GetName(), Kind: kindOf(f), Spec: spec, Aim: target.aim}
 }
 
 // faultSpec copies what a fault of an experiment shares with a FaultSpec: it is called the same.
@@ -202,14 +208,19 @@ func setPercent(spec *v1.FaultSpec, percent float64) {
 
 // limits checks the blast radius.
 func (d *document) limits(limits *v1.ExperimentLimits, p *Plan) {
-	var hurt []string
+	p.MaxTargets = int(limits.GetMaxTargets())
+	least, hurt := 0, map[string]bool{}
 	for _, f := range p.Faults {
-		hurt = append(hurt, f.Spec.GetTarget())
+		if hurt[f.Spec.GetTarget()] {
+			continue
+		}
+		hurt[f.Spec.GetTarget()] = true
+		if least++; f.Aim != nil {
+			least += f.Aim.least() - 1
+		}
 	}
-	slices.Sort(hurt)
-	hurt = slices.Compact(hurt)
-	if most := limits.GetMaxTargets(); most > 0 && len(hurt) > int(most) {
-		d.wrong("spec.limits.maxTargets", "%d targets would be hurt (%s), and %d is the limit", len(hurt), strings.Join(hurt, ", "), most)
+	if p.MaxTargets > 0 && least > p.MaxTargets {
+		d.wrong("spec.limits.maxTargets", "%d targets would be hurt (%s), and %d is the limit", least, names(hurt), p.MaxTargets)
 	}
 	if most := d.duration("spec.limits.duration", limits.GetDuration(), leastDuration, mostDuration); p.Length > most {
 		d.wrong("spec.limits.duration", "it takes %s in all, and %s is the limit", p.Length, most)

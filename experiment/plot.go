@@ -73,7 +73,7 @@ func (r *Result) plot(title string, most float64, unit func(float64) string) *pl
 	}
 	for _, a := range r.Activations {
 		x := p.x(a.Start)
-		p.Harm = append(p.Harm, bar{x, max(p.x(a.End)-x, 1), r.Plan.Faults[a.Fault].Name})
+		p.Harm = append(p.Harm, bar{x, max(p.x(a.End)-x, 1), r.Plan.Faults[a.Fault].Label()})
 	}
 	for _, s := range r.Spans {
 		p.Phases = append(p.Phases, label{p.x(s.Start), plotTop, string(s.Phase)})
@@ -171,7 +171,7 @@ func (r *Result) plotCounts() *plot {
 			}
 			before += a.Last.GetCounters().GetInjected()
 		}
-		p.add(f.Name, i%plotClasses, at, counts)
+		p.add(f.Label(), i%plotClasses, at, counts)
 	}
 	return p
 }

@@ -28,6 +28,10 @@ spec:
   targets:
   - name: db
     unit: redis.service
+  - name: webs
+    selectors: ["cgroup:/web-*", "unit:web"]
+    mode: fixed
+    value: 2
   faults:
   - name: one
     percent: 50
@@ -46,13 +50,17 @@ spec:
     after: one
     packet:
       loss: 10
+  - name: three
+    target: webs
+    connect:
+      errno: EPERM
   duration: 10s
   before: 4s
   recovery: 1s
   after: 6s
   seed: 7
   limits:
-    maxTargets: 2
+    maxTargets: 4
     duration: 1m
   probes:
   - name: web
@@ -145,7 +153,10 @@ func TestRead(t *testing.T) {
 	if p.Name != "shop" || p.Owner != "ann" || p.Labels["team"] != "checkout" || len(p.Links) != 1 || p.Seed != 7 {
 		t.Errorf("the plan is %+v", p)
 	}
-	want := []Change{{At: time.Second, On: true}, {At: 4 * time.Second}, {At: 4 * time.Second, Fault: 1, On: true}, {At: 14 * time.Second, Fault: 1}}
+	want := []Change{
+		{Fault: 2, On: true}, {At: time.Second, On: true}, {At: 4 * time.Second}, {At: 4 * time.Second, Fault: 1, On: true},
+		{At: 10 * time.Second, Fault: 2}, {At: 14 * time.Second, Fault: 1},
+	}
 	if !slices.Equal(p.Changes, want) {
 		t.Errorf("changes are %v, want %v", p.Changes, want)
 	}
@@ -189,11 +200,17 @@ func badInputs() []badInput {
 		{e, "    cgroup: /shop", "    cgroup: ''", "spec.target.cgroup: "},
 		{e, "    cgroup: /shop", "    pid: -1", "spec.target.pid: must be greater than 0, got -1"},
 		{e, "    cgroup: /shop", "    pid: x", `spec.target.pid: "x" is no whole number`},
-		{e, "    cgroup: /shop", "    pod: x", "spec.target.pod: unknown field; here may be name, cgroup, unit, pid"},
+		{e, "    cgroup: /shop", "    pod: x", "spec.target.pod: unknown field; here may be name, cgroup, unit, pid, selectors, mode, value"},
 		{e, "  - name: db", "  - name: -db", "spec.targets[0].name: does not match"},
 		{e, "  - name: db", "  - name: ''", "spec.targets[0].name: missing"},
 		{e, "    unit: redis.service", "    unit: ''", "spec.targets[0].unit: "},
 		{e, "    unit: redis.service", "    name: db2", "spec.targets[0].name: given twice"},
+		{e, "    mode: fixed", "    mode: most", "spec.targets[1].mode: must be in list [, all, one, fixed, percent, random-max-percent], got \"most\""},
+		{e, "    value: 2", "    value: 0", "spec.targets[1].value: missing; fixed needs it"},
+		{e, "    value: 2", "    value: 1.5", "spec.targets[1].value: 1.5 is no whole number of targets"},
+		{e, "    value: 2", "    value: two", `spec.targets[1].value: "two" is no number`},
+		{e, `    selectors: ["cgroup:/web-*", "unit:web"]`, "    selectors: [a, a]", "spec.targets[1].selectors: "},
+		{e, `    selectors: ["cgroup:/web-*", "unit:web"]`, "    selectors: web", "spec.targets[1].selectors: this must be a list"},
 		{e, "  - name: one", "  - name: ''", "spec.faults[0].name: does not match"},
 		{e, "  - name: two", "  - name: one", `spec.faults[1].name: "one" is the name of spec.faults[0] already`},
 		{e, "    percent: 50", "    percent: 0", "spec.faults[0].percent: must be greater than 0 and less than or equal to 100, got 0"},
@@ -214,8 +231,8 @@ func badInputs() []badInput {
 		{e, "      errno: ECONNREFUSED", "      errno: ENOSUCH", "spec.faults[0].connect.errno: ENOSUCH is unknown"},
 		{e, "      errno: ECONNREFUSED", "      erno: E", "spec.faults[0].connect.erno: unknown field; here may be errno"},
 		{e, `      ports: ["6379"]`, "      ports: 6379", "spec.faults[0].connect.ports: this must be a list"},
-		{e, "    target: db", "    target: cache", `spec.faults[1].target: there is no target "cache"; there is db`},
-		{e, "    after: one", "    after: nobody", `spec.faults[1].after: there is no fault "nobody"; there is one, two`},
+		{e, "    target: db", "    target: cache", `spec.faults[1].target: there is no target "cache"; there is db, webs`},
+		{e, "    after: one", "    after: nobody", `spec.faults[1].after: there is no fault "nobody"; there is one, three, two`},
 		{e, "    after: one", "    after: two", "spec.faults[1].after: two never starts: two comes after two"},
 		{e, "      loss: 10", "      loss: 110", "spec.faults[1].packet.loss: "},
 		{e, "      loss: 10", "      loss: yes", `spec.faults[1].packet.loss: "yes" is no number`},
@@ -226,7 +243,7 @@ func badInputs() []badInput {
 		{e, "  after: 6s", "  after: 6", "spec.after: "},
 		{e, "  seed: 7", "  seed: -7", "spec.seed: "},
 		{e, "  seed: 7", "  sed: 7", "spec.sed: unknown field; here may be hypothesis, target, targets, faults, schedule"},
-		{e, "    maxTargets: 2", "    maxTargets: 1", "spec.limits.maxTargets: 2 targets would be hurt (cgroup:/shop, unit:redis.service), and 1 is the limit"},
+		{e, "    maxTargets: 4", "    maxTargets: 1", "spec.limits.maxTargets: 4 targets would be hurt (cgroup:/shop, cgroup:/web-*,unit:web, unit:redis.service), and 1 is the limit"},
 		{e, "    duration: 1m", "    duration: 20s", "spec.limits.duration: it takes 25s in all, and 20s is the limit"},
 		{e, "  - name: redis", "  - name: web", `spec.probes[1].name: "web" is the name of spec.probes[0] already`},
 		{e, "    when: [before, during, after]", "    when: [before, later]", `spec.probes[0].when[1]: must be in list [before, during, after], got "later"`},
@@ -309,7 +326,7 @@ func TestBadDocuments(t *testing.T) {
 		{"a: [", "shop.yaml:1: this is no YAML"},
 		{everything + "---\na: b\n", "a second document begins; a file holds one experiment"},
 		{everything + "# " + strings.Repeat("x", maxDocument), "the document has"},
-		{strings.Replace(everything, "    percent: 50\n", "    percent: 50\n    percent: 60\n", 1), "shop.yaml:20: spec.faults[0].percent: given twice; it stands in line 19 already"},
+		{strings.Replace(everything, "    percent: 50\n", "    percent: 50\n    percent: 60\n", 1), "shop.yaml:24: spec.faults[0].percent: given twice; it stands in line 23 already"},
 		{strings.Replace(everything, "  owner: ann", "  owner: &a ann", 1) + "x: *a", "x: *a is an alias"},
 		{"apiVersion: faultd.io/v1alpha1\nkind: Experiment\nmetadata: {name: a}\n", "shop.yaml:1: spec: value is required"},
 		{strings.Replace(everything, "    cgroup: /shop\n", "    cgroup: /shop\n    unit: a\n", 1), "shop.yaml:14: spec.target.unit: cgroup was given already"},
@@ -317,12 +334,17 @@ func TestBadDocuments(t *testing.T) {
 		{strings.Replace(everything, "  duration: 10s\n", "", 1), "spec.faults[1].duration: missing, and there is no spec.duration"},
 		{strings.Replace(everything, "    offset: 1s\n", "    after: two\n", 1), "one never starts: one comes after two comes after one"},
 		{strings.Replace(everything, "        min: 1\n        max: 2\n", "        {}\n", 1), "range: give min, max or both"},
-		{strings.Replace(everything, "        min: 1\n", "        min: 3\n", 1), "shop.yaml:52: spec.probes[0].tolerance.range: min 3 is above max 2"},
+		{strings.Replace(everything, "        min: 1\n", "        min: 3\n", 1), "shop.yaml:60: spec.probes[0].tolerance.range: min 3 is above max 2"},
 		{strings.Replace(everything, "[before, during, after]", "[before, after]", 1), "spec.probes[0].onFailure: abort has a meaning during the faults only"},
 		{strings.Replace(everything, "[before, during, after]", "[during]", 1), "spec.probes[0].tolerance.baseline: needs tries before the faults"},
-		{strings.Replace(everything, "    packet:\n", "    connect: {}\n    packet:\n", 1), "shop.yaml:34: spec.faults[1].packet: connect was given already"},
-		{strings.Replace(everything, "    cgroup: /shop\n", "    name: x\n", 1), "shop.yaml:12: spec.target.selector: exactly one field is required"},
+		{strings.Replace(everything, "    packet:\n", "    connect: {}\n    packet:\n", 1), "shop.yaml:38: spec.faults[1].packet: connect was given already"},
+		{strings.Replace(everything, "    cgroup: /shop\n", "    name: x\n", 1), "shop.yaml:12: spec.target: give one of cgroup, unit, pid and selectors"},
 		{strings.Replace(everything, "    team: checkout\n", "    \"\": x\n", 1), "shop.yaml:5: metadata.labels[\"\"]: must be at least 1 characters"},
+		{strings.Replace(everything, "    cgroup: /shop\n", "    cgroup: /web-*\n", 1), "shop.yaml:12: spec.target.mode: missing; there may be several targets: it must be all, one,"},
+		{strings.Replace(everything, "    mode: fixed\n", "    unit: web\n", 1), "shop.yaml:17: spec.targets[1]: give one of cgroup, unit, pid and selectors"},
+		{strings.Replace(everything, "    mode: fixed\n", "    mode: one\n", 1), "shop.yaml:20: spec.targets[1].value: 2 was given; it has a meaning with fixed, percent"},
+		{strings.Replace(everything, `    selectors: ["cgroup:/web-*", "unit:web"]`, "    unit: web", 1), "shop.yaml:19: spec.targets[1].mode: fixed was given, and unit:web means one target"},
+		{strings.Replace(everything, "    mode: fixed\n    value: 2\n", "    mode: percent\n    value: 101\n", 1), "shop.yaml:20: spec.targets[1].value: 101 is out of range; it must be in (0,100]"},
 		{strings.Replace(bursts, "      count: 3\n", "      count: 3\n    every: 1s\n", 1), "spec.schedule.every: only a ramp has steps"},
 		{strings.Replace(bursts, "    bursts:\n", "    ramp: [1]\n    bursts:\n", 1), "spec.schedule: give either bursts or ramp"},
 		{strings.Replace(bursts, "    percent: 50\n", "    offset: 1500ms\n", 1), "spec.faults[0]: one would be on until 3.5s of a burst that lasts 2s"},

@@ -73,9 +73,10 @@ type Event struct {
 // conclude comes to the verdict of a run that nothing ended early.
 func (r *Result) conclude() {
 	var inert, broken []string
-	for _, f := range r.Plan.Faults {
-		if total(r.Plan, r.Activations, f.Name).GetInjected() == 0 {
-			inert = append(inert, f.Name)
+	faults := r.Plan.faultNames()
+	for _, name := range faults {
+		if total(r.Plan, r.Activations, name).GetInjected() == 0 {
+			inert = append(inert, name)
 		}
 	}
 	for _, phase := range []Phase{During, After} {
@@ -90,7 +91,7 @@ func (r *Result) conclude() {
 	}
 	r.Reasons = append(broken, r.Reasons...)
 	switch {
-	case len(inert) == len(r.Plan.Faults), len(inert) > 0 && len(broken) == 0:
+	case len(inert) == len(faults), len(inert) > 0 && len(broken) == 0:
 		r.Verdict = Inert
 	case len(broken) > 0:
 		r.Verdict = Refuted

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -26,32 +27,50 @@ type runner struct {
 	tell func(Event)
 }
 
-// Rehearse asks the node what it would do with each fault. An error is the first one that it refuses.
-func Rehearse(ctx context.Context, p *Plan, node Node) ([]*v1.Fault, error) {
-	var would []*v1.Fault
-	for i, f := range p.Faults {
+// Rehearsal is what a node would do.
+type Rehearsal struct {
+	// Plan has each fault once for each of its targets, and Faults are the node's answers.
+	Plan   *Plan
+	Faults []*v1.Fault
+	// Told says which targets were chosen, and who was spared.
+	Told []string
+}
+
+// Rehearse chooses the targets and asks the node what it would do with each fault. An error is the first one that it refuses.
+func Rehearse(ctx context.Context, p *Plan, node Node) (*Rehearsal, error) {
+	there, told, err := aimed(ctx, p, node)
+	if err != nil {
+		return nil, err
+	}
+	r := &Rehearsal{Plan: there, Told: told}
+	for _, f := range there.Faults {
 		got, err := node.Rehearse(ctx, f.Spec)
 		if err != nil {
-			return nil, fmt.Errorf("spec.faults[%d] (%s): %w", i, f.Name, err)
+			i := slices.Index(p.faultNames(), f.Name)
+			return nil, fmt.Errorf("spec.faults[%d] (%s): %w", i, f.Label(), err)
 		}
-		would = append(would, got)
+		r.Faults = append(r.Faults, got)
 	}
-	return would, nil
+	return r, there.checkLimit(r.Faults)
 }
 
 // Run carries out a plan and comes to a verdict. tell is told what happens, one event at a time. When ctx ends, the experiment is
 // interrupted. When Run returns no fault of it is on. An error says why nothing was begun.
 func Run(ctx context.Context, p *Plan, node Node, where Environment, tell func(Event)) (*Result, error) {
-	would, err := Rehearse(ctx, p, node)
+	rehearsal, err := Rehearse(ctx, p, node)
 	if err != nil {
 		return nil, err
 	}
-	r := &runner{plan: p, tell: tell, result: &Result{Plan: p, Environment: where, Start: time.Now(), Rehearsed: would}}
+	p = rehearsal.Plan
+	r := &runner{plan: p, tell: tell, result: &Result{Plan: p, Environment: where, Start: time.Now(), Rehearsed: rehearsal.Faults}}
 	harming, abort := context.WithCancelCause(ctx)
 	defer abort(nil)
 	r.abort = abort
 	r.rec = newRecorder(p.Probes, r.probeBroke)
 	r.harm = &harm{node: node, plan: p, lost: abort, on: map[int]*Activation{}}
+	for _, told := range rehearsal.Told {
+		r.event("%s", told)
+	}
 	r.phases(ctx, harming)
 	r.finish(ctx, harming)
 	return r.result, nil

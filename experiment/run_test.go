@@ -19,10 +19,11 @@ import (
 // fakeNode remembers what it was asked, since its beginning. Faults end with their lease, as in the kernel.
 type fakeNode struct {
 	begin    time.Time
-	refuses  string        // the target that it refuses
-	slow     time.Duration // how long a fault takes to begin
-	late     time.Duration // how long the answer to an update is on its way
-	injected uint64        // what each fault has done by its end
+	refuses  string                         // the target that it refuses
+	slow     time.Duration                  // how long a fault takes to begin
+	late     time.Duration                  // how long the answer to an update is on its way
+	injected uint64                         // what each fault has done by its end
+	targets  map[string]*v1.TargetsResponse // by selector
 
 	mu     sync.Mutex
 	asked  []string
@@ -42,11 +43,18 @@ func (n *fakeNode) note(format string, args ...any) {
 	n.asked = append(n.asked, fmt.Sprintf("%s ", time.Since(n.begin))+fmt.Sprintf(format, args...))
 }
 
+func (n *fakeNode) Targets(_ context.Context, selector string) (*v1.TargetsResponse, error) {
+	if n.targets[selector] == nil {
+		return nil, fmt.Errorf("resolve %s: not found", selector)
+	}
+	return n.targets[selector], nil
+}
+
 func (n *fakeNode) Rehearse(_ context.Context, spec *v1.FaultSpec) (*v1.Fault, error) {
 	if spec.GetTarget() == n.refuses {
 		return nil, errors.New("target: protected")
 	}
-	return &v1.Fault{Spec: spec}, nil
+	return &v1.Fault{Spec: spec, Target: &v1.Target{Path: spec.GetTarget()}}, nil
 }
 
 func (n *fakeNode) Inject(_ context.Context, spec *v1.FaultSpec) (*v1.Fault, error) {

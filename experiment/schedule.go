@@ -22,7 +22,7 @@ type Change struct {
 
 // Text tells the change: "NAME on, at 10 %".
 func (c Change) Text(p *Plan) string {
-	name := p.Faults[c.Fault].Name
+	name := p.Faults[c.Fault].Label()
 	switch {
 	case !c.On:
 		return name + " off"

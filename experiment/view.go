@@ -94,12 +94,13 @@ func (r *Result) view() *view {
 }
 
 func (r *Result) faultView(i int, f Fault) faultView {
-	v := faultView{Name: f.Name, Kind: f.Kind, Target: f.Spec.GetTarget(), Counters: total(r.Plan, r.Activations, f.Name)}
+	v := faultView{Name: f.Name, Kind: f.Kind, Target: f.Spec.GetTarget(), Counters: &v1.Counters{}}
 	for _, a := range r.Activations {
 		if a.Fault != i {
 			continue
 		}
 		v.Times++
+		addCounters(v.Counters, a.Last.GetCounters())
 		v.On += a.End.Sub(a.Start)
 		v.Cgroup, v.Mechanism = a.Last.GetTarget().GetPath(), a.Last.GetMechanism()
 		for _, note := range a.Last.GetNotes() {

@@ -92,12 +92,23 @@ func several(n int, what string) string {
 func rehearse(c *cli.Context, plan *experiment.Plan) error {
 	would, err := experiment.Rehearse(c.Context, plan, newDaemonNode(c))
 	if err != nil {
-		return fmt.Errorf("%s: %w", plan.File, err)
+		return fmt.Errorf("%s: %w", plan.File, withinLimits(err))
 	}
-	for i, fault := range would {
-		fmt.Fprintf(c.App.Writer, "fault %s: %s by %s on %s\n", plan.Faults[i].Name, plain(fault.GetKind()), orDash(fault.GetMechanism()), orDash(targetOf(fault)))
+	for _, told := range would.Told {
+		fmt.Fprintln(c.App.Writer, plain(told))
+	}
+	for i, fault := range would.Faults {
+		fmt.Fprintf(c.App.Writer, "fault %s: %s by %s on %s\n", would.Plan.Faults[i].Name, plain(fault.GetKind()), orDash(fault.GetMechanism()), orDash(targetOf(fault)))
 	}
 	return nil
+}
+
+// withinLimits makes bad input of a document that its own limits refuse.
+func withinLimits(err error) error {
+	if errors.Is(err, experiment.ErrLimit) {
+		return exitError{exitUsage, err}
+	}
+	return err
 }
 
 func runExperiment(c *cli.Context) error {
@@ -133,6 +144,7 @@ func runExperiment(c *cli.Context) error {
 		}
 	})
 	if err != nil {
+		err = withinLimits(err)
 		if report != nil {
 			err = errors.Join(err, report.Write(experiment.Refused(plan, where, err)))
 		}
@@ -226,6 +238,15 @@ func (e plainError) Error() string { return oneLine(e.error) }
 
 // Unwrap gives the error with its code.
 func (e plainError) Unwrap() error { return e.error }
+
+// Targets implements experiment.Node.
+func (n daemonNode) Targets(ctx context.Context, selector string) (*v1.TargetsResponse, error) {
+	response, err := call(ctx, n.c, callTimeout, n.client.Targets, &v1.TargetsRequest{Selector: selector})
+	if err != nil {
+		return nil, plainError{err}
+	}
+	return response, nil
+}
 
 // Rehearse implements experiment.Node.
 func (n daemonNode) Rehearse(ctx context.Context, spec *v1.FaultSpec) (*v1.Fault, error) {

@@ -69,6 +69,7 @@ func TestExperiments(t *testing.T) {
 		run  func(*testing.T, *lab)
 	}{
 		{"Verdicts", experimentVerdicts},
+		{"Targets", experimentOfSeveralTargets},
 		{"Examples", exampleExperiments},
 		{"Interrupted", interruptedExperiment},
 		{"InterruptedTwice", experimentInterruptedTwice},
@@ -116,6 +117,25 @@ func experimentVerdicts(t *testing.T, l *lab) {
 			l.idle()
 		})
 	}
+}
+
+// experimentOfSeveralTargets: of those that a path with wildcards finds, what the limits allow is hurt.
+func experimentOfSeveralTargets(t *testing.T, l *lab) {
+	wild := strings.Replace(l.shopTarget.Path, "/faultd-test-", "/{faultd-test-,none-}", 1)
+	dir := t.TempDir()
+	code, said := l.faultd("run", l.write("{cgroup: TARGET}", `{cgroup: "`+wild+`", mode: percent, value: 50}`, "duration: 500ms", "limits: {maxTargets: 1}\n  duration: 500ms"), "--report", dir)
+	if code != exitRefuted || !strings.Contains(said, "targets of redis-gone: "+l.shopTarget.Path+", of 1 found") {
+		t.Errorf("exit code %d:\n%s", code, said)
+	}
+	if j := readJournal(t, dir); len(j.Run) != 1 || j.Run[0].Output.Cgroup != l.shopTarget.Path || j.Run[0].Output.Injected == 0 {
+		t.Errorf("the journal has %+v", j.Run)
+	}
+	known := len(l.faults())
+	code, said = l.faultd("run", l.write("{cgroup: TARGET}", `{selectors: ["cgroup:`+wild+`", "cgroup:`+l.redisTarget.Path+`"], mode: all}`, "duration: 500ms", "limits: {maxTargets: 1}\n  duration: 500ms"))
+	if code != exitUsage || !strings.Contains(said, "maxTargets: the limit is exceeded: 2 targets would be hurt") || len(l.faults()) != known {
+		t.Errorf("exit code %d:\n%s", code, said)
+	}
+	l.idle()
 }
 
 // Fields of examples that are changed so that they run for seconds, and bear a busy machine.

@@ -311,7 +311,7 @@ func (x *ExperimentSpec) GetSeed() uint64 {
 	return 0
 }
 
-// ExperimentTarget is a cgroup with all its descendants, found by exactly one selector.
+// ExperimentTarget is a cgroup with all its descendants, or with a mode several. Exactly one of cgroup, unit, pid and selectors.
 type ExperimentTarget struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Needed in targets, where faults refer to it.
@@ -321,7 +321,15 @@ type ExperimentTarget struct {
 	//	*ExperimentTarget_Cgroup
 	//	*ExperimentTarget_Unit
 	//	*ExperimentTarget_Pid
-	Selector      isExperimentTarget_Selector `protobuf_oneof:"selector"`
+	Selector isExperimentTarget_Selector `protobuf_oneof:"selector"`
+	// Several, as TargetsRequest has them; with a mode.
+	Selectors []string `protobuf:"bytes,5,rep,name=selectors,proto3" json:"selectors,omitempty"`
+	// Which of the targets that are found: "all", "one", "fixed" (value says how many), "percent" (value says of how many, at least one),
+	// "random-max-percent" (at least one, at most that share; the seed says how many). Which ones depends on the seed and on their
+	// paths alone. Empty: there is one target.
+	Mode string `protobuf:"bytes,6,opt,name=mode,proto3" json:"mode,omitempty"`
+	// With fixed, percent and random-max-percent.
+	Value         float64 `protobuf:"fixed64,7,opt,name=value,proto3" json:"value,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -397,12 +405,33 @@ func (x *ExperimentTarget) GetPid() int32 {
 	return 0
 }
 
+func (x *ExperimentTarget) GetSelectors() []string {
+	if x != nil {
+		return x.Selectors
+	}
+	return nil
+}
+
+func (x *ExperimentTarget) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+func (x *ExperimentTarget) GetValue() float64 {
+	if x != nil {
+		return x.Value
+	}
+	return 0
+}
+
 type isExperimentTarget_Selector interface {
 	isExperimentTarget_Selector()
 }
 
 type ExperimentTarget_Cgroup struct {
-	// Path from the root of the version 2 tree: "/system.slice/postgresql.service".
+	// Path from the root of the version 2 tree: "/system.slice/postgresql.service"; with a mode it may have wildcards.
 	Cgroup string `protobuf:"bytes,2,opt,name=cgroup,proto3,oneof"`
 }
 
@@ -939,7 +968,7 @@ func (x *Bursts) GetCount() uint32 {
 // ExperimentLimits bound what the experiment may do; the daemon has limits of its own.
 type ExperimentLimits struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How many different targets may be hurt at most. 0: no limit.
+	// How many different targets may be hurt at most, counted before the first is. 0: no limit.
 	MaxTargets uint32 `protobuf:"varint,1,opt,name=max_targets,json=maxTargets,proto3" json:"max_targets,omitempty"`
 	// How long it may take in all, from the first probe to the last.
 	Duration      string `protobuf:"bytes,2,opt,name=duration,proto3" json:"duration,omitempty"`
@@ -1962,15 +1991,19 @@ const file_faultd_v1alpha1_experiment_proto_rawDesc = "" +
 	"\xbaH\a\x92\x01\x04\b\x01\x10@R\x06probes\x129\n" +
 	"\x06limits\x18\v \x01(\v2!.faultd.v1alpha1.ExperimentLimitsR\x06limits\x12\x17\n" +
 	"\x04seed\x18\f \x01(\x04H\x00R\x04seed\x88\x01\x01B\a\n" +
-	"\x05_seed\"\xcb\x01\n" +
+	"\x05_seed\"\xf3\x02\n" +
 	"\x10ExperimentTarget\x12?\n" +
 	"\x04name\x18\x01 \x01(\tB+\xbaH(r&\x18?2\"^([a-z0-9]([-a-z0-9]*[a-z0-9])?)?$R\x04name\x12$\n" +
 	"\x06cgroup\x18\x02 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80 H\x00R\x06cgroup\x12 \n" +
 	"\x04unit\x18\x03 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x02H\x00R\x04unit\x12\x1b\n" +
-	"\x03pid\x18\x04 \x01(\x05B\a\xbaH\x04\x1a\x02 \x00H\x00R\x03pidB\x11\n" +
-	"\bselector\x12\x05\xbaH\x02\b\x01\"\xba\t\n" +
+	"\x03pid\x18\x04 \x01(\x05B\a\xbaH\x04\x1a\x02 \x00H\x00R\x03pid\x121\n" +
+	"\tselectors\x18\x05 \x03(\tB\x13\xbaH\x10\x92\x01\r\x10@\x18\x01\"\ar\x05\x10\x01\x18\x80 R\tselectors\x12I\n" +
+	"\x04mode\x18\x06 \x01(\tB5\xbaH2r0R\x00R\x03allR\x03oneR\x05fixedR\apercentR\x12random-max-percentR\x04mode\x12/\n" +
+	"\x05value\x18\a \x01(\x01B\x19\xbaH\x16\x12\x14@\x01\x19\x00\x00\x00\x00\x80\x84.A)\x00\x00\x00\x00\x00\x00\x00\x00R\x05valueB\n" +
+	"\n" +
+	"\bselector\"\xba\t\n" +
 	"\x0fExperimentFault\x12\x1f\n" +
 	"\x06target\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18?R\x06target\x12#\n" +
 	"\bduration\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18 R\bduration\x128\n" +

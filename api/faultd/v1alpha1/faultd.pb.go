@@ -4218,6 +4218,105 @@ func (x *WhoResponse) GetFaults() []*Fault {
 	return nil
 }
 
+type TargetsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in FaultSpec, and "cgroup:/system.slice/web-*.service": "*", "?", "[a-z]" and "{a,b}" within a name, "**" for any names.
+	Selector      string `protobuf:"bytes,1,opt,name=selector,proto3" json:"selector,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TargetsRequest) Reset() {
+	*x = TargetsRequest{}
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TargetsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TargetsRequest) ProtoMessage() {}
+
+func (x *TargetsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TargetsRequest.ProtoReflect.Descriptor instead.
+func (*TargetsRequest) Descriptor() ([]byte, []int) {
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *TargetsRequest) GetSelector() string {
+	if x != nil {
+		return x.Selector
+	}
+	return ""
+}
+
+type TargetsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Those that may be hurt, by path; of nested ones the outermost.
+	Targets []*Target `protobuf:"bytes,1,rep,name=targets,proto3" json:"targets,omitempty"`
+	// Those that may not, each with the reason.
+	Spared        []string `protobuf:"bytes,2,rep,name=spared,proto3" json:"spared,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TargetsResponse) Reset() {
+	*x = TargetsResponse{}
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TargetsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TargetsResponse) ProtoMessage() {}
+
+func (x *TargetsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TargetsResponse.ProtoReflect.Descriptor instead.
+func (*TargetsResponse) Descriptor() ([]byte, []int) {
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *TargetsResponse) GetTargets() []*Target {
+	if x != nil {
+		return x.Targets
+	}
+	return nil
+}
+
+func (x *TargetsResponse) GetSpared() []string {
+	if x != nil {
+		return x.Spared
+	}
+	return nil
+}
+
 var File_faultd_v1alpha1_faultd_proto protoreflect.FileDescriptor
 
 const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
@@ -4588,7 +4687,13 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\x03pid\x18\x01 \x01(\x05B\a\xbaH\x04\x1a\x02 \x00R\x03pid\"n\n" +
 	"\vWhoResponse\x12/\n" +
 	"\x06target\x18\x01 \x01(\v2\x17.faultd.v1alpha1.TargetR\x06target\x12.\n" +
-	"\x06faults\x18\x02 \x03(\v2\x16.faultd.v1alpha1.FaultR\x06faults2\xf5\x06\n" +
+	"\x06faults\x18\x02 \x03(\v2\x16.faultd.v1alpha1.FaultR\x06faults\"8\n" +
+	"\x0eTargetsRequest\x12&\n" +
+	"\bselector\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80 R\bselector\"\\\n" +
+	"\x0fTargetsResponse\x121\n" +
+	"\atargets\x18\x01 \x03(\v2\x17.faultd.v1alpha1.TargetR\atargets\x12\x16\n" +
+	"\x06spared\x18\x02 \x03(\tR\x06spared2\xc8\a\n" +
 	"\fFaultService\x12I\n" +
 	"\x06Inject\x12\x1e.faultd.v1alpha1.InjectRequest\x1a\x1f.faultd.v1alpha1.InjectResponse\x12I\n" +
 	"\x06Update\x12\x1e.faultd.v1alpha1.UpdateRequest\x1a\x1f.faultd.v1alpha1.UpdateResponse\x12H\n" +
@@ -4601,7 +4706,8 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\x05Watch\x12\x1d.faultd.v1alpha1.WatchRequest\x1a\x1e.faultd.v1alpha1.WatchResponse0\x01\x12K\n" +
 	"\x05Kinds\x12\x1d.faultd.v1alpha1.KindsRequest\x1a\x1e.faultd.v1alpha1.KindsResponse\"\x03\x90\x02\x01\x12F\n" +
 	"\x05Check\x12\x1d.faultd.v1alpha1.CheckRequest\x1a\x1e.faultd.v1alpha1.CheckResponse\x12E\n" +
-	"\x03Who\x12\x1b.faultd.v1alpha1.WhoRequest\x1a\x1c.faultd.v1alpha1.WhoResponse\"\x03\x90\x02\x01B+Z)faultd/api/faultd/v1alpha1;faultdv1alpha1b\x06proto3"
+	"\x03Who\x12\x1b.faultd.v1alpha1.WhoRequest\x1a\x1c.faultd.v1alpha1.WhoResponse\"\x03\x90\x02\x01\x12Q\n" +
+	"\aTargets\x12\x1f.faultd.v1alpha1.TargetsRequest\x1a .faultd.v1alpha1.TargetsResponse\"\x03\x90\x02\x01B+Z)faultd/api/faultd/v1alpha1;faultdv1alpha1b\x06proto3"
 
 var (
 	file_faultd_v1alpha1_faultd_proto_rawDescOnce sync.Once
@@ -4615,7 +4721,7 @@ func file_faultd_v1alpha1_faultd_proto_rawDescGZIP() []byte {
 	return file_faultd_v1alpha1_faultd_proto_rawDescData
 }
 
-var file_faultd_v1alpha1_faultd_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
+var file_faultd_v1alpha1_faultd_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
 var file_faultd_v1alpha1_faultd_proto_goTypes = []any{
 	(*FaultSpec)(nil),       // 0: faultd.v1alpha1.FaultSpec
 	(*Connect)(nil),         // 1: faultd.v1alpha1.Connect
@@ -4667,6 +4773,8 @@ var file_faultd_v1alpha1_faultd_proto_goTypes = []any{
 	(*Capability)(nil),      // 47: faultd.v1alpha1.Capability
 	(*WhoRequest)(nil),      // 48: faultd.v1alpha1.WhoRequest
 	(*WhoResponse)(nil),     // 49: faultd.v1alpha1.WhoResponse
+	(*TargetsRequest)(nil),  // 50: faultd.v1alpha1.TargetsRequest
+	(*TargetsResponse)(nil), // 51: faultd.v1alpha1.TargetsResponse
 }
 var file_faultd_v1alpha1_faultd_proto_depIdxs = []int32{
 	1,  // 0: faultd.v1alpha1.FaultSpec.connect:type_name -> faultd.v1alpha1.Connect
@@ -4708,35 +4816,38 @@ var file_faultd_v1alpha1_faultd_proto_depIdxs = []int32{
 	47, // 36: faultd.v1alpha1.CheckResponse.capabilities:type_name -> faultd.v1alpha1.Capability
 	21, // 37: faultd.v1alpha1.WhoResponse.target:type_name -> faultd.v1alpha1.Target
 	20, // 38: faultd.v1alpha1.WhoResponse.faults:type_name -> faultd.v1alpha1.Fault
-	23, // 39: faultd.v1alpha1.FaultService.Inject:input_type -> faultd.v1alpha1.InjectRequest
-	25, // 40: faultd.v1alpha1.FaultService.Update:input_type -> faultd.v1alpha1.UpdateRequest
-	27, // 41: faultd.v1alpha1.FaultService.List:input_type -> faultd.v1alpha1.ListRequest
-	29, // 42: faultd.v1alpha1.FaultService.Get:input_type -> faultd.v1alpha1.GetRequest
-	31, // 43: faultd.v1alpha1.FaultService.Stop:input_type -> faultd.v1alpha1.StopRequest
-	33, // 44: faultd.v1alpha1.FaultService.StopAll:input_type -> faultd.v1alpha1.StopAllRequest
-	35, // 45: faultd.v1alpha1.FaultService.Kill:input_type -> faultd.v1alpha1.KillRequest
-	37, // 46: faultd.v1alpha1.FaultService.Arm:input_type -> faultd.v1alpha1.ArmRequest
-	39, // 47: faultd.v1alpha1.FaultService.Watch:input_type -> faultd.v1alpha1.WatchRequest
-	41, // 48: faultd.v1alpha1.FaultService.Kinds:input_type -> faultd.v1alpha1.KindsRequest
-	45, // 49: faultd.v1alpha1.FaultService.Check:input_type -> faultd.v1alpha1.CheckRequest
-	48, // 50: faultd.v1alpha1.FaultService.Who:input_type -> faultd.v1alpha1.WhoRequest
-	24, // 51: faultd.v1alpha1.FaultService.Inject:output_type -> faultd.v1alpha1.InjectResponse
-	26, // 52: faultd.v1alpha1.FaultService.Update:output_type -> faultd.v1alpha1.UpdateResponse
-	28, // 53: faultd.v1alpha1.FaultService.List:output_type -> faultd.v1alpha1.ListResponse
-	30, // 54: faultd.v1alpha1.FaultService.Get:output_type -> faultd.v1alpha1.GetResponse
-	32, // 55: faultd.v1alpha1.FaultService.Stop:output_type -> faultd.v1alpha1.StopResponse
-	34, // 56: faultd.v1alpha1.FaultService.StopAll:output_type -> faultd.v1alpha1.StopAllResponse
-	36, // 57: faultd.v1alpha1.FaultService.Kill:output_type -> faultd.v1alpha1.KillResponse
-	38, // 58: faultd.v1alpha1.FaultService.Arm:output_type -> faultd.v1alpha1.ArmResponse
-	40, // 59: faultd.v1alpha1.FaultService.Watch:output_type -> faultd.v1alpha1.WatchResponse
-	42, // 60: faultd.v1alpha1.FaultService.Kinds:output_type -> faultd.v1alpha1.KindsResponse
-	46, // 61: faultd.v1alpha1.FaultService.Check:output_type -> faultd.v1alpha1.CheckResponse
-	49, // 62: faultd.v1alpha1.FaultService.Who:output_type -> faultd.v1alpha1.WhoResponse
-	51, // [51:63] is the sub-list for method output_type
-	39, // [39:51] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	21, // 39: faultd.v1alpha1.TargetsResponse.targets:type_name -> faultd.v1alpha1.Target
+	23, // 40: faultd.v1alpha1.FaultService.Inject:input_type -> faultd.v1alpha1.InjectRequest
+	25, // 41: faultd.v1alpha1.FaultService.Update:input_type -> faultd.v1alpha1.UpdateRequest
+	27, // 42: faultd.v1alpha1.FaultService.List:input_type -> faultd.v1alpha1.ListRequest
+	29, // 43: faultd.v1alpha1.FaultService.Get:input_type -> faultd.v1alpha1.GetRequest
+	31, // 44: faultd.v1alpha1.FaultService.Stop:input_type -> faultd.v1alpha1.StopRequest
+	33, // 45: faultd.v1alpha1.FaultService.StopAll:input_type -> faultd.v1alpha1.StopAllRequest
+	35, // 46: faultd.v1alpha1.FaultService.Kill:input_type -> faultd.v1alpha1.KillRequest
+	37, // 47: faultd.v1alpha1.FaultService.Arm:input_type -> faultd.v1alpha1.ArmRequest
+	39, // 48: faultd.v1alpha1.FaultService.Watch:input_type -> faultd.v1alpha1.WatchRequest
+	41, // 49: faultd.v1alpha1.FaultService.Kinds:input_type -> faultd.v1alpha1.KindsRequest
+	45, // 50: faultd.v1alpha1.FaultService.Check:input_type -> faultd.v1alpha1.CheckRequest
+	48, // 51: faultd.v1alpha1.FaultService.Who:input_type -> faultd.v1alpha1.WhoRequest
+	50, // 52: faultd.v1alpha1.FaultService.Targets:input_type -> faultd.v1alpha1.TargetsRequest
+	24, // 53: faultd.v1alpha1.FaultService.Inject:output_type -> faultd.v1alpha1.InjectResponse
+	26, // 54: faultd.v1alpha1.FaultService.Update:output_type -> faultd.v1alpha1.UpdateResponse
+	28, // 55: faultd.v1alpha1.FaultService.List:output_type -> faultd.v1alpha1.ListResponse
+	30, // 56: faultd.v1alpha1.FaultService.Get:output_type -> faultd.v1alpha1.GetResponse
+	32, // 57: faultd.v1alpha1.FaultService.Stop:output_type -> faultd.v1alpha1.StopResponse
+	34, // 58: faultd.v1alpha1.FaultService.StopAll:output_type -> faultd.v1alpha1.StopAllResponse
+	36, // 59: faultd.v1alpha1.FaultService.Kill:output_type -> faultd.v1alpha1.KillResponse
+	38, // 60: faultd.v1alpha1.FaultService.Arm:output_type -> faultd.v1alpha1.ArmResponse
+	40, // 61: faultd.v1alpha1.FaultService.Watch:output_type -> faultd.v1alpha1.WatchResponse
+	42, // 62: faultd.v1alpha1.FaultService.Kinds:output_type -> faultd.v1alpha1.KindsResponse
+	46, // 63: faultd.v1alpha1.FaultService.Check:output_type -> faultd.v1alpha1.CheckResponse
+	49, // 64: faultd.v1alpha1.FaultService.Who:output_type -> faultd.v1alpha1.WhoResponse
+	51, // 65: faultd.v1alpha1.FaultService.Targets:output_type -> faultd.v1alpha1.TargetsResponse
+	53, // [53:66] is the sub-list for method output_type
+	40, // [40:53] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_faultd_v1alpha1_faultd_proto_init() }
@@ -4775,7 +4886,7 @@ func file_faultd_v1alpha1_faultd_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_faultd_v1alpha1_faultd_proto_rawDesc), len(file_faultd_v1alpha1_faultd_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   50,
+			NumMessages:   52,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -60,6 +60,8 @@ const (
 	FaultServiceCheckProcedure = "/faultd.v1alpha1.FaultService/Check"
 	// FaultServiceWhoProcedure is the fully-qualified name of the FaultService's Who RPC.
 	FaultServiceWhoProcedure = "/faultd.v1alpha1.FaultService/Who"
+	// FaultServiceTargetsProcedure is the fully-qualified name of the FaultService's Targets RPC.
+	FaultServiceTargetsProcedure = "/faultd.v1alpha1.FaultService/Targets"
 )
 
 // FaultServiceClient is a client for the faultd.v1alpha1.FaultService service.
@@ -88,6 +90,8 @@ type FaultServiceClient interface {
 	Check(context.Context, *connect.Request[v1alpha1.CheckRequest]) (*connect.Response[v1alpha1.CheckResponse], error)
 	// Who says which faults touch a process now.
 	Who(context.Context, *connect.Request[v1alpha1.WhoRequest]) (*connect.Response[v1alpha1.WhoResponse], error)
+	// Targets says which targets a selector means now: of a path with wildcards there may be several.
+	Targets(context.Context, *connect.Request[v1alpha1.TargetsRequest]) (*connect.Response[v1alpha1.TargetsResponse], error)
 }
 
 // NewFaultServiceClient constructs a client for the faultd.v1alpha1.FaultService service. By
@@ -177,6 +181,13 @@ func NewFaultServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
+		targets: connect.NewClient[v1alpha1.TargetsRequest, v1alpha1.TargetsResponse](
+			httpClient,
+			baseURL+FaultServiceTargetsProcedure,
+			connect.WithSchema(faultServiceMethods.ByName("Targets")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -194,6 +205,7 @@ type faultServiceClient struct {
 	kinds   *connect.Client[v1alpha1.KindsRequest, v1alpha1.KindsResponse]
 	check   *connect.Client[v1alpha1.CheckRequest, v1alpha1.CheckResponse]
 	who     *connect.Client[v1alpha1.WhoRequest, v1alpha1.WhoResponse]
+	targets *connect.Client[v1alpha1.TargetsRequest, v1alpha1.TargetsResponse]
 }
 
 // Inject calls faultd.v1alpha1.FaultService.Inject.
@@ -256,6 +268,11 @@ func (c *faultServiceClient) Who(ctx context.Context, req *connect.Request[v1alp
 	return c.who.CallUnary(ctx, req)
 }
 
+// Targets calls faultd.v1alpha1.FaultService.Targets.
+func (c *faultServiceClient) Targets(ctx context.Context, req *connect.Request[v1alpha1.TargetsRequest]) (*connect.Response[v1alpha1.TargetsResponse], error) {
+	return c.targets.CallUnary(ctx, req)
+}
+
 // FaultServiceHandler is an implementation of the faultd.v1alpha1.FaultService service.
 type FaultServiceHandler interface {
 	// Inject starts a fault, or with dry_run says what would happen.
@@ -282,6 +299,8 @@ type FaultServiceHandler interface {
 	Check(context.Context, *connect.Request[v1alpha1.CheckRequest]) (*connect.Response[v1alpha1.CheckResponse], error)
 	// Who says which faults touch a process now.
 	Who(context.Context, *connect.Request[v1alpha1.WhoRequest]) (*connect.Response[v1alpha1.WhoResponse], error)
+	// Targets says which targets a selector means now: of a path with wildcards there may be several.
+	Targets(context.Context, *connect.Request[v1alpha1.TargetsRequest]) (*connect.Response[v1alpha1.TargetsResponse], error)
 }
 
 // NewFaultServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -367,6 +386,13 @@ func NewFaultServiceHandler(svc FaultServiceHandler, opts ...connect.HandlerOpti
 		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
+	faultServiceTargetsHandler := connect.NewUnaryHandler(
+		FaultServiceTargetsProcedure,
+		svc.Targets,
+		connect.WithSchema(faultServiceMethods.ByName("Targets")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/faultd.v1alpha1.FaultService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case FaultServiceInjectProcedure:
@@ -393,6 +419,8 @@ func NewFaultServiceHandler(svc FaultServiceHandler, opts ...connect.HandlerOpti
 			faultServiceCheckHandler.ServeHTTP(w, r)
 		case FaultServiceWhoProcedure:
 			faultServiceWhoHandler.ServeHTTP(w, r)
+		case FaultServiceTargetsProcedure:
+			faultServiceTargetsHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -448,4 +476,8 @@ func (UnimplementedFaultServiceHandler) Check(context.Context, *connect.Request[
 
 func (UnimplementedFaultServiceHandler) Who(context.Context, *connect.Request[v1alpha1.WhoRequest]) (*connect.Response[v1alpha1.WhoResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("faultd.v1alpha1.FaultService.Who is not implemented"))
+}
+
+func (UnimplementedFaultServiceHandler) Targets(context.Context, *connect.Request[v1alpha1.TargetsRequest]) (*connect.Response[v1alpha1.TargetsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("faultd.v1alpha1.FaultService.Targets is not implemented"))
 }

@@ -1,0 +1,65 @@
+package cgroup
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/bmatcuk/doublestar/v4"
+)
+
+// wildcards are the characters that make a path one of several cgroups.
+const wildcards = "*?[{"
+
+// ResolveAll finds all cgroups that a selector means now, by path: of a path with wildcards ("*", "?", "[a-z]", "{a,b}" within a name,
+// "**" for any names) there may be several, else it is Resolve. Of nested ones only the outermost is given, as it holds the others.
+// The error wraps ErrNotFound if there is none.
+func (h *Hierarchy) ResolveAll(s Selector) ([]Target, error) {
+	one, err := h.Resolve(s)
+	if err == nil {
+		return []Target{one}, nil
+	}
+	if !errors.Is(err, ErrNotFound) || s.scheme != "cgroup" || !strings.ContainsAny(s.value, wildcards) {
+		return nil, err
+	}
+	targets, err := h.matching(h.belowMount(s.value))
+	if err == nil && len(targets) == 0 {
+		err = fmt.Errorf("%w: no cgroup below %s fits", ErrNotFound, h.mount)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("resolve %q: %w", s, err)
+	}
+	return targets, nil
+}
+
+// matching gives the cgroups whose path fits a pattern. One that goes meanwhile is left out.
+func (h *Hierarchy) matching(pattern string) ([]Target, error) {
+	fitting, err := doublestar.Glob(os.DirFS(h.mount), strings.TrimPrefix(pattern, "/"), doublestar.WithNoFollow())
+	if err != nil {
+		return nil, fmt.Errorf("%q is no pattern: %w", pattern, err)
+	}
+	slices.Sort(fitting) // an outer cgroup comes before what is in it
+	var targets []Target
+	for _, p := range fitting {
+		p = path.Join("/", p)
+		inside := func(t Target) bool { return contains(t.Path, p) }
+		if slices.ContainsFunc(targets, inside) {
+			continue
+		}
+		t, err := h.Lookup(p)
+		if errors.Is(err, ErrNotFound) { // also one of the kernel's files
+			continue
+		}
+		if err == nil {
+			err = t.checkLevel()
+		}
+		if err != nil {
+			return nil, err
+		}
+		targets = append(targets, t)
+	}
+	return targets, nil
+}

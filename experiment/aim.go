@@ -1,0 +1,204 @@
+package experiment
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+
+	v1 "faultd/api/faultd/v1alpha1"
+)
+
+// ErrLimit means that an experiment would do more than its limits allow.
+var ErrLimit = errors.New("the limit is exceeded")
+
+// Aim says which targets are hurt, of those that selectors find.
+type Aim struct {
+	Selectors []string
+	// Mode and Value as in the document.
+	Mode  string
+	Value float64
+}
+
+// least is how many targets there are at least.
+func (a *Aim) least() int {
+	if a.Mode == "fixed" {
+		return int(a.Value)
+	}
+	return 1
+}
+
+// aimed gives a plan in which each fault has one target: those that have several are there once for each. It says whom the node spared.
+func aimed(ctx context.Context, p *Plan, node Node) (*Plan, []string, error) {
+	if !slices.ContainsFunc(p.Faults, func(f Fault) bool { return f.Aim != nil }) {
+		return p, nil, nil
+	}
+	chosen, told := map[*Aim][]string{}, []string(nil)
+	for _, f := range p.Faults {
+		if _, done := chosen[f.Aim]; f.Aim == nil || done {
+			continue
+		}
+		found, spared, err := find(ctx, node, f.Aim.Selectors)
+		if err == nil && f.Aim.least() > len(found) {
+			err = fmt.Errorf("%d targets are asked for, and there are %d: %s", f.Aim.least(), len(found), strings.Join(found, ", "))
+		}
+		if err != nil {
+			return nil, nil, fmt.Errorf("find the targets of %s: %w", f.Name, err)
+		}
+		chosen[f.Aim] = f.Aim.choose(p.Seed, found)
+		told = append(told, fmt.Sprintf("targets of %s: %s, of %d found", f.Name, strings.Join(chosen[f.Aim], ", "), len(found)))
+		told = append(told, spared...)
+	}
+	return p.at(chosen), told, nil
+}
+
+// find asks the node for all targets of some selectors, each once, and for whom it spares.
+func find(ctx context.Context, node Node, selectors []string) (found, spared []string, err error) {
+	for _, s := range selectors {
+		response, err := node.Targets(ctx, s)
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, t := range response.GetTargets() {
+			found = append(found, t.GetPath())
+		}
+		for _, who := range response.GetSpared() {
+			spared = append(spared, "spared: "+who)
+		}
+	}
+	slices.Sort(found)
+	slices.Sort(spared)
+	return slices.Compact(found), slices.Compact(spared), nil
+}
+
+// at puts the faults at the targets that were chosen for them.
+func (p *Plan) at(chosen map[*Aim][]string) *Plan {
+	there := *p
+	there.Faults, there.Changes = nil, nil
+	copies := make([][]int, len(p.Faults))
+	for i, f := range p.Faults {
+		if f.Aim == nil {
+			copies[i] = append(copies[i], len(there.Faults))
+			there.Faults = append(there.Faults, f)
+			continue
+		}
+		for _, target := range chosen[f.Aim] {
+			one := f
+			one.Spec = proto.CloneOf(f.Spec)
+			one.Spec.Target, one.At = "cgroup:"+target, target
+			copies[i] = append(copies[i], len(there.Faults))
+			there.Faults = append(there.Faults, one)
+		}
+	}
+	for _, c := range p.Changes {
+		for _, i := range copies[c.Fault] {
+			c.Fault = i
+			there.Changes = append(there.Changes, c)
+		}
+	}
+	return &there
+}
+
+// choose takes as many as the mode says. Which ones depends on nothing but the seed and their names, so that everybody who knows
+// these makes the same choice, and one target more or less changes it by one at most (rendezvous hashing).
+func (a *Aim) choose(seed uint64, found []string) []string {
+	byScore := slices.Clone(found)
+	slices.SortFunc(byScore, func(one, other string) int {
+		if x, y := score(seed, one), score(seed, other); x != y {
+			if x > y {
+				return -1
+			}
+			return 1
+		}
+		return strings.Compare(one, other)
+	})
+	chosen := byScore[:a.count(seed, len(found))]
+	slices.Sort(chosen)
+	return chosen
+}
+
+// count is how many of n targets are hurt.
+func (a *Aim) count(seed uint64, n int) int {
+	share := min(max(int(a.Value/100*float64(n)), 1), n)
+	switch a.Mode {
+	case "all":
+		return n
+	case "fixed":
+		return int(a.Value)
+	case "percent":
+		return share
+	case "random-max-percent":
+		return 1 + rand.New(rand.NewPCG(seed, 0)).IntN(share)
+	default:
+		return 1
+	}
+}
+
+// score is a hash of a seed and a name: FNV-1a of both, and then murmur3's last step, so that names that differ in their last
+// letter alone differ in all bits.
+func score(seed uint64, name string) uint64 {
+	const offset, prime = 14695981039346656037, 1099511628211
+	hash := uint64(offset)
+	for range 8 {
+		hash = (hash ^ seed&0xff) * prime
+		seed >>= 8
+	}
+	for _, b := range []byte(name) {
+		hash = (hash ^ uint64(b)) * prime
+	}
+	hash = (hash ^ hash>>33) * 0xff51afd7ed558ccd
+	hash = (hash ^ hash>>33) * 0xc4ceb9fe1a85ec53
+	return hash ^ hash>>33
+}
+
+// checkLimit says whether more targets would be hurt than may be.
+func (p *Plan) checkLimit(would []*v1.Fault) error {
+	var hurt []string
+	for _, f := range would {
+		hurt = append(hurt, f.GetTarget().GetPath())
+	}
+	slices.Sort(hurt)
+	hurt = slices.Compact(hurt)
+	if p.MaxTargets > 0 && len(hurt) > p.MaxTargets {
+		return fmt.Errorf("spec.limits.maxTargets: %w: %d targets would be hurt (%s), and it is %d", ErrLimit, len(hurt), strings.Join(hurt, ", "), p.MaxTargets)
+	}
+	return nil
+}
+
+// aim reads who is hurt. One target that is named by a selector that means one needs no choice, and has none.
+func (d *document) aim(field string, t *v1.ExperimentTarget) target {
+	selectors := t.GetSelectors()
+	if t.GetSelector() != nil {
+		selectors = append([]string{selector(t)}, selectors...)
+	}
+	several := len(t.GetSelectors()) > 0 || strings.ContainsAny(t.GetCgroup(), "*?[{")
+	switch given := t.GetValue() != 0; {
+	case len(selectors) == 0, t.GetSelector() != nil && len(t.GetSelectors()) > 0:
+		d.wrong(field, "give one of cgroup, unit, pid and selectors")
+		return target{}
+	case several && t.GetMode() == "":
+		d.wrong(field+".mode", "missing; there may be several targets: it must be all, one, fixed, percent or random-max-percent")
+	case !several && t.GetMode() != "":
+		d.wrong(field+".mode", "%s was given, and %s means one target; write selectors, or a path with wildcards", t.GetMode(), selectors[0])
+	case needsValue(t.GetMode()) && !given:
+		d.wrong(field+".value", "missing; %s needs it", t.GetMode())
+	case !needsValue(t.GetMode()) && given:
+		d.wrong(field+".value", "%v was given; it has a meaning with fixed, percent and random-max-percent", t.GetValue())
+	case t.GetMode() == "fixed" && t.GetValue() != float64(int(t.GetValue())):
+		d.wrong(field+".value", "%v is no whole number of targets", t.GetValue())
+	case strings.HasSuffix(t.GetMode(), "percent") && t.GetValue() > 100:
+		d.wrong(field+".value", "%v is out of range; it must be in (0,100]", t.GetValue())
+	}
+	if !several {
+		return target{selector: selectors[0]}
+	}
+	return target{strings.Join(selectors, ","), &Aim{Selectors: selectors, Mode: t.GetMode(), Value: t.GetValue()}}
+}
+
+func needsValue(mode string) bool {
+	return mode == "fixed" || mode == "percent" || mode == "random-max-percent"
+}
