@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	v1 "faultd/api/faultd/v1alpha1"
+	"faultd/audit"
 	"faultd/bpf"
 	"faultd/cgroup"
 	"faultd/faults"
@@ -137,7 +138,8 @@ func (d *Daemon) rehearse(ctx context.Context, spec *v1.FaultSpec, caller int) (
 }
 
 // inject starts a fault. The same key gives the same fault.
-func (d *Daemon) inject(ctx context.Context, spec *v1.FaultSpec, key, owner string, caller int) (*v1.Fault, error) {
+func (d *Daemon) inject(ctx context.Context, req *v1.InjectRequest, caller peer) (*v1.Fault, error) {
+	spec, key := req.GetSpec(), req.GetIdempotencyKey()
 	d.injecting.Lock()
 	defer d.injecting.Unlock()
 	if known, err := d.admit(spec, key); known != nil || err != nil {
@@ -147,29 +149,42 @@ func (d *Daemon) inject(ctx context.Context, spec *v1.FaultSpec, key, owner stri
 	if generation == 0 {
 		return nil, bpf.ErrKilled
 	}
-	p, err := d.prepare(spec, caller)
+	p, err := d.prepare(spec, caller.pid)
 	if err != nil {
 		return nil, err
 	}
-	f := &fault{id: newID(), key: key, spec: spec, kind: p.kind.Name, target: p.target, common: p.common, started: time.Now(), state: stateActive, owner: owner, over: make(chan struct{})}
+	f := &fault{id: newID(), key: key, spec: spec, kind: p.kind.Name, target: p.target, common: p.common, started: time.Now(), state: stateActive, owner: caller.String(), over: make(chan struct{})}
 	f.common.ID = f.id
+	if err := d.auditFirst(audit.Record{Action: "inject", Who: caller.who(), Subject: f.id, Why: req.GetReason(), What: particulars(spec), Outcome: "begun"}); err != nil {
+		return nil, err
+	}
+	if err := d.start(ctx, f, p.fault); err != nil {
+		d.note(audit.Record{Action: actionEnd, Who: audit.Self(), Subject: f.id, Outcome: "not started"}, err)
+		return nil, err
+	}
+	return d.register(f, generation), nil
+}
+
+// start puts a fault into the kernel. Has it failed, nothing is left.
+func (d *Daemon) start(ctx context.Context, f *fault, how faults.Fault) error {
 	// The watch lives as long as the fault, not as long as the call.
 	watching, unwatch := context.WithCancel(context.WithoutCancel(ctx))
 	f.unwatch = unwatch
-	if f.gone, err = d.env.Cgroups.Watch(watching, p.target); err != nil {
+	var err error
+	if f.gone, err = d.env.Cgroups.Watch(watching, f.target); err != nil {
 		unwatch()
-		return nil, err
+		return err
 	}
-	if f.handle, err = p.fault.Inject(ctx, d.env, p.target, f.common); err != nil {
+	if f.handle, err = how.Inject(ctx, d.env, f.target, f.common); err != nil {
 		unwatch()
-		return nil, err
+		return err
 	}
-	if key == "" && ctx.Err() != nil {
+	if f.key == "" && ctx.Err() != nil {
 		// Nobody knows its id, nor can ask for it again by its key.
 		unwatch()
-		return nil, errors.Join(fmt.Errorf("inject: the caller is gone: %w", ctx.Err()), f.handle.Close())
+		return errors.Join(fmt.Errorf("inject: the caller is gone: %w", ctx.Err()), f.handle.Close())
 	}
-	return d.register(f, generation), nil
+	return nil
 }
 
 // admit gives the fault of a key that was used before, and refuses more faults than the limit.
@@ -244,10 +259,16 @@ func (d *Daemon) end(f *fault, reason string) {
 
 // undo takes a fault away. What cannot be undone is stuck, and is tried again by the main loop.
 func (d *Daemon) undo(f *fault, first bool) {
-	err := f.handle.Close()
+	defer f.overOnce.Do(func() { close(f.over) }) // once it is written down
+	if err := f.handle.Close(); d.undone(f, first, err) {
+		d.noteEnd(f)
+	}
+}
+
+// undone says what came of undoing a fault, and whether that was done.
+func (d *Daemon) undone(f *fault, first bool, err error) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	defer f.overOnce.Do(func() { close(f.over) })
 	f.ended = time.Now()
 	f.verdict = verdict(f.handle.Counters())
 	if err != nil {
@@ -257,12 +278,13 @@ func (d *Daemon) undo(f *fault, first bool) {
 			d.log.Error("fault is stuck; it is harmless, and undoing is tried again", "fault", f.id, "error", err)
 			d.events.send("stuck", f.message(), err.Error())
 		}
-		return
+		return false
 	}
 	f.state = stateEnded
 	d.log.Info("fault ended", "fault", f.id, "kind", f.kind, "reason", f.reason, "verdict", f.verdict, "injected", f.handle.Counters().Injected)
 	d.events.send("ended", f.message(), f.reason)
 	d.forget()
+	return true
 }
 
 // verdict says what a fault came to. One that hurt nobody is inert, whatever the reason.

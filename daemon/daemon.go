@@ -10,11 +10,13 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	v1 "faultd/api/faultd/v1alpha1"
+	"faultd/audit"
 	"faultd/bpf"
 	"faultd/cgroup"
 	"faultd/faults"
@@ -70,12 +72,18 @@ type Daemon struct {
 	// injecting is held while a fault is being prepared and put into the kernel, which may take long. It is taken before mu.
 	injecting sync.Mutex
 
+	// killing are the callers that throw the switch and will say why.
+	killing atomic.Int32
+
 	// mu guards the active set; the main loop needs it to renew the lease, so nobody may hold it for long.
 	mu     sync.Mutex
 	faults map[string]*fault
 	order  uint64
 	lapses uint64
-	reason string
+	// runs are the experiments under way, and runsLooked is when their processes were last looked for.
+	runs       map[string]*experimentRun
+	runsLooked time.Time
+	reason     string
 	// capabilities are what the last check found.
 	capabilities []*v1.Capability
 }
@@ -92,7 +100,7 @@ func New(o Options) (*Daemon, error) {
 	if o.Lease < 500*time.Millisecond || o.Lease > time.Minute {
 		return nil, fmt.Errorf("lease: %s is out of range; it must be in 500ms..1m", o.Lease)
 	}
-	d := &Daemon{options: o, config: o.Config, log: o.Log, woken: make(chan struct{}, 1), faults: map[string]*fault{}, events: hub{readers: map[*reader]bool{}}}
+	d := &Daemon{options: o, config: o.Config, log: o.Log, woken: make(chan struct{}, 1), faults: map[string]*fault{}, runs: map[string]*experimentRun{}, events: hub{readers: map[*reader]bool{}}}
 	var err error
 	if d.lock, err = lockState(o.StateDir); err != nil {
 		return nil, err
@@ -210,6 +218,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	}
 	failed := servers.serve()
 	d.env.Kernel.RenewLease(d.options.Lease)
+	d.note(audit.Record{Action: actionStart, Who: audit.Self(), Outcome: "done"}, nil)
 	if d.options.Ready != nil {
 		d.options.Ready()
 	}
@@ -219,6 +228,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	d.endAll("daemon stopped")
 	d.mu.Unlock()
 	d.closing.Wait()
+	d.note(audit.Record{Action: actionStop, Who: audit.Self(), Outcome: "done"}, nil)
 	return errors.Join(err, servers.close(), d.Close())
 }
 
@@ -255,8 +265,9 @@ func (d *Daemon) tend() {
 	defer d.mu.Unlock()
 	kernel := d.env.Kernel
 	// Before the lease: a daemon that was stopped meanwhile finds both over, and it is the kill that somebody wanted.
-	if kernel.Switch().Generation() == 0 && d.reason == "" {
+	if kernel.Switch().Generation() == 0 && d.reason == "" && d.killing.Load() == 0 {
 		d.killed("killed from outside", "unknown")
+		d.noteLater(audit.Record{Action: "kill", Who: audit.Self(), Why: "the switch was thrown from outside; who did it, faultd does not know", Outcome: "noticed"})
 	}
 	if kernel.KeepLease(d.options.Lease) {
 		d.lapses++
@@ -265,7 +276,9 @@ func (d *Daemon) tend() {
 		kernel.RenewLease(d.options.Lease)
 		d.log.Error("the lease had lapsed: the daemon was stopped or starved; its faults are over")
 		d.events.send("lapsed", nil, "the daemon was stopped or starved; its faults are over")
+		d.noteLater(audit.Record{Action: actionLapse, Who: audit.Self(), Why: "the daemon was stopped or starved", Outcome: "done"})
 	}
+	d.tendRuns()
 	now := time.Now()
 	for _, f := range d.ordered() {
 		d.tendFault(f, now)

@@ -67,6 +67,8 @@ func TestMain(m *testing.M) {
 		err = spin(os.Args[2], os.Args[3])
 	case callCommand:
 		err = callAs(os.Args[2], os.Args[3])
+	case beginCommand:
+		err = beginRun(os.Args[2], os.Args[3])
 	case leaveCommand:
 		err = leaveFiles(os.Args[2])
 	default:

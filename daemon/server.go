@@ -37,7 +37,7 @@ func (d *Daemon) controlHandler() (http.Handler, error) {
 	if err != nil {
 		return nil, fmt.Errorf("prepare the validation: %w", err)
 	}
-	options := append(api.StrictCodecs(), connect.WithInterceptors(validate), connect.WithReadMaxBytes(maxRequest))
+	options := append(api.StrictCodecs(), connect.WithInterceptors(connect.UnaryInterceptorFunc(d.auditCalls), validate), connect.WithReadMaxBytes(maxRequest))
 	name := faultdv1alpha1connect.FaultServiceName
 	reflector := grpcreflect.NewStaticReflector(name, grpchealth.HealthV1ServiceName)
 	mux := http.NewServeMux()
@@ -112,7 +112,7 @@ func (s server) Inject(ctx context.Context, req *connect.Request[v1.InjectReques
 		}
 		return connect.NewResponse(&v1.InjectResponse{Fault: f}), nil
 	}
-	f, err := s.d.inject(ctx, req.Msg.GetSpec(), req.Msg.GetIdempotencyKey(), p.String(), p.pid)
+	f, err := s.d.inject(ctx, req.Msg, p)
 	if err != nil {
 		s.d.log.Warn("fault refused", "peer", p.String(), "error", err)
 		return nil, rpcError(err)
@@ -218,6 +218,8 @@ func (s server) Kill(ctx context.Context, req *connect.Request[v1.KillRequest]) 
 	if err := s.d.mayKill(ctx); err != nil {
 		return nil, err
 	}
+	s.d.killing.Add(1)
+	defer s.d.killing.Add(-1)
 	s.d.env.Kernel.Switch().Kill()
 	s.d.mu.Lock()
 	ended := s.d.killed(req.Msg.GetReason(), peerOf(ctx).String())

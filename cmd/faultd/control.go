@@ -15,7 +15,7 @@ import (
 func stopCommand() *cli.Command {
 	return &cli.Command{
 		Name: "stop", Usage: "end a fault and undo it; exit 5 if it did no harm", ArgsUsage: "ID",
-		Flags:  []cli.Flag{&cli.BoolFlag{Name: "all", Usage: "end all faults; new ones may start"}},
+		Flags:  []cli.Flag{&cli.BoolFlag{Name: "all", Usage: "end all faults; new ones may start"}, reasonFlag()},
 		Action: stop,
 	}
 }
@@ -28,7 +28,7 @@ func stop(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	response, err := ask(c, client(c).Stop, &v1.StopRequest{Id: id})
+	response, err := ask(c, client(c).Stop, &v1.StopRequest{Id: id, Reason: c.String("reason")})
 	if err != nil {
 		return err
 	}
@@ -39,7 +39,7 @@ func stopAll(c *cli.Context) error {
 	if err := noWords(c); err != nil {
 		return err
 	}
-	response, err := ask(c, client(c).StopAll, &v1.StopAllRequest{})
+	response, err := ask(c, client(c).StopAll, &v1.StopAllRequest{Reason: c.String("reason")})
 	if err != nil {
 		return err
 	}
@@ -89,6 +89,7 @@ func kill(c *cli.Context, n node) error {
 		if err := n.latch(c.String("state-dir"), reason); err != nil {
 			note(c, "the kill is not written down, so it will not outlast a reboot: "+oneLine(err))
 		}
+		auditHere(c, n, reason)
 	}
 	return printKilled(c, told == nil, response.GetEnded())
 }
@@ -136,6 +137,7 @@ func arm(c *cli.Context, n node) error {
 		}
 		err = nil
 		note(c, "armed without a daemon: none answers")
+		auditHere(c, n, reason)
 	}
 	if err != nil {
 		return err
@@ -145,6 +147,13 @@ func arm(c *cli.Context, n node) error {
 	}
 	_, err = fmt.Fprintln(c.App.Writer, "armed")
 	return err
+}
+
+// auditHere writes down what was done without the daemon. That it cannot be does not undo it.
+func auditHere(c *cli.Context, n node, reason string) {
+	if err := n.audit(c.String("state-dir"), c.Command.Name, reason); err != nil {
+		note(c, "it is not in the audit log: "+oneLine(err))
+	}
 }
 
 // reasonOf reads --reason, which must be there, of a command without arguments.

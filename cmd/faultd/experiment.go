@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strings"
 	"syscall"
+	"time"
 
 	"connectrpc.com/connect"
 	"github.com/urfave/cli/v2"
@@ -138,19 +139,33 @@ func runExperiment(c *cli.Context) error {
 			return fmt.Errorf("--report: %w; nothing was injected", err)
 		}
 	}
-	result, err := experiment.Run(c.Context, plan, newDaemonNode(c), where, func(e experiment.Event) {
+	node := newDaemonNode(c)
+	id := newRunID(time.Now())
+	node.reason = fmt.Sprintf("experiment %s, run %s", plan.Name, id)
+	if err := beginRun(c, id, plan); err != nil {
+		return refused(plan, where, report, err)
+	}
+	result, err := experiment.Run(c.Context, plan, node, where, func(e experiment.Event) {
 		if !isJSON(c) {
 			fmt.Fprintln(c.App.Writer, e.At.Format("15:04:05"), plain(e.Text))
 		}
 	})
 	if err != nil {
 		err = withinLimits(err)
-		if report != nil {
-			err = errors.Join(err, report.Write(experiment.Refused(plan, where, err)))
-		}
-		return err
+		endRun(c, id, experiment.Failed, oneLine(err))
+		return refused(plan, where, report, err)
 	}
-	return conclude(c, result, report)
+	err = conclude(c, result, report)
+	endRun(c, id, result.Verdict, result.Reason())
+	return err
+}
+
+// refused writes the report of a run that was not begun.
+func refused(plan *experiment.Plan, where experiment.Environment, report *experiment.Report, err error) error {
+	if report != nil {
+		err = errors.Join(err, report.Write(experiment.Refused(plan, where, err)))
+	}
+	return err
 }
 
 // conclude writes the report and makes an exit code of the verdict.
@@ -214,9 +229,11 @@ func environment(plan *experiment.Plan) experiment.Environment {
 type daemonNode struct {
 	c      *cli.Context
 	client faultdv1alpha1connect.FaultServiceClient
+	// reason is why faults are started and stopped, for the audit log.
+	reason string
 }
 
-func newDaemonNode(c *cli.Context) daemonNode { return daemonNode{c, client(c)} }
+func newDaemonNode(c *cli.Context) daemonNode { return daemonNode{c: c, client: client(c)} }
 
 // faulty is an answer with a fault in it.
 type faulty interface{ GetFault() *v1.Fault }
@@ -255,7 +272,7 @@ func (n daemonNode) Rehearse(ctx context.Context, spec *v1.FaultSpec) (*v1.Fault
 
 // Inject implements experiment.Node.
 func (n daemonNode) Inject(ctx context.Context, spec *v1.FaultSpec) (*v1.Fault, error) {
-	return fault(ctx, n, n.client.Inject, &v1.InjectRequest{Spec: spec})
+	return fault(ctx, n, n.client.Inject, &v1.InjectRequest{Spec: spec, Reason: n.reason})
 }
 
 // Update implements experiment.Node.
@@ -270,5 +287,5 @@ func (n daemonNode) Get(ctx context.Context, id string) (*v1.Fault, error) {
 
 // Stop implements experiment.Node.
 func (n daemonNode) Stop(ctx context.Context, id string) (*v1.Fault, error) {
-	return fault(ctx, n, n.client.Stop, &v1.StopRequest{Id: id})
+	return fault(ctx, n, n.client.Stop, &v1.StopRequest{Id: id, Reason: n.reason})
 }

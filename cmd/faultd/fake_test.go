@@ -219,6 +219,18 @@ func (f *fake) Check(_ context.Context, r *connect.Request[v1.CheckRequest]) (*c
 	}}), nil
 }
 
+// BeginRun refuses experiments named after errors.
+func (f *fake) BeginRun(_ context.Context, r *connect.Request[v1.BeginRunRequest]) (*connect.Response[v1.BeginRunResponse], error) {
+	if r.Msg.GetExperiment() == "not-now" {
+		return nil, connect.NewError(connect.CodePermissionDenied, errors.New("hours: not now"))
+	}
+	return connect.NewResponse(&v1.BeginRunResponse{}), nil
+}
+
+func (f *fake) EndRun(context.Context, *connect.Request[v1.EndRunRequest]) (*connect.Response[v1.EndRunResponse], error) {
+	return connect.NewResponse(&v1.EndRunResponse{}), nil
+}
+
 func (f *fake) Who(_ context.Context, r *connect.Request[v1.WhoRequest]) (*connect.Response[v1.WhoResponse], error) {
 	return connect.NewResponse(&v1.WhoResponse{Target: &v1.Target{Path: "/proc-of-" + fmt.Sprint(r.Msg.GetPid()), CgroupId: 42}}), nil
 }

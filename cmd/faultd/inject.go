@@ -58,6 +58,7 @@ func commonFlags() []cli.Flag {
 		&cli.Uint64Flag{Name: "seed", Usage: "make the dice repeatable", DefaultText: "random"},
 		&cli.BoolFlag{Name: "dry-run", Usage: "say what would happen, and do nothing"},
 		&cli.StringFlag{Name: "key", Usage: "idempotency `KEY`: the same key again gives the same fault"},
+		reasonFlag(),
 		&cli.BoolFlag{Name: "wait", Usage: "wait for the end and print the counters; exit 5 if the fault did no harm; Ctrl-C stops the fault"},
 	}
 }
@@ -114,7 +115,7 @@ func injectRequest(c *cli.Context, fill func(*cli.Context, *v1.FaultSpec) error)
 	if err := fill(c, spec); err != nil {
 		return nil, err
 	}
-	return &v1.InjectRequest{Spec: spec, DryRun: c.Bool("dry-run"), IdempotencyKey: c.String("key")}, nil
+	return &v1.InjectRequest{Spec: spec, DryRun: c.Bool("dry-run"), IdempotencyKey: c.String("key"), Reason: c.String("reason")}, nil
 }
 
 // waitInjected waits for the end of a fault that this command started. Whoever interrupts it stops the fault.

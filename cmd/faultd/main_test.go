@@ -48,6 +48,7 @@ func testNode() node {
 			}
 			return nil, fail(pinDir)
 		},
+		audit: func(stateDir, _, _ string) error { return fail(stateDir) },
 		config: func(path string) error {
 			text, err := os.ReadFile(path)
 			if err != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 
+	"faultd/audit"
 	"faultd/bpf"
 	"faultd/daemon"
 )
@@ -16,10 +17,12 @@ type node struct {
 	arm     func(pinDir, stateDir, reason string) error
 	residue func(pinDir, stateDir string) ([]string, error)
 	config  func(path string) error
+	// audit writes down what was done without the daemon.
+	audit func(stateDir, action, reason string) error
 }
 
 func thisNode() node {
-	return node{killWithoutDaemon, latchWithoutDaemon, armWithoutDaemon, residueWithoutDaemon, checkConfig}
+	return node{killWithoutDaemon, latchWithoutDaemon, armWithoutDaemon, residueWithoutDaemon, checkConfig, auditWithoutDaemon}
 }
 
 // killWithoutDaemon stores into the pinned switch: that alone ends all harm.
@@ -58,6 +61,12 @@ func armWithoutDaemon(pinDir, stateDir, _ string) error {
 // residueWithoutDaemon lists what faultd left on this node. Call it only when no daemon answers: a living one's maps would be listed.
 func residueWithoutDaemon(pinDir, stateDir string) ([]string, error) {
 	return daemon.Residue(pinDir, stateDir, false)
+}
+
+// auditWithoutDaemon writes down what this process did.
+func auditWithoutDaemon(stateDir, action, reason string) error {
+	_, err := audit.Append(stateDir, audit.Record{Action: action, Who: audit.Self(), Why: reason, Outcome: "done, without the daemon"})
+	return err
 }
 
 // checkConfig says what is wrong with a configuration file.

@@ -2857,8 +2857,10 @@ type InjectRequest struct {
 	DryRun bool                   `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	// The same key again gives the same fault instead of a second one.
 	IdempotencyKey string `protobuf:"bytes,3,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Why, for the audit log.
+	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *InjectRequest) Reset() {
@@ -2908,6 +2910,13 @@ func (x *InjectRequest) GetDryRun() bool {
 func (x *InjectRequest) GetIdempotencyKey() string {
 	if x != nil {
 		return x.IdempotencyKey
+	}
+	return ""
+}
+
+func (x *InjectRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
 	}
 	return ""
 }
@@ -3283,8 +3292,10 @@ func (x *GetResponse) GetFault() *Fault {
 }
 
 type StopRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Why, for the audit log.
+	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3322,6 +3333,13 @@ func (*StopRequest) Descriptor() ([]byte, []int) {
 func (x *StopRequest) GetId() string {
 	if x != nil {
 		return x.Id
+	}
+	return ""
+}
+
+func (x *StopRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
 	}
 	return ""
 }
@@ -3371,7 +3389,9 @@ func (x *StopResponse) GetFault() *Fault {
 }
 
 type StopAllRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Why, for the audit log.
+	Reason        string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3404,6 +3424,13 @@ func (x *StopAllRequest) ProtoReflect() protoreflect.Message {
 // Deprecated: Use StopAllRequest.ProtoReflect.Descriptor instead.
 func (*StopAllRequest) Descriptor() ([]byte, []int) {
 	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *StopAllRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 type StopAllResponse struct {
@@ -4317,6 +4344,211 @@ func (x *TargetsResponse) GetSpared() []string {
 	return nil
 }
 
+type BeginRunRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id of the run, chosen by the caller.
+	Run string `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
+	// Name of the experiment.
+	Experiment string `protobuf:"bytes,2,opt,name=experiment,proto3" json:"experiment,omitempty"`
+	Hypothesis string `protobuf:"bytes,3,opt,name=hypothesis,proto3" json:"hypothesis,omitempty"`
+	// Who answers for the experiment.
+	Owner         string `protobuf:"bytes,4,opt,name=owner,proto3" json:"owner,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BeginRunRequest) Reset() {
+	*x = BeginRunRequest{}
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BeginRunRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BeginRunRequest) ProtoMessage() {}
+
+func (x *BeginRunRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BeginRunRequest.ProtoReflect.Descriptor instead.
+func (*BeginRunRequest) Descriptor() ([]byte, []int) {
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *BeginRunRequest) GetRun() string {
+	if x != nil {
+		return x.Run
+	}
+	return ""
+}
+
+func (x *BeginRunRequest) GetExperiment() string {
+	if x != nil {
+		return x.Experiment
+	}
+	return ""
+}
+
+func (x *BeginRunRequest) GetHypothesis() string {
+	if x != nil {
+		return x.Hypothesis
+	}
+	return ""
+}
+
+func (x *BeginRunRequest) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+type BeginRunResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BeginRunResponse) Reset() {
+	*x = BeginRunResponse{}
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BeginRunResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BeginRunResponse) ProtoMessage() {}
+
+func (x *BeginRunResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BeginRunResponse.ProtoReflect.Descriptor instead.
+func (*BeginRunResponse) Descriptor() ([]byte, []int) {
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{53}
+}
+
+type EndRunRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Run   string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
+	// "confirmed", "refuted", "aborted", "interrupted", "inert" or "error".
+	Verdict string `protobuf:"bytes,2,opt,name=verdict,proto3" json:"verdict,omitempty"`
+	// Why, in a line.
+	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndRunRequest) Reset() {
+	*x = EndRunRequest{}
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndRunRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndRunRequest) ProtoMessage() {}
+
+func (x *EndRunRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndRunRequest.ProtoReflect.Descriptor instead.
+func (*EndRunRequest) Descriptor() ([]byte, []int) {
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{54}
+}
+
+func (x *EndRunRequest) GetRun() string {
+	if x != nil {
+		return x.Run
+	}
+	return ""
+}
+
+func (x *EndRunRequest) GetVerdict() string {
+	if x != nil {
+		return x.Verdict
+	}
+	return ""
+}
+
+func (x *EndRunRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type EndRunResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndRunResponse) Reset() {
+	*x = EndRunResponse{}
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[55]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndRunResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndRunResponse) ProtoMessage() {}
+
+func (x *EndRunResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[55]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndRunResponse.ProtoReflect.Descriptor instead.
+func (*EndRunResponse) Descriptor() ([]byte, []int) {
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{55}
+}
+
 var File_faultd_v1alpha1_faultd_proto protoreflect.FileDescriptor
 
 const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
@@ -4602,11 +4834,12 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\x06spared\x18\x05 \x01(\x04R\x06spared\x12\x1b\n" +
 	"\tcut_short\x18\x06 \x01(\x04R\bcutShort\x12\x16\n" +
 	"\x06missed\x18\a \x01(\x04R\x06missed\x12\x18\n" +
-	"\aunknown\x18\b \x01(\x04R\aunknown\"\x93\x01\n" +
+	"\aunknown\x18\b \x01(\x04R\aunknown\"\xb5\x01\n" +
 	"\rInjectRequest\x126\n" +
 	"\x04spec\x18\x01 \x01(\v2\x1a.faultd.v1alpha1.FaultSpecB\x06\xbaH\x03\xc8\x01\x01R\x04spec\x12\x17\n" +
 	"\adry_run\x18\x02 \x01(\bR\x06dryRun\x121\n" +
-	"\x0fidempotency_key\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x0eidempotencyKey\">\n" +
+	"\x0fidempotency_key\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x0eidempotencyKey\x12 \n" +
+	"\x06reason\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\x06reason\">\n" +
 	"\x0eInjectResponse\x12,\n" +
 	"\x05fault\x18\x01 \x01(\v2\x16.faultd.v1alpha1.FaultR\x05fault\"\xa8\x02\n" +
 	"\rUpdateRequest\x12\x19\n" +
@@ -4631,12 +4864,14 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"GetRequest\x12\x19\n" +
 	"\x02id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x02id\";\n" +
 	"\vGetResponse\x12,\n" +
-	"\x05fault\x18\x01 \x01(\v2\x16.faultd.v1alpha1.FaultR\x05fault\"(\n" +
+	"\x05fault\x18\x01 \x01(\v2\x16.faultd.v1alpha1.FaultR\x05fault\"J\n" +
 	"\vStopRequest\x12\x19\n" +
-	"\x02id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x02id\"<\n" +
+	"\x02id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x02id\x12 \n" +
+	"\x06reason\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\x06reason\"<\n" +
 	"\fStopResponse\x12,\n" +
-	"\x05fault\x18\x01 \x01(\v2\x16.faultd.v1alpha1.FaultR\x05fault\"\x10\n" +
-	"\x0eStopAllRequest\"A\n" +
+	"\x05fault\x18\x01 \x01(\v2\x16.faultd.v1alpha1.FaultR\x05fault\"2\n" +
+	"\x0eStopAllRequest\x12 \n" +
+	"\x06reason\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\x06reason\"A\n" +
 	"\x0fStopAllResponse\x12.\n" +
 	"\x06faults\x18\x01 \x03(\v2\x16.faultd.v1alpha1.FaultR\x06faults\"1\n" +
 	"\vKillRequest\x12\"\n" +
@@ -4693,7 +4928,23 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\xbaH\ar\x05\x10\x01\x18\x80 R\bselector\"\\\n" +
 	"\x0fTargetsResponse\x121\n" +
 	"\atargets\x18\x01 \x03(\v2\x17.faultd.v1alpha1.TargetR\atargets\x12\x16\n" +
-	"\x06spared\x18\x02 \x03(\tR\x06spared2\xc8\a\n" +
+	"\x06spared\x18\x02 \x03(\tR\x06spared\"\xc3\x01\n" +
+	"\x0fBeginRunRequest\x12;\n" +
+	"\x03run\x18\x01 \x01(\tB)\xbaH&r$\x18\x80\x012\x1f^[a-z0-9]([-a-z0-9]*[a-z0-9])?$R\x03run\x12)\n" +
+	"\n" +
+	"experiment\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\n" +
+	"experiment\x12(\n" +
+	"\n" +
+	"hypothesis\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\n" +
+	"hypothesis\x12\x1e\n" +
+	"\x05owner\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x05owner\"\x12\n" +
+	"\x10BeginRunResponse\"\xa8\x01\n" +
+	"\rEndRunRequest\x12\x1c\n" +
+	"\x03run\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\x03run\x12W\n" +
+	"\averdict\x18\x02 \x01(\tB=\xbaH:r8R\tconfirmedR\arefutedR\aabortedR\vinterruptedR\x05inertR\x05errorR\averdict\x12 \n" +
+	"\x06reason\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\x06reason\"\x10\n" +
+	"\x0eEndRunResponse2\xe4\b\n" +
 	"\fFaultService\x12I\n" +
 	"\x06Inject\x12\x1e.faultd.v1alpha1.InjectRequest\x1a\x1f.faultd.v1alpha1.InjectResponse\x12I\n" +
 	"\x06Update\x12\x1e.faultd.v1alpha1.UpdateRequest\x1a\x1f.faultd.v1alpha1.UpdateResponse\x12H\n" +
@@ -4705,7 +4956,9 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\x03Arm\x12\x1b.faultd.v1alpha1.ArmRequest\x1a\x1c.faultd.v1alpha1.ArmResponse\x12H\n" +
 	"\x05Watch\x12\x1d.faultd.v1alpha1.WatchRequest\x1a\x1e.faultd.v1alpha1.WatchResponse0\x01\x12K\n" +
 	"\x05Kinds\x12\x1d.faultd.v1alpha1.KindsRequest\x1a\x1e.faultd.v1alpha1.KindsResponse\"\x03\x90\x02\x01\x12F\n" +
-	"\x05Check\x12\x1d.faultd.v1alpha1.CheckRequest\x1a\x1e.faultd.v1alpha1.CheckResponse\x12E\n" +
+	"\x05Check\x12\x1d.faultd.v1alpha1.CheckRequest\x1a\x1e.faultd.v1alpha1.CheckResponse\x12O\n" +
+	"\bBeginRun\x12 .faultd.v1alpha1.BeginRunRequest\x1a!.faultd.v1alpha1.BeginRunResponse\x12I\n" +
+	"\x06EndRun\x12\x1e.faultd.v1alpha1.EndRunRequest\x1a\x1f.faultd.v1alpha1.EndRunResponse\x12E\n" +
 	"\x03Who\x12\x1b.faultd.v1alpha1.WhoRequest\x1a\x1c.faultd.v1alpha1.WhoResponse\"\x03\x90\x02\x01\x12Q\n" +
 	"\aTargets\x12\x1f.faultd.v1alpha1.TargetsRequest\x1a .faultd.v1alpha1.TargetsResponse\"\x03\x90\x02\x01B+Z)faultd/api/faultd/v1alpha1;faultdv1alpha1b\x06proto3"
 
@@ -4721,60 +4974,64 @@ func file_faultd_v1alpha1_faultd_proto_rawDescGZIP() []byte {
 	return file_faultd_v1alpha1_faultd_proto_rawDescData
 }
 
-var file_faultd_v1alpha1_faultd_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
+var file_faultd_v1alpha1_faultd_proto_msgTypes = make([]protoimpl.MessageInfo, 56)
 var file_faultd_v1alpha1_faultd_proto_goTypes = []any{
-	(*FaultSpec)(nil),       // 0: faultd.v1alpha1.FaultSpec
-	(*Connect)(nil),         // 1: faultd.v1alpha1.Connect
-	(*Packet)(nil),          // 2: faultd.v1alpha1.Packet
-	(*GilbertElliott)(nil),  // 3: faultd.v1alpha1.GilbertElliott
-	(*FourState)(nil),       // 4: faultd.v1alpha1.FourState
-	(*Partition)(nil),       // 5: faultd.v1alpha1.Partition
-	(*Traffic)(nil),         // 6: faultd.v1alpha1.Traffic
-	(*Syscall)(nil),         // 7: faultd.v1alpha1.Syscall
-	(*Filter)(nil),          // 8: faultd.v1alpha1.Filter
-	(*File)(nil),            // 9: faultd.v1alpha1.File
-	(*Block)(nil),           // 10: faultd.v1alpha1.Block
-	(*Kernel)(nil),          // 11: faultd.v1alpha1.Kernel
-	(*Disk)(nil),            // 12: faultd.v1alpha1.Disk
-	(*Process)(nil),         // 13: faultd.v1alpha1.Process
-	(*Cpu)(nil),             // 14: faultd.v1alpha1.Cpu
-	(*Memory)(nil),          // 15: faultd.v1alpha1.Memory
-	(*Io)(nil),              // 16: faultd.v1alpha1.Io
-	(*Pids)(nil),            // 17: faultd.v1alpha1.Pids
-	(*Dns)(nil),             // 18: faultd.v1alpha1.Dns
-	(*Http)(nil),            // 19: faultd.v1alpha1.Http
-	(*Fault)(nil),           // 20: faultd.v1alpha1.Fault
-	(*Target)(nil),          // 21: faultd.v1alpha1.Target
-	(*Counters)(nil),        // 22: faultd.v1alpha1.Counters
-	(*InjectRequest)(nil),   // 23: faultd.v1alpha1.InjectRequest
-	(*InjectResponse)(nil),  // 24: faultd.v1alpha1.InjectResponse
-	(*UpdateRequest)(nil),   // 25: faultd.v1alpha1.UpdateRequest
-	(*UpdateResponse)(nil),  // 26: faultd.v1alpha1.UpdateResponse
-	(*ListRequest)(nil),     // 27: faultd.v1alpha1.ListRequest
-	(*ListResponse)(nil),    // 28: faultd.v1alpha1.ListResponse
-	(*GetRequest)(nil),      // 29: faultd.v1alpha1.GetRequest
-	(*GetResponse)(nil),     // 30: faultd.v1alpha1.GetResponse
-	(*StopRequest)(nil),     // 31: faultd.v1alpha1.StopRequest
-	(*StopResponse)(nil),    // 32: faultd.v1alpha1.StopResponse
-	(*StopAllRequest)(nil),  // 33: faultd.v1alpha1.StopAllRequest
-	(*StopAllResponse)(nil), // 34: faultd.v1alpha1.StopAllResponse
-	(*KillRequest)(nil),     // 35: faultd.v1alpha1.KillRequest
-	(*KillResponse)(nil),    // 36: faultd.v1alpha1.KillResponse
-	(*ArmRequest)(nil),      // 37: faultd.v1alpha1.ArmRequest
-	(*ArmResponse)(nil),     // 38: faultd.v1alpha1.ArmResponse
-	(*WatchRequest)(nil),    // 39: faultd.v1alpha1.WatchRequest
-	(*WatchResponse)(nil),   // 40: faultd.v1alpha1.WatchResponse
-	(*KindsRequest)(nil),    // 41: faultd.v1alpha1.KindsRequest
-	(*KindsResponse)(nil),   // 42: faultd.v1alpha1.KindsResponse
-	(*Kind)(nil),            // 43: faultd.v1alpha1.Kind
-	(*Parameter)(nil),       // 44: faultd.v1alpha1.Parameter
-	(*CheckRequest)(nil),    // 45: faultd.v1alpha1.CheckRequest
-	(*CheckResponse)(nil),   // 46: faultd.v1alpha1.CheckResponse
-	(*Capability)(nil),      // 47: faultd.v1alpha1.Capability
-	(*WhoRequest)(nil),      // 48: faultd.v1alpha1.WhoRequest
-	(*WhoResponse)(nil),     // 49: faultd.v1alpha1.WhoResponse
-	(*TargetsRequest)(nil),  // 50: faultd.v1alpha1.TargetsRequest
-	(*TargetsResponse)(nil), // 51: faultd.v1alpha1.TargetsResponse
+	(*FaultSpec)(nil),        // 0: faultd.v1alpha1.FaultSpec
+	(*Connect)(nil),          // 1: faultd.v1alpha1.Connect
+	(*Packet)(nil),           // 2: faultd.v1alpha1.Packet
+	(*GilbertElliott)(nil),   // 3: faultd.v1alpha1.GilbertElliott
+	(*FourState)(nil),        // 4: faultd.v1alpha1.FourState
+	(*Partition)(nil),        // 5: faultd.v1alpha1.Partition
+	(*Traffic)(nil),          // 6: faultd.v1alpha1.Traffic
+	(*Syscall)(nil),          // 7: faultd.v1alpha1.Syscall
+	(*Filter)(nil),           // 8: faultd.v1alpha1.Filter
+	(*File)(nil),             // 9: faultd.v1alpha1.File
+	(*Block)(nil),            // 10: faultd.v1alpha1.Block
+	(*Kernel)(nil),           // 11: faultd.v1alpha1.Kernel
+	(*Disk)(nil),             // 12: faultd.v1alpha1.Disk
+	(*Process)(nil),          // 13: faultd.v1alpha1.Process
+	(*Cpu)(nil),              // 14: faultd.v1alpha1.Cpu
+	(*Memory)(nil),           // 15: faultd.v1alpha1.Memory
+	(*Io)(nil),               // 16: faultd.v1alpha1.Io
+	(*Pids)(nil),             // 17: faultd.v1alpha1.Pids
+	(*Dns)(nil),              // 18: faultd.v1alpha1.Dns
+	(*Http)(nil),             // 19: faultd.v1alpha1.Http
+	(*Fault)(nil),            // 20: faultd.v1alpha1.Fault
+	(*Target)(nil),           // 21: faultd.v1alpha1.Target
+	(*Counters)(nil),         // 22: faultd.v1alpha1.Counters
+	(*InjectRequest)(nil),    // 23: faultd.v1alpha1.InjectRequest
+	(*InjectResponse)(nil),   // 24: faultd.v1alpha1.InjectResponse
+	(*UpdateRequest)(nil),    // 25: faultd.v1alpha1.UpdateRequest
+	(*UpdateResponse)(nil),   // 26: faultd.v1alpha1.UpdateResponse
+	(*ListRequest)(nil),      // 27: faultd.v1alpha1.ListRequest
+	(*ListResponse)(nil),     // 28: faultd.v1alpha1.ListResponse
+	(*GetRequest)(nil),       // 29: faultd.v1alpha1.GetRequest
+	(*GetResponse)(nil),      // 30: faultd.v1alpha1.GetResponse
+	(*StopRequest)(nil),      // 31: faultd.v1alpha1.StopRequest
+	(*StopResponse)(nil),     // 32: faultd.v1alpha1.StopResponse
+	(*StopAllRequest)(nil),   // 33: faultd.v1alpha1.StopAllRequest
+	(*StopAllResponse)(nil),  // 34: faultd.v1alpha1.StopAllResponse
+	(*KillRequest)(nil),      // 35: faultd.v1alpha1.KillRequest
+	(*KillResponse)(nil),     // 36: faultd.v1alpha1.KillResponse
+	(*ArmRequest)(nil),       // 37: faultd.v1alpha1.ArmRequest
+	(*ArmResponse)(nil),      // 38: faultd.v1alpha1.ArmResponse
+	(*WatchRequest)(nil),     // 39: faultd.v1alpha1.WatchRequest
+	(*WatchResponse)(nil),    // 40: faultd.v1alpha1.WatchResponse
+	(*KindsRequest)(nil),     // 41: faultd.v1alpha1.KindsRequest
+	(*KindsResponse)(nil),    // 42: faultd.v1alpha1.KindsResponse
+	(*Kind)(nil),             // 43: faultd.v1alpha1.Kind
+	(*Parameter)(nil),        // 44: faultd.v1alpha1.Parameter
+	(*CheckRequest)(nil),     // 45: faultd.v1alpha1.CheckRequest
+	(*CheckResponse)(nil),    // 46: faultd.v1alpha1.CheckResponse
+	(*Capability)(nil),       // 47: faultd.v1alpha1.Capability
+	(*WhoRequest)(nil),       // 48: faultd.v1alpha1.WhoRequest
+	(*WhoResponse)(nil),      // 49: faultd.v1alpha1.WhoResponse
+	(*TargetsRequest)(nil),   // 50: faultd.v1alpha1.TargetsRequest
+	(*TargetsResponse)(nil),  // 51: faultd.v1alpha1.TargetsResponse
+	(*BeginRunRequest)(nil),  // 52: faultd.v1alpha1.BeginRunRequest
+	(*BeginRunResponse)(nil), // 53: faultd.v1alpha1.BeginRunResponse
+	(*EndRunRequest)(nil),    // 54: faultd.v1alpha1.EndRunRequest
+	(*EndRunResponse)(nil),   // 55: faultd.v1alpha1.EndRunResponse
 }
 var file_faultd_v1alpha1_faultd_proto_depIdxs = []int32{
 	1,  // 0: faultd.v1alpha1.FaultSpec.connect:type_name -> faultd.v1alpha1.Connect
@@ -4828,23 +5085,27 @@ var file_faultd_v1alpha1_faultd_proto_depIdxs = []int32{
 	39, // 48: faultd.v1alpha1.FaultService.Watch:input_type -> faultd.v1alpha1.WatchRequest
 	41, // 49: faultd.v1alpha1.FaultService.Kinds:input_type -> faultd.v1alpha1.KindsRequest
 	45, // 50: faultd.v1alpha1.FaultService.Check:input_type -> faultd.v1alpha1.CheckRequest
-	48, // 51: faultd.v1alpha1.FaultService.Who:input_type -> faultd.v1alpha1.WhoRequest
-	50, // 52: faultd.v1alpha1.FaultService.Targets:input_type -> faultd.v1alpha1.TargetsRequest
-	24, // 53: faultd.v1alpha1.FaultService.Inject:output_type -> faultd.v1alpha1.InjectResponse
-	26, // 54: faultd.v1alpha1.FaultService.Update:output_type -> faultd.v1alpha1.UpdateResponse
-	28, // 55: faultd.v1alpha1.FaultService.List:output_type -> faultd.v1alpha1.ListResponse
-	30, // 56: faultd.v1alpha1.FaultService.Get:output_type -> faultd.v1alpha1.GetResponse
-	32, // 57: faultd.v1alpha1.FaultService.Stop:output_type -> faultd.v1alpha1.StopResponse
-	34, // 58: faultd.v1alpha1.FaultService.StopAll:output_type -> faultd.v1alpha1.StopAllResponse
-	36, // 59: faultd.v1alpha1.FaultService.Kill:output_type -> faultd.v1alpha1.KillResponse
-	38, // 60: faultd.v1alpha1.FaultService.Arm:output_type -> faultd.v1alpha1.ArmResponse
-	40, // 61: faultd.v1alpha1.FaultService.Watch:output_type -> faultd.v1alpha1.WatchResponse
-	42, // 62: faultd.v1alpha1.FaultService.Kinds:output_type -> faultd.v1alpha1.KindsResponse
-	46, // 63: faultd.v1alpha1.FaultService.Check:output_type -> faultd.v1alpha1.CheckResponse
-	49, // 64: faultd.v1alpha1.FaultService.Who:output_type -> faultd.v1alpha1.WhoResponse
-	51, // 65: faultd.v1alpha1.FaultService.Targets:output_type -> faultd.v1alpha1.TargetsResponse
-	53, // [53:66] is the sub-list for method output_type
-	40, // [40:53] is the sub-list for method input_type
+	52, // 51: faultd.v1alpha1.FaultService.BeginRun:input_type -> faultd.v1alpha1.BeginRunRequest
+	54, // 52: faultd.v1alpha1.FaultService.EndRun:input_type -> faultd.v1alpha1.EndRunRequest
+	48, // 53: faultd.v1alpha1.FaultService.Who:input_type -> faultd.v1alpha1.WhoRequest
+	50, // 54: faultd.v1alpha1.FaultService.Targets:input_type -> faultd.v1alpha1.TargetsRequest
+	24, // 55: faultd.v1alpha1.FaultService.Inject:output_type -> faultd.v1alpha1.InjectResponse
+	26, // 56: faultd.v1alpha1.FaultService.Update:output_type -> faultd.v1alpha1.UpdateResponse
+	28, // 57: faultd.v1alpha1.FaultService.List:output_type -> faultd.v1alpha1.ListResponse
+	30, // 58: faultd.v1alpha1.FaultService.Get:output_type -> faultd.v1alpha1.GetResponse
+	32, // 59: faultd.v1alpha1.FaultService.Stop:output_type -> faultd.v1alpha1.StopResponse
+	34, // 60: faultd.v1alpha1.FaultService.StopAll:output_type -> faultd.v1alpha1.StopAllResponse
+	36, // 61: faultd.v1alpha1.FaultService.Kill:output_type -> faultd.v1alpha1.KillResponse
+	38, // 62: faultd.v1alpha1.FaultService.Arm:output_type -> faultd.v1alpha1.ArmResponse
+	40, // 63: faultd.v1alpha1.FaultService.Watch:output_type -> faultd.v1alpha1.WatchResponse
+	42, // 64: faultd.v1alpha1.FaultService.Kinds:output_type -> faultd.v1alpha1.KindsResponse
+	46, // 65: faultd.v1alpha1.FaultService.Check:output_type -> faultd.v1alpha1.CheckResponse
+	53, // 66: faultd.v1alpha1.FaultService.BeginRun:output_type -> faultd.v1alpha1.BeginRunResponse
+	55, // 67: faultd.v1alpha1.FaultService.EndRun:output_type -> faultd.v1alpha1.EndRunResponse
+	49, // 68: faultd.v1alpha1.FaultService.Who:output_type -> faultd.v1alpha1.WhoResponse
+	51, // 69: faultd.v1alpha1.FaultService.Targets:output_type -> faultd.v1alpha1.TargetsResponse
+	55, // [55:70] is the sub-list for method output_type
+	40, // [40:55] is the sub-list for method input_type
 	40, // [40:40] is the sub-list for extension type_name
 	40, // [40:40] is the sub-list for extension extendee
 	0,  // [0:40] is the sub-list for field type_name
@@ -4886,7 +5147,7 @@ func file_faultd_v1alpha1_faultd_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_faultd_v1alpha1_faultd_proto_rawDesc), len(file_faultd_v1alpha1_faultd_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   52,
+			NumMessages:   56,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -58,6 +58,10 @@ const (
 	FaultServiceKindsProcedure = "/faultd.v1alpha1.FaultService/Kinds"
 	// FaultServiceCheckProcedure is the fully-qualified name of the FaultService's Check RPC.
 	FaultServiceCheckProcedure = "/faultd.v1alpha1.FaultService/Check"
+	// FaultServiceBeginRunProcedure is the fully-qualified name of the FaultService's BeginRun RPC.
+	FaultServiceBeginRunProcedure = "/faultd.v1alpha1.FaultService/BeginRun"
+	// FaultServiceEndRunProcedure is the fully-qualified name of the FaultService's EndRun RPC.
+	FaultServiceEndRunProcedure = "/faultd.v1alpha1.FaultService/EndRun"
 	// FaultServiceWhoProcedure is the fully-qualified name of the FaultService's Who RPC.
 	FaultServiceWhoProcedure = "/faultd.v1alpha1.FaultService/Who"
 	// FaultServiceTargetsProcedure is the fully-qualified name of the FaultService's Targets RPC.
@@ -88,6 +92,10 @@ type FaultServiceClient interface {
 	Kinds(context.Context, *connect.Request[v1alpha1.KindsRequest]) (*connect.Response[v1alpha1.KindsResponse], error)
 	// Check says which fault works on this node by which mechanism, found by trying; or looks for residue.
 	Check(context.Context, *connect.Request[v1alpha1.CheckRequest]) (*connect.Response[v1alpha1.CheckResponse], error)
+	// BeginRun says that a run of an experiment begins, or why none may. It ends with EndRun, or with the process that asked.
+	BeginRun(context.Context, *connect.Request[v1alpha1.BeginRunRequest]) (*connect.Response[v1alpha1.BeginRunResponse], error)
+	// EndRun says what a run came to.
+	EndRun(context.Context, *connect.Request[v1alpha1.EndRunRequest]) (*connect.Response[v1alpha1.EndRunResponse], error)
 	// Who says which faults touch a process now.
 	Who(context.Context, *connect.Request[v1alpha1.WhoRequest]) (*connect.Response[v1alpha1.WhoResponse], error)
 	// Targets says which targets a selector means now: of a path with wildcards there may be several.
@@ -174,6 +182,18 @@ func NewFaultServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(faultServiceMethods.ByName("Check")),
 			connect.WithClientOptions(opts...),
 		),
+		beginRun: connect.NewClient[v1alpha1.BeginRunRequest, v1alpha1.BeginRunResponse](
+			httpClient,
+			baseURL+FaultServiceBeginRunProcedure,
+			connect.WithSchema(faultServiceMethods.ByName("BeginRun")),
+			connect.WithClientOptions(opts...),
+		),
+		endRun: connect.NewClient[v1alpha1.EndRunRequest, v1alpha1.EndRunResponse](
+			httpClient,
+			baseURL+FaultServiceEndRunProcedure,
+			connect.WithSchema(faultServiceMethods.ByName("EndRun")),
+			connect.WithClientOptions(opts...),
+		),
 		who: connect.NewClient[v1alpha1.WhoRequest, v1alpha1.WhoResponse](
 			httpClient,
 			baseURL+FaultServiceWhoProcedure,
@@ -193,19 +213,21 @@ func NewFaultServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 
 // faultServiceClient implements FaultServiceClient.
 type faultServiceClient struct {
-	inject  *connect.Client[v1alpha1.InjectRequest, v1alpha1.InjectResponse]
-	update  *connect.Client[v1alpha1.UpdateRequest, v1alpha1.UpdateResponse]
-	list    *connect.Client[v1alpha1.ListRequest, v1alpha1.ListResponse]
-	get     *connect.Client[v1alpha1.GetRequest, v1alpha1.GetResponse]
-	stop    *connect.Client[v1alpha1.StopRequest, v1alpha1.StopResponse]
-	stopAll *connect.Client[v1alpha1.StopAllRequest, v1alpha1.StopAllResponse]
-	kill    *connect.Client[v1alpha1.KillRequest, v1alpha1.KillResponse]
-	arm     *connect.Client[v1alpha1.ArmRequest, v1alpha1.ArmResponse]
-	watch   *connect.Client[v1alpha1.WatchRequest, v1alpha1.WatchResponse]
-	kinds   *connect.Client[v1alpha1.KindsRequest, v1alpha1.KindsResponse]
-	check   *connect.Client[v1alpha1.CheckRequest, v1alpha1.CheckResponse]
-	who     *connect.Client[v1alpha1.WhoRequest, v1alpha1.WhoResponse]
-	targets *connect.Client[v1alpha1.TargetsRequest, v1alpha1.TargetsResponse]
+	inject   *connect.Client[v1alpha1.InjectRequest, v1alpha1.InjectResponse]
+	update   *connect.Client[v1alpha1.UpdateRequest, v1alpha1.UpdateResponse]
+	list     *connect.Client[v1alpha1.ListRequest, v1alpha1.ListResponse]
+	get      *connect.Client[v1alpha1.GetRequest, v1alpha1.GetResponse]
+	stop     *connect.Client[v1alpha1.StopRequest, v1alpha1.StopResponse]
+	stopAll  *connect.Client[v1alpha1.StopAllRequest, v1alpha1.StopAllResponse]
+	kill     *connect.Client[v1alpha1.KillRequest, v1alpha1.KillResponse]
+	arm      *connect.Client[v1alpha1.ArmRequest, v1alpha1.ArmResponse]
+	watch    *connect.Client[v1alpha1.WatchRequest, v1alpha1.WatchResponse]
+	kinds    *connect.Client[v1alpha1.KindsRequest, v1alpha1.KindsResponse]
+	check    *connect.Client[v1alpha1.CheckRequest, v1alpha1.CheckResponse]
+	beginRun *connect.Client[v1alpha1.BeginRunRequest, v1alpha1.BeginRunResponse]
+	endRun   *connect.Client[v1alpha1.EndRunRequest, v1alpha1.EndRunResponse]
+	who      *connect.Client[v1alpha1.WhoRequest, v1alpha1.WhoResponse]
+	targets  *connect.Client[v1alpha1.TargetsRequest, v1alpha1.TargetsResponse]
 }
 
 // Inject calls faultd.v1alpha1.FaultService.Inject.
@@ -263,6 +285,16 @@ func (c *faultServiceClient) Check(ctx context.Context, req *connect.Request[v1a
 	return c.check.CallUnary(ctx, req)
 }
 
+// BeginRun calls faultd.v1alpha1.FaultService.BeginRun.
+func (c *faultServiceClient) BeginRun(ctx context.Context, req *connect.Request[v1alpha1.BeginRunRequest]) (*connect.Response[v1alpha1.BeginRunResponse], error) {
+	return c.beginRun.CallUnary(ctx, req)
+}
+
+// EndRun calls faultd.v1alpha1.FaultService.EndRun.
+func (c *faultServiceClient) EndRun(ctx context.Context, req *connect.Request[v1alpha1.EndRunRequest]) (*connect.Response[v1alpha1.EndRunResponse], error) {
+	return c.endRun.CallUnary(ctx, req)
+}
+
 // Who calls faultd.v1alpha1.FaultService.Who.
 func (c *faultServiceClient) Who(ctx context.Context, req *connect.Request[v1alpha1.WhoRequest]) (*connect.Response[v1alpha1.WhoResponse], error) {
 	return c.who.CallUnary(ctx, req)
@@ -297,6 +329,10 @@ type FaultServiceHandler interface {
 	Kinds(context.Context, *connect.Request[v1alpha1.KindsRequest]) (*connect.Response[v1alpha1.KindsResponse], error)
 	// Check says which fault works on this node by which mechanism, found by trying; or looks for residue.
 	Check(context.Context, *connect.Request[v1alpha1.CheckRequest]) (*connect.Response[v1alpha1.CheckResponse], error)
+	// BeginRun says that a run of an experiment begins, or why none may. It ends with EndRun, or with the process that asked.
+	BeginRun(context.Context, *connect.Request[v1alpha1.BeginRunRequest]) (*connect.Response[v1alpha1.BeginRunResponse], error)
+	// EndRun says what a run came to.
+	EndRun(context.Context, *connect.Request[v1alpha1.EndRunRequest]) (*connect.Response[v1alpha1.EndRunResponse], error)
 	// Who says which faults touch a process now.
 	Who(context.Context, *connect.Request[v1alpha1.WhoRequest]) (*connect.Response[v1alpha1.WhoResponse], error)
 	// Targets says which targets a selector means now: of a path with wildcards there may be several.
@@ -379,6 +415,18 @@ func NewFaultServiceHandler(svc FaultServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(faultServiceMethods.ByName("Check")),
 		connect.WithHandlerOptions(opts...),
 	)
+	faultServiceBeginRunHandler := connect.NewUnaryHandler(
+		FaultServiceBeginRunProcedure,
+		svc.BeginRun,
+		connect.WithSchema(faultServiceMethods.ByName("BeginRun")),
+		connect.WithHandlerOptions(opts...),
+	)
+	faultServiceEndRunHandler := connect.NewUnaryHandler(
+		FaultServiceEndRunProcedure,
+		svc.EndRun,
+		connect.WithSchema(faultServiceMethods.ByName("EndRun")),
+		connect.WithHandlerOptions(opts...),
+	)
 	faultServiceWhoHandler := connect.NewUnaryHandler(
 		FaultServiceWhoProcedure,
 		svc.Who,
@@ -417,6 +465,10 @@ func NewFaultServiceHandler(svc FaultServiceHandler, opts ...connect.HandlerOpti
 			faultServiceKindsHandler.ServeHTTP(w, r)
 		case FaultServiceCheckProcedure:
 			faultServiceCheckHandler.ServeHTTP(w, r)
+		case FaultServiceBeginRunProcedure:
+			faultServiceBeginRunHandler.ServeHTTP(w, r)
+		case FaultServiceEndRunProcedure:
+			faultServiceEndRunHandler.ServeHTTP(w, r)
 		case FaultServiceWhoProcedure:
 			faultServiceWhoHandler.ServeHTTP(w, r)
 		case FaultServiceTargetsProcedure:
@@ -472,6 +524,14 @@ func (UnimplementedFaultServiceHandler) Kinds(context.Context, *connect.Request[
 
 func (UnimplementedFaultServiceHandler) Check(context.Context, *connect.Request[v1alpha1.CheckRequest]) (*connect.Response[v1alpha1.CheckResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("faultd.v1alpha1.FaultService.Check is not implemented"))
+}
+
+func (UnimplementedFaultServiceHandler) BeginRun(context.Context, *connect.Request[v1alpha1.BeginRunRequest]) (*connect.Response[v1alpha1.BeginRunResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("faultd.v1alpha1.FaultService.BeginRun is not implemented"))
+}
+
+func (UnimplementedFaultServiceHandler) EndRun(context.Context, *connect.Request[v1alpha1.EndRunRequest]) (*connect.Response[v1alpha1.EndRunResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("faultd.v1alpha1.FaultService.EndRun is not implemented"))
 }
 
 func (UnimplementedFaultServiceHandler) Who(context.Context, *connect.Request[v1alpha1.WhoRequest]) (*connect.Response[v1alpha1.WhoResponse], error) {

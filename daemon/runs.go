@@ -1,0 +1,105 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"connectrpc.com/connect"
+
+	v1 "faultd/api/faultd/v1alpha1"
+	"faultd/audit"
+	"faultd/undo"
+)
+
+// experimentRun is a run of an experiment, from BeginRun to EndRun. The process that asked carries it out; its faults end with their leases.
+type experimentRun struct {
+	id, experiment string
+	pid            int
+	// born is when the process was, as its number may be given to another.
+	born uint64
+	who  audit.Who
+}
+
+// gone says whether the process that carries the run out is no more.
+func (r *experimentRun) gone() bool {
+	born, err := undo.StartTime(r.pid)
+	_, zombie := os.Readlink(fmt.Sprintf("/proc/%d/exe", r.pid)) // it has an entry until its parent asks for its end, but runs nothing
+	return err != nil || born != r.born || zombie != nil
+}
+
+// tendRuns ends the runs whose process is gone. Call with d.mu held.
+func (d *Daemon) tendRuns() {
+	if time.Since(d.runsLooked) < time.Second {
+		return
+	}
+	d.runsLooked = time.Now()
+	for id, r := range d.runs {
+		if r.gone() {
+			delete(d.runs, id)
+			d.log.Warn("run is over: its process is gone", "run", id, "experiment", r.experiment)
+			d.noteLater(audit.Record{Action: "run-end", Who: audit.Self(), Subject: id, Why: "the process that carried it out is gone", Outcome: "interrupted"})
+		}
+	}
+}
+
+// BeginRun implements the service.
+func (s server) BeginRun(ctx context.Context, req *connect.Request[v1.BeginRunRequest]) (*connect.Response[v1.BeginRunResponse], error) {
+	if err := s.d.mayInject(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.d.beginRun(req.Msg, peerOf(ctx)); err != nil {
+		return nil, rpcError(err)
+	}
+	return connect.NewResponse(&v1.BeginRunResponse{}), nil
+}
+
+func (d *Daemon) beginRun(m *v1.BeginRunRequest, p peer) error {
+	born, err := undo.StartTime(p.pid)
+	if err != nil {
+		return badInput("run: the process that asks (%s) is not seen from here, so nobody would know when it is gone: %w", p, err)
+	}
+	r := &experimentRun{id: m.GetRun(), experiment: m.GetExperiment(), pid: p.pid, born: born, who: p.who()}
+	if err := d.admitRun(r); err != nil {
+		return err
+	}
+	err = d.auditFirst(audit.Record{Action: "run-begin", Who: r.who, Subject: r.id, Why: m.GetHypothesis(), What: particulars(m), Outcome: "begun"})
+	if err != nil {
+		d.mu.Lock()
+		delete(d.runs, r.id)
+		d.mu.Unlock()
+		return err
+	}
+	d.log.Info("run begins", "run", r.id, "experiment", r.experiment, "owner", p.String())
+	return nil
+}
+
+// admitRun refuses a run with the id of another.
+func (d *Daemon) admitRun(r *experimentRun) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.runs[r.id] != nil {
+		return badInput("run: %q is under way already; choose another id", r.id)
+	}
+	d.runs[r.id] = r
+	return nil
+}
+
+// EndRun implements the service.
+func (s server) EndRun(ctx context.Context, req *connect.Request[v1.EndRunRequest]) (*connect.Response[v1.EndRunResponse], error) {
+	if err := s.d.mayInject(ctx); err != nil {
+		return nil, err
+	}
+	m := req.Msg
+	s.d.mu.Lock()
+	r := s.d.runs[m.GetRun()]
+	delete(s.d.runs, m.GetRun())
+	s.d.mu.Unlock()
+	if r == nil {
+		return nil, rpcError(fmt.Errorf("run %q: %w: no such run is under way", m.GetRun(), errNotFound))
+	}
+	s.d.note(audit.Record{Action: "run-end", Who: peerOf(ctx).who(), Subject: r.id, Why: m.GetReason(), Outcome: m.GetVerdict()}, nil)
+	s.d.log.Info("run ends", "run", r.id, "experiment", r.experiment, "verdict", m.GetVerdict())
+	return connect.NewResponse(&v1.EndRunResponse{}), nil
+}
