@@ -1,4 +1,4 @@
-// Package burn is load that is no stranger's program: our own binary, started again, burns processor time or holds memory.
+// Package burn is load that is no stranger's program: our own binary, started again, burns processor time, holds memory or keeps a disk busy.
 // Such a process, a burner, lives in a cgroup of its own. It asks switch, lease and deadline itself, at least every few
 // milliseconds, and the kernel ends it with the daemon.
 package burn
@@ -25,9 +25,10 @@ const Command = "burn"
 const (
 	kindCPU    = "cpu"
 	kindMemory = "memory"
+	kindIO     = "io"
 )
 
-// Work is what a burner does. Exactly one of Threads and Bytes.
+// Work is what a burner does. Exactly one of Threads, Bytes and IO.
 type Work struct {
 	// Threads burn processor time.
 	Threads int
@@ -42,6 +43,9 @@ type Work struct {
 	Shared bool
 	// Locked memory can be neither swapped out nor reclaimed.
 	Locked bool
+
+	// IO is work for a disk.
+	IO *IO
 }
 
 // words are the arguments after Command and the generation.
@@ -53,15 +57,18 @@ func (w Work) words() []string {
 		}
 		return []string{kindCPU, strconv.Itoa(w.Threads), strconv.Itoa(w.Nice), strings.Join(cpus, ",")}
 	}
+	if w.IO != nil {
+		return w.IO.words()
+	}
 	return []string{kindMemory, strconv.FormatInt(w.Bytes, 10), strconv.FormatBool(w.Shared), strconv.FormatBool(w.Locked)}
 }
 
-// wordCount is how many arguments a burner has in all, with its own name.
-const wordCount = 7
+// leastWords is how many arguments a burner has at least, with its own name.
+const leastWords = 7
 
 // IsBurner says whether these are the arguments of a burner, its own name first. Its main function must then call Run before it
 // does anything else: what it allocates counts against the target.
-func IsBurner(args []string) bool { return len(args) == wordCount && args[1] == Command }
+func IsBurner(args []string) bool { return len(args) >= leastWords && args[1] == Command }
 
 // Descriptors that a burner inherits.
 const (
@@ -69,7 +76,8 @@ const (
 	fileKill  = 2 + iota
 	fileLease
 	fileBoard
-	fileEnd
+	// fileWork is what it works on, if that is a file.
+	fileWork
 )
 
 // pause is how long a burner rests where there is nothing to do, and so how late it hears of the switch.
@@ -110,7 +118,7 @@ func run(words []string) error {
 	if b.permit, err = bpf.OpenPermit(fileKill, fileLease); err != nil {
 		return err
 	}
-	for fd := fileKill; fd < fileEnd; fd++ {
+	for fd := fileKill; fd < fileWork; fd++ {
 		if err := unix.Close(fd); err != nil {
 			return fmt.Errorf("close descriptor %d: %w", fd, err)
 		}
@@ -124,6 +132,8 @@ func run(words []string) error {
 		return b.burnCPU(words[2:])
 	case kindMemory:
 		return b.holdMemory(words[2:])
+	case kindIO:
+		return b.useDisk(words[2:])
 	}
 	return errors.New("read the burner's arguments: unknown work " + words[1])
 }

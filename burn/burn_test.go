@@ -54,10 +54,27 @@ func until(t *testing.T, what string, holds func() bool) {
 	}
 }
 
-func works() map[string]burn.Work {
-	return map[string]burn.Work{
+func works(t *testing.T) map[string]burn.Work {
+	works := map[string]burn.Work{
 		"cpu": {Threads: 2}, "memory": {Bytes: 4 << 20}, "shared": {Bytes: 4 << 20, Shared: true}, "locked": {Bytes: 4 << 20, Locked: true},
 	}
+	for _, op := range []string{burn.OpRead, burn.OpWrite, burn.OpFsync} {
+		f, err := os.CreateTemp(t.TempDir(), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { f.Close() })
+		works[op] = burn.Work{IO: &burn.IO{File: f, Op: op, Random: op == burn.OpWrite, Block: 4 << 10, Size: 64 << 10}}
+	}
+	return works
+}
+
+// enough is what a work has done once it is at it.
+func enough(w burn.Work) int64 {
+	if w.IO != nil {
+		return 20
+	}
+	return 1 << 20
 }
 
 // TestEndsByItself: nobody kills it, and it ends by the switch, another generation, the lease and the deadline.
@@ -68,7 +85,7 @@ func TestEndsByItself(t *testing.T) {
 		"lease":      func(k *bpf.Kernel, _ *burn.Process) { k.RenewLease(0) },
 		"deadline":   func(_ *bpf.Kernel, p *burn.Process) { p.Extend(time.Now()) },
 	} {
-		for kind, work := range works() {
+		for kind, work := range works(t) {
 			t.Run(name+" "+kind, func(t *testing.T) {
 				k := kerneltest.Open(t)
 				p, err := start(t, k, work)
@@ -76,7 +93,7 @@ func TestEndsByItself(t *testing.T) {
 					t.Fatal(err)
 				}
 				p.Want(1 << 20)
-				until(t, "it burns", func() bool { return p.Done() >= 1<<20 })
+				until(t, "it burns", func() bool { return p.Done() >= enough(work) })
 				end(k, p)
 				select {
 				case <-p.Ended():
@@ -93,7 +110,7 @@ func TestEndsByItself(t *testing.T) {
 
 // TestDoesWhatIsWanted: nothing before it is told, more, and less.
 func TestDoesWhatIsWanted(t *testing.T) {
-	for kind, work := range works() {
+	for kind, work := range works(t) {
 		k := kerneltest.Open(t)
 		p, err := start(t, k, work)
 		if err != nil {
@@ -101,6 +118,14 @@ func TestDoesWhatIsWanted(t *testing.T) {
 		}
 		if p.Done() != 0 {
 			t.Errorf("%s: it began by itself", kind)
+		}
+		if work.IO != nil {
+			p.Want(1e6)
+			until(t, "it works", func() bool { return p.Done() >= 20 })
+			if asked := p.Asked(); asked < 20 || p.FailedOperations() > 0 {
+				t.Errorf("%s: %d were asked for, %d failed", kind, asked, p.FailedOperations())
+			}
+			continue
 		}
 		if kind == "cpu" {
 			p.Want(200_000)

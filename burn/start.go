@@ -42,9 +42,9 @@ type Process struct {
 	state   *os.ProcessState
 
 	// mu guards what follows: a board that is closed is not there any more.
-	mu          sync.Mutex
-	closed      bool
-	done, asked int64 // as they were last
+	mu                  sync.Mutex
+	closed              bool
+	done, asked, failed int64 // as they were last
 }
 
 // Start starts a burner and waits until it is ready; it does no harm before Want. If our process ends, the kernel kills it.
@@ -65,7 +65,11 @@ func Start(o Options) (*Process, error) {
 		return nil, errors.Join(err, write.Close(), b.Close())
 	}
 	p := &Process{board: b, ended: make(chan struct{})}
-	err = p.start(o, []*os.File{nil, write, os.Stderr, permit[0], permit[1], boardFile})
+	files := []*os.File{nil, write, os.Stderr, permit[0], permit[1], boardFile}
+	if o.Work.IO != nil {
+		files = append(files, o.Work.IO.File)
+	}
+	err = p.start(o, files)
 	for _, f := range []*os.File{write, permit[0], permit[1]} {
 		f.Close()
 	}
@@ -122,7 +126,8 @@ func waitReady(report *os.File) error {
 // PID is its process.
 func (p *Process) PID() int { return p.process.Pid }
 
-// Want orders harm: bytes of memory, or the part of a processor that each thread burns, in millionths.
+// Want orders harm: bytes of memory, the part of a processor that each thread burns, in millionths, or the time from one operation of a
+// disk to the next, in ns.
 func (p *Process) Want(n int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -131,10 +136,11 @@ func (p *Process) Want(n int64) {
 	}
 }
 
-// Done is what was got: bytes of memory that are held, or ns of processor time. Asked is how much processor time there should be by
-// now, in ns. Both can be asked for ever.
-func (p *Process) Done() int64  { return p.read(board.done, &p.done) }
-func (p *Process) Asked() int64 { return p.read(board.asked, &p.asked) }
+// Done is what was got: bytes of memory that are held, ns of processor time, or operations. Asked is how much processor time, or how many
+// operations, there should be by now. FailedOperations is how many of these failed. All can be asked for ever.
+func (p *Process) Done() int64             { return p.read(board.done, &p.done) }
+func (p *Process) Asked() int64            { return p.read(board.asked, &p.asked) }
+func (p *Process) FailedOperations() int64 { return p.read(board.failed, &p.failed) }
 
 func (p *Process) read(word func(board) *atomic.Int64, last *int64) int64 {
 	p.mu.Lock()
@@ -174,6 +180,7 @@ func (p *Process) Close() error {
 	<-p.ended
 	p.Done()
 	p.Asked()
+	p.FailedOperations()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {

@@ -27,6 +27,12 @@ func takeMemory(t cgroup.Target, m *v1.Memory) *v1.FaultSpec {
 	return spec
 }
 
+func useDisk(t cgroup.Target, i *v1.Io) *v1.FaultSpec {
+	spec := refuse(t)
+	spec.Kind = &v1.FaultSpec_Io{Io: i}
+	return spec
+}
+
 // burners are the cgroups of burners right below a cgroup.
 func (n *node) burners(t cgroup.Target) []string {
 	n.t.Helper()
@@ -233,6 +239,55 @@ func TestLoadAsAsked(t *testing.T) {
 	n.idle()
 }
 
+// requests are those that a disk has done: reads, writes and flushes (Documentation/block/stat.rst).
+func (n *node) requests(dir string) [3]uint64 {
+	n.t.Helper()
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		n.t.Fatal(err)
+	}
+	text, err := os.ReadFile(fmt.Sprintf("/sys/dev/block/%d:%d/stat", unix.Major(st.Dev), unix.Minor(st.Dev)))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	var numbers [16]uint64
+	for i, field := range strings.Fields(string(text)) {
+		if i < len(numbers) {
+			fmt.Sscan(field, &numbers[i])
+		}
+	}
+	return [3]uint64{numbers[0], numbers[4], numbers[15]}
+}
+
+// TestLoadOfDisk: the disk sees what is counted, the space of the file is back to the block whatever ends the fault, and nobody sees the file.
+func TestLoadOfDisk(t *testing.T) {
+	dir := onExt4(t)
+	n := startNode(t)
+	v := n.victimAt(n.target(), dir, "")
+	before := v.free()
+	for which, op := range []string{"read", "write", "fsync"} {
+		requests := n.requests(dir)
+		f := n.inject(useDisk(v.target(), &v1.Io{Path: dir, Load: "500 ops", Op: op, Pattern: "random", Block: "4KiB", Size: "16MiB", Floor: "0"}))
+		pid := n.burner(v.target())
+		if took := before[0] - v.free()[0]; took < 16<<20/4096 {
+			t.Errorf("%s: %d blocks are taken", op, took)
+		}
+		v.wants("1", "disk names %s", dir) // lost+found
+		n.until("it works", func() bool { return n.get(f.GetId()).GetCounters().GetInjected() >= 50 })
+		if now := n.requests(dir); now[which] < requests[which]+50 {
+			t.Errorf("%s: the disk has done %v, before it %v", op, now, requests)
+		}
+		end := faultEnds()[map[string]string{"read": "stop", "write": "kill of a stopped daemon", "fsync": "kill -9"}[op]]
+		end(n, f)
+		n.until("the burner and the file are gone", func() bool { return n.burnt(v.target(), pid) && v.free()[0] == before[0] })
+		n.goOn()
+		if !n.list().GetArmed() {
+			n.arm()
+		}
+	}
+	n.idle()
+}
+
 // TestLoadIsNobodyOfTheTarget: it is neither hurt by name nor protected, and goes when the target's processes have gone.
 func TestLoadIsNobodyOfTheTarget(t *testing.T) {
 	onlyOnHost(t)
@@ -286,12 +341,20 @@ func TestLoadRefusals(t *testing.T) {
 	onlyOnHost(t)
 	n := startNode(t)
 	target := n.target()
+	if _, err := n.tryInject(useDisk(target, &v1.Io{Path: "/", Load: "1MiB"})); err == nil || !strings.Contains(err.Error(), " target: it has no process") {
+		t.Errorf("without a process: %v", err)
+	}
+	n.worker(target)
 	for want, spec := range map[string]*v1.FaultSpec{
 		"cpu.cores: a load on 60000 processors is more than":   burnCPU(target, &v1.Cpu{Load: "50%", Cores: proto.Uint32(60000)}),
 		"cpu.load: a load on 60000 processors is more than":    burnCPU(target, &v1.Cpu{Load: "60000"}),
 		"cpu.load: a load on 2 processors is more than the 1 ": burnCPU(target, &v1.Cpu{Load: "1.5", Cpus: "0"}),
 		"cpu.cpus: processor 1000 is not online":               burnCPU(target, &v1.Cpu{Load: "1", Cpus: "0,1000"}),
 		"memory.load: it would leave 0 B of the":               takeMemory(target, &v1.Memory{Load: "1000TiB"}),
+		"io.path: ":                                            useDisk(target, &v1.Io{Path: "/nowhere", Load: "1MiB"}),
+		"choose a volume":                                      useDisk(target, &v1.Io{Path: "/", Load: "1MiB"}),
+		"io.size: it would leave":                              useDisk(target, &v1.Io{Path: "/", Load: "1MiB", Size: "1000TiB", AllowRoot: true}),
+		"has no disk":                                          useDisk(target, &v1.Io{Path: "/dev/shm", Load: "1MiB", AllowRoot: true}),
 		"and the floor is 104857600.0 MiB":                     takeMemory(target, &v1.Memory{Load: "1MiB", Floor: "100TiB"}),
 	} {
 		if f, err := n.tryInject(spec); err == nil || !strings.Contains(err.Error(), want) {

@@ -52,6 +52,7 @@ func trials(stateDir string) []trial {
 		{"file", faults.File{Ops: []string{"fsync"}, Delay: faults.Delay{Text: "1ms"}}, "fsync", "delay of read, write and fsync, by path"},
 		{"http", faults.HTTP{Hosts: []string{canaryName}, Status: 503}, "http", "requests of HTTP/1.1, h2c and gRPC"},
 		{"io", faults.IO{Path: "/", WriteOps: 1}, "getpgid", "limit of the disk under /"},
+		{"io", faults.IO{Path: stateDir, Load: &faults.IOLoad{Operations: 100, Block: 4 << 10, Size: 64 << 10, Floor: &none, AllowRoot: true}}, "getpgid", "load of a disk, as of the state directory"},
 		{"kernel", faults.KernelMemory{Calls: []string{"socket"}, Alloc: "slab"}, "udp", "allocations of objects"},
 		{"kernel", faults.KernelMemory{Calls: []string{"socket"}, Alloc: "page"}, "", "allocations of pages"},
 		{"memory", faults.Memory{High: "100% of use"}, "hold", "limit of memory"},
@@ -138,7 +139,7 @@ func (d *Daemon) try(ctx context.Context, t trial) (mechanism string, err error)
 		return mechanism, err
 	}
 	injected := handle.Counters().Injected
-	if injected == 0 && t.kind == "io" {
+	if limit, is := t.fault.(faults.IO); is && limit.Load == nil && injected == 0 {
 		return mechanism, errNotHurt
 	}
 	if injected == 0 {

@@ -199,6 +199,15 @@ func TestLimitOfIO(t *testing.T) {
 	if got := n.control(target, "io.max"); got != "" {
 		t.Errorf("afterwards io.max is %q", got)
 	}
+	// A load of the same disk is on the target's account.
+	f = n.inject(useDisk(target, &v1.Io{Path: dir, Load: "200 ops", Size: "1MiB", Floor: "0"}))
+	n.until("it writes", func() bool { return n.get(f.GetId()).GetCounters().GetInjected() >= 20 })
+	if stat := n.control(target, "io.stat"); !strings.Contains(stat, "wios=") {
+		t.Errorf("of the target there is %q", stat)
+	}
+	if ended := n.stop(f.GetId()); ended.GetVerdict() != "injected" {
+		t.Errorf("it ended as %v", ended)
+	}
 	n.idle()
 }
 

@@ -192,7 +192,7 @@ func (c CPU) startLoad(env Env, target cgroup.Target, common Common) (Handle, er
 		return nil, err
 	}
 	l := &cpuLoad{burner: b, cpu: c, part: part, started: time.Now()}
-	for l.order(); b.Done() == 0 && b.permit.given() && time.Since(l.started) < firstBurn; l.order() {
+	for l.order(); b.Done() < int64(time.Millisecond) && b.permit.given() && time.Since(l.started) < firstBurn; l.order() {
 		time.Sleep(time.Millisecond)
 	}
 	if c.Load.Ramp > 0 {

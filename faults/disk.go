@@ -41,8 +41,9 @@ func (e *ParameterError) Error() string { return e.Field + ": " + e.Problem }
 func ofKind(kind string, err error) error {
 	var parameter *ParameterError
 	if errors.As(err, &parameter) {
-		_, field, _ := strings.Cut(parameter.Field, ".")
-		return &ParameterError{kind + "." + field, parameter.Problem}
+		if _, field, dotted := strings.Cut(parameter.Field, "."); dotted {
+			return &ParameterError{kind + "." + field, parameter.Problem}
+		}
 	}
 	return err
 }

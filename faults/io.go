@@ -11,7 +11,7 @@ import (
 	"faultd/cgroup"
 )
 
-// IO squeezes what the target reads from and writes to one disk. Exactly one of Device and Path.
+// IO squeezes what the target reads from and writes to one disk, or keeps the disk busy. Exactly one of Device and Path.
 type IO struct {
 	// Device is "/dev/vdb" or "MAJOR:MINOR".
 	Device string
@@ -23,6 +23,8 @@ type IO struct {
 	ReadOps, WriteOps uint32
 	// OnChange is as in CPU.
 	OnChange string
+	// Load keeps the disk busy instead; nil: it is not asked for.
+	Load *IOLoad
 }
 
 func newIO(spec *v1.FaultSpec) (Fault, error) {
@@ -30,10 +32,14 @@ func newIO(spec *v1.FaultSpec) (Fault, error) {
 	if s == nil {
 		return nil, nil
 	}
-	if err := noDice(spec, "device", "a limit holds for all"); err != nil {
+	if err := noDiceOfLoad(spec, s.GetLoad()); err != nil {
 		return nil, err
 	}
-	f := IO{Device: s.GetDevice(), Path: s.GetPath(), ReadOps: s.GetReadOps(), WriteOps: s.GetWriteOps(), OnChange: s.GetOnChange()}
+	load, err := newIOLoad(s)
+	if err != nil {
+		return nil, err
+	}
+	f := IO{Load: load, Device: s.GetDevice(), Path: s.GetPath(), ReadOps: s.GetReadOps(), WriteOps: s.GetWriteOps(), OnChange: s.GetOnChange()}
 	for _, rate := range []struct {
 		field, text string
 		into        *int64
@@ -54,7 +60,7 @@ func newIO(spec *v1.FaultSpec) (Fault, error) {
 }
 
 func ioParameters() []Parameter {
-	return []Parameter{
+	return append([]Parameter{
 		{"device", "device", "the disk, such as /dev/vdb or 254:16; either this or path"},
 		{"path", "path", "a directory on the disk, as the target sees it"},
 		{"read", "amount", "bytes per second at most, such as 1MiB"},
@@ -62,7 +68,7 @@ func ioParameters() []Parameter {
 		{"readOps", "number", "read requests per second at most"},
 		{"writeOps", "number", "write requests per second at most"},
 		onChangeParameter(),
-	}
+	}, ioLoadParameters()...)
 }
 
 // Validate implements Fault.
@@ -70,17 +76,34 @@ func (f IO) Validate() error {
 	if err := deviceOrPath(f.Device, f.Path); err != nil {
 		return err
 	}
+	if f.Load != nil {
+		if f.Device != "" {
+			return errors.New("device: it was given with load, which needs a path for its file")
+		}
+		if f.Read > 0 || f.Write > 0 || f.ReadOps > 0 || f.WriteOps > 0 || f.OnChange != "" {
+			return errors.New("load: given together with read, write, readOps, writeOps or onChange; give a load or a limit")
+		}
+		return f.Load.validate()
+	}
 	if f.Read == 0 && f.Write == 0 && f.ReadOps == 0 && f.WriteOps == 0 {
-		return errors.New("read: missing; give at least one of read, write, readOps and writeOps")
+		return errors.New("read: missing; give at least one of read, write, readOps and writeOps, or load")
 	}
 	return nil
 }
 
 // Mechanism implements Fault. Whether the controller is there depends on the target.
-func (f IO) Mechanism(context.Context, Env) (string, error) { return mechanismLimit, nil }
+func (f IO) Mechanism(context.Context, Env) (string, error) {
+	if f.Load != nil {
+		return mechanismBurner, nil
+	}
+	return mechanismLimit, nil
+}
 
 // Inject implements Fault.
 func (f IO) Inject(_ context.Context, env Env, target cgroup.Target, common Common) (Handle, error) {
+	if f.Load != nil {
+		return f.startLoad(env, target, common)
+	}
 	d, err := f.disk(env, target)
 	if err != nil {
 		return nil, ofKind("io", err)

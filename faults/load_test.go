@@ -4,6 +4,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -17,6 +18,9 @@ func TestLoadRefusals(t *testing.T) {
 	}
 	memory := func(m *v1.Memory) *v1.FaultSpec {
 		return &v1.FaultSpec{Duration: "1m", Kind: &v1.FaultSpec_Memory{Memory: m}}
+	}
+	io := func(i *v1.Io) *v1.FaultSpec {
+		return &v1.FaultSpec{Duration: "1m", Kind: &v1.FaultSpec_Io{Io: i}}
 	}
 	dice := cpu(&v1.Cpu{Load: "1"})
 	dice.EveryNth = 2
@@ -50,6 +54,17 @@ func TestLoadRefusals(t *testing.T) {
 		"memory.type: it was given without load":               memory(&v1.Memory{Limit: "1MiB", Type: "shared"}),
 		"memory.ramp: 2m0s is longer":                          memory(&v1.Memory{Load: "1MiB", Ramp: "2m"}),
 		`memory.place: "near"`:                                 memory(&v1.Memory{Load: "1MiB", Place: "near"}),
+		"io.load: given together with read":                    io(&v1.Io{Path: "/data", Load: "1MiB", Write: "1MiB"}),
+		"io.device: it was given with load":                    io(&v1.Io{Device: "/dev/vdb", Load: "1MiB"}),
+		`io.load: "0" must be more than 0 bytes`:               io(&v1.Io{Path: "/data", Load: "0"}),
+		`io.load: "0 ops" must be in (0,1000000] operations`:   io(&v1.Io{Path: "/data", Load: "0 ops"}),
+		`io.load: "much" is no size`:                           io(&v1.Io{Path: "/data", Load: "much"}),
+		`io.op: "seek" must be read, write or fsync`:           io(&v1.Io{Path: "/data", Load: "1MiB", Op: "seek"}),
+		`io.pattern: "odd" must be sequential or random`:       io(&v1.Io{Path: "/data", Load: "1MiB", Pattern: "odd"}),
+		"io.block: 5000 bytes must be a multiple of 4KiB":      io(&v1.Io{Path: "/data", Load: "1MiB", Block: "5000"}),
+		"io.size: 6144 bytes must be a multiple of block":      io(&v1.Io{Path: "/data", Load: "1MiB", Block: "4KiB", Size: "6KiB"}),
+		"io.op: it was given without load":                     io(&v1.Io{Path: "/data", Read: "1MiB", Op: "read"}),
+		"io.path: \"data\" is not absolute":                    io(&v1.Io{Path: "data", Load: "1MiB"}),
 	} {
 		if _, _, err := New(spec); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: %v, want %q", spec, err, want)
@@ -105,5 +120,17 @@ func TestSlowBurner(t *testing.T) {
 	}
 	if err := m.giveBack(mebibyte); err != nil || b.wanted != 7*mebibyte {
 		t.Errorf("it shall hold %d, %v", b.wanted, err)
+	}
+}
+
+func TestRateOfIO(t *testing.T) {
+	for load, want := range map[string]time.Duration{"200 ops": 5 * time.Millisecond, "0.5 ops": 2 * time.Second, "64KiB": time.Second, "1MiB": time.Second / 16} {
+		l, err := newIOLoad(&v1.Io{Load: load})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := l.every(); got != want {
+			t.Errorf("%s is an operation every %s, want %s", load, got, want)
+		}
 	}
 }

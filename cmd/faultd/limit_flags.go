@@ -70,6 +70,14 @@ func ioFlags() []cli.Flag {
 		&cli.UintFlag{Name: "read-ops", Usage: "read requests per second at most"},
 		&cli.UintFlag{Name: "write-ops", Usage: "write requests per second at most"},
 		onChangeFlag(),
+		&cli.StringFlag{Name: "load", Usage: "keep the disk under --path busy: `RATE` such as 20MiB or '200 ops' per second"},
+		&cli.StringFlag{Name: "op", Usage: "what an operation of the load is: read, write or fsync (a write that waits until the disk has it)", DefaultText: "write"},
+		&cli.StringFlag{Name: "pattern", Usage: "which block of the load's file comes next: sequential or random", DefaultText: "sequential"},
+		&cli.StringFlag{Name: "block", Usage: "`AMOUNT` that an operation of the load reads or writes, a multiple of 4KiB", DefaultText: "64KiB"},
+		&cli.StringFlag{Name: "size", Usage: "`AMOUNT` of space of the load's file", DefaultText: "64MiB"},
+		&cli.StringFlag{Name: "floor", Usage: "the load's file never leaves less than `AMOUNT` free", DefaultText: "64MiB"},
+		placeFlag(),
+		&cli.BoolFlag{Name: "allow-root-fs", Usage: "allow a load on the node's own file systems: of /, kubelet, the container runtime and faultd"},
 	}
 }
 
@@ -80,6 +88,8 @@ func ioKind(c *cli.Context, spec *v1.FaultSpec) error {
 	spec.Kind = &v1.FaultSpec_Io{Io: &v1.Io{
 		Device: c.String("device"), Path: c.String("path"), Read: c.String("read"), Write: c.String("write"),
 		ReadOps: uint32(c.Uint("read-ops")), WriteOps: uint32(c.Uint("write-ops")), OnChange: c.String("on-change"),
+		Load: c.String("load"), Op: c.String("op"), Pattern: c.String("pattern"), Block: c.String("block"), Size: c.String("size"),
+		Floor: c.String("floor"), Place: c.String("place"), AllowRoot: c.Bool("allow-root-fs"),
 	}}
 	return nil
 }

@@ -2143,7 +2143,23 @@ type Io struct {
 	ReadOps  uint32 `protobuf:"varint,5,opt,name=read_ops,json=readOps,proto3" json:"read_ops,omitempty"`
 	WriteOps uint32 `protobuf:"varint,6,opt,name=write_ops,json=writeOps,proto3" json:"write_ops,omitempty"`
 	// As in Cpu.
-	OnChange      string `protobuf:"bytes,7,opt,name=on_change,json=onChange,proto3" json:"on_change,omitempty"`
+	OnChange string `protobuf:"bytes,7,opt,name=on_change,json=onChange,proto3" json:"on_change,omitempty"`
+	// Keep the disk under path busy: "20MiB" per second, or "200 ops" per second, in a file without a name. Instead of a limit.
+	Load string `protobuf:"bytes,20,opt,name=load,proto3" json:"load,omitempty"`
+	// What an operation of the load is. "fsync" writes a block and waits until the disk has it. Empty: "write".
+	Op string `protobuf:"bytes,21,opt,name=op,proto3" json:"op,omitempty"`
+	// Which block comes next. Empty: "sequential".
+	Pattern string `protobuf:"bytes,22,opt,name=pattern,proto3" json:"pattern,omitempty"`
+	// How much an operation reads or writes, a multiple of 4KiB. Empty: "64KiB".
+	Block string `protobuf:"bytes,23,opt,name=block,proto3" json:"block,omitempty"`
+	// How large the file is, a multiple of block. Empty: "64MiB".
+	Size string `protobuf:"bytes,24,opt,name=size,proto3" json:"size,omitempty"`
+	// The file never leaves less space free. Empty: "64MiB".
+	Floor string `protobuf:"bytes,25,opt,name=floor,proto3" json:"floor,omitempty"`
+	// Where the load is, as for Cpu.
+	Place string `protobuf:"bytes,26,opt,name=place,proto3" json:"place,omitempty"`
+	// Allow a load on the node's own file systems: of /, kubelet, the container runtime and faultd.
+	AllowRoot     bool `protobuf:"varint,27,opt,name=allow_root,json=allowRoot,proto3" json:"allow_root,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2225,6 +2241,62 @@ func (x *Io) GetOnChange() string {
 		return x.OnChange
 	}
 	return ""
+}
+
+func (x *Io) GetLoad() string {
+	if x != nil {
+		return x.Load
+	}
+	return ""
+}
+
+func (x *Io) GetOp() string {
+	if x != nil {
+		return x.Op
+	}
+	return ""
+}
+
+func (x *Io) GetPattern() string {
+	if x != nil {
+		return x.Pattern
+	}
+	return ""
+}
+
+func (x *Io) GetBlock() string {
+	if x != nil {
+		return x.Block
+	}
+	return ""
+}
+
+func (x *Io) GetSize() string {
+	if x != nil {
+		return x.Size
+	}
+	return ""
+}
+
+func (x *Io) GetFloor() string {
+	if x != nil {
+		return x.Floor
+	}
+	return ""
+}
+
+func (x *Io) GetPlace() string {
+	if x != nil {
+		return x.Place
+	}
+	return ""
+}
+
+func (x *Io) GetAllowRoot() bool {
+	if x != nil {
+		return x.AllowRoot
+	}
+	return false
 }
 
 // Pids lets the target start only so many more threads and processes, by the limit of its own cgroup.
@@ -4766,7 +4838,7 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\x04ramp\x18\b \x01(\tB\a\xbaH\x04r\x02\x18 R\x04ramp\x12\x1d\n" +
 	"\x05floor\x18\t \x01(\tB\a\xbaH\x04r\x02\x18 R\x05floor\x12-\n" +
 	"\x05place\x18\n" +
-	" \x01(\tB\x17\xbaH\x14r\x12R\x00R\x06insideR\x06besideR\x05place\"\xf8\x01\n" +
+	" \x01(\tB\x17\xbaH\x14r\x12R\x00R\x06insideR\x06besideR\x05place\"\xa2\x04\n" +
 	"\x02Io\x12 \n" +
 	"\x06device\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\x06device\x12\x1c\n" +
 	"\x04path\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\x04path\x12\x1b\n" +
@@ -4774,7 +4846,17 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\x05write\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18\x14R\x05write\x12\x19\n" +
 	"\bread_ops\x18\x05 \x01(\rR\areadOps\x12\x1b\n" +
 	"\twrite_ops\x18\x06 \x01(\rR\bwriteOps\x12>\n" +
-	"\ton_change\x18\a \x01(\tB!\xbaH\x1er\x1cR\x00R\x06reportR\areapplyR\agive-upR\bonChange\"s\n" +
+	"\ton_change\x18\a \x01(\tB!\xbaH\x1er\x1cR\x00R\x06reportR\areapplyR\agive-upR\bonChange\x12\x1b\n" +
+	"\x04load\x18\x14 \x01(\tB\a\xbaH\x04r\x02\x18 R\x04load\x12+\n" +
+	"\x02op\x18\x15 \x01(\tB\x1b\xbaH\x18r\x16R\x00R\x04readR\x05writeR\x05fsyncR\x02op\x125\n" +
+	"\apattern\x18\x16 \x01(\tB\x1b\xbaH\x18r\x16R\x00R\n" +
+	"sequentialR\x06randomR\apattern\x12\x1d\n" +
+	"\x05block\x18\x17 \x01(\tB\a\xbaH\x04r\x02\x18 R\x05block\x12\x1b\n" +
+	"\x04size\x18\x18 \x01(\tB\a\xbaH\x04r\x02\x18 R\x04size\x12\x1d\n" +
+	"\x05floor\x18\x19 \x01(\tB\a\xbaH\x04r\x02\x18 R\x05floor\x12-\n" +
+	"\x05place\x18\x1a \x01(\tB\x17\xbaH\x14r\x12R\x00R\x06insideR\x06besideR\x05place\x12\x1d\n" +
+	"\n" +
+	"allow_root\x18\x1b \x01(\bR\tallowRoot\"s\n" +
 	"\x04Pids\x12\"\n" +
 	"\x04more\x18\x01 \x01(\rB\t\xbaH\x06*\x04\x18\xc0\x84=H\x00R\x04more\x88\x01\x01\x12>\n" +
 	"\ton_change\x18\x02 \x01(\tB!\xbaH\x1er\x1cR\x00R\x06reportR\areapplyR\agive-upR\bonChangeB\a\n" +
