@@ -58,11 +58,17 @@ type Probe struct {
 	// Kind of probe: "http".
 	Kind string
 	// What it asks, in a few words, for people.
-	Asks      string
-	When      []Phase
-	Interval  time.Duration
-	Timeout   time.Duration
-	Attempts  int
+	Asks     string
+	When     []Phase
+	Interval time.Duration
+	Timeout  time.Duration
+	Attempts int
+	// InitialDelay is from the begin of a phase to the first try.
+	InitialDelay time.Duration
+	// OnChaos: during the faults it asks only while one is on.
+	OnChaos bool
+	// JSONPath is where the value stands in an answer; nil: the answer is the value.
+	JSONPath  jsonPath
 	Tolerance Tolerance
 	// Aborts: when it does not hold during the faults they end at once.
 	Aborts bool

@@ -48,6 +48,7 @@ func (d *document) plan(m *v1.Experiment, check func(*v1.FaultSpec) error) *Plan
 	for i, probe := range spec.GetProbes() {
 		p.Probes = append(p.Probes, d.probe(fmt.Sprintf("spec.probes[%d]", i), probe, spec))
 	}
+	d.initialDelays(p)
 	d.unique("spec.faults", len(p.Faults), func(i int) string { return p.Faults[i].Name })
 	d.unique("spec.probes", len(p.Probes), func(i int) string { return p.Probes[i].Name })
 	p.Length = p.Before + harmLength(p.Changes) + p.Recovery + p.After
@@ -70,6 +71,19 @@ func (d *document) duration(field, text string, least, otherwise time.Duration) 
 		return max(least, otherwise)
 	}
 	return got
+}
+
+// initialDelays checks that there is time left for a try.
+func (d *document) initialDelays(p *Plan) {
+	last := map[Phase]time.Duration{Before: p.Before, During: harmLength(p.Changes), After: p.After}
+	for i, probe := range p.Probes {
+		for _, phase := range Phases() {
+			lasts := last[phase]
+			if probe.InitialDelay > 0 && probe.in(phase) && probe.InitialDelay >= lasts {
+				d.wrong(fmt.Sprintf("spec.probes[%d].initialDelay", i), "%s is not below the %s that are watched %s the faults: there would be no try", probe.InitialDelay, lasts, phase)
+			}
+		}
+	}
 }
 
 func (d *document) unique(field string, n int, name func(int) string) {

@@ -15,6 +15,25 @@ type check interface {
 	ask(ctx context.Context, counters Counters) (string, error)
 }
 
+// readied is a check that needs something of this machine. ready says what is missing; until then nothing is asked.
+type readied interface{ ready() error }
+
+// follower is a check that remembers something from one try to the next; begin and end are called for each phase.
+type follower interface {
+	begin()
+	end()
+}
+
+// Ready makes the probe able to ask.
+func (p Probe) Ready() error {
+	if r, ok := p.check.(readied); ok {
+		if err := r.ready(); err != nil {
+			return fmt.Errorf("probe %s: %w", p.Name, err)
+		}
+	}
+	return nil
+}
+
 // Counters gives what a fault of the running experiment has counted; an error if it is not on.
 type Counters func(ctx context.Context, fault string) (*v1.Counters, error)
 
@@ -51,6 +70,15 @@ func (p Probe) Try(ctx context.Context, phase Phase, counters Counters) Sample {
 	return s
 }
 
+// TryOnce is Try outside of a run.
+func (p Probe) TryOnce(ctx context.Context) Sample {
+	if f, ok := p.check.(follower); ok {
+		f.begin()
+		defer f.end()
+	}
+	return p.Try(ctx, Before, nil)
+}
+
 func (p Probe) attempt(ctx context.Context, counters Counters) Sample {
 	ctx, cancel := context.WithTimeout(ctx, p.Timeout)
 	defer cancel()
@@ -59,6 +87,9 @@ func (p Probe) attempt(ctx context.Context, counters Counters) Sample {
 	s.Took = time.Since(s.At)
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		err = fmt.Errorf("no answer within %s", p.Timeout)
+	}
+	if err == nil && p.JSONPath != nil {
+		value, err = p.JSONPath.of(value)
 	}
 	if err == nil {
 		err = p.Tolerance.judge(value)
@@ -88,6 +119,9 @@ type latency time.Duration
 
 func (l latency) most() time.Duration { return time.Duration(l) }
 
+// onChaos is what a document says for "during, while a fault is on".
+const onChaos = "chaos"
+
 // probe reads a probe.
 func (d *document) probe(field string, m *v1.Probe, spec *v1.ExperimentSpec) Probe {
 	p := Probe{
@@ -97,8 +131,17 @@ func (d *document) probe(field string, m *v1.Probe, spec *v1.ExperimentSpec) Pro
 		Attempts:  int(m.GetAttempts()),
 		Tolerance: d.tolerance(field+".tolerance", m.GetTolerance()),
 		Aborts:    m.GetOnFailure() == "abort",
+
+		InitialDelay: d.duration(field+".initialDelay", m.GetInitialDelay(), 0, 0),
+		JSONPath:     d.jsonPath(field+".jsonPath", m.GetJsonPath()),
 	}
 	for _, when := range m.GetWhen() {
+		if when == onChaos {
+			p.OnChaos, when = true, string(During)
+		}
+		if p.in(Phase(when)) {
+			d.wrong(field+".when", "both during and chaos were given; chaos is the part of it when a fault is on")
+		}
 		p.When = append(p.When, Phase(when))
 	}
 	if len(p.When) == 0 {
@@ -119,6 +162,10 @@ func (d *document) probe(field string, m *v1.Probe, spec *v1.ExperimentSpec) Pro
 		p.Kind, p.Asks, p.check = "pressure", c.Pressure.GetResource(), pressureProbe{c.Pressure}
 	case *v1.Probe_Prometheus:
 		p.Kind, p.Asks, p.check = "prometheus", c.Prometheus.GetQuery(), d.prometheusProbe(field+".prometheus", c.Prometheus)
+	case *v1.Probe_Grpc:
+		p.Kind, p.Asks, p.check = "grpc", c.Grpc.GetAddress(), d.grpcProbe(field+".grpc", c.Grpc)
+	case *v1.Probe_Log:
+		p.Kind, p.Asks, p.check = "log", c.Log.GetPath(), d.logProbe(field+".log", c.Log, p.Tolerance)
 	}
 	d.probeAcross(field, p)
 	return p

@@ -2,7 +2,6 @@ package experiment
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
 	"io"
 	"net/http"
@@ -15,27 +14,32 @@ import (
 // httpProbe makes a request. Its connections are new, or it would not see what becomes of new ones.
 type httpProbe struct {
 	latency
+	tlsOptions
 	request *v1.HttpProbe
 	client  *http.Client
 }
 
 func (d *document) httpProbe(field string, m *v1.HttpProbe) check {
-	p := httpProbe{latency: latency(d.duration(field+".latency", m.GetLatency(), leastDuration, 0)), request: m}
+	p := &httpProbe{latency(d.duration(field+".latency", m.GetLatency(), leastDuration, 0)), d.tls(field+".tls", m.GetTls()), m, nil}
 	if _, err := p.newRequest(context.Background()); err != nil {
 		d.wrong(field+".url", "%v", err)
-	}
-	p.client = &http.Client{
-		Transport: &http.Transport{
-			Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true,
-			TLSClientConfig: &tls.Config{InsecureSkipVerify: m.GetInsecure()},
-		},
-		// What was asked answers, not whom it points to.
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	return p
 }
 
-func (p httpProbe) newRequest(ctx context.Context) (*http.Request, error) {
+func (p *httpProbe) ready() error {
+	if err := p.tlsOptions.ready(); err != nil {
+		return err
+	}
+	p.client = &http.Client{
+		Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true, TLSClientConfig: p.config},
+		// What was asked answers, not whom it points to.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	return nil
+}
+
+func (p *httpProbe) newRequest(ctx context.Context) (*http.Request, error) {
 	request, err := http.NewRequestWithContext(ctx, p.request.GetMethod(), p.request.GetUrl(), strings.NewReader(p.request.GetBody()))
 	if err != nil {
 		return nil, err
@@ -49,7 +53,7 @@ func (p httpProbe) newRequest(ctx context.Context) (*http.Request, error) {
 	return request, nil
 }
 
-func (p httpProbe) ask(ctx context.Context, _ Counters) (string, error) {
+func (p *httpProbe) ask(ctx context.Context, _ Counters) (string, error) {
 	request, err := p.newRequest(ctx)
 	if err != nil {
 		return "", err

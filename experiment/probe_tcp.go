@@ -3,6 +3,7 @@ package experiment
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -14,15 +15,25 @@ import (
 // tcpProbe connects, and may say something and wait for a line.
 type tcpProbe struct {
 	latency
+	tlsOptions
+	tls           bool
 	address, send string
 }
 
 func (d *document) tcpProbe(field string, m *v1.TcpProbe) check {
-	return tcpProbe{latency(d.duration(field+".latency", m.GetLatency(), leastDuration, 0)), m.GetAddress(), m.GetSend()}
+	took := latency(d.duration(field+".latency", m.GetLatency(), leastDuration, 0))
+	return &tcpProbe{took, d.tls(field+".tls", m.GetTls()), m.GetTls() != nil, m.GetAddress(), m.GetSend()}
 }
 
-func (p tcpProbe) ask(ctx context.Context, _ Counters) (string, error) {
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", p.address)
+func (p *tcpProbe) dial(ctx context.Context) (net.Conn, error) {
+	if p.tls {
+		return (&tls.Dialer{Config: p.at(p.address)}).DialContext(ctx, "tcp", p.address)
+	}
+	return new(net.Dialer).DialContext(ctx, "tcp", p.address)
+}
+
+func (p *tcpProbe) ask(ctx context.Context, _ Counters) (string, error) {
+	conn, err := p.dial(ctx)
 	if err != nil {
 		return "", err
 	}

@@ -25,7 +25,10 @@ func tryProbe(t *testing.T, yaml string) Sample {
 		yaml += "\ntimeout: 1m" // for a busy machine
 	}
 	p := mustRead(t, strings.Replace(labDocument, `tcp: {address: "127.0.0.1:80"}`, strings.ReplaceAll(yaml, "\n", "\n    "), 1))
-	return p.Probes[0].Try(t.Context(), Before, nil)
+	if err := p.Probes[0].Ready(); err != nil {
+		t.Fatal(err)
+	}
+	return p.Probes[0].TryOnce(t.Context())
 }
 
 // wantTry checks what came of it; an empty failure is none.
@@ -55,13 +58,13 @@ func TestHTTPProbe(t *testing.T) {
 		}
 	}))
 	defer server.Close()
-	wantTry(t, `http: {url: "`+server.URL+`/", method: POST, insecure: true, headers: {Host: shop, X-Test: "1"}}`, "POST shop 1", "")
+	wantTry(t, `http: {url: "`+server.URL+`/", tls: {insecure: true}, method: POST, headers: {Host: shop, X-Test: "1"}}`, "POST shop 1", "")
 	wantTry(t, `http: {url: "`+server.URL+`/"}`, "", "certificate")
-	wantTry(t, `http: {url: "`+server.URL+`/moved", insecure: true}`, "<a href=\"/\">Found</a>.\n\n", "status 302")
-	wantTry(t, `http: {url: "`+server.URL+`/moved", insecure: true, status: [302]}`, "<a href=\"/\">Found</a>.\n\n", "")
-	wantTry(t, `http: {url: "`+server.URL+`/slow", insecure: true}`+"\ntimeout: 50ms", "", "no answer within 50ms")
-	wantTry(t, `http: {url: "`+server.URL+`/late", insecure: true, latency: 1ms}`, "", "more than 1ms")
-	wantTry(t, `http: {url: "`+server.URL+`/endless", insecure: true}`, strings.Repeat("x", keptValue), "")
+	wantTry(t, `http: {url: "`+server.URL+`/moved", tls: {insecure: true}}`, "<a href=\"/\">Found</a>.\n\n", "status 302")
+	wantTry(t, `http: {url: "`+server.URL+`/moved", tls: {insecure: true}, status: [302]}`, "<a href=\"/\">Found</a>.\n\n", "")
+	wantTry(t, `http: {url: "`+server.URL+`/slow", tls: {insecure: true}}`+"\ntimeout: 50ms", "", "no answer within 50ms")
+	wantTry(t, `http: {url: "`+server.URL+`/late", tls: {insecure: true}, latency: 1ms}`, "", "more than 1ms")
+	wantTry(t, `http: {url: "`+server.URL+`/endless", tls: {insecure: true}}`, strings.Repeat("x", keptValue), "")
 }
 
 func TestTCPProbe(t *testing.T) {

@@ -89,7 +89,9 @@ spec:
       headers:
         Host: shop
       body: x
-      insecure: true
+      tls:
+        serverName: shop
+        ca: /etc/ca.pem
   - name: redis
     tcp:
       address: 127.0.0.1:6379
@@ -99,6 +101,7 @@ spec:
     command:
       argv: ["true"]
       exitCode: 1
+      user: nobody
   - name: names
     dns:
       name: example.com
@@ -118,6 +121,22 @@ spec:
     prometheus:
       url: http://127.0.0.1:9090
       query: up
+  - name: health
+    when: [before, chaos]
+    initialDelay: 1s
+    jsonPath: $.a[0]
+    tolerance:
+      compare: <= 5
+    grpc:
+      address: 127.0.0.1:9000
+      service: shop
+      tls:
+        cert: /a.pem
+        key: /a.key
+  - name: errors
+    log:
+      path: /var/log/shop.log
+      match: ERROR
 `
 
 // bursts and ramp replace what everything has instead of a schedule.
@@ -246,14 +265,14 @@ func badInputs() []badInput {
 		{e, "    maxTargets: 4", "    maxTargets: 1", "spec.limits.maxTargets: 4 targets would be hurt (cgroup:/shop, cgroup:/web-*,unit:web, unit:redis.service), and 1 is the limit"},
 		{e, "    duration: 1m", "    duration: 20s", "spec.limits.duration: it takes 25s in all, and 20s is the limit"},
 		{e, "  - name: redis", "  - name: web", `spec.probes[1].name: "web" is the name of spec.probes[0] already`},
-		{e, "    when: [before, during, after]", "    when: [before, later]", `spec.probes[0].when[1]: must be in list [before, during, after], got "later"`},
+		{e, "    when: [before, during, after]", "    when: [before, later]", `spec.probes[0].when[1]: must be in list [before, during, after, chaos], got "later"`},
 		{e, "    when: [before, during, after]", "    when: [before, before]", "spec.probes[0].when: "},
 		{e, "    when: [before, during, after]", "    when: before", "spec.probes[0].when: this must be a list"},
 		{e, "    interval: 100ms", "    interval: 0s", "spec.probes[0].interval: 0s is out of range"},
 		{e, "    timeout: 2s", "    timeout: never", "spec.probes[0].timeout: "},
 		{e, "    attempts: 2", "    attempts: 101", "spec.probes[0].attempts: must be less than or equal to 100, got 101"},
 		{e, "    onFailure: abort", "    onFailure: panic", `spec.probes[0].onFailure: must be in list [, record, abort], got "panic"`},
-		{e, "      value: ok", "      vale: ok", "spec.probes[0].tolerance.vale: unknown field; here may be value, range, regex, failures, baseline"},
+		{e, "      value: ok", "      vale: ok", "spec.probes[0].tolerance.vale: unknown field; here may be value, range, regex, failures, baseline, compare"},
 		{e, "        min: 1", "        min: inf", "spec.probes[0].tolerance.range.min: "},
 		{e, "      regex: o.", "      regex: '('", `spec.probes[0].tolerance.regex: "(" is no regular expression`},
 		{e, "        percent: 5", "        percent: 100", "spec.probes[0].tolerance.failures.percent: "},
@@ -267,7 +286,24 @@ func badInputs() []badInput {
 		{e, "      status: [200]", "      status: 200", "spec.probes[0].http.status: this must be a list"},
 		{e, "      latency: 1s", "      latency: 3s", "spec.probes[0].http.latency: 3s is above the timeout, 2s"},
 		{e, "        Host: shop", "        Host: [shop]", "spec.probes[0].http.headers.Host: this must be one value"},
-		{e, "      insecure: true", "      insecure: yes", `spec.probes[0].http.insecure: "yes" is neither true nor false`},
+		{e, "        ca: /etc/ca.pem", "        insecure: yes", `spec.probes[0].http.tls.insecure: "yes" is neither true nor false`},
+		{e, "        ca: /etc/ca.pem", "        insecure: true", "spec.probes[0].http.tls.insecure: true was given, and ca or serverName"},
+		{e, "        ca: /etc/ca.pem", "        ca: [a]", "spec.probes[0].http.tls.ca: this must be one value"},
+		{e, "    jsonPath: $.a[0]", "    jsonPath: a.b", `spec.probes[7].jsonPath: "a.b" is no path; write it as $.items[0].state`},
+		{e, "    jsonPath: $.a[0]", "    jsonPath: $.a[*]", `spec.probes[7].jsonPath: "$.a[*]" is no path`},
+		{e, "    jsonPath: $.a[0]", "    jsonpath: $", "spec.probes[7].jsonpath: unknown field; here may be name, when"},
+		{e, "    initialDelay: 1s", "    initialDelay: soon", `spec.probes[7].initialDelay: "soon" is no duration`},
+		{e, "    initialDelay: 1s", "    initialDelay: 4s", "spec.probes[7].initialDelay: 4s is not below the 4s that are watched before the faults"},
+		{e, "    when: [before, chaos]", "    when: [during, chaos]", "spec.probes[7].when: both during and chaos were given"},
+		{e, "      compare: <= 5", "      compare: 5", `spec.probes[7].tolerance.compare: "5" is no comparison; write <, <=,`},
+		{e, "      compare: <= 5", "      compare: < five", `spec.probes[7].tolerance.compare: "< five" is no comparison`},
+		{e, "      address: 127.0.0.1:9000", "      address: 127.0.0.1", "spec.probes[7].grpc.address: must be a valid host"},
+		{e, "      path: /var/log/shop.log", "      path: shop.log", "spec.probes[8].log.path: does not match"},
+		{e, "      match: ERROR", "      match: '['", `spec.probes[8].log.match: "[" is no regular expression`},
+		{e, "      match: ERROR", "      match: ''", "spec.probes[8].log.match: "},
+		{e, "      user: nobody", "      user: [nobody]", "spec.probes[2].command.user: this must be one value"},
+		{e, "      query: up", "      qery: up", "spec.probes[6].prometheus.qery: unknown field; here may be url, query"},
+		{e, "    tcp:", "    udp:", "spec.probes[1].udp: unknown field; here may be name, when, interval"},
 		{e, "      address: 127.0.0.1:6379", "      address: 127.0.0.1", "spec.probes[1].tcp.address: must be a valid host"},
 		{e, "      latency: 500ms", "      latency: 0s", "spec.probes[1].tcp.latency: 0s is out of range"},
 		{e, `      argv: ["true"]`, "      argv: []", "spec.probes[2].command.argv: "},
@@ -301,7 +337,7 @@ func badInputs() []badInput {
 }
 
 func TestBadInput(t *testing.T) {
-	if n := len(badInputs()); n < 95 {
+	if n := len(badInputs()); n < 120 {
 		t.Errorf("%d ways to be wrong are tried", n)
 	}
 	for _, test := range badInputs() {
@@ -345,6 +381,7 @@ func TestBadDocuments(t *testing.T) {
 		{strings.Replace(everything, "    mode: fixed\n", "    mode: one\n", 1), "shop.yaml:20: spec.targets[1].value: 2 was given; it has a meaning with fixed, percent"},
 		{strings.Replace(everything, `    selectors: ["cgroup:/web-*", "unit:web"]`, "    unit: web", 1), "shop.yaml:19: spec.targets[1].mode: fixed was given, and unit:web means one target"},
 		{strings.Replace(everything, "    mode: fixed\n    value: 2\n", "    mode: percent\n    value: 101\n", 1), "shop.yaml:20: spec.targets[1].value: 101 is out of range; it must be in (0,100]"},
+		{strings.Replace(everything, "        cert: /a.pem\n", "", 1), "shop.yaml:119: spec.probes[7].grpc.tls: give both cert and key, or neither"},
 		{strings.Replace(bursts, "      count: 3\n", "      count: 3\n    every: 1s\n", 1), "spec.schedule.every: only a ramp has steps"},
 		{strings.Replace(bursts, "    bursts:\n", "    ramp: [1]\n    bursts:\n", 1), "spec.schedule: give either bursts or ramp"},
 		{strings.Replace(bursts, "    percent: 50\n", "    offset: 1500ms\n", 1), "spec.faults[0]: one would be on until 3.5s of a burst that lasts 2s"},

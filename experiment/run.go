@@ -42,6 +42,11 @@ func Rehearse(ctx context.Context, p *Plan, node Node) (*Rehearsal, error) {
 	if err != nil {
 		return nil, err
 	}
+	for _, probe := range p.Probes {
+		if err := probe.Ready(); err != nil {
+			return nil, err
+		}
+	}
 	r := &Rehearsal{Plan: there, Told: told}
 	for _, f := range there.Faults {
 		got, err := node.Rehearse(ctx, f.Spec)
@@ -221,10 +226,23 @@ func phaseText(phase Phase, p *Plan) string {
 
 // ask tries one probe again and again. A try that was cut short says nothing.
 func (r *runner) ask(ctx context.Context, over <-chan struct{}, phase Phase, i int) {
-	ticker := time.NewTicker(r.plan.Probes[i].Interval)
+	p := r.plan.Probes[i]
+	if f, ok := p.check.(follower); ok {
+		f.begin()
+		defer f.end()
+	}
+	if p.InitialDelay > 0 && !pauseUntil(ctx, over, p.InitialDelay) {
+		return
+	}
+	ticker := time.NewTicker(p.Interval)
 	defer ticker.Stop()
 	for {
-		sample := r.plan.Probes[i].Try(ctx, phase, r.harm.counters)
+		for p.OnChaos && phase == During && len(r.harm.active()) == 0 {
+			if !pauseUntil(ctx, over, min(p.Interval, mostIdle)) {
+				return
+			}
+		}
+		sample := p.Try(ctx, phase, r.harm.counters)
 		if ctx.Err() != nil {
 			return
 		}
@@ -239,16 +257,26 @@ func (r *runner) ask(ctx context.Context, over <-chan struct{}, phase Phase, i i
 	}
 }
 
-// pause waits, and says whether nothing ended it early.
-func pause(ctx context.Context, d time.Duration) bool {
+// mostIdle is how long it may take to notice that a fault is on.
+const mostIdle = 50 * time.Millisecond
+
+// pauseUntil is pause, with another end.
+func pauseUntil(ctx context.Context, over <-chan struct{}, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
+	case <-over:
+		return false
 	case <-ctx.Done():
 		return false
 	case <-timer.C:
-		return ctx.Err() == nil
+		return true
 	}
+}
+
+// pause waits, and says whether nothing ended it early.
+func pause(ctx context.Context, d time.Duration) bool {
+	return pauseUntil(ctx, nil, d) && ctx.Err() == nil
 }
 
 // finish comes to the verdict.

@@ -18,6 +18,9 @@ type Tolerance struct {
 	Value    *string
 	Min, Max *float64
 	Regex    *regexp.Regexp
+	// Compare and To are a comparison of numbers; an empty Compare is none.
+	Compare string
+	To      float64
 	// Failures is the percentage of tries that may fail, of those of the last Window, or of a whole phase if that is 0.
 	Failures float64
 	Window   time.Duration
@@ -45,6 +48,7 @@ func (d *document) tolerance(field string, m *v1.Tolerance) Tolerance {
 			d.wrong(field+".regex", "%q is no regular expression: %v", m.GetRegex(), err)
 		}
 	}
+	t.Compare, t.To = d.comparison(field+".compare", m.GetCompare())
 	t.Failures = m.GetFailures().GetPercent()
 	t.Window = d.duration(field+".failures.window", m.GetFailures().GetWindow(), leastDuration, 0)
 	t.Percentile, t.Times = m.GetBaseline().GetPercentile(), m.GetBaseline().GetTimes()
@@ -59,7 +63,7 @@ func (t Tolerance) judge(value string) error {
 	if t.Regex != nil && !t.Regex.MatchString(value) {
 		return fmt.Errorf("the value %s does not match %s", brief(value), t.Regex)
 	}
-	if t.Min == nil && t.Max == nil {
+	if t.Min == nil && t.Max == nil && t.Compare == "" {
 		return nil
 	}
 	number, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
@@ -70,8 +74,49 @@ func (t Tolerance) judge(value string) error {
 		return fmt.Errorf("the value %v is below %v", number, *t.Min)
 	case t.Max != nil && number > *t.Max:
 		return fmt.Errorf("the value %v is above %v", number, *t.Max)
+	case t.Compare != "" && !compares(number, t.Compare, t.To):
+		return fmt.Errorf("the value %v is not %s %v", number, t.Compare, t.To)
 	}
 	return nil
+}
+
+// ofValue says whether anything is asked of the value.
+func (t Tolerance) ofValue() bool {
+	return t.Value != nil || t.Min != nil || t.Max != nil || t.Regex != nil || t.Compare != ""
+}
+
+// comparator is an operator and a number.
+var comparator = regexp.MustCompile(`^(<=|>=|==|!=|<|>)\s*(\S+)$`)
+
+// comparison reads one, such as "<= 0.01".
+func (d *document) comparison(field, text string) (operator string, to float64) {
+	if text == "" {
+		return "", 0
+	}
+	if m := comparator.FindStringSubmatch(text); m != nil {
+		if to, err := strconv.ParseFloat(m[2], 64); err == nil && !math.IsNaN(to) {
+			return m[1], to
+		}
+	}
+	d.wrong(field, "%q is no comparison; write <, <=, >, >=, == or != and a number, as <= 0.01", text)
+	return "", 0
+}
+
+func compares(number float64, operator string, to float64) bool {
+	switch operator {
+	case "<":
+		return number < to
+	case "<=":
+		return number <= to
+	case ">":
+		return number > to
+	case ">=":
+		return number >= to
+	case "==":
+		return number == to
+	default:
+		return number != to
+	}
 }
 
 // sameValue compares numbers as numbers: 1.0 is 1.
@@ -111,6 +156,9 @@ func (t Tolerance) String() string {
 	}
 	if t.Max != nil {
 		parts = append(parts, fmt.Sprintf("at most %v", *t.Max))
+	}
+	if t.Compare != "" {
+		parts = append(parts, fmt.Sprintf("is %s %v", t.Compare, t.To))
 	}
 	if t.Regex != nil {
 		parts = append(parts, "matches "+t.Regex.String())

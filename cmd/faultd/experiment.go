@@ -200,7 +200,7 @@ func dryRun(c *cli.Context, plan *experiment.Plan) error {
 		if probe.Kind == "counter" {
 			continue // no fault counts now
 		}
-		sample := probe.Try(c.Context, experiment.Before, nil)
+		sample := probe.TryOnce(c.Context)
 		said := "holds"
 		if sample.Failure != "" {
 			said, failed = "does not hold: "+sample.Failure, failed+1

@@ -1025,7 +1025,7 @@ type Probe struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Unique in the experiment.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// "before", "during" and "after" the faults. Empty: all three.
+	// "before", "during" and "after" the faults; instead of during, "chaos": only while a fault is on. Empty: before, during and after.
 	When []string `protobuf:"bytes,2,rep,name=when,proto3" json:"when,omitempty"`
 	// Time from one try to the next. Empty: 1s.
 	Interval string `protobuf:"bytes,3,opt,name=interval,proto3" json:"interval,omitempty"`
@@ -1036,6 +1036,10 @@ type Probe struct {
 	Tolerance *Tolerance `protobuf:"bytes,6,opt,name=tolerance,proto3" json:"tolerance,omitempty"`
 	// When it does not hold during the faults: "record" (also when empty), or "abort": all faults end at once.
 	OnFailure string `protobuf:"bytes,7,opt,name=on_failure,json=onFailure,proto3" json:"on_failure,omitempty"`
+	// Time from the begin of each phase to the first try. Empty: none.
+	InitialDelay string `protobuf:"bytes,8,opt,name=initial_delay,json=initialDelay,proto3" json:"initial_delay,omitempty"`
+	// What is asked answers in JSON, and the value is what stands there: "$.items[0].state".
+	JsonPath string `protobuf:"bytes,9,opt,name=json_path,json=jsonPath,proto3" json:"json_path,omitempty"`
 	// Types that are valid to be assigned to Check:
 	//
 	//	*Probe_Http
@@ -1045,6 +1049,8 @@ type Probe struct {
 	//	*Probe_Counter
 	//	*Probe_Pressure
 	//	*Probe_Prometheus
+	//	*Probe_Grpc
+	//	*Probe_Log
 	Check         isProbe_Check `protobuf_oneof:"check"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1129,6 +1135,20 @@ func (x *Probe) GetOnFailure() string {
 	return ""
 }
 
+func (x *Probe) GetInitialDelay() string {
+	if x != nil {
+		return x.InitialDelay
+	}
+	return ""
+}
+
+func (x *Probe) GetJsonPath() string {
+	if x != nil {
+		return x.JsonPath
+	}
+	return ""
+}
+
 func (x *Probe) GetCheck() isProbe_Check {
 	if x != nil {
 		return x.Check
@@ -1199,6 +1219,24 @@ func (x *Probe) GetPrometheus() *PrometheusProbe {
 	return nil
 }
 
+func (x *Probe) GetGrpc() *GrpcProbe {
+	if x != nil {
+		if x, ok := x.Check.(*Probe_Grpc); ok {
+			return x.Grpc
+		}
+	}
+	return nil
+}
+
+func (x *Probe) GetLog() *LogProbe {
+	if x != nil {
+		if x, ok := x.Check.(*Probe_Log); ok {
+			return x.Log
+		}
+	}
+	return nil
+}
+
 type isProbe_Check interface {
 	isProbe_Check()
 }
@@ -1231,6 +1269,14 @@ type Probe_Prometheus struct {
 	Prometheus *PrometheusProbe `protobuf:"bytes,22,opt,name=prometheus,proto3,oneof"`
 }
 
+type Probe_Grpc struct {
+	Grpc *GrpcProbe `protobuf:"bytes,23,opt,name=grpc,proto3,oneof"`
+}
+
+type Probe_Log struct {
+	Log *LogProbe `protobuf:"bytes,24,opt,name=log,proto3,oneof"`
+}
+
 func (*Probe_Http) isProbe_Check() {}
 
 func (*Probe_Tcp) isProbe_Check() {}
@@ -1245,6 +1291,10 @@ func (*Probe_Pressure) isProbe_Check() {}
 
 func (*Probe_Prometheus) isProbe_Check() {}
 
+func (*Probe_Grpc) isProbe_Check() {}
+
+func (*Probe_Log) isProbe_Check() {}
+
 // Tolerance says which value of a try is good, and how many tries may fail.
 type Tolerance struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1257,7 +1307,9 @@ type Tolerance struct {
 	// How many tries may fail. Absent: none.
 	Failures *Failures `protobuf:"bytes,4,opt,name=failures,proto3" json:"failures,omitempty"`
 	// How slow tries may be, measured by those before the faults.
-	Baseline      *Baseline `protobuf:"bytes,5,opt,name=baseline,proto3" json:"baseline,omitempty"`
+	Baseline *Baseline `protobuf:"bytes,5,opt,name=baseline,proto3" json:"baseline,omitempty"`
+	// The value is a number that compares so: "<", "<=", ">", ">=", "==" or "!=" and a number, as "<= 0.01".
+	Compare       string `protobuf:"bytes,6,opt,name=compare,proto3" json:"compare,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1325,6 +1377,13 @@ func (x *Tolerance) GetBaseline() *Baseline {
 		return x.Baseline
 	}
 	return nil
+}
+
+func (x *Tolerance) GetCompare() string {
+	if x != nil {
+		return x.Compare
+	}
+	return ""
 }
 
 // Range is a range of numbers, its ends included. At least one end.
@@ -1498,11 +1557,10 @@ type HttpProbe struct {
 	// Which answers are good. None: 200 to 299.
 	Status []uint32 `protobuf:"varint,3,rep,packed,name=status,proto3" json:"status,omitempty"`
 	// The answer, with its body, takes no longer than this.
-	Latency string            `protobuf:"bytes,4,opt,name=latency,proto3" json:"latency,omitempty"`
-	Headers map[string]string `protobuf:"bytes,5,rep,name=headers,proto3" json:"headers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	Body    string            `protobuf:"bytes,6,opt,name=body,proto3" json:"body,omitempty"`
-	// Certificates are not checked.
-	Insecure      bool `protobuf:"varint,7,opt,name=insecure,proto3" json:"insecure,omitempty"`
+	Latency       string            `protobuf:"bytes,4,opt,name=latency,proto3" json:"latency,omitempty"`
+	Headers       map[string]string `protobuf:"bytes,5,rep,name=headers,proto3" json:"headers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Body          string            `protobuf:"bytes,6,opt,name=body,proto3" json:"body,omitempty"`
+	Tls           *Tls              `protobuf:"bytes,8,opt,name=tls,proto3" json:"tls,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1579,7 +1637,88 @@ func (x *HttpProbe) GetBody() string {
 	return ""
 }
 
-func (x *HttpProbe) GetInsecure() bool {
+func (x *HttpProbe) GetTls() *Tls {
+	if x != nil {
+		return x.Tls
+	}
+	return nil
+}
+
+// Tls is how a server's certificate is checked, and who asks.
+type Tls struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Path of a file with certificates (PEM) of those who may sign the server's. Empty: the system's.
+	Ca string `protobuf:"bytes,1,opt,name=ca,proto3" json:"ca,omitempty"`
+	// Paths of the certificate and its key (PEM) that are shown to the server.
+	Cert string `protobuf:"bytes,2,opt,name=cert,proto3" json:"cert,omitempty"`
+	Key  string `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
+	// Name that the server's certificate must have. Empty: that of the address.
+	ServerName string `protobuf:"bytes,4,opt,name=server_name,json=serverName,proto3" json:"server_name,omitempty"`
+	// The server's certificate is not checked.
+	Insecure      bool `protobuf:"varint,5,opt,name=insecure,proto3" json:"insecure,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Tls) Reset() {
+	*x = Tls{}
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Tls) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Tls) ProtoMessage() {}
+
+func (x *Tls) ProtoReflect() protoreflect.Message {
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Tls.ProtoReflect.Descriptor instead.
+func (*Tls) Descriptor() ([]byte, []int) {
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Tls) GetCa() string {
+	if x != nil {
+		return x.Ca
+	}
+	return ""
+}
+
+func (x *Tls) GetCert() string {
+	if x != nil {
+		return x.Cert
+	}
+	return ""
+}
+
+func (x *Tls) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *Tls) GetServerName() string {
+	if x != nil {
+		return x.ServerName
+	}
+	return ""
+}
+
+func (x *Tls) GetInsecure() bool {
 	if x != nil {
 		return x.Insecure
 	}
@@ -1594,14 +1733,16 @@ type TcpProbe struct {
 	// What is sent, such as "PING\r\n". Empty: nothing, and nothing is waited for.
 	Send string `protobuf:"bytes,2,opt,name=send,proto3" json:"send,omitempty"`
 	// Connection and answer take no longer than this.
-	Latency       string `protobuf:"bytes,3,opt,name=latency,proto3" json:"latency,omitempty"`
+	Latency string `protobuf:"bytes,3,opt,name=latency,proto3" json:"latency,omitempty"`
+	// Given, even when empty: it speaks TLS.
+	Tls           *Tls `protobuf:"bytes,4,opt,name=tls,proto3" json:"tls,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *TcpProbe) Reset() {
 	*x = TcpProbe{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[14]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1613,7 +1754,7 @@ func (x *TcpProbe) String() string {
 func (*TcpProbe) ProtoMessage() {}
 
 func (x *TcpProbe) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[14]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1626,7 +1767,7 @@ func (x *TcpProbe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TcpProbe.ProtoReflect.Descriptor instead.
 func (*TcpProbe) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{14}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *TcpProbe) GetAddress() string {
@@ -1650,20 +1791,157 @@ func (x *TcpProbe) GetLatency() string {
 	return ""
 }
 
-// CommandProbe runs a program, as whoever runs the experiment. The value is what it prints, up to 64 KiB, without blanks around it.
+func (x *TcpProbe) GetTls() *Tls {
+	if x != nil {
+		return x.Tls
+	}
+	return nil
+}
+
+// GrpcProbe asks a server for its health by grpc.health.v1, over a new connection. The value is "SERVING" or what it says else.
+type GrpcProbe struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "127.0.0.1:9000"
+	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	// Whose health. Empty: the whole server's.
+	Service string `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
+	Latency string `protobuf:"bytes,3,opt,name=latency,proto3" json:"latency,omitempty"`
+	// Given, even when empty: it speaks TLS.
+	Tls           *Tls `protobuf:"bytes,4,opt,name=tls,proto3" json:"tls,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GrpcProbe) Reset() {
+	*x = GrpcProbe{}
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GrpcProbe) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GrpcProbe) ProtoMessage() {}
+
+func (x *GrpcProbe) ProtoReflect() protoreflect.Message {
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GrpcProbe.ProtoReflect.Descriptor instead.
+func (*GrpcProbe) Descriptor() ([]byte, []int) {
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *GrpcProbe) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *GrpcProbe) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *GrpcProbe) GetLatency() string {
+	if x != nil {
+		return x.Latency
+	}
+	return ""
+}
+
+func (x *GrpcProbe) GetTls() *Tls {
+	if x != nil {
+		return x.Tls
+	}
+	return nil
+}
+
+// LogProbe follows a file. The value is how many of the lines that were written since the last try match; the first try of a phase
+// begins at the end of the file. Without a tolerance of the value a match is a failure.
+type LogProbe struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Absolute. When another file takes its place, that one is followed from its beginning.
+	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// A regular expression (RE2) that is found in a line.
+	Match         string `protobuf:"bytes,2,opt,name=match,proto3" json:"match,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogProbe) Reset() {
+	*x = LogProbe{}
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogProbe) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogProbe) ProtoMessage() {}
+
+func (x *LogProbe) ProtoReflect() protoreflect.Message {
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogProbe.ProtoReflect.Descriptor instead.
+func (*LogProbe) Descriptor() ([]byte, []int) {
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *LogProbe) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *LogProbe) GetMatch() string {
+	if x != nil {
+		return x.Match
+	}
+	return ""
+}
+
+// CommandProbe runs a program. The value is what it prints, up to 64 KiB, without blanks around it.
 type CommandProbe struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Program and arguments. There is no shell.
 	Argv []string `protobuf:"bytes,1,rep,name=argv,proto3" json:"argv,omitempty"`
 	// The exit code that is good.
-	ExitCode      uint32 `protobuf:"varint,2,opt,name=exit_code,json=exitCode,proto3" json:"exit_code,omitempty"`
+	ExitCode uint32 `protobuf:"varint,2,opt,name=exit_code,json=exitCode,proto3" json:"exit_code,omitempty"`
+	// Name or number of the user it runs as. Empty: whoever runs the experiment.
+	User          string `protobuf:"bytes,3,opt,name=user,proto3" json:"user,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CommandProbe) Reset() {
 	*x = CommandProbe{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[15]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1675,7 +1953,7 @@ func (x *CommandProbe) String() string {
 func (*CommandProbe) ProtoMessage() {}
 
 func (x *CommandProbe) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[15]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1688,7 +1966,7 @@ func (x *CommandProbe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandProbe.ProtoReflect.Descriptor instead.
 func (*CommandProbe) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{15}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *CommandProbe) GetArgv() []string {
@@ -1703,6 +1981,13 @@ func (x *CommandProbe) GetExitCode() uint32 {
 		return x.ExitCode
 	}
 	return 0
+}
+
+func (x *CommandProbe) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
 }
 
 // DnsProbe asks a server. The value is the answer's data, sorted, joined by blanks; no answer is a failure.
@@ -1720,7 +2005,7 @@ type DnsProbe struct {
 
 func (x *DnsProbe) Reset() {
 	*x = DnsProbe{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[16]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1732,7 +2017,7 @@ func (x *DnsProbe) String() string {
 func (*DnsProbe) ProtoMessage() {}
 
 func (x *DnsProbe) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[16]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1745,7 +2030,7 @@ func (x *DnsProbe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DnsProbe.ProtoReflect.Descriptor instead.
 func (*DnsProbe) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{16}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *DnsProbe) GetName() string {
@@ -1789,7 +2074,7 @@ type CounterProbe struct {
 
 func (x *CounterProbe) Reset() {
 	*x = CounterProbe{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[17]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1801,7 +2086,7 @@ func (x *CounterProbe) String() string {
 func (*CounterProbe) ProtoMessage() {}
 
 func (x *CounterProbe) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[17]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1814,7 +2099,7 @@ func (x *CounterProbe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CounterProbe.ProtoReflect.Descriptor instead.
 func (*CounterProbe) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{17}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CounterProbe) GetFault() string {
@@ -1846,7 +2131,7 @@ type PressureProbe struct {
 
 func (x *PressureProbe) Reset() {
 	*x = PressureProbe{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[18]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1858,7 +2143,7 @@ func (x *PressureProbe) String() string {
 func (*PressureProbe) ProtoMessage() {}
 
 func (x *PressureProbe) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[18]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1871,7 +2156,7 @@ func (x *PressureProbe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PressureProbe.ProtoReflect.Descriptor instead.
 func (*PressureProbe) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{18}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *PressureProbe) GetResource() string {
@@ -1907,7 +2192,7 @@ type PrometheusProbe struct {
 
 func (x *PrometheusProbe) Reset() {
 	*x = PrometheusProbe{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[19]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1919,7 +2204,7 @@ func (x *PrometheusProbe) String() string {
 func (*PrometheusProbe) ProtoMessage() {}
 
 func (x *PrometheusProbe) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[19]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1932,7 +2217,7 @@ func (x *PrometheusProbe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrometheusProbe.ProtoReflect.Descriptor instead.
 func (*PrometheusProbe) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{19}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *PrometheusProbe) GetUrl() string {
@@ -2048,16 +2333,18 @@ const file_faultd_v1alpha1_experiment_proto_rawDesc = "" +
 	"\x10ExperimentLimits\x12\x1f\n" +
 	"\vmax_targets\x18\x01 \x01(\rR\n" +
 	"maxTargets\x12#\n" +
-	"\bduration\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18 R\bduration\"\xf4\x05\n" +
+	"\bduration\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18 R\bduration\"\xb1\a\n" +
 	"\x05Probe\x12<\n" +
-	"\x04name\x18\x01 \x01(\tB(\xbaH%r#\x18?2\x1f^[a-z0-9]([-a-z0-9]*[a-z0-9])?$R\x04name\x127\n" +
-	"\x04when\x18\x02 \x03(\tB#\xbaH \x92\x01\x1d\x18\x01\"\x19r\x17R\x06beforeR\x06duringR\x05afterR\x04when\x12#\n" +
+	"\x04name\x18\x01 \x01(\tB(\xbaH%r#\x18?2\x1f^[a-z0-9]([-a-z0-9]*[a-z0-9])?$R\x04name\x12>\n" +
+	"\x04when\x18\x02 \x03(\tB*\xbaH'\x92\x01$\x18\x01\" r\x1eR\x06beforeR\x06duringR\x05afterR\x05chaosR\x04when\x12#\n" +
 	"\binterval\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18 R\binterval\x12!\n" +
 	"\atimeout\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18 R\atimeout\x12#\n" +
 	"\battempts\x18\x05 \x01(\rB\a\xbaH\x04*\x02\x18dR\battempts\x128\n" +
 	"\ttolerance\x18\x06 \x01(\v2\x1a.faultd.v1alpha1.ToleranceR\ttolerance\x125\n" +
 	"\n" +
-	"on_failure\x18\a \x01(\tB\x16\xbaH\x13r\x11R\x00R\x06recordR\x05abortR\tonFailure\x120\n" +
+	"on_failure\x18\a \x01(\tB\x16\xbaH\x13r\x11R\x00R\x06recordR\x05abortR\tonFailure\x12,\n" +
+	"\rinitial_delay\x18\b \x01(\tB\a\xbaH\x04r\x02\x18 R\finitialDelay\x12%\n" +
+	"\tjson_path\x18\t \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\bjsonPath\x120\n" +
 	"\x04http\x18\x10 \x01(\v2\x1a.faultd.v1alpha1.HttpProbeH\x00R\x04http\x12-\n" +
 	"\x03tcp\x18\x11 \x01(\v2\x19.faultd.v1alpha1.TcpProbeH\x00R\x03tcp\x129\n" +
 	"\acommand\x18\x12 \x01(\v2\x1d.faultd.v1alpha1.CommandProbeH\x00R\acommand\x12-\n" +
@@ -2066,14 +2353,17 @@ const file_faultd_v1alpha1_experiment_proto_rawDesc = "" +
 	"\bpressure\x18\x15 \x01(\v2\x1e.faultd.v1alpha1.PressureProbeH\x00R\bpressure\x12B\n" +
 	"\n" +
 	"prometheus\x18\x16 \x01(\v2 .faultd.v1alpha1.PrometheusProbeH\x00R\n" +
-	"prometheusB\x0e\n" +
-	"\x05check\x12\x05\xbaH\x02\b\x01\"\xf6\x01\n" +
+	"prometheus\x120\n" +
+	"\x04grpc\x18\x17 \x01(\v2\x1a.faultd.v1alpha1.GrpcProbeH\x00R\x04grpc\x12-\n" +
+	"\x03log\x18\x18 \x01(\v2\x19.faultd.v1alpha1.LogProbeH\x00R\x03logB\x0e\n" +
+	"\x05check\x12\x05\xbaH\x02\b\x01\"\x99\x02\n" +
 	"\tTolerance\x12#\n" +
 	"\x05value\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bH\x00R\x05value\x88\x01\x01\x12,\n" +
 	"\x05range\x18\x02 \x01(\v2\x16.faultd.v1alpha1.RangeR\x05range\x12\x1e\n" +
 	"\x05regex\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x05regex\x125\n" +
 	"\bfailures\x18\x04 \x01(\v2\x19.faultd.v1alpha1.FailuresR\bfailures\x125\n" +
-	"\bbaseline\x18\x05 \x01(\v2\x19.faultd.v1alpha1.BaselineR\bbaselineB\b\n" +
+	"\bbaseline\x18\x05 \x01(\v2\x19.faultd.v1alpha1.BaselineR\bbaseline\x12!\n" +
+	"\acompare\x18\x06 \x01(\tB\a\xbaH\x04r\x02\x18@R\acompareB\b\n" +
 	"\x06_value\"W\n" +
 	"\x05Range\x12\x1e\n" +
 	"\x03min\x18\x01 \x01(\x01B\a\xbaH\x04\x12\x02@\x01H\x00R\x03min\x88\x01\x01\x12\x1e\n" +
@@ -2087,25 +2377,43 @@ const file_faultd_v1alpha1_experiment_proto_rawDesc = "" +
 	"\n" +
 	"percentile\x18\x01 \x01(\x01B\x19\xbaH\x16\x12\x14@\x01\x19\x00\x00\x00\x00\x00\x00Y@!\x00\x00\x00\x00\x00\x00\x00\x00R\n" +
 	"percentile\x12/\n" +
-	"\x05times\x18\x02 \x01(\x01B\x19\xbaH\x16\x12\x14@\x01\x19\x00\x00\x00\x00\x80\x84.A)\x00\x00\x00\x00\x00\x00\xf0?R\x05times\"\x99\x03\n" +
+	"\x05times\x18\x02 \x01(\x01B\x19\xbaH\x16\x12\x14@\x01\x19\x00\x00\x00\x00\x80\x84.A)\x00\x00\x00\x00\x00\x00\xf0?R\x05times\"\xab\x03\n" +
 	"\tHttpProbe\x12+\n" +
 	"\x03url\x18\x01 \x01(\tB\x19\xbaH\x16r\x14\x18\x80 2\x0f^https?://[^/]+R\x03url\x12M\n" +
 	"\x06method\x18\x02 \x01(\tB5\xbaH2r0R\x00R\x03GETR\x04HEADR\x04POSTR\x03PUTR\x06DELETER\aOPTIONSR\x05PATCHR\x06method\x12)\n" +
 	"\x06status\x18\x03 \x03(\rB\x11\xbaH\x0e\x92\x01\v\x10 \"\a*\x05\x18\xd7\x04(dR\x06status\x12!\n" +
 	"\alatency\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18 R\alatency\x12K\n" +
 	"\aheaders\x18\x05 \x03(\v2'.faultd.v1alpha1.HttpProbe.HeadersEntryB\b\xbaH\x05\x9a\x01\x02\x10 R\aheaders\x12\x1d\n" +
-	"\x04body\x18\x06 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x04R\x04body\x12\x1a\n" +
-	"\binsecure\x18\a \x01(\bR\binsecure\x1a:\n" +
+	"\x04body\x18\x06 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x04R\x04body\x12&\n" +
+	"\x03tls\x18\b \x01(\v2\x14.faultd.v1alpha1.TlsR\x03tls\x1a:\n" +
 	"\fHeadersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"o\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01J\x04\b\a\x10\b\"\xa0\x01\n" +
+	"\x03Tls\x12\x18\n" +
+	"\x02ca\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\x02ca\x12\x1c\n" +
+	"\x04cert\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\x04cert\x12\x1a\n" +
+	"\x03key\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\x03key\x12)\n" +
+	"\vserver_name\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\xfd\x01R\n" +
+	"serverName\x12\x1a\n" +
+	"\binsecure\x18\x05 \x01(\bR\binsecure\"\x97\x01\n" +
 	"\bTcpProbe\x12\"\n" +
 	"\aaddress\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x80\x02\x01R\aaddress\x12\x1c\n" +
 	"\x04send\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\x04send\x12!\n" +
-	"\alatency\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18 R\alatency\"^\n" +
+	"\alatency\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18 R\alatency\x12&\n" +
+	"\x03tls\x18\x04 \x01(\v2\x14.faultd.v1alpha1.TlsR\x03tls\"\x9e\x01\n" +
+	"\tGrpcProbe\x12\"\n" +
+	"\aaddress\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x80\x02\x01R\aaddress\x12\"\n" +
+	"\aservice\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xfd\x01R\aservice\x12!\n" +
+	"\alatency\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18 R\alatency\x12&\n" +
+	"\x03tls\x18\x04 \x01(\v2\x14.faultd.v1alpha1.TlsR\x03tls\"N\n" +
+	"\bLogProbe\x12 \n" +
+	"\x04path\x18\x01 \x01(\tB\f\xbaH\tr\a\x18\x80 2\x02^/R\x04path\x12 \n" +
+	"\x05match\x18\x02 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\bR\x05match\"{\n" +
 	"\fCommandProbe\x12'\n" +
 	"\x04argv\x18\x01 \x03(\tB\x13\xbaH\x10\x92\x01\r\b\x01\x10\x80\x01\"\x06r\x04\x18\x80\x80\x04R\x04argv\x12%\n" +
-	"\texit_code\x18\x02 \x01(\rB\b\xbaH\x05*\x03\x18\xff\x01R\bexitCode\"\xb3\x01\n" +
+	"\texit_code\x18\x02 \x01(\rB\b\xbaH\x05*\x03\x18\xff\x01R\bexitCode\x12\x1b\n" +
+	"\x04user\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04user\"\xb3\x01\n" +
 	"\bDnsProbe\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\xfd\x01R\x04name\x12B\n" +
@@ -2137,7 +2445,7 @@ func file_faultd_v1alpha1_experiment_proto_rawDescGZIP() []byte {
 	return file_faultd_v1alpha1_experiment_proto_rawDescData
 }
 
-var file_faultd_v1alpha1_experiment_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_faultd_v1alpha1_experiment_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_faultd_v1alpha1_experiment_proto_goTypes = []any{
 	(*Experiment)(nil),       // 0: faultd.v1alpha1.Experiment
 	(*Metadata)(nil),         // 1: faultd.v1alpha1.Metadata
@@ -2153,73 +2461,81 @@ var file_faultd_v1alpha1_experiment_proto_goTypes = []any{
 	(*Failures)(nil),         // 11: faultd.v1alpha1.Failures
 	(*Baseline)(nil),         // 12: faultd.v1alpha1.Baseline
 	(*HttpProbe)(nil),        // 13: faultd.v1alpha1.HttpProbe
-	(*TcpProbe)(nil),         // 14: faultd.v1alpha1.TcpProbe
-	(*CommandProbe)(nil),     // 15: faultd.v1alpha1.CommandProbe
-	(*DnsProbe)(nil),         // 16: faultd.v1alpha1.DnsProbe
-	(*CounterProbe)(nil),     // 17: faultd.v1alpha1.CounterProbe
-	(*PressureProbe)(nil),    // 18: faultd.v1alpha1.PressureProbe
-	(*PrometheusProbe)(nil),  // 19: faultd.v1alpha1.PrometheusProbe
-	nil,                      // 20: faultd.v1alpha1.Metadata.LabelsEntry
-	nil,                      // 21: faultd.v1alpha1.HttpProbe.HeadersEntry
-	(*Connect)(nil),          // 22: faultd.v1alpha1.Connect
-	(*Packet)(nil),           // 23: faultd.v1alpha1.Packet
-	(*Syscall)(nil),          // 24: faultd.v1alpha1.Syscall
-	(*File)(nil),             // 25: faultd.v1alpha1.File
-	(*Block)(nil),            // 26: faultd.v1alpha1.Block
-	(*Kernel)(nil),           // 27: faultd.v1alpha1.Kernel
-	(*Disk)(nil),             // 28: faultd.v1alpha1.Disk
-	(*Process)(nil),          // 29: faultd.v1alpha1.Process
-	(*Cpu)(nil),              // 30: faultd.v1alpha1.Cpu
-	(*Memory)(nil),           // 31: faultd.v1alpha1.Memory
-	(*Io)(nil),               // 32: faultd.v1alpha1.Io
-	(*Pids)(nil),             // 33: faultd.v1alpha1.Pids
-	(*Partition)(nil),        // 34: faultd.v1alpha1.Partition
-	(*Dns)(nil),              // 35: faultd.v1alpha1.Dns
-	(*Http)(nil),             // 36: faultd.v1alpha1.Http
+	(*Tls)(nil),              // 14: faultd.v1alpha1.Tls
+	(*TcpProbe)(nil),         // 15: faultd.v1alpha1.TcpProbe
+	(*GrpcProbe)(nil),        // 16: faultd.v1alpha1.GrpcProbe
+	(*LogProbe)(nil),         // 17: faultd.v1alpha1.LogProbe
+	(*CommandProbe)(nil),     // 18: faultd.v1alpha1.CommandProbe
+	(*DnsProbe)(nil),         // 19: faultd.v1alpha1.DnsProbe
+	(*CounterProbe)(nil),     // 20: faultd.v1alpha1.CounterProbe
+	(*PressureProbe)(nil),    // 21: faultd.v1alpha1.PressureProbe
+	(*PrometheusProbe)(nil),  // 22: faultd.v1alpha1.PrometheusProbe
+	nil,                      // 23: faultd.v1alpha1.Metadata.LabelsEntry
+	nil,                      // 24: faultd.v1alpha1.HttpProbe.HeadersEntry
+	(*Connect)(nil),          // 25: faultd.v1alpha1.Connect
+	(*Packet)(nil),           // 26: faultd.v1alpha1.Packet
+	(*Syscall)(nil),          // 27: faultd.v1alpha1.Syscall
+	(*File)(nil),             // 28: faultd.v1alpha1.File
+	(*Block)(nil),            // 29: faultd.v1alpha1.Block
+	(*Kernel)(nil),           // 30: faultd.v1alpha1.Kernel
+	(*Disk)(nil),             // 31: faultd.v1alpha1.Disk
+	(*Process)(nil),          // 32: faultd.v1alpha1.Process
+	(*Cpu)(nil),              // 33: faultd.v1alpha1.Cpu
+	(*Memory)(nil),           // 34: faultd.v1alpha1.Memory
+	(*Io)(nil),               // 35: faultd.v1alpha1.Io
+	(*Pids)(nil),             // 36: faultd.v1alpha1.Pids
+	(*Partition)(nil),        // 37: faultd.v1alpha1.Partition
+	(*Dns)(nil),              // 38: faultd.v1alpha1.Dns
+	(*Http)(nil),             // 39: faultd.v1alpha1.Http
 }
 var file_faultd_v1alpha1_experiment_proto_depIdxs = []int32{
 	1,  // 0: faultd.v1alpha1.Experiment.metadata:type_name -> faultd.v1alpha1.Metadata
 	2,  // 1: faultd.v1alpha1.Experiment.spec:type_name -> faultd.v1alpha1.ExperimentSpec
-	20, // 2: faultd.v1alpha1.Metadata.labels:type_name -> faultd.v1alpha1.Metadata.LabelsEntry
+	23, // 2: faultd.v1alpha1.Metadata.labels:type_name -> faultd.v1alpha1.Metadata.LabelsEntry
 	3,  // 3: faultd.v1alpha1.ExperimentSpec.target:type_name -> faultd.v1alpha1.ExperimentTarget
 	3,  // 4: faultd.v1alpha1.ExperimentSpec.targets:type_name -> faultd.v1alpha1.ExperimentTarget
 	4,  // 5: faultd.v1alpha1.ExperimentSpec.faults:type_name -> faultd.v1alpha1.ExperimentFault
 	5,  // 6: faultd.v1alpha1.ExperimentSpec.schedule:type_name -> faultd.v1alpha1.Schedule
 	8,  // 7: faultd.v1alpha1.ExperimentSpec.probes:type_name -> faultd.v1alpha1.Probe
 	7,  // 8: faultd.v1alpha1.ExperimentSpec.limits:type_name -> faultd.v1alpha1.ExperimentLimits
-	22, // 9: faultd.v1alpha1.ExperimentFault.connect:type_name -> faultd.v1alpha1.Connect
-	23, // 10: faultd.v1alpha1.ExperimentFault.packet:type_name -> faultd.v1alpha1.Packet
-	24, // 11: faultd.v1alpha1.ExperimentFault.syscall:type_name -> faultd.v1alpha1.Syscall
-	25, // 12: faultd.v1alpha1.ExperimentFault.file:type_name -> faultd.v1alpha1.File
-	26, // 13: faultd.v1alpha1.ExperimentFault.block:type_name -> faultd.v1alpha1.Block
-	27, // 14: faultd.v1alpha1.ExperimentFault.kernel:type_name -> faultd.v1alpha1.Kernel
-	28, // 15: faultd.v1alpha1.ExperimentFault.disk:type_name -> faultd.v1alpha1.Disk
-	29, // 16: faultd.v1alpha1.ExperimentFault.process:type_name -> faultd.v1alpha1.Process
-	30, // 17: faultd.v1alpha1.ExperimentFault.cpu:type_name -> faultd.v1alpha1.Cpu
-	31, // 18: faultd.v1alpha1.ExperimentFault.memory:type_name -> faultd.v1alpha1.Memory
-	32, // 19: faultd.v1alpha1.ExperimentFault.io:type_name -> faultd.v1alpha1.Io
-	33, // 20: faultd.v1alpha1.ExperimentFault.pids:type_name -> faultd.v1alpha1.Pids
-	34, // 21: faultd.v1alpha1.ExperimentFault.partition:type_name -> faultd.v1alpha1.Partition
-	35, // 22: faultd.v1alpha1.ExperimentFault.dns:type_name -> faultd.v1alpha1.Dns
-	36, // 23: faultd.v1alpha1.ExperimentFault.http:type_name -> faultd.v1alpha1.Http
+	25, // 9: faultd.v1alpha1.ExperimentFault.connect:type_name -> faultd.v1alpha1.Connect
+	26, // 10: faultd.v1alpha1.ExperimentFault.packet:type_name -> faultd.v1alpha1.Packet
+	27, // 11: faultd.v1alpha1.ExperimentFault.syscall:type_name -> faultd.v1alpha1.Syscall
+	28, // 12: faultd.v1alpha1.ExperimentFault.file:type_name -> faultd.v1alpha1.File
+	29, // 13: faultd.v1alpha1.ExperimentFault.block:type_name -> faultd.v1alpha1.Block
+	30, // 14: faultd.v1alpha1.ExperimentFault.kernel:type_name -> faultd.v1alpha1.Kernel
+	31, // 15: faultd.v1alpha1.ExperimentFault.disk:type_name -> faultd.v1alpha1.Disk
+	32, // 16: faultd.v1alpha1.ExperimentFault.process:type_name -> faultd.v1alpha1.Process
+	33, // 17: faultd.v1alpha1.ExperimentFault.cpu:type_name -> faultd.v1alpha1.Cpu
+	34, // 18: faultd.v1alpha1.ExperimentFault.memory:type_name -> faultd.v1alpha1.Memory
+	35, // 19: faultd.v1alpha1.ExperimentFault.io:type_name -> faultd.v1alpha1.Io
+	36, // 20: faultd.v1alpha1.ExperimentFault.pids:type_name -> faultd.v1alpha1.Pids
+	37, // 21: faultd.v1alpha1.ExperimentFault.partition:type_name -> faultd.v1alpha1.Partition
+	38, // 22: faultd.v1alpha1.ExperimentFault.dns:type_name -> faultd.v1alpha1.Dns
+	39, // 23: faultd.v1alpha1.ExperimentFault.http:type_name -> faultd.v1alpha1.Http
 	6,  // 24: faultd.v1alpha1.Schedule.bursts:type_name -> faultd.v1alpha1.Bursts
 	9,  // 25: faultd.v1alpha1.Probe.tolerance:type_name -> faultd.v1alpha1.Tolerance
 	13, // 26: faultd.v1alpha1.Probe.http:type_name -> faultd.v1alpha1.HttpProbe
-	14, // 27: faultd.v1alpha1.Probe.tcp:type_name -> faultd.v1alpha1.TcpProbe
-	15, // 28: faultd.v1alpha1.Probe.command:type_name -> faultd.v1alpha1.CommandProbe
-	16, // 29: faultd.v1alpha1.Probe.dns:type_name -> faultd.v1alpha1.DnsProbe
-	17, // 30: faultd.v1alpha1.Probe.counter:type_name -> faultd.v1alpha1.CounterProbe
-	18, // 31: faultd.v1alpha1.Probe.pressure:type_name -> faultd.v1alpha1.PressureProbe
-	19, // 32: faultd.v1alpha1.Probe.prometheus:type_name -> faultd.v1alpha1.PrometheusProbe
-	10, // 33: faultd.v1alpha1.Tolerance.range:type_name -> faultd.v1alpha1.Range
-	11, // 34: faultd.v1alpha1.Tolerance.failures:type_name -> faultd.v1alpha1.Failures
-	12, // 35: faultd.v1alpha1.Tolerance.baseline:type_name -> faultd.v1alpha1.Baseline
-	21, // 36: faultd.v1alpha1.HttpProbe.headers:type_name -> faultd.v1alpha1.HttpProbe.HeadersEntry
-	37, // [37:37] is the sub-list for method output_type
-	37, // [37:37] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	15, // 27: faultd.v1alpha1.Probe.tcp:type_name -> faultd.v1alpha1.TcpProbe
+	18, // 28: faultd.v1alpha1.Probe.command:type_name -> faultd.v1alpha1.CommandProbe
+	19, // 29: faultd.v1alpha1.Probe.dns:type_name -> faultd.v1alpha1.DnsProbe
+	20, // 30: faultd.v1alpha1.Probe.counter:type_name -> faultd.v1alpha1.CounterProbe
+	21, // 31: faultd.v1alpha1.Probe.pressure:type_name -> faultd.v1alpha1.PressureProbe
+	22, // 32: faultd.v1alpha1.Probe.prometheus:type_name -> faultd.v1alpha1.PrometheusProbe
+	16, // 33: faultd.v1alpha1.Probe.grpc:type_name -> faultd.v1alpha1.GrpcProbe
+	17, // 34: faultd.v1alpha1.Probe.log:type_name -> faultd.v1alpha1.LogProbe
+	10, // 35: faultd.v1alpha1.Tolerance.range:type_name -> faultd.v1alpha1.Range
+	11, // 36: faultd.v1alpha1.Tolerance.failures:type_name -> faultd.v1alpha1.Failures
+	12, // 37: faultd.v1alpha1.Tolerance.baseline:type_name -> faultd.v1alpha1.Baseline
+	24, // 38: faultd.v1alpha1.HttpProbe.headers:type_name -> faultd.v1alpha1.HttpProbe.HeadersEntry
+	14, // 39: faultd.v1alpha1.HttpProbe.tls:type_name -> faultd.v1alpha1.Tls
+	14, // 40: faultd.v1alpha1.TcpProbe.tls:type_name -> faultd.v1alpha1.Tls
+	14, // 41: faultd.v1alpha1.GrpcProbe.tls:type_name -> faultd.v1alpha1.Tls
+	42, // [42:42] is the sub-list for method output_type
+	42, // [42:42] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_faultd_v1alpha1_experiment_proto_init() }
@@ -2259,6 +2575,8 @@ func file_faultd_v1alpha1_experiment_proto_init() {
 		(*Probe_Counter)(nil),
 		(*Probe_Pressure)(nil),
 		(*Probe_Prometheus)(nil),
+		(*Probe_Grpc)(nil),
+		(*Probe_Log)(nil),
 	}
 	file_faultd_v1alpha1_experiment_proto_msgTypes[9].OneofWrappers = []any{}
 	file_faultd_v1alpha1_experiment_proto_msgTypes[10].OneofWrappers = []any{}
@@ -2268,7 +2586,7 @@ func file_faultd_v1alpha1_experiment_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_faultd_v1alpha1_experiment_proto_rawDesc), len(file_faultd_v1alpha1_experiment_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   22,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
