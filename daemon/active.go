@@ -129,6 +129,9 @@ func (d *Daemon) rehearse(ctx context.Context, spec *v1.FaultSpec, caller int) (
 	if err != nil {
 		return nil, err
 	}
+	if err := d.permits(p.kind.Name, p.target, p.common.Until); err != nil {
+		return nil, err
+	}
 	mechanism, err := p.fault.Mechanism(ctx, d.env)
 	if err != nil {
 		return nil, err
@@ -151,6 +154,9 @@ func (d *Daemon) inject(ctx context.Context, req *v1.InjectRequest, caller peer)
 	}
 	p, err := d.prepare(spec, caller.pid)
 	if err != nil {
+		return nil, err
+	}
+	if err := d.permits(p.kind.Name, p.target, p.common.Until); err != nil {
 		return nil, err
 	}
 	f := &fault{id: newID(), key: key, spec: spec, kind: p.kind.Name, target: p.target, common: p.common, started: time.Now(), state: stateActive, owner: caller.String(), over: make(chan struct{})}
@@ -204,6 +210,26 @@ func (d *Daemon) admit(spec *v1.FaultSpec, key string) (*v1.Fault, error) {
 		return nil, fmt.Errorf("%w: %d faults are active, limits.maxFaults is %d; stop one first", bpf.ErrFull, n, d.config.Limits.MaxFaults)
 	}
 	return nil, nil
+}
+
+// permits refuses what the configuration does not allow, and more than the limits have room for.
+func (d *Daemon) permits(kind string, target cgroup.Target, until time.Time) error {
+	now := time.Now()
+	if err := d.config.Allow.fault(kind, target, now, until); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	targets := map[uint64]bool{target.ID: true}
+	for _, f := range d.faults {
+		if f.state != stateEnded {
+			targets[f.target.ID] = true
+		}
+	}
+	if most := d.config.Limits.MaxTargets; len(targets) > most {
+		return fmt.Errorf("%w: %d targets are being hurt, limits.maxTargets is %d; stop a fault first", bpf.ErrFull, len(targets)-1, most)
+	}
+	return d.budget.admit(now, until)
 }
 
 // register puts a fault that is in the kernel into the active set. Was there a kill or a lapse meanwhile, its rule is
@@ -351,6 +377,9 @@ func (d *Daemon) update(req *v1.UpdateRequest) (*v1.Fault, error) {
 			return nil, fmt.Errorf("%w: %w", errBadInput, err)
 		}
 		common.Until = time.Now().Add(duration)
+		if err := errors.Join(d.config.Allow.time(time.Now(), common.Until), d.budget.admit(time.Now(), common.Until)); err != nil {
+			return nil, err
+		}
 	}
 	if err := f.handle.Update(changed, common); err != nil {
 		return nil, err

@@ -122,5 +122,11 @@ func (d *Daemon) noteEnd(f *fault) {
 	d.note(audit.Record{Action: actionEnd, Who: audit.Self(), Subject: f.id, Why: f.reason, What: what, Outcome: f.verdict}, nil)
 }
 
+// place says where this is.
+func (d *Daemon) place() json.RawMessage {
+	text, _ := json.Marshal(map[string]string{"environment": d.config.Environment, "kernel": kernelRelease()})
+	return text
+}
+
 // who is a peer as the audit log has it.
 func (p peer) who() audit.Who { return audit.Process(p.pid, p.uid, p.gid) }

@@ -22,7 +22,7 @@ import (
 const beginCommand = "begin-run"
 
 func beginRun(socket, id string) error {
-	_, err := api.NewClient(socket).BeginRun(context.Background(), connect.NewRequest(&v1.BeginRunRequest{Run: id, Experiment: "e", Hypothesis: "it holds"}))
+	_, err := api.NewClient(socket).BeginRun(context.Background(), connect.NewRequest(&v1.BeginRunRequest{Run: id, Experiment: "e", Hypothesis: "it holds", Duration: "1m"}))
 	if err != nil {
 		return err
 	}
@@ -171,7 +171,7 @@ func TestRuns(t *testing.T) {
 	n := startNode(t)
 	ctx := context.Background()
 	begin := func(id string) error {
-		_, err := n.client.BeginRun(ctx, connect.NewRequest(&v1.BeginRunRequest{Run: id, Experiment: "shop", Hypothesis: "it sells", Owner: "me"}))
+		_, err := n.client.BeginRun(ctx, connect.NewRequest(&v1.BeginRunRequest{Run: id, Experiment: "shop", Hypothesis: "it sells", Owner: "me", Duration: "1m"}))
 		return err
 	}
 	end := func(id string) error {

@@ -20,10 +20,13 @@ const DefaultConfigFile = "/etc/faultd/faultd.yaml"
 
 // Config is a configuration file. Unknown keys are errors; what is left out has the default.
 type Config struct {
-	// Environment is a name shown with events and metrics, such as "staging".
+	// Environment is the name of what this node is part of, such as "staging". A file must say it.
 	Environment string `yaml:"environment"`
-	Limits      Limits `yaml:"limits"`
-	Protected   struct {
+	// Production: whether that is production, where faultd does not run. A file must say that it is not.
+	Production *bool  `yaml:"production"`
+	Limits     Limits `yaml:"limits"`
+	Allow      Allow  `yaml:"allow"`
+	Protected  struct {
 		// Names of processes whose cgroups may not be targets, beside the built-in ones.
 		Names []string `yaml:"names"`
 		// Cgroups are paths from the root of the tree.
@@ -42,8 +45,35 @@ type Config struct {
 
 // Limits bound the blast radius.
 type Limits struct {
+	// MaxDuration bounds each fault.
 	MaxDuration time.Duration `yaml:"maxDuration"`
-	MaxFaults   int           `yaml:"maxFaults"`
+	// MaxFaults, MaxTargets and MaxExperiments bound what goes on at once.
+	MaxFaults      int `yaml:"maxFaults"`
+	MaxTargets     int `yaml:"maxTargets"`
+	MaxExperiments int `yaml:"maxExperiments"`
+	// PerDay bounds the time of a day during which any fault is on.
+	PerDay time.Duration `yaml:"perDay"`
+}
+
+// check names a limit that makes no sense.
+func (l Limits) check() error {
+	for _, d := range []struct {
+		field string
+		value time.Duration
+	}{{"maxDuration", l.MaxDuration}, {"perDay", l.PerDay}} {
+		if d.value <= 0 || d.value > wholeDay {
+			return fmt.Errorf("limits.%s: %s is out of range; it must be in 1ns..24h", d.field, d.value)
+		}
+	}
+	for _, n := range []struct {
+		field string
+		value int
+	}{{"maxFaults", l.MaxFaults}, {"maxTargets", l.MaxTargets}, {"maxExperiments", l.MaxExperiments}} {
+		if n.value < 1 || n.value > 1000 {
+			return fmt.Errorf("limits.%s: %d is out of range; it must be in 1..1000", n.field, n.value)
+		}
+	}
+	return nil
 }
 
 // Who names users and groups by number.
@@ -52,9 +82,12 @@ type Who struct {
 	GIDs []uint32 `yaml:"gids"`
 }
 
+// wholeDay is the longest that limits may be.
+const wholeDay = 24 * time.Hour
+
 // DefaultConfig is what holds without a file.
 func DefaultConfig() Config {
-	return Config{Limits: Limits{MaxDuration: time.Hour, MaxFaults: 100}}
+	return Config{Limits: Limits{MaxDuration: time.Hour, MaxFaults: 100, MaxTargets: 100, MaxExperiments: 10, PerDay: wholeDay}}
 }
 
 // ReadConfig reads and checks a file. An empty path gives the default.
@@ -70,6 +103,9 @@ func ReadConfig(path string) (Config, error) {
 	if err := c.parse(b); err != nil {
 		return c, fmt.Errorf("read the configuration %s: %w", path, err)
 	}
+	if err := c.lock(); err != nil {
+		return c, fmt.Errorf("the configuration %s keeps faultd from running: %w", path, err)
+	}
 	return c, nil
 }
 
@@ -79,11 +115,11 @@ func (c *Config) parse(b []byte) error {
 	if err := decoder.Decode(c); err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
-	if c.Limits.MaxDuration <= 0 || c.Limits.MaxDuration > 24*time.Hour {
-		return fmt.Errorf("limits.maxDuration: %s is out of range; it must be in 1ns..24h", c.Limits.MaxDuration)
+	if err := c.Limits.check(); err != nil {
+		return err
 	}
-	if c.Limits.MaxFaults < 1 || c.Limits.MaxFaults > 1000 {
-		return fmt.Errorf("limits.maxFaults: %d is out of range; it must be in 1..1000", c.Limits.MaxFaults)
+	if err := c.Allow.check(); err != nil {
+		return fmt.Errorf("allow.%w", err)
 	}
 	if _, err := c.apiServers(); err != nil {
 		return err

@@ -80,6 +80,7 @@ type Daemon struct {
 	faults map[string]*fault
 	order  uint64
 	lapses uint64
+	budget *budget
 	// runs are the experiments under way, and runsLooked is when their processes were last looked for.
 	runs       map[string]*experimentRun
 	runsLooked time.Time
@@ -127,6 +128,9 @@ func (d *Daemon) open() error {
 		return err
 	}
 	if d.env.Infrastructure.APIServers, err = d.config.apiServers(); err != nil {
+		return err
+	}
+	if d.budget, err = newBudget(d.options.StateDir, d.config.Limits.PerDay, d.config.zone()); err != nil {
 		return err
 	}
 	return d.startGuard()
@@ -218,14 +222,18 @@ func (d *Daemon) Run(ctx context.Context) error {
 	}
 	failed := servers.serve()
 	d.env.Kernel.RenewLease(d.options.Lease)
-	d.note(audit.Record{Action: actionStart, Who: audit.Self(), Outcome: "done"}, nil)
+	d.note(audit.Record{Action: actionStart, Who: audit.Self(), What: d.place(), Outcome: "done"}, nil)
 	if d.options.Ready != nil {
 		d.options.Ready()
 	}
-	d.log.Info("ready", "socket", d.options.Socket, "kernel", kernelRelease())
+	d.log.Info("ready", "socket", d.options.Socket, "kernel", kernelRelease(), "environment", d.config.Environment)
+	if d.config.Environment == "" {
+		d.log.Warn("no configuration says which environment this is; faultd takes it for one that may be hurt")
+	}
 	err = d.loop(ctx, failed)
 	d.mu.Lock()
 	d.endAll("daemon stopped")
+	d.count(time.Now())
 	d.mu.Unlock()
 	d.closing.Wait()
 	d.note(audit.Record{Action: actionStop, Who: audit.Self(), Outcome: "done"}, nil)
@@ -283,6 +291,20 @@ func (d *Daemon) tend() {
 	for _, f := range d.ordered() {
 		d.tendFault(f, now)
 	}
+	d.count(now)
+}
+
+// count counts the time during which a fault is on. Call with d.mu held.
+func (d *Daemon) count(now time.Time) {
+	if !d.budget.tick(now, d.running() > 0) {
+		return
+	}
+	today := d.budget.spent
+	d.closing.Go(func() {
+		if err := d.budget.save(today); err != nil {
+			d.log.Error("a restart will not know how long faults were on today", "error", err)
+		}
+	})
 }
 
 func (d *Daemon) tendFault(f *fault, now time.Time) {

@@ -164,7 +164,7 @@ func startNodeIn(t *testing.T, dir, config string) *node {
 		t.Fatal(err)
 	}
 	if config != "" {
-		if err := os.WriteFile(filepath.Join(dir, "faultd.yaml"), []byte(config), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, "faultd.yaml"), []byte("environment: test\nproduction: false\n"+config), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}

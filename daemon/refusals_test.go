@@ -251,6 +251,52 @@ func TestMaxFaults(t *testing.T) {
 	}
 }
 
+// TestConfigurationDecides: what it does not allow, and what its limits have no room for, is refused with the reason, also in a rehearsal and
+// in an update, and is written down.
+func TestConfigurationDecides(t *testing.T) {
+	onlyOnHost(t)
+	n := startConfigured(t, "limits: {maxTargets: 1, maxExperiments: 1, perDay: 30m}\nallow: {kinds: [connect]}\n")
+	target := n.target()
+	refused := func(what string, code connect.Code, says string, err error) {
+		t.Helper()
+		if connect.CodeOf(err) != code || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: %v, want %s with %q", what, err, code, says)
+		}
+	}
+	_, err := n.tryInject(lose(target, &v1.Packet{Loss: 5}))
+	refused("a kind", connect.CodePermissionDenied, "the configuration does not allow it: kind: packet; allow.kinds has connect", err)
+	_, err = n.client.Inject(t.Context(), connect.NewRequest(&v1.InjectRequest{Spec: lose(target, &v1.Packet{Loss: 5}), DryRun: true}))
+	refused("a rehearsal", connect.CodePermissionDenied, "allow.kinds", err)
+	long := refuse(target)
+	long.Duration = "31m"
+	_, err = n.tryInject(long)
+	refused("too much for a day", connect.CodePermissionDenied, "limits.perDay: faults were on for 0s of 30m0s today, 31m0s would be too long", err)
+	f := n.inject(refuse(target))
+	_, err = n.client.Update(t.Context(), connect.NewRequest(&v1.UpdateRequest{Id: f.GetId(), Duration: "31m", Quiet: true}))
+	refused("an update", connect.CodePermissionDenied, "limits.perDay", err)
+	_, err = n.tryInject(refuse(n.target()))
+	refused("a second target", connect.CodeResourceExhausted, "1 targets are being hurt, limits.maxTargets is 1", err)
+	n.inject(refuse(target))
+	if _, err := n.client.BeginRun(t.Context(), connect.NewRequest(&v1.BeginRunRequest{Run: "one", Experiment: "e", Duration: "1m"})); err != nil {
+		t.Error(err)
+	}
+	_, err = n.client.BeginRun(t.Context(), connect.NewRequest(&v1.BeginRunRequest{Run: "other", Experiment: "e", Duration: "1m"}))
+	refused("a second experiment", connect.CodeResourceExhausted, "1 experiments are under way, limits.maxExperiments is 1", err)
+	if list := n.list(); len(list.GetFaults()) != 2 {
+		t.Errorf("afterwards: %v", list)
+	}
+	refusals := 0
+	_, lines := n.audited()
+	for _, line := range lines {
+		if strings.HasSuffix(line, " refused") {
+			refusals++
+		}
+	}
+	if refusals != 6 {
+		t.Errorf("%d refusals are in the audit log:\n%s", refusals, strings.Join(lines, "\n"))
+	}
+}
+
 func refusesSecondDaemon(t *testing.T, n *node) {
 	out, err := selfCommand("daemon", n.dir).CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "another faultd uses it") {

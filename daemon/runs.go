@@ -10,6 +10,8 @@ import (
 
 	v1 "faultd/api/faultd/v1alpha1"
 	"faultd/audit"
+	"faultd/bpf"
+	"faultd/faults"
 	"faultd/undo"
 )
 
@@ -60,6 +62,13 @@ func (d *Daemon) beginRun(m *v1.BeginRunRequest, p peer) error {
 	if err != nil {
 		return badInput("run: the process that asks (%s) is not seen from here, so nobody would know when it is gone: %w", p, err)
 	}
+	length, err := faults.ParseDuration("duration", m.GetDuration(), 0, 31*wholeDay)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errBadInput, err)
+	}
+	if err := d.config.Allow.time(time.Now(), time.Now().Add(length)); err != nil {
+		return err
+	}
 	r := &experimentRun{id: m.GetRun(), experiment: m.GetExperiment(), pid: p.pid, born: born, who: p.who()}
 	if err := d.admitRun(r); err != nil {
 		return err
@@ -75,12 +84,15 @@ func (d *Daemon) beginRun(m *v1.BeginRunRequest, p peer) error {
 	return nil
 }
 
-// admitRun refuses a run with the id of another.
+// admitRun refuses a run with the id of another, and more of them than the limit.
 func (d *Daemon) admitRun(r *experimentRun) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.runs[r.id] != nil {
 		return badInput("run: %q is under way already; choose another id", r.id)
+	}
+	if n := len(d.runs); n >= d.config.Limits.MaxExperiments {
+		return fmt.Errorf("%w: %d experiments are under way, limits.maxExperiments is %d; wait for the end of one", bpf.ErrFull, n, d.config.Limits.MaxExperiments)
 	}
 	d.runs[r.id] = r
 	return nil

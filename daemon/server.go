@@ -93,6 +93,8 @@ func rpcError(err error) error {
 		code = connect.CodeNotFound
 	case errors.Is(err, bpf.ErrFull):
 		code = connect.CodeResourceExhausted
+	case errors.Is(err, errNotAllowed):
+		code = connect.CodePermissionDenied
 	case errors.Is(err, bpf.ErrKilled), errors.Is(err, bpf.ErrForeignQdisc):
 		code = connect.CodeFailedPrecondition
 	}

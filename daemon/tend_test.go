@@ -39,7 +39,7 @@ func TestKillGoesBeforeALapse(t *testing.T) {
 	}()
 	d := &Daemon{
 		options: Options{StateDir: t.TempDir(), Lease: time.Minute}, log: slog.New(slog.NewTextHandler(t.Output(), nil)),
-		faults: map[string]*fault{}, events: hub{readers: map[*reader]bool{}},
+		faults: map[string]*fault{}, events: hub{readers: map[*reader]bool{}}, budget: &budget{limit: wholeDay},
 	}
 	d.env.Kernel = kernel
 	_, unwatch := context.WithCancel(t.Context())

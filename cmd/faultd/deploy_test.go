@@ -13,12 +13,27 @@ import (
 
 const deployDir = "../../deploy"
 
-// TestDeployedConfig: the file that is installed says what the defaults are.
+// TestDeployedConfig: the file that is installed keeps faultd from running until somebody says where this is; otherwise it says what the
+// defaults are.
 func TestDeployedConfig(t *testing.T) {
-	config, err := daemon.ReadConfig(filepath.Join(deployDir, "faultd.yaml"))
+	path := filepath.Join(deployDir, "faultd.yaml")
+	if _, err := daemon.ReadConfig(path); err == nil || !strings.Contains(err.Error(), "environment: missing") {
+		t.Errorf("as it is: %v", err)
+	}
+	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
+	edited := strings.NewReplacer(`environment: ""`, "environment: staging", "production: true", "production: false").Replace(string(text))
+	path = filepath.Join(t.TempDir(), "faultd.yaml")
+	if err := os.WriteFile(path, []byte(edited), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	config, err := daemon.ReadConfig(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.Environment, config.Production = "", nil
 	if got, want := fmt.Sprint(config), fmt.Sprint(daemon.DefaultConfig()); got != want {
 		t.Errorf("it says %s, the defaults are %s", got, want)
 	}

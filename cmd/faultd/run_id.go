@@ -20,7 +20,7 @@ func newRunID(now time.Time) string {
 
 // beginRun asks the daemon whether a run of an experiment may begin.
 func beginRun(c *cli.Context, id string, plan *experiment.Plan) error {
-	_, err := ask(c, client(c).BeginRun, &v1.BeginRunRequest{Run: id, Experiment: plan.Name, Hypothesis: plan.Hypothesis, Owner: plan.Owner})
+	_, err := ask(c, client(c).BeginRun, &v1.BeginRunRequest{Run: id, Experiment: plan.Name, Hypothesis: plan.Hypothesis, Owner: plan.Owner, Duration: plan.Length.String()})
 	return err
 }
 

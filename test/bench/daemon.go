@@ -31,7 +31,7 @@ type daemon struct {
 
 func (b *bench) startDaemon() (*daemon, error) {
 	config := filepath.Join(b.dir, "faultd.yaml")
-	if err := os.WriteFile(config, []byte("limits: {maxFaults: 1000}\n"), 0o600); err != nil {
+	if err := os.WriteFile(config, []byte("environment: bench\nproduction: false\nlimits: {maxFaults: 1000, maxTargets: 1000}\n"), 0o600); err != nil {
 		return nil, fmt.Errorf("write the daemon's configuration: %w", err)
 	}
 	d := &daemon{ctx: b.ctx, pinDir: filepath.Join("/sys/fs/bpf", b.name), socket: filepath.Join(b.dir, "s"), log: filepath.Join(b.dir, "log")}

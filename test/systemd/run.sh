@@ -16,6 +16,7 @@ debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,udev,kmod,proc
 
 CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o "$root/usr/local/bin/faultd" ./cmd/faultd
 install -D -m 644 deploy/faultd.yaml "$root/etc/faultd/faultd.yaml"
+sed -i 's/^environment: .*/environment: test/; s/^production: .*/production: false/' "$root/etc/faultd/faultd.yaml" # as whoever installs it does
 install -m 644 deploy/faultd.service test/systemd/victim.service test/systemd/guest.service "$root/etc/systemd/system/"
 install -m 755 test/systemd/guest.sh "$root/usr/local/bin/"
 for unit in faultd guest; do

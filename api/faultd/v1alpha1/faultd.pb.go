@@ -4424,7 +4424,9 @@ type BeginRunRequest struct {
 	Experiment string `protobuf:"bytes,2,opt,name=experiment,proto3" json:"experiment,omitempty"`
 	Hypothesis string `protobuf:"bytes,3,opt,name=hypothesis,proto3" json:"hypothesis,omitempty"`
 	// Who answers for the experiment.
-	Owner         string `protobuf:"bytes,4,opt,name=owner,proto3" json:"owner,omitempty"`
+	Owner string `protobuf:"bytes,4,opt,name=owner,proto3" json:"owner,omitempty"`
+	// How long it takes at most: "5m".
+	Duration      string `protobuf:"bytes,5,opt,name=duration,proto3" json:"duration,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4483,6 +4485,13 @@ func (x *BeginRunRequest) GetHypothesis() string {
 func (x *BeginRunRequest) GetOwner() string {
 	if x != nil {
 		return x.Owner
+	}
+	return ""
+}
+
+func (x *BeginRunRequest) GetDuration() string {
+	if x != nil {
+		return x.Duration
 	}
 	return ""
 }
@@ -5010,7 +5019,7 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\xbaH\ar\x05\x10\x01\x18\x80 R\bselector\"\\\n" +
 	"\x0fTargetsResponse\x121\n" +
 	"\atargets\x18\x01 \x03(\v2\x17.faultd.v1alpha1.TargetR\atargets\x12\x16\n" +
-	"\x06spared\x18\x02 \x03(\tR\x06spared\"\xc3\x01\n" +
+	"\x06spared\x18\x02 \x03(\tR\x06spared\"\xea\x01\n" +
 	"\x0fBeginRunRequest\x12;\n" +
 	"\x03run\x18\x01 \x01(\tB)\xbaH&r$\x18\x80\x012\x1f^[a-z0-9]([-a-z0-9]*[a-z0-9])?$R\x03run\x12)\n" +
 	"\n" +
@@ -5019,7 +5028,8 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\n" +
 	"hypothesis\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\n" +
 	"hypothesis\x12\x1e\n" +
-	"\x05owner\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x05owner\"\x12\n" +
+	"\x05owner\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x05owner\x12%\n" +
+	"\bduration\x18\x05 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18 R\bduration\"\x12\n" +
 	"\x10BeginRunResponse\"\xa8\x01\n" +
 	"\rEndRunRequest\x12\x1c\n" +
 	"\x03run\x18\x01 \x01(\tB\n" +
