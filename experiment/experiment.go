@@ -28,6 +28,7 @@ type Plan struct {
 	Changes []Change
 	// MaxTargets is how many targets may be hurt; 0: no limit.
 	MaxTargets int
+	Stop       Stop
 	// Ramp says that a change comes only while the probes hold.
 	Ramp bool
 	// Length is from the first probe to the last, if nothing ends it earlier.

@@ -55,8 +55,8 @@ type Point struct {
 type harm struct {
 	node Node
 	plan *Plan
-	// lost is told when a fault ends that should be on.
-	lost func(error)
+	// lost is told when a fault ends that should be on, and with which error.
+	lost func(fault int, err error)
 
 	// ending is held while all faults are being ended, so that whoever else wants that waits too.
 	ending sync.Mutex
@@ -67,17 +67,28 @@ type harm struct {
 	on          map[int]*Activation
 	activations []*Activation
 	problems    []error
+	// gone are targets that are there no more; no fault is started there.
+	gone map[string]bool
 }
 
 // start has a fault started. It cannot be interrupted: whoever knows the id can stop it.
 func (h *harm) start(ctx context.Context, c Change) error {
 	f := h.plan.Faults[c.Fault]
+	if h.isGone(f) {
+		return nil
+	}
 	spec := proto.CloneOf(f.Spec)
 	spec.Duration = firstLease.String()
 	if c.Percent > 0 {
 		setPercent(spec, c.Percent)
 	}
 	got, err := h.node.Inject(context.WithoutCancel(ctx), spec)
+	if err != nil && f.At != "" {
+		if _, goneErr := h.node.Targets(context.WithoutCancel(ctx), spec.GetTarget()); goneErr != nil {
+			h.lost(c.Fault, errTargetGone)
+			return nil
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("start %s: %w", f.Label(), err)
 	}
@@ -145,14 +156,39 @@ func (h *harm) renew(ctx context.Context, a *Activation, percent *float64) {
 	}
 	if ended, getErr := h.node.Get(context.WithoutCancel(ctx), a.ID); getErr == nil && ended.GetReason() != "" {
 		err = errors.New(ended.GetReason())
+		if ended.GetReason() == errTargetGone.Error() {
+			err = errTargetGone
+		}
 		h.seen(a, ended)
 	}
 	h.mu.Lock()
 	wanted := h.on[a.Fault] == a
 	h.mu.Unlock()
 	if wanted {
-		h.lost(fmt.Errorf("fault %s ended before its time: %w", h.plan.Faults[a.Fault].Label(), err))
+		h.lost(a.Fault, err)
 	}
+}
+
+// errTargetGone is why a fault ends whose target is there no more, in the daemon's words.
+var errTargetGone = errors.New("target gone")
+
+// leave goes on without the target of a fault, once what was done to it is undone. It says how many percent of the targets are gone.
+func (h *harm) leave(fault int) float64 {
+	h.stop(fault)
+	all := map[string]bool{}
+	for _, f := range h.plan.Faults {
+		all[f.Spec.GetTarget()] = true
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.gone[h.plan.Faults[fault].Spec.GetTarget()] = true
+	return 100 * float64(len(h.gone)) / float64(len(all))
+}
+
+func (h *harm) isGone(f Fault) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.gone[f.Spec.GetTarget()]
 }
 
 // seen keeps what a fault was last. An answer that was late does not replace how it ended.

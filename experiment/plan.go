@@ -51,6 +51,7 @@ func (d *document) plan(m *v1.Experiment, check func(*v1.FaultSpec) error) *Plan
 	d.initialDelays(p)
 	d.unique("spec.faults", len(p.Faults), func(i int) string { return p.Faults[i].Name })
 	d.unique("spec.probes", len(p.Probes), func(i int) string { return p.Probes[i].Name })
+	p.Stop = d.stop(spec.GetStop())
 	p.Length = p.Before + harmLength(p.Changes) + p.Recovery + p.After
 	d.limits(spec.GetLimits(), p)
 	return p

@@ -18,13 +18,18 @@ func (p pressureProbe) ask(context.Context, Counters) (string, error) {
 	if dir := p.asked.GetCgroup(); dir != "" {
 		path = filepath.Join(dir, p.asked.GetResource()+".pressure")
 	}
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return "", fmt.Errorf("read the pressure: %w", err)
-	}
 	stall := p.asked.GetStall()
 	if stall == "" {
 		stall = "some"
+	}
+	return readPressure(path, stall)
+}
+
+// readPressure gives the percentage of the last 10 s.
+func readPressure(path, stall string) (string, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("read the pressure: %w", err)
 	}
 	for line := range strings.Lines(string(text)) {
 		if rest, ok := strings.CutPrefix(line, stall+" avg10="); ok {

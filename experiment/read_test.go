@@ -62,6 +62,28 @@ spec:
   limits:
     maxTargets: 4
     duration: 1m
+  stop:
+    file: /run/stop
+    interval: 2s
+    lostTargets: 20
+    node:
+      cpu: 80
+      memory: 30
+      io: 60
+      freeMemory: 5
+      load: 4
+    errorBudget:
+      url: http://127.0.0.2:9090
+      budget: 30s
+      interval: 10s
+      objectives:
+      - name: latency
+        query: a
+        compare: < 0.3
+        weight: 2
+      - name: errors
+        query: b
+        compare: < 0.01
   probes:
   - name: web
     when: [before, during, after]
@@ -264,6 +286,24 @@ func badInputs() []badInput {
 		{e, "  seed: 7", "  sed: 7", "spec.sed: unknown field; here may be hypothesis, target, targets, faults, schedule"},
 		{e, "    maxTargets: 4", "    maxTargets: 1", "spec.limits.maxTargets: 4 targets would be hurt (cgroup:/shop, cgroup:/web-*,unit:web, unit:redis.service), and 1 is the limit"},
 		{e, "    duration: 1m", "    duration: 20s", "spec.limits.duration: it takes 25s in all, and 20s is the limit"},
+		{e, "    file: /run/stop", "    file: stop", "spec.stop.file: does not match"},
+		{e, "    interval: 2s", "    interval: 0s", "spec.stop.interval: 0s is out of range; it must be in 1ms..168h0m0s"},
+		{e, "    lostTargets: 20", "    lostTargets: 100", "spec.stop.lostTargets: must be greater than or equal to 0 and less than 100, got 100"},
+		{e, "    lostTargets: 20", "    lostTargets: all", `spec.stop.lostTargets: "all" is no number`},
+		{e, "    lostTargets: 20", "    targets: 20", "spec.stop.targets: unknown field; here may be file, node, errorBudget, lostTargets, interval"},
+		{e, "      cpu: 80", "      cpu: 101", "spec.stop.node.cpu: "},
+		{e, "      memory: 30", "      memory: -1", "spec.stop.node.memory: "},
+		{e, "      io: 60", "      io: much", `spec.stop.node.io: "much" is no number`},
+		{e, "      freeMemory: 5", "      freeMemory: 512MiB", `spec.stop.node.freeMemory: "512MiB" is no number`},
+		{e, "      load: 4", "      load: -4", "spec.stop.node.load: "},
+		{e, "      budget: 30s", "      budget: 0s", "spec.stop.errorBudget.budget: 0s is out of range"},
+		{e, "      budget: 30s", "      budget: ''", "spec.stop.errorBudget.budget: "},
+		{e, "      interval: 10s", "      interval: often", `spec.stop.errorBudget.interval: "often" is no duration`},
+		{e, "      - name: errors", "      - name: latency", `spec.stop.errorBudget.objectives[1].name: "latency" is the name of spec.stop.errorBudget.objectives[0] already`},
+		{e, "        query: b", "        query: ''", "spec.stop.errorBudget.objectives[1].query: "},
+		{e, "        compare: < 0.3", "        compare: 0.3", `spec.stop.errorBudget.objectives[0].compare: "0.3" is no comparison`},
+		{e, "        weight: 2", "        weight: -2", "spec.stop.errorBudget.objectives[0].weight: "},
+		{e, "        weight: 2", "        wait: 2", "spec.stop.errorBudget.objectives[0].wait: unknown field; here may be name, query, compare, weight"},
 		{e, "  - name: redis", "  - name: web", `spec.probes[1].name: "web" is the name of spec.probes[0] already`},
 		{e, "    when: [before, during, after]", "    when: [before, later]", `spec.probes[0].when[1]: must be in list [before, during, after, chaos], got "later"`},
 		{e, "    when: [before, during, after]", "    when: [before, before]", "spec.probes[0].when: "},
@@ -370,7 +410,7 @@ func TestBadDocuments(t *testing.T) {
 		{strings.Replace(everything, "  duration: 10s\n", "", 1), "spec.faults[1].duration: missing, and there is no spec.duration"},
 		{strings.Replace(everything, "    offset: 1s\n", "    after: two\n", 1), "one never starts: one comes after two comes after one"},
 		{strings.Replace(everything, "        min: 1\n        max: 2\n", "        {}\n", 1), "range: give min, max or both"},
-		{strings.Replace(everything, "        min: 1\n", "        min: 3\n", 1), "shop.yaml:60: spec.probes[0].tolerance.range: min 3 is above max 2"},
+		{strings.Replace(everything, "        min: 1\n", "        min: 3\n", 1), "shop.yaml:82: spec.probes[0].tolerance.range: min 3 is above max 2"},
 		{strings.Replace(everything, "[before, during, after]", "[before, after]", 1), "spec.probes[0].onFailure: abort has a meaning during the faults only"},
 		{strings.Replace(everything, "[before, during, after]", "[during]", 1), "spec.probes[0].tolerance.baseline: needs tries before the faults"},
 		{strings.Replace(everything, "    packet:\n", "    connect: {}\n    packet:\n", 1), "shop.yaml:38: spec.faults[1].packet: connect was given already"},
@@ -381,7 +421,9 @@ func TestBadDocuments(t *testing.T) {
 		{strings.Replace(everything, "    mode: fixed\n", "    mode: one\n", 1), "shop.yaml:20: spec.targets[1].value: 2 was given; it has a meaning with fixed, percent"},
 		{strings.Replace(everything, `    selectors: ["cgroup:/web-*", "unit:web"]`, "    unit: web", 1), "shop.yaml:19: spec.targets[1].mode: fixed was given, and unit:web means one target"},
 		{strings.Replace(everything, "    mode: fixed\n    value: 2\n", "    mode: percent\n    value: 101\n", 1), "shop.yaml:20: spec.targets[1].value: 101 is out of range; it must be in (0,100]"},
-		{strings.Replace(everything, "        cert: /a.pem\n", "", 1), "shop.yaml:119: spec.probes[7].grpc.tls: give both cert and key, or neither"},
+		{strings.Replace(everything, "        cert: /a.pem\n", "", 1), "shop.yaml:141: spec.probes[7].grpc.tls: give both cert and key, or neither"},
+		{strings.Replace(everything, "      cpu: 80\n      memory: 30\n      io: 60\n      freeMemory: 5\n      load: 4\n", "      {}\n", 1), "spec.stop.node: give one of cpu, memory, io, freeMemory and load"},
+		{strings.Replace(everything, "  stop:\n", "  stop: {}\n  stop:\n", 1), "spec.stop: given twice"},
 		{strings.Replace(bursts, "      count: 3\n", "      count: 3\n    every: 1s\n", 1), "spec.schedule.every: only a ramp has steps"},
 		{strings.Replace(bursts, "    bursts:\n", "    ramp: [1]\n    bursts:\n", 1), "spec.schedule: give either bursts or ramp"},
 		{strings.Replace(bursts, "    percent: 50\n", "    offset: 1500ms\n", 1), "spec.faults[0]: one would be on until 3.5s of a burst that lasts 2s"},

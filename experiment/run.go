@@ -72,7 +72,7 @@ func Run(ctx context.Context, p *Plan, node Node, where Environment, tell func(E
 	defer abort(nil)
 	r.abort = abort
 	r.rec = newRecorder(p.Probes, r.probeBroke)
-	r.harm = &harm{node: node, plan: p, lost: abort, on: map[int]*Activation{}}
+	r.harm = &harm{node: node, plan: p, lost: r.lost, on: map[int]*Activation{}, gone: map[string]bool{}}
 	for _, told := range rehearsal.Told {
 		r.event("%s", told)
 	}
@@ -99,7 +99,37 @@ func (r *runner) probeBroke(p Probe, phase Phase, why string) {
 	r.event("probe %s does not hold %s the faults: %s", p.Name, phase, why)
 }
 
+// lost is told when a fault ended before its time. Some targets may go.
+func (r *runner) lost(fault int, err error) {
+	label := r.plan.Faults[fault].Label()
+	if r.plan.Stop.LostTargets > 0 && errors.Is(err, errTargetGone) {
+		share := r.harm.leave(fault)
+		if share <= r.plan.Stop.LostTargets {
+			r.event("fault %s ended, as its target is gone; %.3g %% of the targets are, and %v %% may be", label, share, r.plan.Stop.LostTargets)
+			return
+		}
+		err = fmt.Errorf("%w; %.3g %% of the targets are, and %v %% may be", err, share, r.plan.Stop.LostTargets)
+	}
+	r.abort(fmt.Errorf("fault %s ended before its time: %w", label, err))
+}
+
+// stopOn ends the faults when a condition wants it. An abort ends them before anybody is told.
+func (r *runner) stopOn(ctx context.Context, c stopCondition) {
+	if why := awaitStop(ctx, c); why != "" {
+		r.abort(fmt.Errorf("stop condition: %s", why))
+		r.harm.stopAll()
+		r.event("stopped: %s", why)
+	}
+	if told, ok := c.(fmt.Stringer); ok {
+		r.event("%s", told)
+	}
+}
+
 func (r *runner) phases(ctx, harming context.Context) {
+	if why := r.plan.Stop.outage(ctx); why != "" {
+		r.abort(fmt.Errorf("an outage is going on, and no fault was started: %s", why))
+		return
+	}
 	before := r.watch(ctx, Before)
 	pause(harming, r.plan.Before)
 	before()
@@ -107,6 +137,10 @@ func (r *runner) phases(ctx, harming context.Context) {
 		if why != "" {
 			r.abort(fmt.Errorf("the steady state does not hold before the faults, and none was started: %s", why))
 		}
+		return
+	}
+	if why := r.plan.Stop.outage(ctx); why != "" {
+		r.abort(fmt.Errorf("an outage has begun, and no fault was started: %s", why))
 		return
 	}
 	r.during(ctx, harming)
@@ -131,6 +165,9 @@ func (r *runner) during(ctx, harming context.Context) {
 	keeping, unkeep := context.WithCancel(ctx)
 	var keeper sync.WaitGroup
 	keeper.Go(func() { r.harm.keep(keeping) })
+	for _, c := range r.plan.Stop.conditions {
+		keeper.Go(func() { r.stopOn(keeping, c) })
+	}
 	probes := func() {}
 	start := time.Now()
 	for i, c := range r.plan.Changes {

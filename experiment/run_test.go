@@ -19,6 +19,7 @@ import (
 // fakeNode remembers what it was asked, since its beginning. Faults end with their lease, as in the kernel.
 type fakeNode struct {
 	begin    time.Time
+	missing  string                         // the target that is gone
 	refuses  string                         // the target that it refuses
 	slow     time.Duration                  // how long a fault takes to begin
 	late     time.Duration                  // how long the answer to an update is on its way
@@ -44,6 +45,8 @@ func (n *fakeNode) note(format string, args ...any) {
 }
 
 func (n *fakeNode) Targets(_ context.Context, selector string) (*v1.TargetsResponse, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	if n.targets[selector] == nil {
 		return nil, fmt.Errorf("resolve %s: not found", selector)
 	}
@@ -61,6 +64,9 @@ func (n *fakeNode) Inject(_ context.Context, spec *v1.FaultSpec) (*v1.Fault, err
 	time.Sleep(n.slow)
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if spec.GetTarget() == n.missing {
+		return nil, errMissing
+	}
 	if spec.GetConnect().GetErrno() == "EFAULT" {
 		return nil, errors.New("no room in the kernel")
 	}

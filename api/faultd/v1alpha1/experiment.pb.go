@@ -192,7 +192,8 @@ type ExperimentSpec struct {
 	Probes []*Probe          `protobuf:"bytes,10,rep,name=probes,proto3" json:"probes,omitempty"`
 	Limits *ExperimentLimits `protobuf:"bytes,11,opt,name=limits,proto3" json:"limits,omitempty"`
 	// Makes the dice of all faults repeatable. Absent: a random one, which the report tells.
-	Seed          *uint64 `protobuf:"varint,12,opt,name=seed,proto3,oneof" json:"seed,omitempty"`
+	Seed          *uint64         `protobuf:"varint,12,opt,name=seed,proto3,oneof" json:"seed,omitempty"`
+	Stop          *StopConditions `protobuf:"bytes,13,opt,name=stop,proto3" json:"stop,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -309,6 +310,13 @@ func (x *ExperimentSpec) GetSeed() uint64 {
 		return *x.Seed
 	}
 	return 0
+}
+
+func (x *ExperimentSpec) GetStop() *StopConditions {
+	if x != nil {
+		return x.Stop
+	}
+	return nil
 }
 
 // ExperimentTarget is a cgroup with all its descendants, or with a mode several. Exactly one of cgroup, unit, pid and selectors.
@@ -1020,6 +1028,312 @@ func (x *ExperimentLimits) GetDuration() string {
 	return ""
 }
 
+// StopConditions end all faults at once, before anything else is said or done. What holds already before the first fault keeps it from
+// being started. What cannot be told counts as a reason to stop.
+type StopConditions struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Absolute path: the faults end when there is such a file.
+	File        string        `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"`
+	Node        *NodePressure `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	ErrorBudget *ErrorBudget  `protobuf:"bytes,3,opt,name=error_budget,json=errorBudget,proto3" json:"error_budget,omitempty"`
+	// How many percent of the targets may go away, as those that are replaced do. 0: the first one that goes ends the faults.
+	LostTargets float64 `protobuf:"fixed64,4,opt,name=lost_targets,json=lostTargets,proto3" json:"lost_targets,omitempty"`
+	// How often the file and the node are looked at. Empty: 1s.
+	Interval      string `protobuf:"bytes,5,opt,name=interval,proto3" json:"interval,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StopConditions) Reset() {
+	*x = StopConditions{}
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StopConditions) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StopConditions) ProtoMessage() {}
+
+func (x *StopConditions) ProtoReflect() protoreflect.Message {
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StopConditions.ProtoReflect.Descriptor instead.
+func (*StopConditions) Descriptor() ([]byte, []int) {
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *StopConditions) GetFile() string {
+	if x != nil {
+		return x.File
+	}
+	return ""
+}
+
+func (x *StopConditions) GetNode() *NodePressure {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+func (x *StopConditions) GetErrorBudget() *ErrorBudget {
+	if x != nil {
+		return x.ErrorBudget
+	}
+	return nil
+}
+
+func (x *StopConditions) GetLostTargets() float64 {
+	if x != nil {
+		return x.LostTargets
+	}
+	return 0
+}
+
+func (x *StopConditions) GetInterval() string {
+	if x != nil {
+		return x.Interval
+	}
+	return ""
+}
+
+// NodePressure is when the node itself, with everybody on it, is in trouble. 0: not asked.
+type NodePressure struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Percent of the last 10 s in which somebody waited for processor time, memory or a disk (pressure-stall information, "some").
+	Cpu    float64 `protobuf:"fixed64,1,opt,name=cpu,proto3" json:"cpu,omitempty"`
+	Memory float64 `protobuf:"fixed64,2,opt,name=memory,proto3" json:"memory,omitempty"`
+	Io     float64 `protobuf:"fixed64,3,opt,name=io,proto3" json:"io,omitempty"`
+	// Less than so many percent of the memory are available.
+	FreeMemory float64 `protobuf:"fixed64,4,opt,name=free_memory,json=freeMemory,proto3" json:"free_memory,omitempty"`
+	// The load of the last minute, for each processor, is above this.
+	Load          float64 `protobuf:"fixed64,5,opt,name=load,proto3" json:"load,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodePressure) Reset() {
+	*x = NodePressure{}
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodePressure) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodePressure) ProtoMessage() {}
+
+func (x *NodePressure) ProtoReflect() protoreflect.Message {
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodePressure.ProtoReflect.Descriptor instead.
+func (*NodePressure) Descriptor() ([]byte, []int) {
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *NodePressure) GetCpu() float64 {
+	if x != nil {
+		return x.Cpu
+	}
+	return 0
+}
+
+func (x *NodePressure) GetMemory() float64 {
+	if x != nil {
+		return x.Memory
+	}
+	return 0
+}
+
+func (x *NodePressure) GetIo() float64 {
+	if x != nil {
+		return x.Io
+	}
+	return 0
+}
+
+func (x *NodePressure) GetFreeMemory() float64 {
+	if x != nil {
+		return x.FreeMemory
+	}
+	return 0
+}
+
+func (x *NodePressure) GetLoad() float64 {
+	if x != nil {
+		return x.Load
+	}
+	return 0
+}
+
+// ErrorBudget is the time that objectives may be missed while there are faults. A look at which some do not hold spends the time since the
+// look before, times their share of all weights.
+type ErrorBudget struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of a Prometheus server: "http://127.0.0.1:9090"
+	Url string `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
+	// "30s"
+	Budget string `protobuf:"bytes,2,opt,name=budget,proto3" json:"budget,omitempty"`
+	// Time from one look to the next. Empty: 5s.
+	Interval      string       `protobuf:"bytes,3,opt,name=interval,proto3" json:"interval,omitempty"`
+	Objectives    []*Objective `protobuf:"bytes,4,rep,name=objectives,proto3" json:"objectives,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ErrorBudget) Reset() {
+	*x = ErrorBudget{}
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ErrorBudget) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ErrorBudget) ProtoMessage() {}
+
+func (x *ErrorBudget) ProtoReflect() protoreflect.Message {
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ErrorBudget.ProtoReflect.Descriptor instead.
+func (*ErrorBudget) Descriptor() ([]byte, []int) {
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ErrorBudget) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *ErrorBudget) GetBudget() string {
+	if x != nil {
+		return x.Budget
+	}
+	return ""
+}
+
+func (x *ErrorBudget) GetInterval() string {
+	if x != nil {
+		return x.Interval
+	}
+	return ""
+}
+
+func (x *ErrorBudget) GetObjectives() []*Objective {
+	if x != nil {
+		return x.Objectives
+	}
+	return nil
+}
+
+// Objective is a query that gives one number, which must compare as it says.
+type Objective struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Unique in the budget.
+	Name  string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Query string `protobuf:"bytes,2,opt,name=query,proto3" json:"query,omitempty"`
+	// As in Tolerance: "<= 0.01".
+	Compare string `protobuf:"bytes,3,opt,name=compare,proto3" json:"compare,omitempty"`
+	// How much it counts beside the others. 0: 1.
+	Weight        float64 `protobuf:"fixed64,4,opt,name=weight,proto3" json:"weight,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Objective) Reset() {
+	*x = Objective{}
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Objective) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Objective) ProtoMessage() {}
+
+func (x *Objective) ProtoReflect() protoreflect.Message {
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Objective.ProtoReflect.Descriptor instead.
+func (*Objective) Descriptor() ([]byte, []int) {
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Objective) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Objective) GetQuery() string {
+	if x != nil {
+		return x.Query
+	}
+	return ""
+}
+
+func (x *Objective) GetCompare() string {
+	if x != nil {
+		return x.Compare
+	}
+	return ""
+}
+
+func (x *Objective) GetWeight() float64 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
 // Probe asks again and again whether the system is well.
 type Probe struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1058,7 +1372,7 @@ type Probe struct {
 
 func (x *Probe) Reset() {
 	*x = Probe{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[8]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1070,7 +1384,7 @@ func (x *Probe) String() string {
 func (*Probe) ProtoMessage() {}
 
 func (x *Probe) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[8]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1083,7 +1397,7 @@ func (x *Probe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Probe.ProtoReflect.Descriptor instead.
 func (*Probe) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{8}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Probe) GetName() string {
@@ -1316,7 +1630,7 @@ type Tolerance struct {
 
 func (x *Tolerance) Reset() {
 	*x = Tolerance{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[9]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1328,7 +1642,7 @@ func (x *Tolerance) String() string {
 func (*Tolerance) ProtoMessage() {}
 
 func (x *Tolerance) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[9]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1341,7 +1655,7 @@ func (x *Tolerance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tolerance.ProtoReflect.Descriptor instead.
 func (*Tolerance) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{9}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Tolerance) GetValue() string {
@@ -1397,7 +1711,7 @@ type Range struct {
 
 func (x *Range) Reset() {
 	*x = Range{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[10]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1409,7 +1723,7 @@ func (x *Range) String() string {
 func (*Range) ProtoMessage() {}
 
 func (x *Range) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[10]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1422,7 +1736,7 @@ func (x *Range) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Range.ProtoReflect.Descriptor instead.
 func (*Range) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{10}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Range) GetMin() float64 {
@@ -1451,7 +1765,7 @@ type Failures struct {
 
 func (x *Failures) Reset() {
 	*x = Failures{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[11]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1463,7 +1777,7 @@ func (x *Failures) String() string {
 func (*Failures) ProtoMessage() {}
 
 func (x *Failures) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[11]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1476,7 +1790,7 @@ func (x *Failures) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failures.ProtoReflect.Descriptor instead.
 func (*Failures) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{11}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Failures) GetPercent() float64 {
@@ -1506,7 +1820,7 @@ type Baseline struct {
 
 func (x *Baseline) Reset() {
 	*x = Baseline{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[12]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1518,7 +1832,7 @@ func (x *Baseline) String() string {
 func (*Baseline) ProtoMessage() {}
 
 func (x *Baseline) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[12]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1531,7 +1845,7 @@ func (x *Baseline) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Baseline.ProtoReflect.Descriptor instead.
 func (*Baseline) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{12}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Baseline) GetPercentile() float64 {
@@ -1567,7 +1881,7 @@ type HttpProbe struct {
 
 func (x *HttpProbe) Reset() {
 	*x = HttpProbe{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[13]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1579,7 +1893,7 @@ func (x *HttpProbe) String() string {
 func (*HttpProbe) ProtoMessage() {}
 
 func (x *HttpProbe) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[13]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1592,7 +1906,7 @@ func (x *HttpProbe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HttpProbe.ProtoReflect.Descriptor instead.
 func (*HttpProbe) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{13}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *HttpProbe) GetUrl() string {
@@ -1662,7 +1976,7 @@ type Tls struct {
 
 func (x *Tls) Reset() {
 	*x = Tls{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[14]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1674,7 +1988,7 @@ func (x *Tls) String() string {
 func (*Tls) ProtoMessage() {}
 
 func (x *Tls) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[14]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1687,7 +2001,7 @@ func (x *Tls) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tls.ProtoReflect.Descriptor instead.
 func (*Tls) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{14}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Tls) GetCa() string {
@@ -1742,7 +2056,7 @@ type TcpProbe struct {
 
 func (x *TcpProbe) Reset() {
 	*x = TcpProbe{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[15]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1754,7 +2068,7 @@ func (x *TcpProbe) String() string {
 func (*TcpProbe) ProtoMessage() {}
 
 func (x *TcpProbe) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[15]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1767,7 +2081,7 @@ func (x *TcpProbe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TcpProbe.ProtoReflect.Descriptor instead.
 func (*TcpProbe) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{15}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *TcpProbe) GetAddress() string {
@@ -1814,7 +2128,7 @@ type GrpcProbe struct {
 
 func (x *GrpcProbe) Reset() {
 	*x = GrpcProbe{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[16]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1826,7 +2140,7 @@ func (x *GrpcProbe) String() string {
 func (*GrpcProbe) ProtoMessage() {}
 
 func (x *GrpcProbe) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[16]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1839,7 +2153,7 @@ func (x *GrpcProbe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GrpcProbe.ProtoReflect.Descriptor instead.
 func (*GrpcProbe) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{16}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GrpcProbe) GetAddress() string {
@@ -1884,7 +2198,7 @@ type LogProbe struct {
 
 func (x *LogProbe) Reset() {
 	*x = LogProbe{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[17]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1896,7 +2210,7 @@ func (x *LogProbe) String() string {
 func (*LogProbe) ProtoMessage() {}
 
 func (x *LogProbe) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[17]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1909,7 +2223,7 @@ func (x *LogProbe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogProbe.ProtoReflect.Descriptor instead.
 func (*LogProbe) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{17}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *LogProbe) GetPath() string {
@@ -1941,7 +2255,7 @@ type CommandProbe struct {
 
 func (x *CommandProbe) Reset() {
 	*x = CommandProbe{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[18]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1953,7 +2267,7 @@ func (x *CommandProbe) String() string {
 func (*CommandProbe) ProtoMessage() {}
 
 func (x *CommandProbe) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[18]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1966,7 +2280,7 @@ func (x *CommandProbe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandProbe.ProtoReflect.Descriptor instead.
 func (*CommandProbe) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{18}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *CommandProbe) GetArgv() []string {
@@ -2005,7 +2319,7 @@ type DnsProbe struct {
 
 func (x *DnsProbe) Reset() {
 	*x = DnsProbe{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[19]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2017,7 +2331,7 @@ func (x *DnsProbe) String() string {
 func (*DnsProbe) ProtoMessage() {}
 
 func (x *DnsProbe) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[19]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2030,7 +2344,7 @@ func (x *DnsProbe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DnsProbe.ProtoReflect.Descriptor instead.
 func (*DnsProbe) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{19}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *DnsProbe) GetName() string {
@@ -2074,7 +2388,7 @@ type CounterProbe struct {
 
 func (x *CounterProbe) Reset() {
 	*x = CounterProbe{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[20]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2086,7 +2400,7 @@ func (x *CounterProbe) String() string {
 func (*CounterProbe) ProtoMessage() {}
 
 func (x *CounterProbe) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[20]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2099,7 +2413,7 @@ func (x *CounterProbe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CounterProbe.ProtoReflect.Descriptor instead.
 func (*CounterProbe) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{20}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *CounterProbe) GetFault() string {
@@ -2131,7 +2445,7 @@ type PressureProbe struct {
 
 func (x *PressureProbe) Reset() {
 	*x = PressureProbe{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[21]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2143,7 +2457,7 @@ func (x *PressureProbe) String() string {
 func (*PressureProbe) ProtoMessage() {}
 
 func (x *PressureProbe) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[21]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2156,7 +2470,7 @@ func (x *PressureProbe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PressureProbe.ProtoReflect.Descriptor instead.
 func (*PressureProbe) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{21}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *PressureProbe) GetResource() string {
@@ -2192,7 +2506,7 @@ type PrometheusProbe struct {
 
 func (x *PrometheusProbe) Reset() {
 	*x = PrometheusProbe{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[22]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2204,7 +2518,7 @@ func (x *PrometheusProbe) String() string {
 func (*PrometheusProbe) ProtoMessage() {}
 
 func (x *PrometheusProbe) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[22]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2217,7 +2531,7 @@ func (x *PrometheusProbe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrometheusProbe.ProtoReflect.Descriptor instead.
 func (*PrometheusProbe) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{22}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *PrometheusProbe) GetUrl() string {
@@ -2256,7 +2570,7 @@ const file_faultd_v1alpha1_experiment_proto_rawDesc = "" +
 	"\x05links\x18\x04 \x03(\tB\x12\xbaH\x0f\x92\x01\f\x10 \"\br\x06\x18\x80\x10\x88\x01\x01R\x05links\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xde\x04\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x93\x05\n" +
 	"\x0eExperimentSpec\x12*\n" +
 	"\n" +
 	"hypothesis\x18\x01 \x01(\tB\n" +
@@ -2275,7 +2589,8 @@ const file_faultd_v1alpha1_experiment_proto_rawDesc = "" +
 	" \x03(\v2\x16.faultd.v1alpha1.ProbeB\n" +
 	"\xbaH\a\x92\x01\x04\b\x01\x10@R\x06probes\x129\n" +
 	"\x06limits\x18\v \x01(\v2!.faultd.v1alpha1.ExperimentLimitsR\x06limits\x12\x17\n" +
-	"\x04seed\x18\f \x01(\x04H\x00R\x04seed\x88\x01\x01B\a\n" +
+	"\x04seed\x18\f \x01(\x04H\x00R\x04seed\x88\x01\x01\x123\n" +
+	"\x04stop\x18\r \x01(\v2\x1f.faultd.v1alpha1.StopConditionsR\x04stopB\a\n" +
 	"\x05_seed\"\xf3\x02\n" +
 	"\x10ExperimentTarget\x12?\n" +
 	"\x04name\x18\x01 \x01(\tB+\xbaH(r&\x18?2\"^([a-z0-9]([-a-z0-9]*[a-z0-9])?)?$R\x04name\x12$\n" +
@@ -2333,7 +2648,34 @@ const file_faultd_v1alpha1_experiment_proto_rawDesc = "" +
 	"\x10ExperimentLimits\x12\x1f\n" +
 	"\vmax_targets\x18\x01 \x01(\rR\n" +
 	"maxTargets\x12#\n" +
-	"\bduration\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18 R\bduration\"\xb1\a\n" +
+	"\bduration\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18 R\bduration\"\x8f\x02\n" +
+	"\x0eStopConditions\x12&\n" +
+	"\x04file\x18\x01 \x01(\tB\x12\xbaH\x0fr\r\x18\x80 2\b^(/.*)?$R\x04file\x121\n" +
+	"\x04node\x18\x02 \x01(\v2\x1d.faultd.v1alpha1.NodePressureR\x04node\x12?\n" +
+	"\ferror_budget\x18\x03 \x01(\v2\x1c.faultd.v1alpha1.ErrorBudgetR\verrorBudget\x12<\n" +
+	"\flost_targets\x18\x04 \x01(\x01B\x19\xbaH\x16\x12\x14@\x01\x11\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00R\vlostTargets\x12#\n" +
+	"\binterval\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x18 R\binterval\"\x84\x02\n" +
+	"\fNodePressure\x12+\n" +
+	"\x03cpu\x18\x01 \x01(\x01B\x19\xbaH\x16\x12\x14@\x01\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00R\x03cpu\x121\n" +
+	"\x06memory\x18\x02 \x01(\x01B\x19\xbaH\x16\x12\x14@\x01\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00R\x06memory\x12)\n" +
+	"\x02io\x18\x03 \x01(\x01B\x19\xbaH\x16\x12\x14@\x01\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00R\x02io\x12:\n" +
+	"\vfree_memory\x18\x04 \x01(\x01B\x19\xbaH\x16\x12\x14@\x01\x11\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00R\n" +
+	"freeMemory\x12-\n" +
+	"\x04load\x18\x05 \x01(\x01B\x19\xbaH\x16\x12\x14@\x01\x19\x00\x00\x00\x00\x80\x84.A)\x00\x00\x00\x00\x00\x00\x00\x00R\x04load\"\xca\x01\n" +
+	"\vErrorBudget\x12+\n" +
+	"\x03url\x18\x01 \x01(\tB\x19\xbaH\x16r\x14\x18\x80 2\x0f^https?://[^/]+R\x03url\x12!\n" +
+	"\x06budget\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18 R\x06budget\x12#\n" +
+	"\binterval\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18 R\binterval\x12F\n" +
+	"\n" +
+	"objectives\x18\x04 \x03(\v2\x1a.faultd.v1alpha1.ObjectiveB\n" +
+	"\xbaH\a\x92\x01\x04\b\x01\x10 R\n" +
+	"objectives\"\xc3\x01\n" +
+	"\tObjective\x12<\n" +
+	"\x04name\x18\x01 \x01(\tB(\xbaH%r#\x18?2\x1f^[a-z0-9]([-a-z0-9]*[a-z0-9])?$R\x04name\x12 \n" +
+	"\x05query\x18\x02 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80 R\x05query\x12#\n" +
+	"\acompare\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\acompare\x121\n" +
+	"\x06weight\x18\x04 \x01(\x01B\x19\xbaH\x16\x12\x14@\x01\x19\x00\x00\x00\x00\x80\x84.A)\x00\x00\x00\x00\x00\x00\x00\x00R\x06weight\"\xb1\a\n" +
 	"\x05Probe\x12<\n" +
 	"\x04name\x18\x01 \x01(\tB(\xbaH%r#\x18?2\x1f^[a-z0-9]([-a-z0-9]*[a-z0-9])?$R\x04name\x12>\n" +
 	"\x04when\x18\x02 \x03(\tB*\xbaH'\x92\x01$\x18\x01\" r\x1eR\x06beforeR\x06duringR\x05afterR\x05chaosR\x04when\x12#\n" +
@@ -2445,7 +2787,7 @@ func file_faultd_v1alpha1_experiment_proto_rawDescGZIP() []byte {
 	return file_faultd_v1alpha1_experiment_proto_rawDescData
 }
 
-var file_faultd_v1alpha1_experiment_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_faultd_v1alpha1_experiment_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_faultd_v1alpha1_experiment_proto_goTypes = []any{
 	(*Experiment)(nil),       // 0: faultd.v1alpha1.Experiment
 	(*Metadata)(nil),         // 1: faultd.v1alpha1.Metadata
@@ -2455,87 +2797,95 @@ var file_faultd_v1alpha1_experiment_proto_goTypes = []any{
 	(*Schedule)(nil),         // 5: faultd.v1alpha1.Schedule
 	(*Bursts)(nil),           // 6: faultd.v1alpha1.Bursts
 	(*ExperimentLimits)(nil), // 7: faultd.v1alpha1.ExperimentLimits
-	(*Probe)(nil),            // 8: faultd.v1alpha1.Probe
-	(*Tolerance)(nil),        // 9: faultd.v1alpha1.Tolerance
-	(*Range)(nil),            // 10: faultd.v1alpha1.Range
-	(*Failures)(nil),         // 11: faultd.v1alpha1.Failures
-	(*Baseline)(nil),         // 12: faultd.v1alpha1.Baseline
-	(*HttpProbe)(nil),        // 13: faultd.v1alpha1.HttpProbe
-	(*Tls)(nil),              // 14: faultd.v1alpha1.Tls
-	(*TcpProbe)(nil),         // 15: faultd.v1alpha1.TcpProbe
-	(*GrpcProbe)(nil),        // 16: faultd.v1alpha1.GrpcProbe
-	(*LogProbe)(nil),         // 17: faultd.v1alpha1.LogProbe
-	(*CommandProbe)(nil),     // 18: faultd.v1alpha1.CommandProbe
-	(*DnsProbe)(nil),         // 19: faultd.v1alpha1.DnsProbe
-	(*CounterProbe)(nil),     // 20: faultd.v1alpha1.CounterProbe
-	(*PressureProbe)(nil),    // 21: faultd.v1alpha1.PressureProbe
-	(*PrometheusProbe)(nil),  // 22: faultd.v1alpha1.PrometheusProbe
-	nil,                      // 23: faultd.v1alpha1.Metadata.LabelsEntry
-	nil,                      // 24: faultd.v1alpha1.HttpProbe.HeadersEntry
-	(*Connect)(nil),          // 25: faultd.v1alpha1.Connect
-	(*Packet)(nil),           // 26: faultd.v1alpha1.Packet
-	(*Syscall)(nil),          // 27: faultd.v1alpha1.Syscall
-	(*File)(nil),             // 28: faultd.v1alpha1.File
-	(*Block)(nil),            // 29: faultd.v1alpha1.Block
-	(*Kernel)(nil),           // 30: faultd.v1alpha1.Kernel
-	(*Disk)(nil),             // 31: faultd.v1alpha1.Disk
-	(*Process)(nil),          // 32: faultd.v1alpha1.Process
-	(*Cpu)(nil),              // 33: faultd.v1alpha1.Cpu
-	(*Memory)(nil),           // 34: faultd.v1alpha1.Memory
-	(*Io)(nil),               // 35: faultd.v1alpha1.Io
-	(*Pids)(nil),             // 36: faultd.v1alpha1.Pids
-	(*Partition)(nil),        // 37: faultd.v1alpha1.Partition
-	(*Dns)(nil),              // 38: faultd.v1alpha1.Dns
-	(*Http)(nil),             // 39: faultd.v1alpha1.Http
+	(*StopConditions)(nil),   // 8: faultd.v1alpha1.StopConditions
+	(*NodePressure)(nil),     // 9: faultd.v1alpha1.NodePressure
+	(*ErrorBudget)(nil),      // 10: faultd.v1alpha1.ErrorBudget
+	(*Objective)(nil),        // 11: faultd.v1alpha1.Objective
+	(*Probe)(nil),            // 12: faultd.v1alpha1.Probe
+	(*Tolerance)(nil),        // 13: faultd.v1alpha1.Tolerance
+	(*Range)(nil),            // 14: faultd.v1alpha1.Range
+	(*Failures)(nil),         // 15: faultd.v1alpha1.Failures
+	(*Baseline)(nil),         // 16: faultd.v1alpha1.Baseline
+	(*HttpProbe)(nil),        // 17: faultd.v1alpha1.HttpProbe
+	(*Tls)(nil),              // 18: faultd.v1alpha1.Tls
+	(*TcpProbe)(nil),         // 19: faultd.v1alpha1.TcpProbe
+	(*GrpcProbe)(nil),        // 20: faultd.v1alpha1.GrpcProbe
+	(*LogProbe)(nil),         // 21: faultd.v1alpha1.LogProbe
+	(*CommandProbe)(nil),     // 22: faultd.v1alpha1.CommandProbe
+	(*DnsProbe)(nil),         // 23: faultd.v1alpha1.DnsProbe
+	(*CounterProbe)(nil),     // 24: faultd.v1alpha1.CounterProbe
+	(*PressureProbe)(nil),    // 25: faultd.v1alpha1.PressureProbe
+	(*PrometheusProbe)(nil),  // 26: faultd.v1alpha1.PrometheusProbe
+	nil,                      // 27: faultd.v1alpha1.Metadata.LabelsEntry
+	nil,                      // 28: faultd.v1alpha1.HttpProbe.HeadersEntry
+	(*Connect)(nil),          // 29: faultd.v1alpha1.Connect
+	(*Packet)(nil),           // 30: faultd.v1alpha1.Packet
+	(*Syscall)(nil),          // 31: faultd.v1alpha1.Syscall
+	(*File)(nil),             // 32: faultd.v1alpha1.File
+	(*Block)(nil),            // 33: faultd.v1alpha1.Block
+	(*Kernel)(nil),           // 34: faultd.v1alpha1.Kernel
+	(*Disk)(nil),             // 35: faultd.v1alpha1.Disk
+	(*Process)(nil),          // 36: faultd.v1alpha1.Process
+	(*Cpu)(nil),              // 37: faultd.v1alpha1.Cpu
+	(*Memory)(nil),           // 38: faultd.v1alpha1.Memory
+	(*Io)(nil),               // 39: faultd.v1alpha1.Io
+	(*Pids)(nil),             // 40: faultd.v1alpha1.Pids
+	(*Partition)(nil),        // 41: faultd.v1alpha1.Partition
+	(*Dns)(nil),              // 42: faultd.v1alpha1.Dns
+	(*Http)(nil),             // 43: faultd.v1alpha1.Http
 }
 var file_faultd_v1alpha1_experiment_proto_depIdxs = []int32{
 	1,  // 0: faultd.v1alpha1.Experiment.metadata:type_name -> faultd.v1alpha1.Metadata
 	2,  // 1: faultd.v1alpha1.Experiment.spec:type_name -> faultd.v1alpha1.ExperimentSpec
-	23, // 2: faultd.v1alpha1.Metadata.labels:type_name -> faultd.v1alpha1.Metadata.LabelsEntry
+	27, // 2: faultd.v1alpha1.Metadata.labels:type_name -> faultd.v1alpha1.Metadata.LabelsEntry
 	3,  // 3: faultd.v1alpha1.ExperimentSpec.target:type_name -> faultd.v1alpha1.ExperimentTarget
 	3,  // 4: faultd.v1alpha1.ExperimentSpec.targets:type_name -> faultd.v1alpha1.ExperimentTarget
 	4,  // 5: faultd.v1alpha1.ExperimentSpec.faults:type_name -> faultd.v1alpha1.ExperimentFault
 	5,  // 6: faultd.v1alpha1.ExperimentSpec.schedule:type_name -> faultd.v1alpha1.Schedule
-	8,  // 7: faultd.v1alpha1.ExperimentSpec.probes:type_name -> faultd.v1alpha1.Probe
+	12, // 7: faultd.v1alpha1.ExperimentSpec.probes:type_name -> faultd.v1alpha1.Probe
 	7,  // 8: faultd.v1alpha1.ExperimentSpec.limits:type_name -> faultd.v1alpha1.ExperimentLimits
-	25, // 9: faultd.v1alpha1.ExperimentFault.connect:type_name -> faultd.v1alpha1.Connect
-	26, // 10: faultd.v1alpha1.ExperimentFault.packet:type_name -> faultd.v1alpha1.Packet
-	27, // 11: faultd.v1alpha1.ExperimentFault.syscall:type_name -> faultd.v1alpha1.Syscall
-	28, // 12: faultd.v1alpha1.ExperimentFault.file:type_name -> faultd.v1alpha1.File
-	29, // 13: faultd.v1alpha1.ExperimentFault.block:type_name -> faultd.v1alpha1.Block
-	30, // 14: faultd.v1alpha1.ExperimentFault.kernel:type_name -> faultd.v1alpha1.Kernel
-	31, // 15: faultd.v1alpha1.ExperimentFault.disk:type_name -> faultd.v1alpha1.Disk
-	32, // 16: faultd.v1alpha1.ExperimentFault.process:type_name -> faultd.v1alpha1.Process
-	33, // 17: faultd.v1alpha1.ExperimentFault.cpu:type_name -> faultd.v1alpha1.Cpu
-	34, // 18: faultd.v1alpha1.ExperimentFault.memory:type_name -> faultd.v1alpha1.Memory
-	35, // 19: faultd.v1alpha1.ExperimentFault.io:type_name -> faultd.v1alpha1.Io
-	36, // 20: faultd.v1alpha1.ExperimentFault.pids:type_name -> faultd.v1alpha1.Pids
-	37, // 21: faultd.v1alpha1.ExperimentFault.partition:type_name -> faultd.v1alpha1.Partition
-	38, // 22: faultd.v1alpha1.ExperimentFault.dns:type_name -> faultd.v1alpha1.Dns
-	39, // 23: faultd.v1alpha1.ExperimentFault.http:type_name -> faultd.v1alpha1.Http
-	6,  // 24: faultd.v1alpha1.Schedule.bursts:type_name -> faultd.v1alpha1.Bursts
-	9,  // 25: faultd.v1alpha1.Probe.tolerance:type_name -> faultd.v1alpha1.Tolerance
-	13, // 26: faultd.v1alpha1.Probe.http:type_name -> faultd.v1alpha1.HttpProbe
-	15, // 27: faultd.v1alpha1.Probe.tcp:type_name -> faultd.v1alpha1.TcpProbe
-	18, // 28: faultd.v1alpha1.Probe.command:type_name -> faultd.v1alpha1.CommandProbe
-	19, // 29: faultd.v1alpha1.Probe.dns:type_name -> faultd.v1alpha1.DnsProbe
-	20, // 30: faultd.v1alpha1.Probe.counter:type_name -> faultd.v1alpha1.CounterProbe
-	21, // 31: faultd.v1alpha1.Probe.pressure:type_name -> faultd.v1alpha1.PressureProbe
-	22, // 32: faultd.v1alpha1.Probe.prometheus:type_name -> faultd.v1alpha1.PrometheusProbe
-	16, // 33: faultd.v1alpha1.Probe.grpc:type_name -> faultd.v1alpha1.GrpcProbe
-	17, // 34: faultd.v1alpha1.Probe.log:type_name -> faultd.v1alpha1.LogProbe
-	10, // 35: faultd.v1alpha1.Tolerance.range:type_name -> faultd.v1alpha1.Range
-	11, // 36: faultd.v1alpha1.Tolerance.failures:type_name -> faultd.v1alpha1.Failures
-	12, // 37: faultd.v1alpha1.Tolerance.baseline:type_name -> faultd.v1alpha1.Baseline
-	24, // 38: faultd.v1alpha1.HttpProbe.headers:type_name -> faultd.v1alpha1.HttpProbe.HeadersEntry
-	14, // 39: faultd.v1alpha1.HttpProbe.tls:type_name -> faultd.v1alpha1.Tls
-	14, // 40: faultd.v1alpha1.TcpProbe.tls:type_name -> faultd.v1alpha1.Tls
-	14, // 41: faultd.v1alpha1.GrpcProbe.tls:type_name -> faultd.v1alpha1.Tls
-	42, // [42:42] is the sub-list for method output_type
-	42, // [42:42] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	8,  // 9: faultd.v1alpha1.ExperimentSpec.stop:type_name -> faultd.v1alpha1.StopConditions
+	29, // 10: faultd.v1alpha1.ExperimentFault.connect:type_name -> faultd.v1alpha1.Connect
+	30, // 11: faultd.v1alpha1.ExperimentFault.packet:type_name -> faultd.v1alpha1.Packet
+	31, // 12: faultd.v1alpha1.ExperimentFault.syscall:type_name -> faultd.v1alpha1.Syscall
+	32, // 13: faultd.v1alpha1.ExperimentFault.file:type_name -> faultd.v1alpha1.File
+	33, // 14: faultd.v1alpha1.ExperimentFault.block:type_name -> faultd.v1alpha1.Block
+	34, // 15: faultd.v1alpha1.ExperimentFault.kernel:type_name -> faultd.v1alpha1.Kernel
+	35, // 16: faultd.v1alpha1.ExperimentFault.disk:type_name -> faultd.v1alpha1.Disk
+	36, // 17: faultd.v1alpha1.ExperimentFault.process:type_name -> faultd.v1alpha1.Process
+	37, // 18: faultd.v1alpha1.ExperimentFault.cpu:type_name -> faultd.v1alpha1.Cpu
+	38, // 19: faultd.v1alpha1.ExperimentFault.memory:type_name -> faultd.v1alpha1.Memory
+	39, // 20: faultd.v1alpha1.ExperimentFault.io:type_name -> faultd.v1alpha1.Io
+	40, // 21: faultd.v1alpha1.ExperimentFault.pids:type_name -> faultd.v1alpha1.Pids
+	41, // 22: faultd.v1alpha1.ExperimentFault.partition:type_name -> faultd.v1alpha1.Partition
+	42, // 23: faultd.v1alpha1.ExperimentFault.dns:type_name -> faultd.v1alpha1.Dns
+	43, // 24: faultd.v1alpha1.ExperimentFault.http:type_name -> faultd.v1alpha1.Http
+	6,  // 25: faultd.v1alpha1.Schedule.bursts:type_name -> faultd.v1alpha1.Bursts
+	9,  // 26: faultd.v1alpha1.StopConditions.node:type_name -> faultd.v1alpha1.NodePressure
+	10, // 27: faultd.v1alpha1.StopConditions.error_budget:type_name -> faultd.v1alpha1.ErrorBudget
+	11, // 28: faultd.v1alpha1.ErrorBudget.objectives:type_name -> faultd.v1alpha1.Objective
+	13, // 29: faultd.v1alpha1.Probe.tolerance:type_name -> faultd.v1alpha1.Tolerance
+	17, // 30: faultd.v1alpha1.Probe.http:type_name -> faultd.v1alpha1.HttpProbe
+	19, // 31: faultd.v1alpha1.Probe.tcp:type_name -> faultd.v1alpha1.TcpProbe
+	22, // 32: faultd.v1alpha1.Probe.command:type_name -> faultd.v1alpha1.CommandProbe
+	23, // 33: faultd.v1alpha1.Probe.dns:type_name -> faultd.v1alpha1.DnsProbe
+	24, // 34: faultd.v1alpha1.Probe.counter:type_name -> faultd.v1alpha1.CounterProbe
+	25, // 35: faultd.v1alpha1.Probe.pressure:type_name -> faultd.v1alpha1.PressureProbe
+	26, // 36: faultd.v1alpha1.Probe.prometheus:type_name -> faultd.v1alpha1.PrometheusProbe
+	20, // 37: faultd.v1alpha1.Probe.grpc:type_name -> faultd.v1alpha1.GrpcProbe
+	21, // 38: faultd.v1alpha1.Probe.log:type_name -> faultd.v1alpha1.LogProbe
+	14, // 39: faultd.v1alpha1.Tolerance.range:type_name -> faultd.v1alpha1.Range
+	15, // 40: faultd.v1alpha1.Tolerance.failures:type_name -> faultd.v1alpha1.Failures
+	16, // 41: faultd.v1alpha1.Tolerance.baseline:type_name -> faultd.v1alpha1.Baseline
+	28, // 42: faultd.v1alpha1.HttpProbe.headers:type_name -> faultd.v1alpha1.HttpProbe.HeadersEntry
+	18, // 43: faultd.v1alpha1.HttpProbe.tls:type_name -> faultd.v1alpha1.Tls
+	18, // 44: faultd.v1alpha1.TcpProbe.tls:type_name -> faultd.v1alpha1.Tls
+	18, // 45: faultd.v1alpha1.GrpcProbe.tls:type_name -> faultd.v1alpha1.Tls
+	46, // [46:46] is the sub-list for method output_type
+	46, // [46:46] is the sub-list for method input_type
+	46, // [46:46] is the sub-list for extension type_name
+	46, // [46:46] is the sub-list for extension extendee
+	0,  // [0:46] is the sub-list for field type_name
 }
 
 func init() { file_faultd_v1alpha1_experiment_proto_init() }
@@ -2567,7 +2917,7 @@ func file_faultd_v1alpha1_experiment_proto_init() {
 		(*ExperimentFault_Dns)(nil),
 		(*ExperimentFault_Http)(nil),
 	}
-	file_faultd_v1alpha1_experiment_proto_msgTypes[8].OneofWrappers = []any{
+	file_faultd_v1alpha1_experiment_proto_msgTypes[12].OneofWrappers = []any{
 		(*Probe_Http)(nil),
 		(*Probe_Tcp)(nil),
 		(*Probe_Command)(nil),
@@ -2578,15 +2928,15 @@ func file_faultd_v1alpha1_experiment_proto_init() {
 		(*Probe_Grpc)(nil),
 		(*Probe_Log)(nil),
 	}
-	file_faultd_v1alpha1_experiment_proto_msgTypes[9].OneofWrappers = []any{}
-	file_faultd_v1alpha1_experiment_proto_msgTypes[10].OneofWrappers = []any{}
+	file_faultd_v1alpha1_experiment_proto_msgTypes[13].OneofWrappers = []any{}
+	file_faultd_v1alpha1_experiment_proto_msgTypes[14].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_faultd_v1alpha1_experiment_proto_rawDesc), len(file_faultd_v1alpha1_experiment_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   25,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
