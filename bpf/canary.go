@@ -16,14 +16,13 @@ func (k *Kernel) lsmRuns() error {
 	if active, err := readDetached("securityfs", "lsm"); err == nil && !slices.Contains(strings.Split(active, ","), "bpf") {
 		return fmt.Errorf("bpf is not among the active LSMs (%s): boot with lsm=%s,bpf", active, active)
 	}
-	spec, err := k.object("syscallLsm", loadSyscallLsm)
+	spec, err := k.object("syscallLsm", loadSyscallLsm, "faultd_canary")
 	if err != nil {
 		return err
 	}
 	if err := spec.Variables["canary_tgid"].Set(uint32(os.Getpid())); err != nil {
 		return fmt.Errorf("set up the canary: %w", err)
 	}
-	keepProgram(spec, "faultd_canary")
 	c, err := k.load(spec)
 	if err != nil {
 		return fmt.Errorf("load the canary: %w", err)

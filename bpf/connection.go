@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -21,11 +20,10 @@ func (in *Installed) loadOwn(object string, load func() (*ebpf.CollectionSpec, e
 	k := in.kernel
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	spec, err := k.object(object, load)
+	spec, err := k.object(object, load, programs...)
 	if err != nil {
 		return nil, err
 	}
-	maps.DeleteFunc(spec.Programs, func(name string, _ *ebpf.ProgramSpec) bool { return !slices.Contains(programs, name) })
 	own := map[string]any{
 		"fault":        sharedRuleRef{Slot: uint32(in.slot), Serial: in.serial},
 		"target_level": uint32(len(in.target.Ancestors) - 1), "target_cgroup": in.target.id(),

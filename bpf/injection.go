@@ -65,7 +65,7 @@ func (k *Kernel) openQuestion(q question, s *syscallPrograms) error {
 	if err != nil {
 		return fmt.Errorf("%w (%s)", err, q.option)
 	}
-	spec, err := k.object(q.object, q.load)
+	spec, err := k.object(q.object, q.load, q.program)
 	if err != nil {
 		return err
 	}
@@ -78,7 +78,6 @@ func (k *Kernel) openQuestion(q question, s *syscallPrograms) error {
 			return fmt.Errorf("set up the program: %w", err)
 		}
 	}
-	keepProgram(spec, q.program)
 	spec.Programs[q.program].AttachTo = function
 	c, err := k.own(spec, s)
 	if err != nil {

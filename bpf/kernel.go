@@ -162,8 +162,8 @@ func (k *Kernel) Close() error {
 	return errors.Join(errs...)
 }
 
-// object gives a copy of an object, by its name. Call with k.mu held.
-func (k *Kernel) object(name string, load func() (*ebpf.CollectionSpec, error)) (*ebpf.CollectionSpec, error) {
+// object gives a copy of an object, by its name, with these of its programs, or with all if none is named. Call with k.mu held.
+func (k *Kernel) object(name string, load func() (*ebpf.CollectionSpec, error), programs ...string) (*ebpf.CollectionSpec, error) {
 	if k.objects[name] == nil {
 		spec, err := load()
 		if err != nil {
@@ -171,7 +171,14 @@ func (k *Kernel) object(name string, load func() (*ebpf.CollectionSpec, error)) 
 		}
 		k.objects[name] = spec
 	}
-	return k.objects[name].Copy(), nil
+	wanted := *k.objects[name]
+	if len(programs) > 0 {
+		wanted.Programs = map[string]*ebpf.ProgramSpec{}
+		for _, program := range programs {
+			wanted.Programs[program] = k.objects[name].Programs[program]
+		}
+	}
+	return wanted.Copy(), nil
 }
 
 // load loads an object's programs on the shared maps.

@@ -24,11 +24,10 @@ type mapWatch struct {
 
 // openMapWatch starts watching. It is shared: see Kernel.acquire.
 func (k *Kernel) openMapWatch() (w *mapWatch, err error) {
-	spec, err := k.object("syscallUprobe", loadSyscallUprobe)
+	spec, err := k.object("syscallUprobe", loadSyscallUprobe, "faultd_mmap")
 	if err != nil {
 		return nil, err
 	}
-	keepProgram(spec, "faultd_mmap")
 	w = &mapWatch{done: make(chan struct{}), subscribers: map[*callSites]bool{}}
 	if w.programs, err = k.load(spec); err != nil {
 		return nil, fmt.Errorf("load the program that follows mappings: %w", err)

@@ -82,11 +82,3 @@ func (s *syscallPrograms) trace(p *ebpf.Program, function string) error {
 	s.links = append(s.links, l)
 	return nil
 }
-
-func keepProgram(spec *ebpf.CollectionSpec, keep string) {
-	for name := range spec.Programs {
-		if name != keep {
-			delete(spec.Programs, name)
-		}
-	}
-}

@@ -155,15 +155,14 @@ func (k *Kernel) hasHook(hook string) bool {
 }
 
 func (k *Kernel) openHook(m SyscallMechanism, hook string, s *syscallPrograms) error {
-	spec, err := k.object("security", loadSecurity)
+	name := "faultd_" + hook
+	spec, err := k.object("security", loadSecurity, name)
 	if err != nil {
 		return err
 	}
 	if err := errors.Join(spec.Variables["growing_calls"].Set(growingCalls()), spec.Variables["opening_calls"].Set(callBits(Groups()["open"]))); err != nil {
 		return fmt.Errorf("set up the program: %w", err)
 	}
-	name := "faultd_" + hook
-	keepProgram(spec, name)
 	if m == MechanismSecurity {
 		p := spec.Programs[name]
 		p.Type, p.AttachType, p.AttachTo = ebpf.Tracing, ebpf.AttachModifyReturn, "security_"+hook

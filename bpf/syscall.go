@@ -93,7 +93,7 @@ func (k *Kernel) taskWorkSuffix() (string, error) {
 }
 
 func (k *Kernel) openFexit(program, call string, s *syscallPrograms) error {
-	spec, err := k.object("syscallTask", loadSyscallTask)
+	spec, err := k.object("syscallTask", loadSyscallTask, program)
 	if err != nil {
 		return err
 	}
@@ -101,7 +101,6 @@ func (k *Kernel) openFexit(program, call string, s *syscallPrograms) error {
 	if err := spec.Variables["call_number"].Set(uint32(number)); err != nil {
 		return fmt.Errorf("set up the program: %w", err)
 	}
-	keepProgram(spec, program)
 	spec.Programs[program].AttachTo = entryPoint(call)
 	c, err := k.load(spec)
 	if err != nil {
@@ -116,11 +115,10 @@ func (k *Kernel) openFexit(program, call string, s *syscallPrograms) error {
 }
 
 func (k *Kernel) openTracepoint(object string, load func() (*ebpf.CollectionSpec, error), program, call string, s *syscallPrograms) error {
-	spec, err := k.object(object, load)
+	spec, err := k.object(object, load, program)
 	if err != nil {
 		return err
 	}
-	keepProgram(spec, program)
 	// In the new thread these return 0.
 	if err := spec.Variables["returns_twice"].Set(callBits([]string{"clone", "clone3", "fork", "vfork"})); err != nil {
 		return fmt.Errorf("set up the program: %w", err)
@@ -138,15 +136,14 @@ func (k *Kernel) openTracepoint(object string, load func() (*ebpf.CollectionSpec
 }
 
 func (k *Kernel) openLSM(hook string, s *syscallPrograms) error {
-	spec, err := k.object("syscallLsm", loadSyscallLsm)
+	name := "faultd_" + hook
+	spec, err := k.object("syscallLsm", loadSyscallLsm, name)
 	if err != nil {
 		return err
 	}
 	if err := spec.Variables["hook_calls"].Set(callBits(lsmHooks()[hook])); err != nil {
 		return fmt.Errorf("set up the program: %w", err)
 	}
-	name := "faultd_" + hook
-	keepProgram(spec, name)
 	c, err := k.own(spec, s)
 	if err != nil {
 		return err
