@@ -23,6 +23,7 @@ func failing(t cgroup.Target, c *v1.Connect) *v1.FaultSpec {
 
 // TestSocketOps: each op fails in the target, and nothing else does; its sibling has no trouble, and afterwards nobody.
 func TestSocketOps(t *testing.T) {
+	notTwice(t)
 	n := startNode(t)
 	target, sibling := n.target(), n.target()
 	w, other := n.worker(target), n.worker(sibling)
@@ -72,6 +73,7 @@ func TestSocketOps(t *testing.T) {
 // TestSendsAreCountedOnce: a datagram with an address goes through a hook of cgroups and a security hook; with both ops it
 // fails once.
 func TestSendsAreCountedOnce(t *testing.T) {
+	notTwice(t)
 	n := startNode(t)
 	target, udp := n.target(), sink(t, "127.0.0.1:0")
 	w := n.worker(target)
@@ -90,6 +92,7 @@ func TestSendsAreCountedOnce(t *testing.T) {
 
 // TestConnectErrnos: of several errors each comes as often as its weight says.
 func TestConnectErrnos(t *testing.T) {
+	notTwice(t)
 	n := startNode(t)
 	target, server := n.target(), tcpServer(t, "127.0.0.1:0")
 	seed := uint64(1)

@@ -92,6 +92,9 @@ type Daemon struct {
 // beat is how often the main loop looks at everything; deadlines and kills take effect in the kernel, not here.
 const beat = 100 * time.Millisecond
 
+// idleBeat is how often it does while there is no fault: then there is the lease to keep, and a kill from outside to write down.
+const idleBeat = 500 * time.Millisecond
+
 // retryUndo is how long a stuck fault rests before it is tried again.
 const retryUndo = time.Second
 
@@ -242,10 +245,10 @@ func (d *Daemon) Run(ctx context.Context) error {
 
 // loop is the daemon's heart: whoever holds the active set for too long stops it, and with it the lease.
 func (d *Daemon) loop(ctx context.Context, failed <-chan error) error {
-	timer := time.NewTicker(beat)
+	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
-		d.tend()
+		timer.Reset(d.tend())
 		if d.options.Alive != nil {
 			d.options.Alive()
 		}
@@ -267,8 +270,8 @@ func (d *Daemon) wake() {
 	}
 }
 
-// tend looks at everything once: lease, switch, deadlines, targets, first harm.
-func (d *Daemon) tend() {
+// tend looks at everything once: lease, switch, deadlines, targets, first harm. It says when it wants to look again.
+func (d *Daemon) tend() time.Duration {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	kernel := d.env.Kernel
@@ -287,11 +290,15 @@ func (d *Daemon) tend() {
 		d.noteLater(audit.Record{Action: actionLapse, Who: audit.Self(), Why: "the daemon was stopped or starved", Outcome: "done"})
 	}
 	d.tendRuns()
-	now := time.Now()
+	now, next := time.Now(), min(idleBeat, d.options.Lease/4)
 	for _, f := range d.ordered() {
 		d.tendFault(f, now)
+		if f.state != stateEnded {
+			next = beat
+		}
 	}
 	d.count(now)
+	return next
 }
 
 // count counts the time during which a fault is on. Call with d.mu held.

@@ -20,6 +20,7 @@ import (
 
 // TestDiskFills: the target is hurt, a neighbour with a file system of its own is not, afterwards nobody is.
 func TestDiskFills(t *testing.T) {
+	notTwice(t)
 	n := startNode(t)
 	for resource := range diskResources {
 		v, sibling := n.victimFor(n.target(), resource), n.victim(n.target())

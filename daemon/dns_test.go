@@ -331,6 +331,7 @@ func TestDNSDelayEndsWithItsFault(t *testing.T) {
 
 // TestDNSOutOfReach: what cannot come to a responder goes to its server, and is counted as not judged.
 func TestDNSOutOfReach(t *testing.T) {
+	notTwice(t)
 	r := startResolvers(t)
 	f := r.n.inject(nxdomain(r.target))
 	// Each server takes a place, and there are eight.

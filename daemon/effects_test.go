@@ -96,6 +96,7 @@ func TestNestedTargetsThrowOnce(t *testing.T) {
 }
 
 func TestBlackholeTimesOut(t *testing.T) {
+	notTwice(t)
 	n, server := startNode(t), tcpServer(t, "127.0.0.1:0")
 	target, sibling := n.target(), n.target()
 	w, other := n.worker(target), n.worker(sibling)
@@ -134,6 +135,7 @@ func echoed(answer string) (e echo, err error) {
 }
 
 func TestConnectFilters(t *testing.T) {
+	notTwice(t)
 	n := startNode(t)
 	target := n.target()
 	w := n.worker(target)

@@ -9,6 +9,7 @@ import (
 
 // TestLossIsSilent has a sender that asks to be told of losses.
 func TestLossIsSilent(t *testing.T) {
+	notTwice(t)
 	const sends = 50
 	n := startNode(t)
 	target, sibling := n.target(), n.target()
@@ -77,6 +78,7 @@ func TestFlowsAreLostWhole(t *testing.T) {
 }
 
 func TestPacketFilters(t *testing.T) {
+	notTwice(t)
 	n := startNode(t)
 	target := n.target()
 	w := n.worker(target)
@@ -134,6 +136,7 @@ func TestPacketFilters(t *testing.T) {
 
 // TestIngressLoss loses what is sent to the target.
 func TestIngressLoss(t *testing.T) {
+	notTwice(t)
 	n := startNode(t)
 	target, sibling := n.target(), n.target()
 	w, other := n.worker(target), n.worker(sibling)

@@ -127,6 +127,7 @@ func (k *keeper) reset(t *testing.T, times int) {
 
 // TestPool has one node fill pools in several ways.
 func TestPool(t *testing.T) {
+	notTwice(t)
 	n := startNode(t)
 	for _, test := range []func(*testing.T, *node){fillsUp, isExact, forgets, countsWhatIsMade} {
 		test(t, n)
@@ -236,6 +237,7 @@ func countsWhatIsMade(t *testing.T, n *node) {
 
 // TestPoolEnds: with the switch, also when the daemon cannot notice, and with the daemon.
 func TestPoolEnds(t *testing.T) {
+	notTwice(t)
 	n := startNode(t)
 	target, server := n.target(), newKeeper(t, "127.0.0.1:0")
 	w, at := n.worker(target), server.at()

@@ -202,6 +202,7 @@ func survivesJunk(t *testing.T, n *node) {
 
 // TestFullRuleSet has one fault more on a target than the kernel side can hold.
 func TestFullRuleSet(t *testing.T) {
+	notTwice(t)
 	const limit = 16
 	n, server := startNode(t), tcpServer(t, "127.0.0.1:0")
 	outer := n.target()
