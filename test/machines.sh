@@ -2,7 +2,7 @@
 # Runs tests in virtual machines: machines.sh STAGE..., of the stages below. An emulated machine keeps one processor busy, so
 # there is one for each processor at a time; what a job prints comes as a whole, at its end. Its environment:
 #   VM_KERNELS VM_PACKAGES       the kernels, and the packages that are tested on each, the one that takes longest first
-#   VM_EDGES VM_EDGE_PACKAGES    the oldest and the newest kernel, and the packages of which these two tell enough
+#   VM_EDGES VM_EDGE_PACKAGES    the oldest and the newest kernel, and the packages of which these two tell enough; so do some tests of others
 #   VM_PROGRAM_KERNELS           the kernels on which programs that people run are hurt
 #   VM_LYING_KERNELS             the kernels on which the power is cut while syncs do nothing
 #   VM_WITHOUT_LSM               the kernels on which delays work without LSM too
@@ -86,6 +86,7 @@ in_machine() {
 	# Of tests that hurt programs where they make their calls.
 	flags+=(-dir "$root/bin/vm/programs" -file "$root/bin/vm/programs/work-glibc" -file /lib/ld-musl-x86_64.so.1 -file /lib/x86_64-linux-musl/libc.so)
 	flags+=(-env "FAULTD_TEST_PROGRAMS=$root/bin/vm/programs")
+	[ -n "${KERNEL:-}" ] || flags+=(-env "FAULTD_TEST_EDGES=$VM_EDGES")
 	binaries=$(printf ",$root/bin/vm/%s.test" "$@")
 	exec "$root/bin/vm/vm" run -v -kernel "$kernel" "${flags[@]}" -binaries "${binaries#,}" -- -test.v -test.run "${run:-.}" -test.timeout=40m
 }
