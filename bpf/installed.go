@@ -15,6 +15,8 @@ type Counters struct {
 	Evaluated, Matched, Injected, NotApplied, Spared, CutShort, Missed uint64
 	// Unknown are calls that a filter could not judge; they are not matched.
 	Unknown uint64
+	// Pulses is how often a limit in pulses was set.
+	Pulses uint64
 	// First is when harm was first done; zero: never.
 	First time.Time
 }

@@ -438,6 +438,6 @@ func (f *fault) message() *v1.Fault {
 		Target:  &v1.Target{Path: f.target.Path, CgroupId: f.target.ID},
 		Started: stamp(f.started), Deadline: stamp(f.common.Until), Ended: stamp(f.ended), Reason: f.reason, Notes: slices.Concat(f.handle.Notes(), f.notes), Owner: f.owner,
 		Counters: &v1.Counters{Evaluated: c.Evaluated, Matched: c.Matched, Injected: c.Injected, NotApplied: c.NotApplied,
-			Spared: c.Spared, CutShort: c.CutShort, Missed: c.Missed, Unknown: c.Unknown},
+			Spared: c.Spared, CutShort: c.CutShort, Missed: c.Missed, Unknown: c.Unknown, Pulses: c.Pulses},
 	}
 }

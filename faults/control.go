@@ -22,20 +22,49 @@ type change struct {
 
 // changeControl writes a change down, and makes it. If it fails it leaves nothing behind.
 func changeControl(env Env, target cgroup.Target, id string, permit *permit, w *undo.WriteFile) (*change, error) {
+	c, err := writeDown(env, id, w)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.make(env, target, permit); err != nil {
+		return nil, errors.Join(err, c.takeBack())
+	}
+	return c, nil
+}
+
+// writeDown puts a change into the journal, before it is made.
+func writeDown(env Env, id string, w *undo.WriteFile) (*change, error) {
 	c := &change{action: undo.Action{Version: 1, WriteFile: w}}
 	entry, err := env.Journal.Begin(id, c.action)
 	if err != nil {
 		return nil, err
 	}
 	c.strike = func() error { return env.Journal.Done(entry) }
+	return c, nil
+}
+
+// make makes it, if that is permitted still. After an error it must be undone.
+func (c *change) make(env Env, target cgroup.Target, permit *permit) error {
 	if !permit.given() {
-		return nil, errors.Join(bpf.ErrKilled, c.strike())
+		return bpf.ErrKilled
 	}
+	w := c.action.WriteFile
 	file := filepath.Base(w.Path)
 	if err := writeControl(env.Cgroups, target, file, w.New); err != nil {
-		return nil, errors.Join(fmt.Errorf("write %q into %s: %w", w.New, file, err), c.takeBack())
+		return fmt.Errorf("write %q into %s: %w", w.New, file, err)
 	}
-	return c, nil
+	return nil
+}
+
+// verify says whether the kernel holds what was written.
+func (c *change) verify() error {
+	w := c.action.WriteFile
+	ours, held, err := w.Holds()
+	if err != nil || ours {
+		return err
+	}
+	w.Reads = held // else undoing would not know it for ours
+	return fmt.Errorf("write %q into %s: it reads %q afterwards", w.New, filepath.Base(w.Path), held)
 }
 
 func (c *change) takeBack() error {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -21,8 +22,7 @@ type CPU struct {
 	Processors float64
 	// Weight is its part among its siblings, in 1..10000; 0: it stays.
 	Weight int
-	// OnChange is "report" (or empty), "reapply" or "give-up".
-	OnChange string
+	Terms
 	// Load burns processor time instead; nil: it is not asked for.
 	Load *CPULoad
 }
@@ -35,10 +35,16 @@ func newCPU(spec *v1.FaultSpec) (Fault, error) {
 	if err := noDiceOfLoad(spec, s.GetLoad()); err != nil {
 		return nil, err
 	}
-	c := CPU{Weight: int(s.GetWeight()), OnChange: s.GetOnChange()}
+	c := CPU{Weight: int(s.GetWeight())}
 	var err error
 	if c.Load, err = newCPULoad(s, spec.GetDuration()); err != nil {
 		return nil, err
+	}
+	if c.Terms, err = newTerms(s, spec.GetDuration()); err != nil {
+		return nil, err
+	}
+	if c.Load != nil {
+		c.Ramp = 0 // it is the load's
 	}
 	if s.GetLimit() == "" {
 		return c, nil
@@ -64,18 +70,17 @@ func parsePercent(field, text string) (float64, error) {
 }
 
 func cpuParameters() []Parameter {
-	return append([]Parameter{
+	return slices.Concat([]Parameter{
 		{"limit", "amount", "50% of what it may use now, or 1.5 processors"},
 		{"weight", "number", "its part among its siblings when processors are short, in 1..10000"},
-		onChangeParameter(),
-	}, cpuLoadParameters()...)
+	}, termsParameters(), cpuLoadParameters())
 }
 
 // Validate implements Fault.
 func (c CPU) Validate() error {
 	if c.Load != nil {
-		if c.Percent > 0 || c.Processors > 0 || c.Weight > 0 || c.OnChange != "" {
-			return errors.New("load: given together with limit, weight or onChange; give a load or a limit")
+		if c.Percent > 0 || c.Processors > 0 || c.Weight > 0 || c.Terms != (Terms{}) {
+			return errors.New("load: given together with limit, weight, onChange or pulses; give a load or a limit")
 		}
 		return c.Load.validate()
 	}
@@ -102,46 +107,51 @@ func (c CPU) Inject(_ context.Context, env Env, target cgroup.Target, common Com
 		return c.startLoad(env, target, common)
 	}
 	var settings []setting
-	var meters []meter
+	var meters []*meter
 	if c.Percent > 0 || c.Processors > 0 {
 		now, err := readControl(env, target, "cpu.max")
 		if err != nil {
 			return nil, err
 		}
-		quota, err := c.quota(now)
+		s, err := c.quota(now)
 		if err != nil {
 			return nil, err
 		}
-		settings = append(settings, setting{file: "cpu.max", write: quota})
+		settings = append(settings, s)
 		meters = append(meters, meterOf(env, target, "cpu.stat", "nr_throttled"))
 	}
 	if c.Weight > 0 {
-		settings = append(settings, setting{file: "cpu.weight", write: strconv.Itoa(c.Weight)})
+		s, err := ofNumber(env, target, "cpu.weight", c.Weight)
+		if err != nil {
+			return nil, err
+		}
+		settings = append(settings, s)
 		meters = append(meters, pressure(env, target, "cpu.pressure"))
 	}
-	return startLimits(c, env, target, common, c.OnChange, settings, meters)
+	return startLimits(c, env, target, common, c.Terms, settings, meters)
 }
 
 // leastQuota is the kernel's, in us (min_cfs_quota_period in kernel/sched/core.c).
 const leastQuota = 1000
 
 // quota makes cpu.max from what it is now: "MAX PERIOD", both in us (cgroup-v2.rst).
-func (c CPU) quota(now string) (string, error) {
+func (c CPU) quota(now string) (s setting, err error) {
 	has, us, err := quotaNow(now)
 	if err != nil {
-		return "", err
+		return s, err
 	}
 	quota := math.Round(c.Processors * us)
 	if c.Percent > 0 {
 		quota = math.Round(c.Percent / 100 * has)
 	}
 	if quota < leastQuota {
-		return "", &ParameterError{"cpu.limit", fmt.Sprintf("it would be %v us of each %v us, and the kernel's least is %d", quota, us, leastQuota)}
+		return s, &ParameterError{"cpu.limit", fmt.Sprintf("it would be %v us of each %v us, and the kernel's least is %d", quota, us, leastQuota)}
 	}
 	if quota >= has {
-		return "", &ParameterError{"cpu.limit", fmt.Sprintf("%v processors are no less than the %v that the target may use now", quota/us, has/us)}
+		return s, &ParameterError{"cpu.limit", fmt.Sprintf("%v processors are no less than the %v that the target may use now", quota/us, has/us)}
 	}
-	return fmt.Sprintf("%.0f %.0f", quota, us), nil
+	write := func(quota float64) string { return fmt.Sprintf("%.0f %.0f", quota, us) }
+	return setting{file: "cpu.max", write: write(quota), way: func(part float64) (string, string) { return write(onTheWay(has, quota, part)), "" }}, nil
 }
 
 // quotaNow reads cpu.max: so many us of each period. Without a limit it is all processors.

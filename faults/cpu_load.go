@@ -44,7 +44,6 @@ func cpuLoadParameters() []Parameter {
 		{"cores", "number", "with a load in percent, of how many processors; empty: 1"},
 		{"nice", "number", "niceness of the load, in -20..19"},
 		{"cpus", "numbers", "processors that the load runs on, such as 0-1,3; empty: all"},
-		{"ramp", "duration", "the load comes to its height evenly over this time"},
 		placeParameter(),
 	}
 }
@@ -53,7 +52,7 @@ func cpuLoadParameters() []Parameter {
 func newCPULoad(s *v1.Cpu, duration string) (*CPULoad, error) {
 	if s.GetLoad() == "" {
 		return nil, needsLoad("load", []choice{{"cores", s.Cores != nil}, {"nice", s.Nice != nil}, {"cpus", s.GetCpus() != ""},
-			{"ramp", s.GetRamp() != ""}, {"place", s.GetPlace() != ""}})
+			{"place", s.GetPlace() != ""}})
 	}
 	l := &CPULoad{Cores: s.GetCores(), Nice: int(s.GetNice()), Place: s.GetPlace()}
 	var err error

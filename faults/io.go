@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
+	"strconv"
 	"strings"
 
 	v1 "faultd/api/faultd/v1alpha1"
@@ -21,8 +23,7 @@ type IO struct {
 	Read, Write int64
 	// ReadOps and WriteOps are requests per second at most; 0: no limit.
 	ReadOps, WriteOps uint32
-	// OnChange is as in CPU.
-	OnChange string
+	Terms
 	// Load keeps the disk busy instead; nil: it is not asked for.
 	Load *IOLoad
 }
@@ -35,11 +36,15 @@ func newIO(spec *v1.FaultSpec) (Fault, error) {
 	if err := noDiceOfLoad(spec, s.GetLoad()); err != nil {
 		return nil, err
 	}
+	terms, err := newTerms(s, spec.GetDuration())
+	if err != nil {
+		return nil, err
+	}
 	load, err := newIOLoad(s)
 	if err != nil {
 		return nil, err
 	}
-	f := IO{Load: load, Device: s.GetDevice(), Path: s.GetPath(), ReadOps: s.GetReadOps(), WriteOps: s.GetWriteOps(), OnChange: s.GetOnChange()}
+	f := IO{Load: load, Device: s.GetDevice(), Path: s.GetPath(), ReadOps: s.GetReadOps(), WriteOps: s.GetWriteOps(), Terms: terms}
 	for _, rate := range []struct {
 		field, text string
 		into        *int64
@@ -60,15 +65,14 @@ func newIO(spec *v1.FaultSpec) (Fault, error) {
 }
 
 func ioParameters() []Parameter {
-	return append([]Parameter{
+	return slices.Concat([]Parameter{
 		{"device", "device", "the disk, such as /dev/vdb or 254:16; either this or path"},
 		{"path", "path", "a directory on the disk, as the target sees it"},
 		{"read", "amount", "bytes per second at most, such as 1MiB"},
 		{"write", "amount", "bytes per second at most, such as 1MiB"},
 		{"readOps", "number", "read requests per second at most"},
 		{"writeOps", "number", "write requests per second at most"},
-		onChangeParameter(),
-	}, ioLoadParameters()...)
+	}, termsParameters(), ioLoadParameters())
 }
 
 // Validate implements Fault.
@@ -80,8 +84,8 @@ func (f IO) Validate() error {
 		if f.Device != "" {
 			return errors.New("device: it was given with load, which needs a path for its file")
 		}
-		if f.Read > 0 || f.Write > 0 || f.ReadOps > 0 || f.WriteOps > 0 || f.OnChange != "" {
-			return errors.New("load: given together with read, write, readOps, writeOps or onChange; give a load or a limit")
+		if f.Read > 0 || f.Write > 0 || f.ReadOps > 0 || f.WriteOps > 0 || f.Terms != (Terms{}) {
+			return errors.New("load: given together with read, write, readOps, writeOps, onChange, ramp or pulses; give a load or a limit")
 		}
 		return f.Load.validate()
 	}
@@ -116,7 +120,7 @@ func (f IO) Inject(_ context.Context, env Env, target cgroup.Target, common Comm
 	if err != nil {
 		return nil, err
 	}
-	return startLimits(f, env, target, common, f.OnChange, []setting{s}, []meter{pressure(env, target, "io.pressure")})
+	return startLimits(f, env, target, common, f.Terms, []setting{s}, []*meter{pressure(env, target, "io.pressure")})
 }
 
 // disk is the whole one, of which alone there are limits.
@@ -151,41 +155,61 @@ type ioRate struct {
 }
 
 // setting makes the device's line of io.max from what is there.
-func (f IO) setting(d device, now string) (setting, error) {
-	has := map[string]string{}
-	for line := range strings.Lines(now) {
-		if fields := strings.Fields(line); len(fields) > 1 && fields[0] == d.String() {
-			for _, field := range fields[1:] {
-				key, value, _ := strings.Cut(field, "=")
-				has[key] = value
-			}
-		}
-	}
-	s := setting{file: "io.max", key: d.String(), write: d.String(), reads: d.String(), none: d.String()}
+func (f IO) setting(d device, now string) (s setting, err error) {
+	has := ioLimits(d, now)
 	for _, rate := range f.rates() {
-		value := has[rate.key]
-		if value == "" {
-			value = "max"
+		if rate.most > 0 && rate.most >= has.most(rate.key) {
+			return s, &ParameterError{"io." + rate.field, fmt.Sprintf("%d per second are no less than the %d that the target has", rate.most, has.most(rate.key))}
 		}
-		s.none += " " + rate.key + "=max"
-		if rate.most > 0 {
-			if !lessThan(rate.most, value) {
-				return s, &ParameterError{"io." + rate.field, fmt.Sprintf("%d per second are no less than the %s that the target has", rate.most, value)}
-			}
-			value = fmt.Sprint(rate.most)
-			s.write += " " + rate.key + "=" + value
-		}
-		s.reads += " " + rate.key + "=" + value
 	}
+	s = setting{file: "io.max", key: d.String(), none: d.String() + " rbps=max wbps=max riops=max wiops=max"}
+	s.way = func(part float64) (write, reads string) {
+		write, reads = d.String(), d.String()
+		for _, rate := range f.rates() {
+			value := has.text(rate.key)
+			if rate.most > 0 {
+				from := min(has.most(rate.key), tenfold*rate.most)
+				value = fmt.Sprintf("%.0f", onTheWay(float64(from), float64(rate.most), part))
+				write += " " + rate.key + "=" + value
+			}
+			reads += " " + rate.key + "=" + value
+		}
+		return write, reads
+	}
+	s.write, s.reads = s.way(1)
 	return s, nil
 }
 
-func lessThan(n uint64, limit string) bool {
-	most := uint64(math.MaxUint64)
-	if limit != "max" {
-		if _, err := fmt.Sscan(limit, &most); err != nil {
-			return false
+// ioHas is a device's line of io.max, by its keys; without one there are no limits.
+type ioHas map[string]uint64
+
+func ioLimits(d device, now string) ioHas {
+	has := ioHas{}
+	for line := range strings.Lines(now) {
+		fields := strings.Fields(line)
+		if len(fields) == 0 || fields[0] != d.String() {
+			continue
+		}
+		for _, field := range fields[1:] {
+			key, value, _ := strings.Cut(field, "=")
+			if most, err := strconv.ParseUint(value, 10, 64); err == nil {
+				has[key] = most
+			}
 		}
 	}
-	return n < most
+	return has
+}
+
+func (h ioHas) most(key string) uint64 {
+	if most, limited := h[key]; limited {
+		return most
+	}
+	return math.MaxUint64
+}
+
+func (h ioHas) text(key string) string {
+	if most, limited := h[key]; limited {
+		return strconv.FormatUint(most, 10)
+	}
+	return "max"
 }

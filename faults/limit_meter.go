@@ -13,10 +13,30 @@ import (
 	"faultd/cgroup"
 )
 
+// meter counts what a limit did to the target.
+type meter struct {
+	read func() (uint64, error)
+	last uint64
+}
+
+// more is what was counted since the last look; nothing if it became less, as with a cgroup below that was removed.
+func (m *meter) more() (uint64, error) {
+	now, err := m.read()
+	if err != nil {
+		return 0, err
+	}
+	last := m.last
+	m.last = now
+	if now < last {
+		return 0, nil
+	}
+	return now - last, nil
+}
+
 // meterOf reads the sum of some keys of a file of the target's cgroup, such as cpu.stat.
-func meterOf(env Env, target cgroup.Target, file string, keys ...string) meter {
+func meterOf(env Env, target cgroup.Target, file string, keys ...string) *meter {
 	path := filepath.Join(env.Cgroups.Dir(target), file)
-	return func() (uint64, error) { return sumOf(path, keys) }
+	return &meter{read: func() (uint64, error) { return sumOf(path, keys) }}
 }
 
 func sumOf(path string, keys []string) (sum uint64, err error) {
@@ -41,8 +61,8 @@ func sumOf(path string, keys []string) (sum uint64, err error) {
 }
 
 // meterBelow is meterOf for files that tell of their own cgroup alone: of the target and all below.
-func meterBelow(env Env, target cgroup.Target, file string, keys ...string) meter {
-	return func() (sum uint64, err error) {
+func meterBelow(env Env, target cgroup.Target, file string, keys ...string) *meter {
+	return &meter{read: func() (sum uint64, err error) {
 		err = filepath.WalkDir(env.Cgroups.Dir(target), func(path string, entry fs.DirEntry, err error) error {
 			if err != nil || !entry.IsDir() {
 				return ignoreGone(err)
@@ -52,7 +72,7 @@ func meterBelow(env Env, target cgroup.Target, file string, keys ...string) mete
 			return ignoreGone(err)
 		})
 		return sum, err
-	}
+	}}
 }
 
 func ignoreGone(err error) error {
@@ -63,9 +83,9 @@ func ignoreGone(err error) error {
 }
 
 // pressure reads for how many ms something of the target waited for a resource (PSI, Documentation/accounting/psi.rst).
-func pressure(env Env, target cgroup.Target, file string) meter {
+func pressure(env Env, target cgroup.Target, file string) *meter {
 	path := filepath.Join(env.Cgroups.Dir(target), file)
-	return func() (uint64, error) {
+	return &meter{read: func() (uint64, error) {
 		text, err := os.ReadFile(path)
 		if err != nil {
 			return 0, fmt.Errorf("read what the limit does: %w: %w; without it (CONFIG_PSI, psi=1) nobody could tell whether it hurt", bpf.ErrNotSupported, err)
@@ -77,5 +97,5 @@ func pressure(env Env, target cgroup.Target, file string) meter {
 			return 0, fmt.Errorf("read %s: it has no total: %w", path, err)
 		}
 		return us / 1000, nil
-	}
+	}}
 }

@@ -58,3 +58,14 @@ func noControl(env Env, target cgroup.Target, file string, err error) error {
 	return fmt.Errorf("find %s: %w: the version 2 tree does not have the %s controller here: it is in the version 1 tree, off, or not handed down to %s; boot with systemd.unified_cgroup_hierarchy=1 where the node still uses version 1",
 		file, bpf.ErrNotSupported, controller, parent)
 }
+
+// ofNumber sets a control file that holds a number.
+func ofNumber(env Env, target cgroup.Target, file string, to int) (setting, error) {
+	has, err := readNumber(env, target, file)
+	if err != nil {
+		return setting{}, err
+	}
+	return setting{file: file, write: strconv.Itoa(to), way: func(part float64) (string, string) {
+		return fmt.Sprintf("%.0f", onTheWay(float64(has), float64(to), part)), ""
+	}}, nil
+}

@@ -1,7 +1,6 @@
 package faults
 
 import (
-	"math"
 	"strings"
 	"testing"
 
@@ -36,6 +35,13 @@ func TestLimitRefusals(t *testing.T) {
 		"io.read: missing":                                             io(&v1.Io{Path: "/data"}),
 		`io.write: "0" must be more than 0`:                            io(&v1.Io{Path: "/data", Write: "0"}),
 		`io.path: "data" is not absolute`:                              io(&v1.Io{Path: "data", Read: "1MiB"}),
+		"cpu.ramp: 2m0s is longer than the fault lasts":                {Duration: "1m", Kind: &v1.FaultSpec_Cpu{Cpu: &v1.Cpu{Limit: "1", Ramp: "2m"}}},
+		"memory.ramp: it was given for noSwap alone":                   memory(&v1.Memory{NoSwap: true, Ramp: "1s"}),
+		`cpu.pulses.on: "often" is no duration`:                        cpu(&v1.Cpu{Limit: "1", Pulses: &v1.Pulses{On: "often", Off: "1s"}}),
+		"io.pulses.off: 1ms is out of range; it must be in 200ms":      io(&v1.Io{Path: "/data", Read: "1MiB", Pulses: &v1.Pulses{On: "1s", Off: "1ms"}}),
+		"pids.ramp: 2s is longer than each pulse, 1s":                  {Kind: &v1.FaultSpec_Pids{Pids: &v1.Pids{More: proto.Uint32(0), Ramp: "2s", Pulses: &v1.Pulses{On: "1s", Off: "1s"}}}},
+		"cpu.load: given together with limit, weight, onChange or pul": cpu(&v1.Cpu{Load: "1", Pulses: &v1.Pulses{On: "1s", Off: "1s"}}),
+		"memory.load: given together with":                             memory(&v1.Memory{Load: "1MiB", Pulses: &v1.Pulses{On: "1s", Off: "1s"}}),
 		"pids.more: missing":                                           {Kind: &v1.FaultSpec_Pids{Pids: &v1.Pids{}}},
 		"cpu.limit: maxHits was given; a limit holds for all":          {MaxHits: 1, Kind: &v1.FaultSpec_Cpu{Cpu: &v1.Cpu{Limit: "1"}}},
 	} {
@@ -63,7 +69,8 @@ func TestQuota(t *testing.T) {
 		{CPU{Processors: 1}, "max", "has no period"},
 		{CPU{Processors: 1}, "much 100000", "read cpu.max"},
 	} {
-		got, err := c.cpu.quota(c.now)
+		s, err := c.cpu.quota(c.now)
+		got := s.write
 		if err != nil {
 			got = err.Error()
 		}
@@ -92,7 +99,8 @@ func TestIOSetting(t *testing.T) {
 	if _, err := (IO{Read: 10}).setting(d, "8:16 rbps=10 wbps=max riops=max wiops=max"); err == nil || !strings.Contains(err.Error(), "io.read: 10 per second are no less") {
 		t.Errorf("got %v", err)
 	}
-	if lessThan(math.MaxUint64, "max") || lessThan(1, "nonsense") {
-		t.Error("what is not less is")
+	s, _ := IO{Read: 100, Write: 7}.setting(d, "8:16 rbps=300 wbps=max riops=max wiops=8")
+	if write, reads := s.at(0.5); write != "8:16 rbps=200 wbps=38" || reads != "8:16 rbps=200 wbps=38 riops=max wiops=8" {
+		t.Errorf("half way it is %q, %q", write, reads)
 	}
 }

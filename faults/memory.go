@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -23,8 +24,7 @@ type Memory struct {
 	NoSwap bool
 	// AllowOOM allows a Limit below what is used now.
 	AllowOOM bool
-	// OnChange is as in CPU.
-	OnChange string
+	Terms
 	// Load takes memory instead; nil: it is not asked for.
 	Load *MemoryLoad
 }
@@ -41,17 +41,23 @@ func newMemory(spec *v1.FaultSpec) (Fault, error) {
 	if err != nil {
 		return nil, err
 	}
-	return Memory{Load: load, Limit: s.GetLimit(), High: s.GetHigh(), NoSwap: s.GetNoSwap(), AllowOOM: s.GetAllowOom(), OnChange: s.GetOnChange()}, nil
+	terms, err := newTerms(s, spec.GetDuration())
+	if err != nil {
+		return nil, err
+	}
+	if load != nil {
+		terms.Ramp = 0 // it is the load's
+	}
+	return Memory{Load: load, Limit: s.GetLimit(), High: s.GetHigh(), NoSwap: s.GetNoSwap(), AllowOOM: s.GetAllowOom(), Terms: terms}, nil
 }
 
 func memoryParameters() []Parameter {
-	return append([]Parameter{
+	return slices.Concat([]Parameter{
 		{"limit", "amount", "the most it may have, beyond which the kernel kills: 512MiB, 80% of use, or 80% of limit"},
 		{"high", "amount", "from where on it is slowed down and reclaimed from, as limit"},
 		{"noSwap", "bool", "it may swap nothing more"},
 		{"allowOom", "bool", "allow a limit below what is used now"},
-		onChangeParameter(),
-	}, memoryLoadParameters()...)
+	}, termsParameters(), memoryLoadParameters())
 }
 
 // memoryAmount is bytes, or a percentage of something.
@@ -85,8 +91,8 @@ func parseMemoryAmount(field, text string) (a memoryAmount, err error) {
 // Validate implements Fault.
 func (m Memory) Validate() error {
 	if m.Load != nil {
-		if m.Limit != "" || m.High != "" || m.NoSwap || m.AllowOOM || m.OnChange != "" {
-			return errors.New("load: given together with limit, high, noSwap, allowOom or onChange; give a load or a limit")
+		if m.Limit != "" || m.High != "" || m.NoSwap || m.AllowOOM || m.Terms != (Terms{}) {
+			return errors.New("load: given together with limit, high, noSwap, allowOom, onChange or pulses; give a load or a limit")
 		}
 		return m.Load.validate()
 	}
@@ -104,7 +110,7 @@ func (m Memory) Validate() error {
 	if m.AllowOOM && m.Limit == "" {
 		return errors.New("allowOom: it was given without limit, and only a limit makes the kernel kill")
 	}
-	return nil
+	return m.way(m.Limit != "" || m.High != "", "noSwap")
 }
 
 // Mechanism implements Fault. Whether the controller is there depends on the target.
@@ -121,7 +127,7 @@ func (m Memory) Inject(_ context.Context, env Env, target cgroup.Target, common 
 		return m.startLoad(env, target, common)
 	}
 	var settings []setting
-	meters := []meter{meterOf(env, target, "memory.events", "high", "max", "oom_kill")}
+	meters := []*meter{meterOf(env, target, "memory.events", "high", "max", "oom_kill")}
 	if m.NoSwap {
 		settings = append(settings, setting{file: "memory.swap.max", write: "0"})
 		meters = append(meters, meterOf(env, target, "memory.swap.events", "max"))
@@ -130,26 +136,43 @@ func (m Memory) Inject(_ context.Context, env Env, target cgroup.Target, common 
 		if one.text == "" {
 			continue
 		}
-		bytes, err := m.bytes(env, target, one.field, one.file, one.text)
+		s, err := m.amount(env, target, one.field, one.file, one.text)
 		if err != nil {
 			return nil, err
 		}
-		settings = append(settings, setting{file: one.file, write: strconv.FormatInt(bytes, 10)})
+		settings = append(settings, s)
 	}
-	return startLimits(m, env, target, common, m.OnChange, settings, meters)
+	return startLimits(m, env, target, common, m.Terms, settings, meters)
 }
 
-// bytes is what to write, in whole pages, as the kernel keeps it.
-func (m Memory) bytes(env Env, target cgroup.Target, field, file, text string) (int64, error) {
-	amount, err := parseMemoryAmount(field, text)
-	if err != nil {
-		return 0, err
-	}
+// amount is what to write. A ramp comes down from what is used now, or to what is more than that from the limit that there is.
+func (m Memory) amount(env Env, target cgroup.Target, field, file, text string) (s setting, err error) {
 	use, err := readNumber(env, target, "memory.current")
 	if err != nil {
-		return 0, err
+		return s, err
 	}
 	most, err := readNumber(env, target, file)
+	if err != nil {
+		return s, err
+	}
+	bytes, err := m.bytes(field, file, text, use, most)
+	if err != nil {
+		return s, err
+	}
+	from := use
+	if bytes >= use {
+		from = min(most, tenfold*bytes)
+	}
+	return setting{file: file, write: strconv.FormatInt(bytes, 10), way: func(part float64) (string, string) {
+		return strconv.FormatInt(wholePages(int64(onTheWay(float64(from), float64(bytes), part))), 10), ""
+	}}, nil
+}
+
+// wholePages is how the kernel keeps an amount.
+func wholePages(bytes int64) int64 { return bytes - bytes%int64(os.Getpagesize()) }
+
+func (m Memory) bytes(field, file, text string, use, most int64) (int64, error) {
+	amount, err := parseMemoryAmount(field, text)
 	if err != nil {
 		return 0, err
 	}
@@ -163,7 +186,7 @@ func (m Memory) bytes(env Env, target cgroup.Target, field, file, text string) (
 		}
 		bytes = int64(amount.percent / 100 * float64(most))
 	}
-	bytes -= bytes % int64(os.Getpagesize())
+	bytes = wholePages(bytes)
 	switch {
 	case bytes >= most:
 		return 0, &ParameterError{"memory." + field, fmt.Sprintf("%d bytes are no less than the %d that the target has", bytes, most)}

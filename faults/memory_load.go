@@ -42,7 +42,6 @@ func memoryLoadParameters() []Parameter {
 	return []Parameter{
 		{"load", "amount", "take memory and keep it: 512MiB, 50% of limit, of what the target may have, or 50% of available; instead of a limit"},
 		{"type", "anonymous|shared|locked", "private memory, shared memory (which counts as page cache), or private memory that cannot be swapped out; empty: anonymous"},
-		{"ramp", "duration", "the load is taken evenly over this time"},
 		{"floor", "amount", "never leave less available, on the node and within limits; empty: 64MiB"},
 		placeParameter(),
 	}
@@ -51,7 +50,7 @@ func memoryLoadParameters() []Parameter {
 // newMemoryLoad gives nil if no load is asked for.
 func newMemoryLoad(s *v1.Memory, duration string) (*MemoryLoad, error) {
 	if s.GetLoad() == "" {
-		return nil, needsLoad("load", []choice{{"type", s.GetType() != ""}, {"ramp", s.GetRamp() != ""}, {"floor", s.GetFloor() != ""}, {"place", s.GetPlace() != ""}})
+		return nil, needsLoad("load", []choice{{"type", s.GetType() != ""}, {"floor", s.GetFloor() != ""}, {"place", s.GetPlace() != ""}})
 	}
 	l := &MemoryLoad{Amount: s.GetLoad(), Type: s.GetType(), Place: s.GetPlace()}
 	var err error

@@ -14,8 +14,7 @@ import (
 type Pids struct {
 	// More is how many more than there are when the fault starts; nil: not given.
 	More *uint32
-	// OnChange is as in CPU.
-	OnChange string
+	Terms
 }
 
 func newPids(spec *v1.FaultSpec) (Fault, error) {
@@ -26,11 +25,12 @@ func newPids(spec *v1.FaultSpec) (Fault, error) {
 	if err := noDice(spec, "more", "a limit holds for all"); err != nil {
 		return nil, err
 	}
-	return Pids{More: s.More, OnChange: s.GetOnChange()}, nil
+	terms, err := newTerms(s, spec.GetDuration())
+	return Pids{More: s.More, Terms: terms}, err
 }
 
 func pidsParameters() []Parameter {
-	return []Parameter{{"more", "number", "how many more threads and processes than there are now; 0: none"}, onChangeParameter()}
+	return append([]Parameter{{"more", "number", "how many more threads and processes than there are now; 0: none"}}, termsParameters()...)
 }
 
 // Validate implements Fault.
@@ -63,6 +63,9 @@ func (p Pids) Inject(_ context.Context, env Env, target cgroup.Target, common Co
 	if _, err := readControl(env, target, events); err != nil {
 		events = "pids.events"
 	}
-	return startLimits(p, env, target, common, p.OnChange, []setting{{file: "pids.max", write: strconv.FormatInt(limit, 10)}},
-		[]meter{meterBelow(env, target, events, "max")})
+	from := min(most, tenfold*limit)
+	s := setting{file: "pids.max", write: strconv.FormatInt(limit, 10), way: func(part float64) (string, string) {
+		return fmt.Sprintf("%.0f", onTheWay(float64(from), float64(limit), part)), ""
+	}}
+	return startLimits(p, env, target, common, p.Terms, []setting{s}, []*meter{meterBelow(env, target, events, "max")})
 }

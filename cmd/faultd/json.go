@@ -21,6 +21,7 @@ type faultJSON struct {
 	CutShort   uint64   `json:"cutShort"`
 	Missed     uint64   `json:"missed"`
 	Unknown    uint64   `json:"unknown"`
+	Pulses     uint64   `json:"pulses"`
 	Started    string   `json:"started"`
 	Deadline   string   `json:"deadline"`
 	Ended      string   `json:"ended"`
@@ -35,7 +36,7 @@ func newFaultJSON(fault *v1.Fault) faultJSON {
 		ID: fault.GetId(), Kind: fault.GetKind(), Target: targetOf(fault),
 		State: fault.GetState(), Verdict: fault.GetVerdict(), Mechanism: fault.GetMechanism(),
 		Evaluated: n.GetEvaluated(), Matched: n.GetMatched(), Injected: n.GetInjected(), NotApplied: n.GetNotApplied(),
-		Spared: n.GetSpared(), CutShort: n.GetCutShort(), Missed: n.GetMissed(), Unknown: n.GetUnknown(),
+		Spared: n.GetSpared(), CutShort: n.GetCutShort(), Missed: n.GetMissed(), Unknown: n.GetUnknown(), Pulses: n.GetPulses(),
 		Started: fault.GetStarted(), Deadline: fault.GetDeadline(), Ended: fault.GetEnded(),
 		Reason: fault.GetReason(), Notes: notNil(fault.GetNotes()), Owner: fault.GetOwner(),
 	}

@@ -63,6 +63,7 @@ func printFault(c *cli.Context, fault *v1.Fault) error {
 		{"cut short", fmt.Sprint(n.GetCutShort())},
 		{"missed", fmt.Sprint(n.GetMissed())},
 		{"unknown", fmt.Sprint(n.GetUnknown())},
+		{"pulses", fmt.Sprint(n.GetPulses())},
 		{"started", orDash(fault.GetStarted())},
 		{"deadline", orDash(fault.GetDeadline())},
 		{"ended", orDash(fault.GetEnded())},

@@ -1901,10 +1901,12 @@ type Cpu struct {
 	Nice *int32 `protobuf:"varint,6,opt,name=nice,proto3,oneof" json:"nice,omitempty"`
 	// Processors that the load runs on, "0-1,3". Empty: all that it may use.
 	Cpus string `protobuf:"bytes,7,opt,name=cpus,proto3" json:"cpus,omitempty"`
-	// The load comes to its height evenly over this time: "2m". Empty: at once.
+	// The limit, or the load, comes to its height evenly over this time: "2m". Empty: at once.
 	Ramp string `protobuf:"bytes,8,opt,name=ramp,proto3" json:"ramp,omitempty"`
 	// Where the load is: "inside" the target (also when empty), on its account and within its limits, or "beside" it, as a neighbour.
-	Place         string `protobuf:"bytes,9,opt,name=place,proto3" json:"place,omitempty"`
+	Place string `protobuf:"bytes,9,opt,name=place,proto3" json:"place,omitempty"`
+	// The limit is set and written back in turn.
+	Pulses        *Pulses `protobuf:"bytes,10,opt,name=pulses,proto3" json:"pulses,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2002,6 +2004,77 @@ func (x *Cpu) GetPlace() string {
 	return ""
 }
 
+func (x *Cpu) GetPulses() *Pulses {
+	if x != nil {
+		return x.Pulses
+	}
+	return nil
+}
+
+// Pulses are a limit that is set, and written back in between. A ramp is then that of each pulse.
+type Pulses struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How long it is set each time: "5s".
+	On string `protobuf:"bytes,1,opt,name=on,proto3" json:"on,omitempty"`
+	// How long it is not set in between.
+	Off string `protobuf:"bytes,2,opt,name=off,proto3" json:"off,omitempty"`
+	// How many times it is set; 0: until the fault ends.
+	Count         uint32 `protobuf:"varint,3,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Pulses) Reset() {
+	*x = Pulses{}
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Pulses) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Pulses) ProtoMessage() {}
+
+func (x *Pulses) ProtoReflect() protoreflect.Message {
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Pulses.ProtoReflect.Descriptor instead.
+func (*Pulses) Descriptor() ([]byte, []int) {
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Pulses) GetOn() string {
+	if x != nil {
+		return x.On
+	}
+	return ""
+}
+
+func (x *Pulses) GetOff() string {
+	if x != nil {
+		return x.Off
+	}
+	return ""
+}
+
+func (x *Pulses) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
 // Memory squeezes the memory of the target, by limits of its own cgroup, or takes some. At least one of limit, high and no_swap, or load.
 type Memory struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2019,19 +2092,21 @@ type Memory struct {
 	Load string `protobuf:"bytes,6,opt,name=load,proto3" json:"load,omitempty"`
 	// "anonymous" (also when empty): private memory; "shared": it counts as page cache (tmpfs); "locked": private, and never swapped out.
 	Type string `protobuf:"bytes,7,opt,name=type,proto3" json:"type,omitempty"`
-	// The load is taken evenly over this time: "2m". Empty: at once.
+	// The limit is reached, or the load taken, evenly over this time: "2m". Empty: at once.
 	Ramp string `protobuf:"bytes,8,opt,name=ramp,proto3" json:"ramp,omitempty"`
 	// Never leave less available than this, on the node and within the limits of the cgroup and its ancestors. Empty: 64MiB.
 	Floor string `protobuf:"bytes,9,opt,name=floor,proto3" json:"floor,omitempty"`
 	// As in Cpu.
-	Place         string `protobuf:"bytes,10,opt,name=place,proto3" json:"place,omitempty"`
+	Place string `protobuf:"bytes,10,opt,name=place,proto3" json:"place,omitempty"`
+	// As in Cpu.
+	Pulses        *Pulses `protobuf:"bytes,11,opt,name=pulses,proto3" json:"pulses,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Memory) Reset() {
 	*x = Memory{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[15]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2043,7 +2118,7 @@ func (x *Memory) String() string {
 func (*Memory) ProtoMessage() {}
 
 func (x *Memory) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[15]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2056,7 +2131,7 @@ func (x *Memory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Memory.ProtoReflect.Descriptor instead.
 func (*Memory) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{15}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Memory) GetLimit() string {
@@ -2129,6 +2204,13 @@ func (x *Memory) GetPlace() string {
 	return ""
 }
 
+func (x *Memory) GetPulses() *Pulses {
+	if x != nil {
+		return x.Pulses
+	}
+	return nil
+}
+
 // Io squeezes what the target reads from and writes to one disk, by limits of its own cgroup. At least one of the rates.
 type Io struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2143,7 +2225,9 @@ type Io struct {
 	ReadOps  uint32 `protobuf:"varint,5,opt,name=read_ops,json=readOps,proto3" json:"read_ops,omitempty"`
 	WriteOps uint32 `protobuf:"varint,6,opt,name=write_ops,json=writeOps,proto3" json:"write_ops,omitempty"`
 	// As in Cpu.
-	OnChange string `protobuf:"bytes,7,opt,name=on_change,json=onChange,proto3" json:"on_change,omitempty"`
+	OnChange string  `protobuf:"bytes,7,opt,name=on_change,json=onChange,proto3" json:"on_change,omitempty"`
+	Ramp     string  `protobuf:"bytes,8,opt,name=ramp,proto3" json:"ramp,omitempty"`
+	Pulses   *Pulses `protobuf:"bytes,9,opt,name=pulses,proto3" json:"pulses,omitempty"`
 	// Keep the disk under path busy: "20MiB" per second, or "200 ops" per second, in a file without a name. Instead of a limit.
 	Load string `protobuf:"bytes,20,opt,name=load,proto3" json:"load,omitempty"`
 	// What an operation of the load is. "fsync" writes a block and waits until the disk has it. Empty: "write".
@@ -2166,7 +2250,7 @@ type Io struct {
 
 func (x *Io) Reset() {
 	*x = Io{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[16]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2178,7 +2262,7 @@ func (x *Io) String() string {
 func (*Io) ProtoMessage() {}
 
 func (x *Io) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[16]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2191,7 +2275,7 @@ func (x *Io) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Io.ProtoReflect.Descriptor instead.
 func (*Io) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{16}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Io) GetDevice() string {
@@ -2241,6 +2325,20 @@ func (x *Io) GetOnChange() string {
 		return x.OnChange
 	}
 	return ""
+}
+
+func (x *Io) GetRamp() string {
+	if x != nil {
+		return x.Ramp
+	}
+	return ""
+}
+
+func (x *Io) GetPulses() *Pulses {
+	if x != nil {
+		return x.Pulses
+	}
+	return nil
 }
 
 func (x *Io) GetLoad() string {
@@ -2305,14 +2403,16 @@ type Pids struct {
 	// How many more than there are now; 0: none.
 	More *uint32 `protobuf:"varint,1,opt,name=more,proto3,oneof" json:"more,omitempty"`
 	// As in Cpu.
-	OnChange      string `protobuf:"bytes,2,opt,name=on_change,json=onChange,proto3" json:"on_change,omitempty"`
+	OnChange      string  `protobuf:"bytes,2,opt,name=on_change,json=onChange,proto3" json:"on_change,omitempty"`
+	Ramp          string  `protobuf:"bytes,3,opt,name=ramp,proto3" json:"ramp,omitempty"`
+	Pulses        *Pulses `protobuf:"bytes,4,opt,name=pulses,proto3" json:"pulses,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Pids) Reset() {
 	*x = Pids{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[17]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2324,7 +2424,7 @@ func (x *Pids) String() string {
 func (*Pids) ProtoMessage() {}
 
 func (x *Pids) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[17]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2337,7 +2437,7 @@ func (x *Pids) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pids.ProtoReflect.Descriptor instead.
 func (*Pids) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{17}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Pids) GetMore() uint32 {
@@ -2352,6 +2452,20 @@ func (x *Pids) GetOnChange() string {
 		return x.OnChange
 	}
 	return ""
+}
+
+func (x *Pids) GetRamp() string {
+	if x != nil {
+		return x.Ramp
+	}
+	return ""
+}
+
+func (x *Pids) GetPulses() *Pulses {
+	if x != nil {
+		return x.Pulses
+	}
+	return nil
 }
 
 // Dns hurts queries that the target sends to port 53, by UDP and TCP: they are answered in the server's place, or late.
@@ -2372,7 +2486,7 @@ type Dns struct {
 
 func (x *Dns) Reset() {
 	*x = Dns{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[18]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2384,7 +2498,7 @@ func (x *Dns) String() string {
 func (*Dns) ProtoMessage() {}
 
 func (x *Dns) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[18]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2397,7 +2511,7 @@ func (x *Dns) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Dns.ProtoReflect.Descriptor instead.
 func (*Dns) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{18}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Dns) GetNames() []string {
@@ -2468,7 +2582,7 @@ type Http struct {
 
 func (x *Http) Reset() {
 	*x = Http{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[19]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2480,7 +2594,7 @@ func (x *Http) String() string {
 func (*Http) ProtoMessage() {}
 
 func (x *Http) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[19]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2493,7 +2607,7 @@ func (x *Http) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Http.ProtoReflect.Descriptor instead.
 func (*Http) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{19}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Http) GetMethods() []string {
@@ -2635,7 +2749,7 @@ type Fault struct {
 
 func (x *Fault) Reset() {
 	*x = Fault{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[20]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2647,7 +2761,7 @@ func (x *Fault) String() string {
 func (*Fault) ProtoMessage() {}
 
 func (x *Fault) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[20]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2660,7 +2774,7 @@ func (x *Fault) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fault.ProtoReflect.Descriptor instead.
 func (*Fault) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{20}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Fault) GetId() string {
@@ -2772,7 +2886,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[21]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2784,7 +2898,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[21]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2797,7 +2911,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{21}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Target) GetPath() string {
@@ -2832,14 +2946,16 @@ type Counters struct {
 	// Calls of the hook that the kernel skipped, of any process on the node; some may have been the target's.
 	Missed uint64 `protobuf:"varint,7,opt,name=missed,proto3" json:"missed,omitempty"`
 	// Calls that a filter could not judge (no path, no descriptor): they were not matched.
-	Unknown       uint64 `protobuf:"varint,8,opt,name=unknown,proto3" json:"unknown,omitempty"`
+	Unknown uint64 `protobuf:"varint,8,opt,name=unknown,proto3" json:"unknown,omitempty"`
+	// How often a limit in pulses was set so far.
+	Pulses        uint64 `protobuf:"varint,9,opt,name=pulses,proto3" json:"pulses,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Counters) Reset() {
 	*x = Counters{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[22]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2851,7 +2967,7 @@ func (x *Counters) String() string {
 func (*Counters) ProtoMessage() {}
 
 func (x *Counters) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[22]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2864,7 +2980,7 @@ func (x *Counters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counters.ProtoReflect.Descriptor instead.
 func (*Counters) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{22}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Counters) GetEvaluated() uint64 {
@@ -2923,6 +3039,13 @@ func (x *Counters) GetUnknown() uint64 {
 	return 0
 }
 
+func (x *Counters) GetPulses() uint64 {
+	if x != nil {
+		return x.Pulses
+	}
+	return 0
+}
+
 type InjectRequest struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Spec   *FaultSpec             `protobuf:"bytes,1,opt,name=spec,proto3" json:"spec,omitempty"`
@@ -2937,7 +3060,7 @@ type InjectRequest struct {
 
 func (x *InjectRequest) Reset() {
 	*x = InjectRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[23]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2949,7 +3072,7 @@ func (x *InjectRequest) String() string {
 func (*InjectRequest) ProtoMessage() {}
 
 func (x *InjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[23]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2962,7 +3085,7 @@ func (x *InjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InjectRequest.ProtoReflect.Descriptor instead.
 func (*InjectRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{23}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *InjectRequest) GetSpec() *FaultSpec {
@@ -3003,7 +3126,7 @@ type InjectResponse struct {
 
 func (x *InjectResponse) Reset() {
 	*x = InjectResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[24]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3015,7 +3138,7 @@ func (x *InjectResponse) String() string {
 func (*InjectResponse) ProtoMessage() {}
 
 func (x *InjectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[24]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3028,7 +3151,7 @@ func (x *InjectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InjectResponse.ProtoReflect.Descriptor instead.
 func (*InjectResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{24}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *InjectResponse) GetFault() *Fault {
@@ -3057,7 +3180,7 @@ type UpdateRequest struct {
 
 func (x *UpdateRequest) Reset() {
 	*x = UpdateRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[25]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3069,7 +3192,7 @@ func (x *UpdateRequest) String() string {
 func (*UpdateRequest) ProtoMessage() {}
 
 func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[25]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3082,7 +3205,7 @@ func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRequest.ProtoReflect.Descriptor instead.
 func (*UpdateRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{25}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *UpdateRequest) GetId() string {
@@ -3143,7 +3266,7 @@ type UpdateResponse struct {
 
 func (x *UpdateResponse) Reset() {
 	*x = UpdateResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[26]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3155,7 +3278,7 @@ func (x *UpdateResponse) String() string {
 func (*UpdateResponse) ProtoMessage() {}
 
 func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[26]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3168,7 +3291,7 @@ func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateResponse.ProtoReflect.Descriptor instead.
 func (*UpdateResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{26}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *UpdateResponse) GetFault() *Fault {
@@ -3186,7 +3309,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[27]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3198,7 +3321,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[27]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3211,7 +3334,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{27}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{28}
 }
 
 type ListResponse struct {
@@ -3226,7 +3349,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[28]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3238,7 +3361,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[28]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3251,7 +3374,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{28}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListResponse) GetFaults() []*Fault {
@@ -3284,7 +3407,7 @@ type GetRequest struct {
 
 func (x *GetRequest) Reset() {
 	*x = GetRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[29]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3296,7 +3419,7 @@ func (x *GetRequest) String() string {
 func (*GetRequest) ProtoMessage() {}
 
 func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[29]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3309,7 +3432,7 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{29}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *GetRequest) GetId() string {
@@ -3328,7 +3451,7 @@ type GetResponse struct {
 
 func (x *GetResponse) Reset() {
 	*x = GetResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[30]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3340,7 +3463,7 @@ func (x *GetResponse) String() string {
 func (*GetResponse) ProtoMessage() {}
 
 func (x *GetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[30]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3353,7 +3476,7 @@ func (x *GetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResponse.ProtoReflect.Descriptor instead.
 func (*GetResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{30}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *GetResponse) GetFault() *Fault {
@@ -3374,7 +3497,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[31]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3386,7 +3509,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[31]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3399,7 +3522,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{31}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *StopRequest) GetId() string {
@@ -3425,7 +3548,7 @@ type StopResponse struct {
 
 func (x *StopResponse) Reset() {
 	*x = StopResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[32]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3437,7 +3560,7 @@ func (x *StopResponse) String() string {
 func (*StopResponse) ProtoMessage() {}
 
 func (x *StopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[32]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3450,7 +3573,7 @@ func (x *StopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopResponse.ProtoReflect.Descriptor instead.
 func (*StopResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{32}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *StopResponse) GetFault() *Fault {
@@ -3470,7 +3593,7 @@ type StopAllRequest struct {
 
 func (x *StopAllRequest) Reset() {
 	*x = StopAllRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[33]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3482,7 +3605,7 @@ func (x *StopAllRequest) String() string {
 func (*StopAllRequest) ProtoMessage() {}
 
 func (x *StopAllRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[33]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3495,7 +3618,7 @@ func (x *StopAllRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopAllRequest.ProtoReflect.Descriptor instead.
 func (*StopAllRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{33}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *StopAllRequest) GetReason() string {
@@ -3514,7 +3637,7 @@ type StopAllResponse struct {
 
 func (x *StopAllResponse) Reset() {
 	*x = StopAllResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[34]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3526,7 +3649,7 @@ func (x *StopAllResponse) String() string {
 func (*StopAllResponse) ProtoMessage() {}
 
 func (x *StopAllResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[34]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3539,7 +3662,7 @@ func (x *StopAllResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopAllResponse.ProtoReflect.Descriptor instead.
 func (*StopAllResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{34}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *StopAllResponse) GetFaults() []*Fault {
@@ -3558,7 +3681,7 @@ type KillRequest struct {
 
 func (x *KillRequest) Reset() {
 	*x = KillRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[35]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3570,7 +3693,7 @@ func (x *KillRequest) String() string {
 func (*KillRequest) ProtoMessage() {}
 
 func (x *KillRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[35]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3583,7 +3706,7 @@ func (x *KillRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillRequest.ProtoReflect.Descriptor instead.
 func (*KillRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{35}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *KillRequest) GetReason() string {
@@ -3603,7 +3726,7 @@ type KillResponse struct {
 
 func (x *KillResponse) Reset() {
 	*x = KillResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[36]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3615,7 +3738,7 @@ func (x *KillResponse) String() string {
 func (*KillResponse) ProtoMessage() {}
 
 func (x *KillResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[36]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3628,7 +3751,7 @@ func (x *KillResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillResponse.ProtoReflect.Descriptor instead.
 func (*KillResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{36}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *KillResponse) GetEnded() uint32 {
@@ -3647,7 +3770,7 @@ type ArmRequest struct {
 
 func (x *ArmRequest) Reset() {
 	*x = ArmRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[37]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3659,7 +3782,7 @@ func (x *ArmRequest) String() string {
 func (*ArmRequest) ProtoMessage() {}
 
 func (x *ArmRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[37]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3672,7 +3795,7 @@ func (x *ArmRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArmRequest.ProtoReflect.Descriptor instead.
 func (*ArmRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{37}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ArmRequest) GetReason() string {
@@ -3690,7 +3813,7 @@ type ArmResponse struct {
 
 func (x *ArmResponse) Reset() {
 	*x = ArmResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[38]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3702,7 +3825,7 @@ func (x *ArmResponse) String() string {
 func (*ArmResponse) ProtoMessage() {}
 
 func (x *ArmResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[38]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3715,7 +3838,7 @@ func (x *ArmResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArmResponse.ProtoReflect.Descriptor instead.
 func (*ArmResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{38}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{39}
 }
 
 type WatchRequest struct {
@@ -3726,7 +3849,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[39]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3738,7 +3861,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[39]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3751,7 +3874,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{39}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{40}
 }
 
 type WatchResponse struct {
@@ -3772,7 +3895,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[40]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3784,7 +3907,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[40]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3797,7 +3920,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{40}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *WatchResponse) GetTime() string {
@@ -3843,7 +3966,7 @@ type KindsRequest struct {
 
 func (x *KindsRequest) Reset() {
 	*x = KindsRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[41]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3855,7 +3978,7 @@ func (x *KindsRequest) String() string {
 func (*KindsRequest) ProtoMessage() {}
 
 func (x *KindsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[41]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3868,7 +3991,7 @@ func (x *KindsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KindsRequest.ProtoReflect.Descriptor instead.
 func (*KindsRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{41}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{42}
 }
 
 type KindsResponse struct {
@@ -3880,7 +4003,7 @@ type KindsResponse struct {
 
 func (x *KindsResponse) Reset() {
 	*x = KindsResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[42]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3892,7 +4015,7 @@ func (x *KindsResponse) String() string {
 func (*KindsResponse) ProtoMessage() {}
 
 func (x *KindsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[42]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3905,7 +4028,7 @@ func (x *KindsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KindsResponse.ProtoReflect.Descriptor instead.
 func (*KindsResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{42}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *KindsResponse) GetKinds() []*Kind {
@@ -3927,7 +4050,7 @@ type Kind struct {
 
 func (x *Kind) Reset() {
 	*x = Kind{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[43]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3939,7 +4062,7 @@ func (x *Kind) String() string {
 func (*Kind) ProtoMessage() {}
 
 func (x *Kind) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[43]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3952,7 +4075,7 @@ func (x *Kind) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Kind.ProtoReflect.Descriptor instead.
 func (*Kind) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{43}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Kind) GetName() string {
@@ -3987,7 +4110,7 @@ type Parameter struct {
 
 func (x *Parameter) Reset() {
 	*x = Parameter{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[44]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3999,7 +4122,7 @@ func (x *Parameter) String() string {
 func (*Parameter) ProtoMessage() {}
 
 func (x *Parameter) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[44]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4012,7 +4135,7 @@ func (x *Parameter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Parameter.ProtoReflect.Descriptor instead.
 func (*Parameter) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{44}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Parameter) GetName() string {
@@ -4046,7 +4169,7 @@ type CheckRequest struct {
 
 func (x *CheckRequest) Reset() {
 	*x = CheckRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[45]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4058,7 +4181,7 @@ func (x *CheckRequest) String() string {
 func (*CheckRequest) ProtoMessage() {}
 
 func (x *CheckRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[45]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4071,7 +4194,7 @@ func (x *CheckRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckRequest.ProtoReflect.Descriptor instead.
 func (*CheckRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{45}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *CheckRequest) GetResidue() bool {
@@ -4092,7 +4215,7 @@ type CheckResponse struct {
 
 func (x *CheckResponse) Reset() {
 	*x = CheckResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[46]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4104,7 +4227,7 @@ func (x *CheckResponse) String() string {
 func (*CheckResponse) ProtoMessage() {}
 
 func (x *CheckResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[46]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4117,7 +4240,7 @@ func (x *CheckResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckResponse.ProtoReflect.Descriptor instead.
 func (*CheckResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{46}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *CheckResponse) GetCapabilities() []*Capability {
@@ -4158,7 +4281,7 @@ type Capability struct {
 
 func (x *Capability) Reset() {
 	*x = Capability{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[47]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4170,7 +4293,7 @@ func (x *Capability) String() string {
 func (*Capability) ProtoMessage() {}
 
 func (x *Capability) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[47]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4183,7 +4306,7 @@ func (x *Capability) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Capability.ProtoReflect.Descriptor instead.
 func (*Capability) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{47}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Capability) GetKind() string {
@@ -4230,7 +4353,7 @@ type WhoRequest struct {
 
 func (x *WhoRequest) Reset() {
 	*x = WhoRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[48]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4242,7 +4365,7 @@ func (x *WhoRequest) String() string {
 func (*WhoRequest) ProtoMessage() {}
 
 func (x *WhoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[48]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4255,7 +4378,7 @@ func (x *WhoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoRequest.ProtoReflect.Descriptor instead.
 func (*WhoRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{48}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *WhoRequest) GetPid() int32 {
@@ -4275,7 +4398,7 @@ type WhoResponse struct {
 
 func (x *WhoResponse) Reset() {
 	*x = WhoResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[49]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4287,7 +4410,7 @@ func (x *WhoResponse) String() string {
 func (*WhoResponse) ProtoMessage() {}
 
 func (x *WhoResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[49]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4300,7 +4423,7 @@ func (x *WhoResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoResponse.ProtoReflect.Descriptor instead.
 func (*WhoResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{49}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *WhoResponse) GetTarget() *Target {
@@ -4327,7 +4450,7 @@ type TargetsRequest struct {
 
 func (x *TargetsRequest) Reset() {
 	*x = TargetsRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[50]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4339,7 +4462,7 @@ func (x *TargetsRequest) String() string {
 func (*TargetsRequest) ProtoMessage() {}
 
 func (x *TargetsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[50]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4352,7 +4475,7 @@ func (x *TargetsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TargetsRequest.ProtoReflect.Descriptor instead.
 func (*TargetsRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{50}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *TargetsRequest) GetSelector() string {
@@ -4374,7 +4497,7 @@ type TargetsResponse struct {
 
 func (x *TargetsResponse) Reset() {
 	*x = TargetsResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[51]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4386,7 +4509,7 @@ func (x *TargetsResponse) String() string {
 func (*TargetsResponse) ProtoMessage() {}
 
 func (x *TargetsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[51]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4399,7 +4522,7 @@ func (x *TargetsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TargetsResponse.ProtoReflect.Descriptor instead.
 func (*TargetsResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{51}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *TargetsResponse) GetTargets() []*Target {
@@ -4433,7 +4556,7 @@ type BeginRunRequest struct {
 
 func (x *BeginRunRequest) Reset() {
 	*x = BeginRunRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[52]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4445,7 +4568,7 @@ func (x *BeginRunRequest) String() string {
 func (*BeginRunRequest) ProtoMessage() {}
 
 func (x *BeginRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[52]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4458,7 +4581,7 @@ func (x *BeginRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeginRunRequest.ProtoReflect.Descriptor instead.
 func (*BeginRunRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{52}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *BeginRunRequest) GetRun() string {
@@ -4504,7 +4627,7 @@ type BeginRunResponse struct {
 
 func (x *BeginRunResponse) Reset() {
 	*x = BeginRunResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[53]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4516,7 +4639,7 @@ func (x *BeginRunResponse) String() string {
 func (*BeginRunResponse) ProtoMessage() {}
 
 func (x *BeginRunResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[53]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4529,7 +4652,7 @@ func (x *BeginRunResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeginRunResponse.ProtoReflect.Descriptor instead.
 func (*BeginRunResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{53}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{54}
 }
 
 type EndRunRequest struct {
@@ -4545,7 +4668,7 @@ type EndRunRequest struct {
 
 func (x *EndRunRequest) Reset() {
 	*x = EndRunRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[54]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4557,7 +4680,7 @@ func (x *EndRunRequest) String() string {
 func (*EndRunRequest) ProtoMessage() {}
 
 func (x *EndRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[54]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4570,7 +4693,7 @@ func (x *EndRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndRunRequest.ProtoReflect.Descriptor instead.
 func (*EndRunRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{54}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *EndRunRequest) GetRun() string {
@@ -4602,7 +4725,7 @@ type EndRunResponse struct {
 
 func (x *EndRunResponse) Reset() {
 	*x = EndRunResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[55]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4614,7 +4737,7 @@ func (x *EndRunResponse) String() string {
 func (*EndRunResponse) ProtoMessage() {}
 
 func (x *EndRunResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[55]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4627,7 +4750,7 @@ func (x *EndRunResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndRunResponse.ProtoReflect.Descriptor instead.
 func (*EndRunResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{55}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{56}
 }
 
 var File_faultd_v1alpha1_faultd_proto protoreflect.FileDescriptor
@@ -4823,7 +4946,7 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\x05count\x18\x06 \x01(\rR\x05count\x12\x1d\n" +
 	"\x05every\x18\a \x01(\tB\a\xbaH\x04r\x02\x18 R\x05every\x12\x16\n" +
 	"\x06starts\x18\b \x01(\bR\x06starts\x12\x12\n" +
-	"\x04init\x18\t \x01(\bR\x04init\"\xf3\x02\n" +
+	"\x04init\x18\t \x01(\bR\x04init\"\xa4\x03\n" +
 	"\x03Cpu\x12\x1d\n" +
 	"\x05limit\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18\x14R\x05limit\x12 \n" +
 	"\x06weight\x18\x02 \x01(\rB\b\xbaH\x05*\x03\x18\x90NR\x06weight\x12>\n" +
@@ -4833,9 +4956,15 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\x04nice\x18\x06 \x01(\x05B\x12\xbaH\x0f\x1a\r\x18\x13(\xec\xff\xff\xff\xff\xff\xff\xff\xff\x01H\x01R\x04nice\x88\x01\x01\x12\x1c\n" +
 	"\x04cpus\x18\a \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x04cpus\x12\x1b\n" +
 	"\x04ramp\x18\b \x01(\tB\a\xbaH\x04r\x02\x18 R\x04ramp\x12-\n" +
-	"\x05place\x18\t \x01(\tB\x17\xbaH\x14r\x12R\x00R\x06insideR\x06besideR\x05placeB\b\n" +
+	"\x05place\x18\t \x01(\tB\x17\xbaH\x14r\x12R\x00R\x06insideR\x06besideR\x05place\x12/\n" +
+	"\x06pulses\x18\n" +
+	" \x01(\v2\x17.faultd.v1alpha1.PulsesR\x06pulsesB\b\n" +
 	"\x06_coresB\a\n" +
-	"\x05_nice\"\xfa\x02\n" +
+	"\x05_nice\"a\n" +
+	"\x06Pulses\x12\x19\n" +
+	"\x02on\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18 R\x02on\x12\x1b\n" +
+	"\x03off\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18 R\x03off\x12\x1f\n" +
+	"\x05count\x18\x03 \x01(\rB\t\xbaH\x06*\x04\x18\xc0\x84=R\x05count\"\xab\x03\n" +
 	"\x06Memory\x12\x1d\n" +
 	"\x05limit\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18 R\x05limit\x12\x1b\n" +
 	"\x04high\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18 R\x04high\x12\x17\n" +
@@ -4847,7 +4976,8 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\x04ramp\x18\b \x01(\tB\a\xbaH\x04r\x02\x18 R\x04ramp\x12\x1d\n" +
 	"\x05floor\x18\t \x01(\tB\a\xbaH\x04r\x02\x18 R\x05floor\x12-\n" +
 	"\x05place\x18\n" +
-	" \x01(\tB\x17\xbaH\x14r\x12R\x00R\x06insideR\x06besideR\x05place\"\xa2\x04\n" +
+	" \x01(\tB\x17\xbaH\x14r\x12R\x00R\x06insideR\x06besideR\x05place\x12/\n" +
+	"\x06pulses\x18\v \x01(\v2\x17.faultd.v1alpha1.PulsesR\x06pulses\"\xf0\x04\n" +
 	"\x02Io\x12 \n" +
 	"\x06device\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\x06device\x12\x1c\n" +
 	"\x04path\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\x04path\x12\x1b\n" +
@@ -4856,6 +4986,8 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\bread_ops\x18\x05 \x01(\rR\areadOps\x12\x1b\n" +
 	"\twrite_ops\x18\x06 \x01(\rR\bwriteOps\x12>\n" +
 	"\ton_change\x18\a \x01(\tB!\xbaH\x1er\x1cR\x00R\x06reportR\areapplyR\agive-upR\bonChange\x12\x1b\n" +
+	"\x04ramp\x18\b \x01(\tB\a\xbaH\x04r\x02\x18 R\x04ramp\x12/\n" +
+	"\x06pulses\x18\t \x01(\v2\x17.faultd.v1alpha1.PulsesR\x06pulses\x12\x1b\n" +
 	"\x04load\x18\x14 \x01(\tB\a\xbaH\x04r\x02\x18 R\x04load\x12+\n" +
 	"\x02op\x18\x15 \x01(\tB\x1b\xbaH\x18r\x16R\x00R\x04readR\x05writeR\x05fsyncR\x02op\x125\n" +
 	"\apattern\x18\x16 \x01(\tB\x1b\xbaH\x18r\x16R\x00R\n" +
@@ -4865,10 +4997,12 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\x05floor\x18\x19 \x01(\tB\a\xbaH\x04r\x02\x18 R\x05floor\x12-\n" +
 	"\x05place\x18\x1a \x01(\tB\x17\xbaH\x14r\x12R\x00R\x06insideR\x06besideR\x05place\x12\x1d\n" +
 	"\n" +
-	"allow_root\x18\x1b \x01(\bR\tallowRoot\"s\n" +
+	"allow_root\x18\x1b \x01(\bR\tallowRoot\"\xc1\x01\n" +
 	"\x04Pids\x12\"\n" +
 	"\x04more\x18\x01 \x01(\rB\t\xbaH\x06*\x04\x18\xc0\x84=H\x00R\x04more\x88\x01\x01\x12>\n" +
-	"\ton_change\x18\x02 \x01(\tB!\xbaH\x1er\x1cR\x00R\x06reportR\areapplyR\agive-upR\bonChangeB\a\n" +
+	"\ton_change\x18\x02 \x01(\tB!\xbaH\x1er\x1cR\x00R\x06reportR\areapplyR\agive-upR\bonChange\x12\x1b\n" +
+	"\x04ramp\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18 R\x04ramp\x12/\n" +
+	"\x06pulses\x18\x04 \x01(\v2\x17.faultd.v1alpha1.PulsesR\x06pulsesB\a\n" +
 	"\x05_more\"\xa2\x01\n" +
 	"\x03Dns\x12'\n" +
 	"\x05names\x18\x01 \x03(\tB\x11\xbaH\x0e\x92\x01\v\x10@\"\ar\x05\x10\x01\x18\x80\x02R\x05names\x12&\n" +
@@ -4915,7 +5049,7 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\x05owner\x18\x0e \x01(\tR\x05owner\"9\n" +
 	"\x06Target\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x1b\n" +
-	"\tcgroup_id\x18\x02 \x01(\x04R\bcgroupId\"\xe6\x01\n" +
+	"\tcgroup_id\x18\x02 \x01(\x04R\bcgroupId\"\xfe\x01\n" +
 	"\bCounters\x12\x1c\n" +
 	"\tevaluated\x18\x01 \x01(\x04R\tevaluated\x12\x18\n" +
 	"\amatched\x18\x02 \x01(\x04R\amatched\x12\x1a\n" +
@@ -4925,7 +5059,8 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\x06spared\x18\x05 \x01(\x04R\x06spared\x12\x1b\n" +
 	"\tcut_short\x18\x06 \x01(\x04R\bcutShort\x12\x16\n" +
 	"\x06missed\x18\a \x01(\x04R\x06missed\x12\x18\n" +
-	"\aunknown\x18\b \x01(\x04R\aunknown\"\xb5\x01\n" +
+	"\aunknown\x18\b \x01(\x04R\aunknown\x12\x16\n" +
+	"\x06pulses\x18\t \x01(\x04R\x06pulses\"\xb5\x01\n" +
 	"\rInjectRequest\x126\n" +
 	"\x04spec\x18\x01 \x01(\v2\x1a.faultd.v1alpha1.FaultSpecB\x06\xbaH\x03\xc8\x01\x01R\x04spec\x12\x17\n" +
 	"\adry_run\x18\x02 \x01(\bR\x06dryRun\x121\n" +
@@ -5066,7 +5201,7 @@ func file_faultd_v1alpha1_faultd_proto_rawDescGZIP() []byte {
 	return file_faultd_v1alpha1_faultd_proto_rawDescData
 }
 
-var file_faultd_v1alpha1_faultd_proto_msgTypes = make([]protoimpl.MessageInfo, 56)
+var file_faultd_v1alpha1_faultd_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
 var file_faultd_v1alpha1_faultd_proto_goTypes = []any{
 	(*FaultSpec)(nil),        // 0: faultd.v1alpha1.FaultSpec
 	(*Connect)(nil),          // 1: faultd.v1alpha1.Connect
@@ -5083,47 +5218,48 @@ var file_faultd_v1alpha1_faultd_proto_goTypes = []any{
 	(*Disk)(nil),             // 12: faultd.v1alpha1.Disk
 	(*Process)(nil),          // 13: faultd.v1alpha1.Process
 	(*Cpu)(nil),              // 14: faultd.v1alpha1.Cpu
-	(*Memory)(nil),           // 15: faultd.v1alpha1.Memory
-	(*Io)(nil),               // 16: faultd.v1alpha1.Io
-	(*Pids)(nil),             // 17: faultd.v1alpha1.Pids
-	(*Dns)(nil),              // 18: faultd.v1alpha1.Dns
-	(*Http)(nil),             // 19: faultd.v1alpha1.Http
-	(*Fault)(nil),            // 20: faultd.v1alpha1.Fault
-	(*Target)(nil),           // 21: faultd.v1alpha1.Target
-	(*Counters)(nil),         // 22: faultd.v1alpha1.Counters
-	(*InjectRequest)(nil),    // 23: faultd.v1alpha1.InjectRequest
-	(*InjectResponse)(nil),   // 24: faultd.v1alpha1.InjectResponse
-	(*UpdateRequest)(nil),    // 25: faultd.v1alpha1.UpdateRequest
-	(*UpdateResponse)(nil),   // 26: faultd.v1alpha1.UpdateResponse
-	(*ListRequest)(nil),      // 27: faultd.v1alpha1.ListRequest
-	(*ListResponse)(nil),     // 28: faultd.v1alpha1.ListResponse
-	(*GetRequest)(nil),       // 29: faultd.v1alpha1.GetRequest
-	(*GetResponse)(nil),      // 30: faultd.v1alpha1.GetResponse
-	(*StopRequest)(nil),      // 31: faultd.v1alpha1.StopRequest
-	(*StopResponse)(nil),     // 32: faultd.v1alpha1.StopResponse
-	(*StopAllRequest)(nil),   // 33: faultd.v1alpha1.StopAllRequest
-	(*StopAllResponse)(nil),  // 34: faultd.v1alpha1.StopAllResponse
-	(*KillRequest)(nil),      // 35: faultd.v1alpha1.KillRequest
-	(*KillResponse)(nil),     // 36: faultd.v1alpha1.KillResponse
-	(*ArmRequest)(nil),       // 37: faultd.v1alpha1.ArmRequest
-	(*ArmResponse)(nil),      // 38: faultd.v1alpha1.ArmResponse
-	(*WatchRequest)(nil),     // 39: faultd.v1alpha1.WatchRequest
-	(*WatchResponse)(nil),    // 40: faultd.v1alpha1.WatchResponse
-	(*KindsRequest)(nil),     // 41: faultd.v1alpha1.KindsRequest
-	(*KindsResponse)(nil),    // 42: faultd.v1alpha1.KindsResponse
-	(*Kind)(nil),             // 43: faultd.v1alpha1.Kind
-	(*Parameter)(nil),        // 44: faultd.v1alpha1.Parameter
-	(*CheckRequest)(nil),     // 45: faultd.v1alpha1.CheckRequest
-	(*CheckResponse)(nil),    // 46: faultd.v1alpha1.CheckResponse
-	(*Capability)(nil),       // 47: faultd.v1alpha1.Capability
-	(*WhoRequest)(nil),       // 48: faultd.v1alpha1.WhoRequest
-	(*WhoResponse)(nil),      // 49: faultd.v1alpha1.WhoResponse
-	(*TargetsRequest)(nil),   // 50: faultd.v1alpha1.TargetsRequest
-	(*TargetsResponse)(nil),  // 51: faultd.v1alpha1.TargetsResponse
-	(*BeginRunRequest)(nil),  // 52: faultd.v1alpha1.BeginRunRequest
-	(*BeginRunResponse)(nil), // 53: faultd.v1alpha1.BeginRunResponse
-	(*EndRunRequest)(nil),    // 54: faultd.v1alpha1.EndRunRequest
-	(*EndRunResponse)(nil),   // 55: faultd.v1alpha1.EndRunResponse
+	(*Pulses)(nil),           // 15: faultd.v1alpha1.Pulses
+	(*Memory)(nil),           // 16: faultd.v1alpha1.Memory
+	(*Io)(nil),               // 17: faultd.v1alpha1.Io
+	(*Pids)(nil),             // 18: faultd.v1alpha1.Pids
+	(*Dns)(nil),              // 19: faultd.v1alpha1.Dns
+	(*Http)(nil),             // 20: faultd.v1alpha1.Http
+	(*Fault)(nil),            // 21: faultd.v1alpha1.Fault
+	(*Target)(nil),           // 22: faultd.v1alpha1.Target
+	(*Counters)(nil),         // 23: faultd.v1alpha1.Counters
+	(*InjectRequest)(nil),    // 24: faultd.v1alpha1.InjectRequest
+	(*InjectResponse)(nil),   // 25: faultd.v1alpha1.InjectResponse
+	(*UpdateRequest)(nil),    // 26: faultd.v1alpha1.UpdateRequest
+	(*UpdateResponse)(nil),   // 27: faultd.v1alpha1.UpdateResponse
+	(*ListRequest)(nil),      // 28: faultd.v1alpha1.ListRequest
+	(*ListResponse)(nil),     // 29: faultd.v1alpha1.ListResponse
+	(*GetRequest)(nil),       // 30: faultd.v1alpha1.GetRequest
+	(*GetResponse)(nil),      // 31: faultd.v1alpha1.GetResponse
+	(*StopRequest)(nil),      // 32: faultd.v1alpha1.StopRequest
+	(*StopResponse)(nil),     // 33: faultd.v1alpha1.StopResponse
+	(*StopAllRequest)(nil),   // 34: faultd.v1alpha1.StopAllRequest
+	(*StopAllResponse)(nil),  // 35: faultd.v1alpha1.StopAllResponse
+	(*KillRequest)(nil),      // 36: faultd.v1alpha1.KillRequest
+	(*KillResponse)(nil),     // 37: faultd.v1alpha1.KillResponse
+	(*ArmRequest)(nil),       // 38: faultd.v1alpha1.ArmRequest
+	(*ArmResponse)(nil),      // 39: faultd.v1alpha1.ArmResponse
+	(*WatchRequest)(nil),     // 40: faultd.v1alpha1.WatchRequest
+	(*WatchResponse)(nil),    // 41: faultd.v1alpha1.WatchResponse
+	(*KindsRequest)(nil),     // 42: faultd.v1alpha1.KindsRequest
+	(*KindsResponse)(nil),    // 43: faultd.v1alpha1.KindsResponse
+	(*Kind)(nil),             // 44: faultd.v1alpha1.Kind
+	(*Parameter)(nil),        // 45: faultd.v1alpha1.Parameter
+	(*CheckRequest)(nil),     // 46: faultd.v1alpha1.CheckRequest
+	(*CheckResponse)(nil),    // 47: faultd.v1alpha1.CheckResponse
+	(*Capability)(nil),       // 48: faultd.v1alpha1.Capability
+	(*WhoRequest)(nil),       // 49: faultd.v1alpha1.WhoRequest
+	(*WhoResponse)(nil),      // 50: faultd.v1alpha1.WhoResponse
+	(*TargetsRequest)(nil),   // 51: faultd.v1alpha1.TargetsRequest
+	(*TargetsResponse)(nil),  // 52: faultd.v1alpha1.TargetsResponse
+	(*BeginRunRequest)(nil),  // 53: faultd.v1alpha1.BeginRunRequest
+	(*BeginRunResponse)(nil), // 54: faultd.v1alpha1.BeginRunResponse
+	(*EndRunRequest)(nil),    // 55: faultd.v1alpha1.EndRunRequest
+	(*EndRunResponse)(nil),   // 56: faultd.v1alpha1.EndRunResponse
 }
 var file_faultd_v1alpha1_faultd_proto_depIdxs = []int32{
 	1,  // 0: faultd.v1alpha1.FaultSpec.connect:type_name -> faultd.v1alpha1.Connect
@@ -5135,12 +5271,12 @@ var file_faultd_v1alpha1_faultd_proto_depIdxs = []int32{
 	12, // 6: faultd.v1alpha1.FaultSpec.disk:type_name -> faultd.v1alpha1.Disk
 	13, // 7: faultd.v1alpha1.FaultSpec.process:type_name -> faultd.v1alpha1.Process
 	14, // 8: faultd.v1alpha1.FaultSpec.cpu:type_name -> faultd.v1alpha1.Cpu
-	15, // 9: faultd.v1alpha1.FaultSpec.memory:type_name -> faultd.v1alpha1.Memory
-	16, // 10: faultd.v1alpha1.FaultSpec.io:type_name -> faultd.v1alpha1.Io
-	17, // 11: faultd.v1alpha1.FaultSpec.pids:type_name -> faultd.v1alpha1.Pids
+	16, // 9: faultd.v1alpha1.FaultSpec.memory:type_name -> faultd.v1alpha1.Memory
+	17, // 10: faultd.v1alpha1.FaultSpec.io:type_name -> faultd.v1alpha1.Io
+	18, // 11: faultd.v1alpha1.FaultSpec.pids:type_name -> faultd.v1alpha1.Pids
 	5,  // 12: faultd.v1alpha1.FaultSpec.partition:type_name -> faultd.v1alpha1.Partition
-	18, // 13: faultd.v1alpha1.FaultSpec.dns:type_name -> faultd.v1alpha1.Dns
-	19, // 14: faultd.v1alpha1.FaultSpec.http:type_name -> faultd.v1alpha1.Http
+	19, // 13: faultd.v1alpha1.FaultSpec.dns:type_name -> faultd.v1alpha1.Dns
+	20, // 14: faultd.v1alpha1.FaultSpec.http:type_name -> faultd.v1alpha1.Http
 	6,  // 15: faultd.v1alpha1.Connect.traffic:type_name -> faultd.v1alpha1.Traffic
 	6,  // 16: faultd.v1alpha1.Packet.traffic:type_name -> faultd.v1alpha1.Traffic
 	3,  // 17: faultd.v1alpha1.Packet.loss_gemodel:type_name -> faultd.v1alpha1.GilbertElliott
@@ -5148,59 +5284,63 @@ var file_faultd_v1alpha1_faultd_proto_depIdxs = []int32{
 	6,  // 19: faultd.v1alpha1.Partition.traffic:type_name -> faultd.v1alpha1.Traffic
 	8,  // 20: faultd.v1alpha1.Syscall.filter:type_name -> faultd.v1alpha1.Filter
 	8,  // 21: faultd.v1alpha1.File.filter:type_name -> faultd.v1alpha1.Filter
-	6,  // 22: faultd.v1alpha1.Http.traffic:type_name -> faultd.v1alpha1.Traffic
-	0,  // 23: faultd.v1alpha1.Fault.spec:type_name -> faultd.v1alpha1.FaultSpec
-	21, // 24: faultd.v1alpha1.Fault.target:type_name -> faultd.v1alpha1.Target
-	22, // 25: faultd.v1alpha1.Fault.counters:type_name -> faultd.v1alpha1.Counters
-	0,  // 26: faultd.v1alpha1.InjectRequest.spec:type_name -> faultd.v1alpha1.FaultSpec
-	20, // 27: faultd.v1alpha1.InjectResponse.fault:type_name -> faultd.v1alpha1.Fault
-	20, // 28: faultd.v1alpha1.UpdateResponse.fault:type_name -> faultd.v1alpha1.Fault
-	20, // 29: faultd.v1alpha1.ListResponse.faults:type_name -> faultd.v1alpha1.Fault
-	20, // 30: faultd.v1alpha1.GetResponse.fault:type_name -> faultd.v1alpha1.Fault
-	20, // 31: faultd.v1alpha1.StopResponse.fault:type_name -> faultd.v1alpha1.Fault
-	20, // 32: faultd.v1alpha1.StopAllResponse.faults:type_name -> faultd.v1alpha1.Fault
-	20, // 33: faultd.v1alpha1.WatchResponse.fault:type_name -> faultd.v1alpha1.Fault
-	43, // 34: faultd.v1alpha1.KindsResponse.kinds:type_name -> faultd.v1alpha1.Kind
-	44, // 35: faultd.v1alpha1.Kind.parameters:type_name -> faultd.v1alpha1.Parameter
-	47, // 36: faultd.v1alpha1.CheckResponse.capabilities:type_name -> faultd.v1alpha1.Capability
-	21, // 37: faultd.v1alpha1.WhoResponse.target:type_name -> faultd.v1alpha1.Target
-	20, // 38: faultd.v1alpha1.WhoResponse.faults:type_name -> faultd.v1alpha1.Fault
-	21, // 39: faultd.v1alpha1.TargetsResponse.targets:type_name -> faultd.v1alpha1.Target
-	23, // 40: faultd.v1alpha1.FaultService.Inject:input_type -> faultd.v1alpha1.InjectRequest
-	25, // 41: faultd.v1alpha1.FaultService.Update:input_type -> faultd.v1alpha1.UpdateRequest
-	27, // 42: faultd.v1alpha1.FaultService.List:input_type -> faultd.v1alpha1.ListRequest
-	29, // 43: faultd.v1alpha1.FaultService.Get:input_type -> faultd.v1alpha1.GetRequest
-	31, // 44: faultd.v1alpha1.FaultService.Stop:input_type -> faultd.v1alpha1.StopRequest
-	33, // 45: faultd.v1alpha1.FaultService.StopAll:input_type -> faultd.v1alpha1.StopAllRequest
-	35, // 46: faultd.v1alpha1.FaultService.Kill:input_type -> faultd.v1alpha1.KillRequest
-	37, // 47: faultd.v1alpha1.FaultService.Arm:input_type -> faultd.v1alpha1.ArmRequest
-	39, // 48: faultd.v1alpha1.FaultService.Watch:input_type -> faultd.v1alpha1.WatchRequest
-	41, // 49: faultd.v1alpha1.FaultService.Kinds:input_type -> faultd.v1alpha1.KindsRequest
-	45, // 50: faultd.v1alpha1.FaultService.Check:input_type -> faultd.v1alpha1.CheckRequest
-	52, // 51: faultd.v1alpha1.FaultService.BeginRun:input_type -> faultd.v1alpha1.BeginRunRequest
-	54, // 52: faultd.v1alpha1.FaultService.EndRun:input_type -> faultd.v1alpha1.EndRunRequest
-	48, // 53: faultd.v1alpha1.FaultService.Who:input_type -> faultd.v1alpha1.WhoRequest
-	50, // 54: faultd.v1alpha1.FaultService.Targets:input_type -> faultd.v1alpha1.TargetsRequest
-	24, // 55: faultd.v1alpha1.FaultService.Inject:output_type -> faultd.v1alpha1.InjectResponse
-	26, // 56: faultd.v1alpha1.FaultService.Update:output_type -> faultd.v1alpha1.UpdateResponse
-	28, // 57: faultd.v1alpha1.FaultService.List:output_type -> faultd.v1alpha1.ListResponse
-	30, // 58: faultd.v1alpha1.FaultService.Get:output_type -> faultd.v1alpha1.GetResponse
-	32, // 59: faultd.v1alpha1.FaultService.Stop:output_type -> faultd.v1alpha1.StopResponse
-	34, // 60: faultd.v1alpha1.FaultService.StopAll:output_type -> faultd.v1alpha1.StopAllResponse
-	36, // 61: faultd.v1alpha1.FaultService.Kill:output_type -> faultd.v1alpha1.KillResponse
-	38, // 62: faultd.v1alpha1.FaultService.Arm:output_type -> faultd.v1alpha1.ArmResponse
-	40, // 63: faultd.v1alpha1.FaultService.Watch:output_type -> faultd.v1alpha1.WatchResponse
-	42, // 64: faultd.v1alpha1.FaultService.Kinds:output_type -> faultd.v1alpha1.KindsResponse
-	46, // 65: faultd.v1alpha1.FaultService.Check:output_type -> faultd.v1alpha1.CheckResponse
-	53, // 66: faultd.v1alpha1.FaultService.BeginRun:output_type -> faultd.v1alpha1.BeginRunResponse
-	55, // 67: faultd.v1alpha1.FaultService.EndRun:output_type -> faultd.v1alpha1.EndRunResponse
-	49, // 68: faultd.v1alpha1.FaultService.Who:output_type -> faultd.v1alpha1.WhoResponse
-	51, // 69: faultd.v1alpha1.FaultService.Targets:output_type -> faultd.v1alpha1.TargetsResponse
-	55, // [55:70] is the sub-list for method output_type
-	40, // [40:55] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	15, // 22: faultd.v1alpha1.Cpu.pulses:type_name -> faultd.v1alpha1.Pulses
+	15, // 23: faultd.v1alpha1.Memory.pulses:type_name -> faultd.v1alpha1.Pulses
+	15, // 24: faultd.v1alpha1.Io.pulses:type_name -> faultd.v1alpha1.Pulses
+	15, // 25: faultd.v1alpha1.Pids.pulses:type_name -> faultd.v1alpha1.Pulses
+	6,  // 26: faultd.v1alpha1.Http.traffic:type_name -> faultd.v1alpha1.Traffic
+	0,  // 27: faultd.v1alpha1.Fault.spec:type_name -> faultd.v1alpha1.FaultSpec
+	22, // 28: faultd.v1alpha1.Fault.target:type_name -> faultd.v1alpha1.Target
+	23, // 29: faultd.v1alpha1.Fault.counters:type_name -> faultd.v1alpha1.Counters
+	0,  // 30: faultd.v1alpha1.InjectRequest.spec:type_name -> faultd.v1alpha1.FaultSpec
+	21, // 31: faultd.v1alpha1.InjectResponse.fault:type_name -> faultd.v1alpha1.Fault
+	21, // 32: faultd.v1alpha1.UpdateResponse.fault:type_name -> faultd.v1alpha1.Fault
+	21, // 33: faultd.v1alpha1.ListResponse.faults:type_name -> faultd.v1alpha1.Fault
+	21, // 34: faultd.v1alpha1.GetResponse.fault:type_name -> faultd.v1alpha1.Fault
+	21, // 35: faultd.v1alpha1.StopResponse.fault:type_name -> faultd.v1alpha1.Fault
+	21, // 36: faultd.v1alpha1.StopAllResponse.faults:type_name -> faultd.v1alpha1.Fault
+	21, // 37: faultd.v1alpha1.WatchResponse.fault:type_name -> faultd.v1alpha1.Fault
+	44, // 38: faultd.v1alpha1.KindsResponse.kinds:type_name -> faultd.v1alpha1.Kind
+	45, // 39: faultd.v1alpha1.Kind.parameters:type_name -> faultd.v1alpha1.Parameter
+	48, // 40: faultd.v1alpha1.CheckResponse.capabilities:type_name -> faultd.v1alpha1.Capability
+	22, // 41: faultd.v1alpha1.WhoResponse.target:type_name -> faultd.v1alpha1.Target
+	21, // 42: faultd.v1alpha1.WhoResponse.faults:type_name -> faultd.v1alpha1.Fault
+	22, // 43: faultd.v1alpha1.TargetsResponse.targets:type_name -> faultd.v1alpha1.Target
+	24, // 44: faultd.v1alpha1.FaultService.Inject:input_type -> faultd.v1alpha1.InjectRequest
+	26, // 45: faultd.v1alpha1.FaultService.Update:input_type -> faultd.v1alpha1.UpdateRequest
+	28, // 46: faultd.v1alpha1.FaultService.List:input_type -> faultd.v1alpha1.ListRequest
+	30, // 47: faultd.v1alpha1.FaultService.Get:input_type -> faultd.v1alpha1.GetRequest
+	32, // 48: faultd.v1alpha1.FaultService.Stop:input_type -> faultd.v1alpha1.StopRequest
+	34, // 49: faultd.v1alpha1.FaultService.StopAll:input_type -> faultd.v1alpha1.StopAllRequest
+	36, // 50: faultd.v1alpha1.FaultService.Kill:input_type -> faultd.v1alpha1.KillRequest
+	38, // 51: faultd.v1alpha1.FaultService.Arm:input_type -> faultd.v1alpha1.ArmRequest
+	40, // 52: faultd.v1alpha1.FaultService.Watch:input_type -> faultd.v1alpha1.WatchRequest
+	42, // 53: faultd.v1alpha1.FaultService.Kinds:input_type -> faultd.v1alpha1.KindsRequest
+	46, // 54: faultd.v1alpha1.FaultService.Check:input_type -> faultd.v1alpha1.CheckRequest
+	53, // 55: faultd.v1alpha1.FaultService.BeginRun:input_type -> faultd.v1alpha1.BeginRunRequest
+	55, // 56: faultd.v1alpha1.FaultService.EndRun:input_type -> faultd.v1alpha1.EndRunRequest
+	49, // 57: faultd.v1alpha1.FaultService.Who:input_type -> faultd.v1alpha1.WhoRequest
+	51, // 58: faultd.v1alpha1.FaultService.Targets:input_type -> faultd.v1alpha1.TargetsRequest
+	25, // 59: faultd.v1alpha1.FaultService.Inject:output_type -> faultd.v1alpha1.InjectResponse
+	27, // 60: faultd.v1alpha1.FaultService.Update:output_type -> faultd.v1alpha1.UpdateResponse
+	29, // 61: faultd.v1alpha1.FaultService.List:output_type -> faultd.v1alpha1.ListResponse
+	31, // 62: faultd.v1alpha1.FaultService.Get:output_type -> faultd.v1alpha1.GetResponse
+	33, // 63: faultd.v1alpha1.FaultService.Stop:output_type -> faultd.v1alpha1.StopResponse
+	35, // 64: faultd.v1alpha1.FaultService.StopAll:output_type -> faultd.v1alpha1.StopAllResponse
+	37, // 65: faultd.v1alpha1.FaultService.Kill:output_type -> faultd.v1alpha1.KillResponse
+	39, // 66: faultd.v1alpha1.FaultService.Arm:output_type -> faultd.v1alpha1.ArmResponse
+	41, // 67: faultd.v1alpha1.FaultService.Watch:output_type -> faultd.v1alpha1.WatchResponse
+	43, // 68: faultd.v1alpha1.FaultService.Kinds:output_type -> faultd.v1alpha1.KindsResponse
+	47, // 69: faultd.v1alpha1.FaultService.Check:output_type -> faultd.v1alpha1.CheckResponse
+	54, // 70: faultd.v1alpha1.FaultService.BeginRun:output_type -> faultd.v1alpha1.BeginRunResponse
+	56, // 71: faultd.v1alpha1.FaultService.EndRun:output_type -> faultd.v1alpha1.EndRunResponse
+	50, // 72: faultd.v1alpha1.FaultService.Who:output_type -> faultd.v1alpha1.WhoResponse
+	52, // 73: faultd.v1alpha1.FaultService.Targets:output_type -> faultd.v1alpha1.TargetsResponse
+	59, // [59:74] is the sub-list for method output_type
+	44, // [44:59] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_faultd_v1alpha1_faultd_proto_init() }
@@ -5230,16 +5370,16 @@ func file_faultd_v1alpha1_faultd_proto_init() {
 	file_faultd_v1alpha1_faultd_proto_msgTypes[8].OneofWrappers = []any{}
 	file_faultd_v1alpha1_faultd_proto_msgTypes[12].OneofWrappers = []any{}
 	file_faultd_v1alpha1_faultd_proto_msgTypes[14].OneofWrappers = []any{}
-	file_faultd_v1alpha1_faultd_proto_msgTypes[17].OneofWrappers = []any{}
-	file_faultd_v1alpha1_faultd_proto_msgTypes[19].OneofWrappers = []any{}
-	file_faultd_v1alpha1_faultd_proto_msgTypes[25].OneofWrappers = []any{}
+	file_faultd_v1alpha1_faultd_proto_msgTypes[18].OneofWrappers = []any{}
+	file_faultd_v1alpha1_faultd_proto_msgTypes[20].OneofWrappers = []any{}
+	file_faultd_v1alpha1_faultd_proto_msgTypes[26].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_faultd_v1alpha1_faultd_proto_rawDesc), len(file_faultd_v1alpha1_faultd_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   56,
+			NumMessages:   57,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
