@@ -27,7 +27,7 @@ func TestLoadRefusals(t *testing.T) {
 	for want, spec := range map[string]*v1.FaultSpec{
 		"cpu.load: given together with limit":                  cpu(&v1.Cpu{Load: "1", Limit: "1"}),
 		"cpu.load: given together with limit, weight":          cpu(&v1.Cpu{Load: "1", Weight: 5}),
-		"weight, onChange or pulses; give":                             cpu(&v1.Cpu{Load: "1", OnChange: "report"}),
+		"weight, onChange or pulses; give":                     cpu(&v1.Cpu{Load: "1", OnChange: "report"}),
 		`cpu.load: "0" must be a number of processors`:         cpu(&v1.Cpu{Load: "0"}),
 		`cpu.load: "NaN"`:                                      cpu(&v1.Cpu{Load: "NaN"}),
 		`cpu.load: "101%"`:                                     cpu(&v1.Cpu{Load: "101%"}),
