@@ -88,8 +88,10 @@ func (p *Plan) at(chosen map[*Aim][]string) *Plan {
 		}
 		for _, target := range chosen[f.Aim] {
 			one := f
-			one.Spec = proto.CloneOf(f.Spec)
-			one.Spec.Target, one.At = "cgroup:"+target, target
+			one.Spec, one.At, one.Steps = aimAt(f.Spec, target), target, nil
+			for _, step := range f.Steps {
+				one.Steps = append(one.Steps, aimAt(step, target))
+			}
 			copies[i] = append(copies[i], len(there.Faults))
 			there.Faults = append(there.Faults, one)
 		}
@@ -101,6 +103,12 @@ func (p *Plan) at(chosen map[*Aim][]string) *Plan {
 		}
 	}
 	return &there
+}
+
+func aimAt(spec *v1.FaultSpec, target string) *v1.FaultSpec {
+	spec = proto.CloneOf(spec)
+	spec.Target = "cgroup:" + target
+	return spec
 }
 
 // choose takes as many as the mode says. Which ones depends on nothing but the seed and their names, so that everybody who knows

@@ -29,8 +29,10 @@ type Plan struct {
 	// MaxTargets is how many targets may be hurt; 0: no limit.
 	MaxTargets int
 	Stop       Stop
-	// Ramp says that a change comes only while the probes hold.
-	Ramp bool
+	// Steps tell those of a ramp, such as "10 %"; they are taken only while the probes hold.
+	Steps []string
+	// Bursts: the faults are on and off in turn, so that what they do to the probes can be told.
+	Bursts bool
 	// Length is from the first probe to the last, if nothing ends it earlier.
 	Length time.Duration
 	// Source is the document as it was written.
@@ -46,6 +48,8 @@ type Fault struct {
 	Spec *v1.FaultSpec
 	// Aim chooses its targets; nil: the one of Spec.
 	Aim *Aim
+	// Steps are what the node is asked for with each step of a ramp; nil: Spec, with the percentage of the step.
+	Steps []*v1.FaultSpec
 	// At is the target that was chosen, where there are several.
 	At string
 }
@@ -103,8 +107,10 @@ func (p *Plan) faultNames() (names []string) {
 func (p *Plan) SetSeed(seed uint64) {
 	p.Seed = seed
 	for _, f := range p.Faults {
-		if f.Spec.Seed != nil {
-			f.Spec.Seed = &seed
+		for _, spec := range append([]*v1.FaultSpec{f.Spec}, f.Steps...) {
+			if spec.Seed != nil {
+				spec.Seed = &seed
+			}
 		}
 	}
 }

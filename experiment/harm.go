@@ -67,6 +67,8 @@ type harm struct {
 	on          map[int]*Activation
 	activations []*Activation
 	problems    []error
+	// turn counts the turns of the harm: its states come one after another.
+	turn int
 	// gone are targets that are there no more; no fault is started there.
 	gone map[string]bool
 }
@@ -78,10 +80,14 @@ func (h *harm) start(ctx context.Context, c Change) error {
 		return nil
 	}
 	spec := proto.CloneOf(f.Spec)
+	if f.Steps != nil && c.Step > 0 {
+		spec = proto.CloneOf(f.Steps[c.Step-1])
+	}
 	spec.Duration = firstLease.String()
 	if c.Percent > 0 {
 		setPercent(spec, c.Percent)
 	}
+	h.turnTo(turnOff, turnStarting)
 	got, err := h.node.Inject(context.WithoutCancel(ctx), spec)
 	if err != nil && f.At != "" {
 		if _, goneErr := h.node.Targets(context.WithoutCancel(ctx), spec.GetTarget()); goneErr != nil {
@@ -98,12 +104,28 @@ func (h *harm) start(ctx context.Context, c Change) error {
 	h.on[c.Fault] = a
 	late := h.over
 	h.mu.Unlock()
+	h.turnTo(turnStarting, turnOn)
 	if late {
 		h.stop(c.Fault)
 		return nil
 	}
 	h.renew(ctx, a, nil)
 	return nil
+}
+
+// turnTo goes from one state to the next; from another it does not.
+func (h *harm) turnTo(from, to int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.turn%turnStates == from {
+		h.turn += (to - from + turnStates) % turnStates
+	}
+}
+
+func (h *harm) turns() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.turn
 }
 
 // step chooses how many a running fault hurts.
@@ -207,9 +229,14 @@ func (h *harm) stop(fault int) {
 	h.mu.Lock()
 	a := h.on[fault]
 	delete(h.on, fault)
+	last := len(h.on) == 0
 	h.mu.Unlock()
 	if a == nil {
 		return
+	}
+	if last {
+		h.turnTo(turnOn, turnStopping)
+		defer h.turnTo(turnStopping, turnOff)
 	}
 	f, err := h.node.Stop(context.Background(), a.ID)
 	if err == nil {

@@ -114,11 +114,13 @@ type JournalFaultd struct {
 	Links   []string          `json:"links"`
 	Kernel  string            `json:"kernel"`
 	CPUs    int               `json:"cpus"`
-	// RampHeld and RampBroke are percents of a ramp.
-	RampHeld  float64        `json:"rampHeld,omitempty"`
-	RampBroke float64        `json:"rampBroke,omitempty"`
-	Phases    []JournalPhase `json:"phases"`
-	Events    []JournalEvent `json:"events"`
+	// RampHeld and RampBroke are steps of a ramp, as "10 %" or "packet.delay 50ms".
+	RampHeld  string `json:"rampHeld,omitempty"`
+	RampBroke string `json:"rampBroke,omitempty"`
+	// Effects are those of bursts on the probes.
+	Effects []Effect       `json:"effects,omitempty"`
+	Phases  []JournalPhase `json:"phases"`
+	Events  []JournalEvent `json:"events"`
 }
 
 // JournalPhase is when a phase was.
@@ -145,7 +147,7 @@ func (r *Result) Journal() *Journal {
 		Faultd: JournalFaultd{
 			Verdict: r.Verdict, Reasons: r.Reasons, Seed: r.Plan.Seed, Replay: r.Environment.Replay, File: r.Plan.File,
 			Owner: r.Plan.Owner, Labels: r.Plan.Labels, Links: r.Plan.Links, Kernel: r.Environment.Kernel, CPUs: r.Environment.CPUs,
-			RampHeld: r.Held, RampBroke: r.Broke, Phases: []JournalPhase{}, Events: []JournalEvent{},
+			RampHeld: r.Held, RampBroke: r.Broke, Effects: r.Effects(), Phases: []JournalPhase{}, Events: []JournalEvent{},
 		},
 	}
 	for _, span := range r.Spans {

@@ -43,8 +43,13 @@ func (d *document) plan(m *v1.Experiment, check func(*v1.FaultSpec) error) *Plan
 	for i, f := range spec.GetFaults() {
 		p.Faults = append(p.Faults, d.fault(i, f, targets, times[i], p.Seed, check))
 	}
-	p.Changes, p.Ramp = schedule.changes(times), len(schedule.ramp) > 0
 	d.ramps(spec, p, check)
+	d.steps(spec.GetSchedule().GetSteps(), p, check)
+	stepped := make([]bool, len(p.Faults))
+	for i, f := range p.Faults {
+		stepped[i] = f.Steps != nil
+	}
+	p.Changes, p.Bursts = schedule.changes(times, stepped), schedule.count > 1
 	for i, probe := range spec.GetProbes() {
 		p.Probes = append(p.Probes, d.probe(fmt.Sprintf("spec.probes[%d]", i), probe, spec))
 	}
@@ -202,6 +207,9 @@ func (d *document) ramps(spec *v1.ExperimentSpec, p *Plan, check func(*v1.FaultS
 	ramp := spec.GetSchedule().GetRamp()
 	if len(ramp) == 0 {
 		return
+	}
+	for _, percent := range ramp {
+		p.Steps = append(p.Steps, fmt.Sprintf("%v %%", percent))
 	}
 	for _, f := range p.Faults {
 		stepped := proto.CloneOf(f.Spec)

@@ -52,6 +52,8 @@ type Sample struct {
 	Value string
 	// Failure says why the try failed; empty: it did not.
 	Failure string
+	// Turn counts how often faults began and ceased to be on; straddles: it did while the try lasted.
+	Turn int
 }
 
 // Try asks until an attempt succeeds or there are no more.

@@ -368,7 +368,7 @@ func badInputs() []badInput {
 		{bursts, "  before: 4s", "  duration: 5s", "spec.duration: 5s was given; the schedule says"},
 		{ramp, "    ramp: [1, 10]", "    ramp: [1, 110]", "spec.schedule.ramp[1]: must be greater than 0 and less than or equal to 100, got \"110\""},
 		{ramp, "    every: 5s", "    every: 0s", "spec.schedule.every: 0s is out of range"},
-		{ramp, "    rate: 5", "    offset: 5s", "spec.faults[0].offset: was given, and spec.schedule.ramp says it"},
+		{ramp, "    rate: 5", "    offset: 5s", "spec.faults[0].offset: was given, and spec.schedule says it"},
 		{ramp, "    rate: 5", "    duration: 5s", "spec.faults[0].duration: was given"},
 		{ramp, "    rate: 5", "    percent: 5", "spec.faults[0].percent: was given"},
 		{ramp, "    ramp: [1, 10]", "    ramp: [1, ten]", `spec.schedule.ramp[1]: "ten" is no number`},
@@ -425,10 +425,10 @@ func TestBadDocuments(t *testing.T) {
 		{strings.Replace(everything, "      cpu: 80\n      memory: 30\n      io: 60\n      freeMemory: 5\n      load: 4\n", "      {}\n", 1), "spec.stop.node: give one of cpu, memory, io, freeMemory and load"},
 		{strings.Replace(everything, "  stop:\n", "  stop: {}\n  stop:\n", 1), "spec.stop: given twice"},
 		{strings.Replace(bursts, "      count: 3\n", "      count: 3\n    every: 1s\n", 1), "spec.schedule.every: only a ramp has steps"},
-		{strings.Replace(bursts, "    bursts:\n", "    ramp: [1]\n    bursts:\n", 1), "spec.schedule: give either bursts or ramp"},
+		{strings.Replace(bursts, "    bursts:\n", "    ramp: [1]\n    bursts:\n", 1), "spec.schedule: give one of bursts, ramp and steps"},
 		{strings.Replace(bursts, "    percent: 50\n", "    offset: 1500ms\n", 1), "spec.faults[0]: one would be on until 3.5s of a burst that lasts 2s"},
-		{strings.Replace(ramp, "    ramp: [1, 10]\n", "", 1), "spec.schedule: give either bursts or ramp"},
-		{strings.Replace(ramp, "    ramp: [1, 10]\n", "    ramp: []\n", 1), "spec.schedule: give either bursts or ramp"},
+		{strings.Replace(ramp, "    ramp: [1, 10]\n", "", 1), "spec.schedule: give one of bursts, ramp and steps"},
+		{strings.Replace(ramp, "    ramp: [1, 10]\n", "    ramp: []\n", 1), "spec.schedule: give one of bursts, ramp and steps"},
 		{strings.Replace(ramp, "    every: 5s\n", "", 1), "spec.schedule.every: missing"},
 		{strings.Replace(ramp, "      loss: 10\n", "      delay: 10ms\n", 1), "fault two has no percentage to raise: packet: percent was given"},
 	} {
@@ -441,7 +441,7 @@ func TestBadDocuments(t *testing.T) {
 
 // FuzzRead: whatever is read is a plan or an error, and what is wrong has a line.
 func FuzzRead(f *testing.F) {
-	for _, text := range []string{everything, bursts, ramp} {
+	for _, text := range []string{everything, bursts, ramp, strings.Replace(labDocument, "duration: 10s", stepped, 1)} {
 		f.Add([]byte(text))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {

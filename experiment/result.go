@@ -46,8 +46,8 @@ type Result struct {
 	// Broken says why a probe did not hold, by phase and name.
 	Broken map[Phase]map[string]string
 	Events []Event
-	// Held and Broke are percents of a ramp: the last one with which all probes held, and the one with which one did not.
-	Held, Broke float64
+	// Held and Broke are steps of a ramp: the last one with which all probes held, and the one with which one did not.
+	Held, Broke string
 }
 
 // Environment says where an experiment ran.

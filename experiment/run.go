@@ -22,6 +22,8 @@ type runner struct {
 	harm   *harm
 	// abort ends all faults; the cause is the reason.
 	abort context.CancelCauseFunc
+	// step is the last one of a ramp that was taken.
+	step int
 
 	mu   sync.Mutex
 	tell func(Event)
@@ -55,6 +57,11 @@ func Rehearse(ctx context.Context, p *Plan, node Node) (*Rehearsal, error) {
 			return nil, fmt.Errorf("spec.faults[%d] (%s): %w", i, f.Label(), err)
 		}
 		r.Faults = append(r.Faults, got)
+		for i, step := range f.Steps {
+			if _, err := node.Rehearse(ctx, step); err != nil {
+				return nil, fmt.Errorf("spec.schedule.steps: %s of fault %s: %w", there.Steps[i], f.Label(), err)
+			}
+		}
 	}
 	return r, there.checkLimit(r.Faults)
 }
@@ -201,29 +208,30 @@ func (r *runner) change(harming context.Context, c Change) time.Duration {
 	case !c.On:
 		r.harm.stop(c.Fault)
 		r.event("fault %s", c.Text(r.plan))
-	case running:
+	case running && c.Percent > 0:
 		r.harm.step(harming, c)
 		r.event("fault %s", c.Text(r.plan))
 	default:
+		r.harm.stop(c.Fault)
 		if err := r.harm.start(harming, c); err != nil {
 			r.abort(fmt.Errorf("%w: %w", errRefused, err))
 			break
 		}
 		r.event("fault %s", c.Text(r.plan))
 	}
-	if c.Percent > 0 {
-		r.result.Broke = c.Percent
+	if c.Step > 0 {
+		r.step, r.result.Broke = c.Step, r.plan.Steps[c.Step-1]
 	}
 	return time.Since(begin)
 }
 
 // rampEnds says whether a step of a ramp must not be taken, as a probe does not hold.
 func (r *runner) rampEnds(c Change) bool {
-	if !r.plan.Ramp || c.At == 0 || c.Percent == r.result.Broke {
+	if len(r.plan.Steps) == 0 || c.At == 0 || c.Step == r.step {
 		return false
 	}
 	if why := r.rec.judge(During); why != "" {
-		r.event("the ramp ends at %v %%: %s", r.result.Broke, why)
+		r.event("the ramp ends at %s: %s", r.result.Broke, why)
 		return true
 	}
 	r.result.Held = r.result.Broke
@@ -279,7 +287,11 @@ func (r *runner) ask(ctx context.Context, over <-chan struct{}, phase Phase, i i
 				return
 			}
 		}
+		turn := r.harm.turns()
 		sample := p.Try(ctx, phase, r.harm.counters)
+		if sample.Turn = turn; r.harm.turns() != turn {
+			sample.Turn = straddles
+		}
 		if ctx.Err() != nil {
 			return
 		}
@@ -321,7 +333,7 @@ func (r *runner) finish(ctx, harming context.Context) {
 	res := r.result
 	res.Activations, res.Samples, res.Broken = r.harm.activations, r.rec.samples, r.rec.broken
 	if len(res.Broken[During]) == 0 {
-		res.Broke = 0
+		res.Broke = ""
 	}
 	cause := context.Cause(harming)
 	switch {
@@ -345,5 +357,8 @@ func (r *runner) finish(ctx, harming context.Context) {
 		res.because("%v", problem)
 	}
 	res.End = time.Now()
+	for _, e := range res.Effects() {
+		r.event("effect on %s: failures %s, latency %s", e.Probe, e.ToldFailures(), e.ToldLatency())
+	}
 	r.event("verdict: %s", res.Verdict)
 }

@@ -415,7 +415,7 @@ func TestRamp(t *testing.T) {
 		l.wantAsked(t,
 			"4.001s inject f1 percent 1", "4.001s inject f2 loss 1", "9.001s update f1 percent 10", "9.001s update f2 loss 10",
 			"14.001s update f1 percent 50", "14.001s update f2 loss 50", "19.001s stopped f1", "19.001s stopped f2")
-		if r.Held != 50 || r.Broke != 0 {
+		if r.Held != "50 %" || r.Broke != "" {
 			t.Errorf("it held with %v and broke with %v", r.Held, r.Broke)
 		}
 	}, "duration: 10s", schedule)
@@ -424,7 +424,7 @@ func TestRamp(t *testing.T) {
 		l.wantAsked(t,
 			"4.001s inject f1 percent 1", "4.001s inject f2 loss 1", "9.001s update f1 percent 10", "9.001s update f2 loss 10",
 			"14.001s stopped f1", "14.001s stopped f2")
-		if r.Held != 1 || r.Broke != 10 {
+		if r.Held != "1 %" || r.Broke != "10 %" {
 			t.Errorf("it held with %v and broke with %v", r.Held, r.Broke)
 		}
 	}, "duration: 10s", schedule)

@@ -18,16 +18,18 @@ type Change struct {
 	// On and not on start and end it. Percent, above 0, chooses how many are hurt from then on.
 	On      bool
 	Percent float64
+	// Step of a ramp that it belongs to, from 1; 0: none.
+	Step int
 }
 
-// Text tells the change: "NAME on, at 10 %".
+// Text tells the change: "NAME on, with 10 %".
 func (c Change) Text(p *Plan) string {
 	name := p.Faults[c.Fault].Label()
 	switch {
 	case !c.On:
 		return name + " off"
-	case c.Percent > 0:
-		return fmt.Sprintf("%s on, at %v %%", name, c.Percent)
+	case c.Step > 0:
+		return fmt.Sprintf("%s on, with %s", name, p.Steps[c.Step-1])
 	}
 	return name + " on"
 }
@@ -43,22 +45,31 @@ type schedule struct {
 	count   int
 	ramp    []float64
 	every   time.Duration
+	// steps is how many a ramp has, of percents or of parameters.
+	steps int
 }
 
 func (d *document) schedule(spec *v1.ExperimentSpec) schedule {
 	s := schedule{count: 1}
 	asked, field := spec.GetSchedule(), "spec.schedule"
-	bursts, ramp := asked.GetBursts(), asked.GetRamp()
+	bursts, ramp, steps := asked.GetBursts(), asked.GetRamp(), asked.GetSteps()
+	given := 0
+	for _, one := range []bool{bursts != nil, len(ramp) > 0, len(steps) > 0} {
+		given += order(one)
+	}
 	switch {
 	case asked == nil:
-	case (bursts != nil) == (len(ramp) > 0):
-		d.wrong(field, "give either bursts or ramp")
+	case given != 1:
+		d.wrong(field, "give one of bursts, ramp and steps")
 	case bursts != nil:
 		s.on = d.duration(field+".bursts.on", bursts.GetOn(), leastDuration, 0)
 		s.off = d.duration(field+".bursts.off", bursts.GetOff(), leastDuration, 0)
 		s.count = int(bursts.GetCount())
 	default:
-		s.ramp = ramp
+		s.ramp, s.steps = ramp, len(ramp)
+		if len(steps) > 0 {
+			s.steps = len(steps[0].GetValues())
+		}
 		if asked.GetEvery() == "" {
 			d.wrong(field+".every", "missing; each step of a ramp lasts so long")
 		}
@@ -72,8 +83,8 @@ func (d *document) schedule(spec *v1.ExperimentSpec) schedule {
 
 // usual is how long a fault is on that does not say it itself.
 func (s schedule) usual() time.Duration {
-	if len(s.ramp) > 0 {
-		return time.Duration(len(s.ramp)) * s.every
+	if s.steps > 0 {
+		return time.Duration(s.steps) * s.every
 	}
 	return s.on
 }
@@ -109,15 +120,15 @@ func (d *document) times(spec *v1.ExperimentSpec, s schedule) []span {
 
 // rampTimes: all faults of a ramp are on from its start to its end.
 func (d *document) rampTimes(field string, f *v1.ExperimentFault, s schedule) {
-	if len(s.ramp) == 0 {
+	if s.steps == 0 {
 		return
 	}
 	for _, given := range []struct {
 		field string
 		given bool
-	}{{"after", f.GetAfter() != ""}, {"offset", f.GetOffset() != ""}, {"duration", f.GetDuration() != ""}, {"percent", f.Percent != nil}} {
+	}{{"after", f.GetAfter() != ""}, {"offset", f.GetOffset() != ""}, {"duration", f.GetDuration() != ""}, {"percent", f.Percent != nil && len(s.ramp) > 0}} {
 		if given.given {
-			d.wrong(field+"."+given.field, "was given, and spec.schedule.ramp says it for all faults")
+			d.wrong(field+"."+given.field, "was given, and spec.schedule says it for all faults")
 		}
 	}
 }
@@ -163,8 +174,8 @@ func circle(faults []*v1.ExperimentFault, at map[string]int, i int) string {
 	return strings.Join(chain, " comes after ")
 }
 
-// changes is the schedule, told in order. At one time faults end before others start.
-func (s schedule) changes(times []span) []Change {
+// changes is the schedule, told in order, for faults of which some have steps of their own. At one time faults end before others start.
+func (s schedule) changes(times []span, stepped []bool) []Change {
 	var changes []Change
 	for burst := range s.count {
 		shift := time.Duration(burst) * (s.on + s.off)
@@ -172,14 +183,17 @@ func (s schedule) changes(times []span) []Change {
 			changes = append(changes, Change{At: shift + t.start, Fault: i, On: true}, Change{At: shift + t.end, Fault: i})
 		}
 	}
+	// The first step of a ramp starts the faults.
+	ramps := func(fault int) bool { return len(s.ramp) > 0 || stepped[fault] }
+	changes = slices.DeleteFunc(changes, func(c Change) bool { return c.On && ramps(c.Fault) })
 	for i := range times {
-		for step, percent := range s.ramp {
-			changes = append(changes, Change{At: time.Duration(step) * s.every, Fault: i, On: true, Percent: percent})
+		for step := 0; step < s.steps && ramps(i); step++ {
+			c := Change{At: time.Duration(step) * s.every, Fault: i, On: true, Step: step + 1}
+			if len(s.ramp) > 0 {
+				c.Percent = s.ramp[step]
+			}
+			changes = append(changes, c)
 		}
-	}
-	if len(s.ramp) > 0 {
-		// The first step starts the faults.
-		changes = slices.DeleteFunc(changes, func(c Change) bool { return c.On && c.Percent == 0 })
 	}
 	slices.SortStableFunc(changes, func(a, b Change) int {
 		return cmp.Or(cmp.Compare(a.At, b.At), order(a.On)-order(b.On))

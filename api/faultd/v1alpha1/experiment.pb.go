@@ -846,14 +846,16 @@ func (*ExperimentFault_Dns) isExperimentFault_Kind() {}
 
 func (*ExperimentFault_Http) isExperimentFault_Kind() {}
 
-// Schedule says when the faults are on. Exactly one of bursts and ramp.
+// Schedule says when the faults are on. Exactly one of bursts, ramp and steps.
 type Schedule struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Bursts *Bursts                `protobuf:"bytes,1,opt,name=bursts,proto3" json:"bursts,omitempty"`
 	// Percents of all faults, one after another: [1, 10, 50]. The next step is taken only while all probes hold.
 	Ramp []float64 `protobuf:"fixed64,2,rep,packed,name=ramp,proto3" json:"ramp,omitempty"`
 	// How long each step of the ramp lasts.
-	Every         string `protobuf:"bytes,3,opt,name=every,proto3" json:"every,omitempty"`
+	Every string `protobuf:"bytes,3,opt,name=every,proto3" json:"every,omitempty"`
+	// The same with any parameters of faults; all have equally many values.
+	Steps         []*ParameterSteps `protobuf:"bytes,4,rep,name=steps,proto3" json:"steps,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -909,6 +911,77 @@ func (x *Schedule) GetEvery() string {
 	return ""
 }
 
+func (x *Schedule) GetSteps() []*ParameterSteps {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+// ParameterSteps are the values that a parameter of a fault takes, one after another. At each step the fault ends and starts anew.
+type ParameterSteps struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the fault.
+	Fault string `protobuf:"bytes,1,opt,name=fault,proto3" json:"fault,omitempty"`
+	// Where it stands in the fault: "packet.delay", "connect.maxConnections", "rate".
+	Parameter string `protobuf:"bytes,2,opt,name=parameter,proto3" json:"parameter,omitempty"`
+	// Numbers, or text as it stands in the fault: ["10ms", "50ms"].
+	Values        []string `protobuf:"bytes,3,rep,name=values,proto3" json:"values,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ParameterSteps) Reset() {
+	*x = ParameterSteps{}
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ParameterSteps) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ParameterSteps) ProtoMessage() {}
+
+func (x *ParameterSteps) ProtoReflect() protoreflect.Message {
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ParameterSteps.ProtoReflect.Descriptor instead.
+func (*ParameterSteps) Descriptor() ([]byte, []int) {
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ParameterSteps) GetFault() string {
+	if x != nil {
+		return x.Fault
+	}
+	return ""
+}
+
+func (x *ParameterSteps) GetParameter() string {
+	if x != nil {
+		return x.Parameter
+	}
+	return ""
+}
+
+func (x *ParameterSteps) GetValues() []string {
+	if x != nil {
+		return x.Values
+	}
+	return nil
+}
+
 // Bursts are all faults, on and off in turn.
 type Bursts struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -924,7 +997,7 @@ type Bursts struct {
 
 func (x *Bursts) Reset() {
 	*x = Bursts{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[6]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -936,7 +1009,7 @@ func (x *Bursts) String() string {
 func (*Bursts) ProtoMessage() {}
 
 func (x *Bursts) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[6]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -949,7 +1022,7 @@ func (x *Bursts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bursts.ProtoReflect.Descriptor instead.
 func (*Bursts) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{6}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Bursts) GetOn() string {
@@ -986,7 +1059,7 @@ type ExperimentLimits struct {
 
 func (x *ExperimentLimits) Reset() {
 	*x = ExperimentLimits{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[7]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -998,7 +1071,7 @@ func (x *ExperimentLimits) String() string {
 func (*ExperimentLimits) ProtoMessage() {}
 
 func (x *ExperimentLimits) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[7]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1011,7 +1084,7 @@ func (x *ExperimentLimits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExperimentLimits.ProtoReflect.Descriptor instead.
 func (*ExperimentLimits) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{7}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ExperimentLimits) GetMaxTargets() uint32 {
@@ -1046,7 +1119,7 @@ type StopConditions struct {
 
 func (x *StopConditions) Reset() {
 	*x = StopConditions{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[8]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1058,7 +1131,7 @@ func (x *StopConditions) String() string {
 func (*StopConditions) ProtoMessage() {}
 
 func (x *StopConditions) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[8]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1071,7 +1144,7 @@ func (x *StopConditions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopConditions.ProtoReflect.Descriptor instead.
 func (*StopConditions) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{8}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *StopConditions) GetFile() string {
@@ -1126,7 +1199,7 @@ type NodePressure struct {
 
 func (x *NodePressure) Reset() {
 	*x = NodePressure{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[9]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1138,7 +1211,7 @@ func (x *NodePressure) String() string {
 func (*NodePressure) ProtoMessage() {}
 
 func (x *NodePressure) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[9]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1151,7 +1224,7 @@ func (x *NodePressure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodePressure.ProtoReflect.Descriptor instead.
 func (*NodePressure) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{9}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *NodePressure) GetCpu() float64 {
@@ -1206,7 +1279,7 @@ type ErrorBudget struct {
 
 func (x *ErrorBudget) Reset() {
 	*x = ErrorBudget{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[10]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1218,7 +1291,7 @@ func (x *ErrorBudget) String() string {
 func (*ErrorBudget) ProtoMessage() {}
 
 func (x *ErrorBudget) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[10]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1231,7 +1304,7 @@ func (x *ErrorBudget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorBudget.ProtoReflect.Descriptor instead.
 func (*ErrorBudget) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{10}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ErrorBudget) GetUrl() string {
@@ -1278,7 +1351,7 @@ type Objective struct {
 
 func (x *Objective) Reset() {
 	*x = Objective{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[11]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1290,7 +1363,7 @@ func (x *Objective) String() string {
 func (*Objective) ProtoMessage() {}
 
 func (x *Objective) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[11]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1303,7 +1376,7 @@ func (x *Objective) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Objective.ProtoReflect.Descriptor instead.
 func (*Objective) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{11}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Objective) GetName() string {
@@ -1372,7 +1445,7 @@ type Probe struct {
 
 func (x *Probe) Reset() {
 	*x = Probe{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[12]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1384,7 +1457,7 @@ func (x *Probe) String() string {
 func (*Probe) ProtoMessage() {}
 
 func (x *Probe) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[12]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1397,7 +1470,7 @@ func (x *Probe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Probe.ProtoReflect.Descriptor instead.
 func (*Probe) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{12}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Probe) GetName() string {
@@ -1630,7 +1703,7 @@ type Tolerance struct {
 
 func (x *Tolerance) Reset() {
 	*x = Tolerance{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[13]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1642,7 +1715,7 @@ func (x *Tolerance) String() string {
 func (*Tolerance) ProtoMessage() {}
 
 func (x *Tolerance) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[13]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1655,7 +1728,7 @@ func (x *Tolerance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tolerance.ProtoReflect.Descriptor instead.
 func (*Tolerance) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{13}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Tolerance) GetValue() string {
@@ -1711,7 +1784,7 @@ type Range struct {
 
 func (x *Range) Reset() {
 	*x = Range{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[14]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1723,7 +1796,7 @@ func (x *Range) String() string {
 func (*Range) ProtoMessage() {}
 
 func (x *Range) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[14]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1736,7 +1809,7 @@ func (x *Range) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Range.ProtoReflect.Descriptor instead.
 func (*Range) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{14}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Range) GetMin() float64 {
@@ -1765,7 +1838,7 @@ type Failures struct {
 
 func (x *Failures) Reset() {
 	*x = Failures{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[15]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1777,7 +1850,7 @@ func (x *Failures) String() string {
 func (*Failures) ProtoMessage() {}
 
 func (x *Failures) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[15]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1790,7 +1863,7 @@ func (x *Failures) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failures.ProtoReflect.Descriptor instead.
 func (*Failures) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{15}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Failures) GetPercent() float64 {
@@ -1820,7 +1893,7 @@ type Baseline struct {
 
 func (x *Baseline) Reset() {
 	*x = Baseline{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[16]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1832,7 +1905,7 @@ func (x *Baseline) String() string {
 func (*Baseline) ProtoMessage() {}
 
 func (x *Baseline) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[16]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1845,7 +1918,7 @@ func (x *Baseline) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Baseline.ProtoReflect.Descriptor instead.
 func (*Baseline) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{16}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Baseline) GetPercentile() float64 {
@@ -1881,7 +1954,7 @@ type HttpProbe struct {
 
 func (x *HttpProbe) Reset() {
 	*x = HttpProbe{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[17]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1893,7 +1966,7 @@ func (x *HttpProbe) String() string {
 func (*HttpProbe) ProtoMessage() {}
 
 func (x *HttpProbe) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[17]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1906,7 +1979,7 @@ func (x *HttpProbe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HttpProbe.ProtoReflect.Descriptor instead.
 func (*HttpProbe) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{17}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *HttpProbe) GetUrl() string {
@@ -1976,7 +2049,7 @@ type Tls struct {
 
 func (x *Tls) Reset() {
 	*x = Tls{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[18]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1988,7 +2061,7 @@ func (x *Tls) String() string {
 func (*Tls) ProtoMessage() {}
 
 func (x *Tls) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[18]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2001,7 +2074,7 @@ func (x *Tls) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tls.ProtoReflect.Descriptor instead.
 func (*Tls) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{18}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Tls) GetCa() string {
@@ -2056,7 +2129,7 @@ type TcpProbe struct {
 
 func (x *TcpProbe) Reset() {
 	*x = TcpProbe{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[19]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2068,7 +2141,7 @@ func (x *TcpProbe) String() string {
 func (*TcpProbe) ProtoMessage() {}
 
 func (x *TcpProbe) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[19]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2081,7 +2154,7 @@ func (x *TcpProbe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TcpProbe.ProtoReflect.Descriptor instead.
 func (*TcpProbe) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{19}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *TcpProbe) GetAddress() string {
@@ -2128,7 +2201,7 @@ type GrpcProbe struct {
 
 func (x *GrpcProbe) Reset() {
 	*x = GrpcProbe{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[20]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2140,7 +2213,7 @@ func (x *GrpcProbe) String() string {
 func (*GrpcProbe) ProtoMessage() {}
 
 func (x *GrpcProbe) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[20]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2153,7 +2226,7 @@ func (x *GrpcProbe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GrpcProbe.ProtoReflect.Descriptor instead.
 func (*GrpcProbe) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{20}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *GrpcProbe) GetAddress() string {
@@ -2198,7 +2271,7 @@ type LogProbe struct {
 
 func (x *LogProbe) Reset() {
 	*x = LogProbe{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[21]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2210,7 +2283,7 @@ func (x *LogProbe) String() string {
 func (*LogProbe) ProtoMessage() {}
 
 func (x *LogProbe) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[21]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2223,7 +2296,7 @@ func (x *LogProbe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogProbe.ProtoReflect.Descriptor instead.
 func (*LogProbe) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{21}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *LogProbe) GetPath() string {
@@ -2255,7 +2328,7 @@ type CommandProbe struct {
 
 func (x *CommandProbe) Reset() {
 	*x = CommandProbe{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[22]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2267,7 +2340,7 @@ func (x *CommandProbe) String() string {
 func (*CommandProbe) ProtoMessage() {}
 
 func (x *CommandProbe) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[22]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2280,7 +2353,7 @@ func (x *CommandProbe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandProbe.ProtoReflect.Descriptor instead.
 func (*CommandProbe) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{22}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *CommandProbe) GetArgv() []string {
@@ -2319,7 +2392,7 @@ type DnsProbe struct {
 
 func (x *DnsProbe) Reset() {
 	*x = DnsProbe{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[23]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2331,7 +2404,7 @@ func (x *DnsProbe) String() string {
 func (*DnsProbe) ProtoMessage() {}
 
 func (x *DnsProbe) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[23]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2344,7 +2417,7 @@ func (x *DnsProbe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DnsProbe.ProtoReflect.Descriptor instead.
 func (*DnsProbe) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{23}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *DnsProbe) GetName() string {
@@ -2388,7 +2461,7 @@ type CounterProbe struct {
 
 func (x *CounterProbe) Reset() {
 	*x = CounterProbe{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[24]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2400,7 +2473,7 @@ func (x *CounterProbe) String() string {
 func (*CounterProbe) ProtoMessage() {}
 
 func (x *CounterProbe) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[24]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2413,7 +2486,7 @@ func (x *CounterProbe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CounterProbe.ProtoReflect.Descriptor instead.
 func (*CounterProbe) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{24}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *CounterProbe) GetFault() string {
@@ -2445,7 +2518,7 @@ type PressureProbe struct {
 
 func (x *PressureProbe) Reset() {
 	*x = PressureProbe{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[25]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2457,7 +2530,7 @@ func (x *PressureProbe) String() string {
 func (*PressureProbe) ProtoMessage() {}
 
 func (x *PressureProbe) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[25]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2470,7 +2543,7 @@ func (x *PressureProbe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PressureProbe.ProtoReflect.Descriptor instead.
 func (*PressureProbe) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{25}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *PressureProbe) GetResource() string {
@@ -2506,7 +2579,7 @@ type PrometheusProbe struct {
 
 func (x *PrometheusProbe) Reset() {
 	*x = PrometheusProbe{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[26]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2518,7 +2591,7 @@ func (x *PrometheusProbe) String() string {
 func (*PrometheusProbe) ProtoMessage() {}
 
 func (x *PrometheusProbe) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[26]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2531,7 +2604,7 @@ func (x *PrometheusProbe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrometheusProbe.ProtoReflect.Descriptor instead.
 func (*PrometheusProbe) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{26}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *PrometheusProbe) GetUrl() string {
@@ -2635,11 +2708,17 @@ const file_faultd_v1alpha1_experiment_proto_rawDesc = "" +
 	"\x04http\x18\x1f \x01(\v2\x15.faultd.v1alpha1.HttpH\x00R\x04httpB\r\n" +
 	"\x04kind\x12\x05\xbaH\x02\b\x01B\n" +
 	"\n" +
-	"\b_percent\"\x90\x01\n" +
+	"\b_percent\"\xd1\x01\n" +
 	"\bSchedule\x12/\n" +
 	"\x06bursts\x18\x01 \x01(\v2\x17.faultd.v1alpha1.BurstsR\x06bursts\x124\n" +
 	"\x04ramp\x18\x02 \x03(\x01B \xbaH\x1d\x92\x01\x1a\x10d\"\x16\x12\x14@\x01\x19\x00\x00\x00\x00\x00\x00Y@!\x00\x00\x00\x00\x00\x00\x00\x00R\x04ramp\x12\x1d\n" +
-	"\x05every\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18 R\x05every\"b\n" +
+	"\x05every\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18 R\x05every\x12?\n" +
+	"\x05steps\x18\x04 \x03(\v2\x1f.faultd.v1alpha1.ParameterStepsB\b\xbaH\x05\x92\x01\x02\x10 R\x05steps\"\x88\x01\n" +
+	"\x0eParameterSteps\x12\x1f\n" +
+	"\x05fault\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x05fault\x12(\n" +
+	"\tparameter\x18\x02 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\tparameter\x12+\n" +
+	"\x06values\x18\x03 \x03(\tB\x13\xbaH\x10\x92\x01\r\b\x01\x10d\"\ar\x05\x10\x01\x18\x80\x02R\x06values\"b\n" +
 	"\x06Bursts\x12\x19\n" +
 	"\x02on\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18 R\x02on\x12\x1b\n" +
 	"\x03off\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18 R\x03off\x12 \n" +
@@ -2787,7 +2866,7 @@ func file_faultd_v1alpha1_experiment_proto_rawDescGZIP() []byte {
 	return file_faultd_v1alpha1_experiment_proto_rawDescData
 }
 
-var file_faultd_v1alpha1_experiment_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_faultd_v1alpha1_experiment_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_faultd_v1alpha1_experiment_proto_goTypes = []any{
 	(*Experiment)(nil),       // 0: faultd.v1alpha1.Experiment
 	(*Metadata)(nil),         // 1: faultd.v1alpha1.Metadata
@@ -2795,97 +2874,99 @@ var file_faultd_v1alpha1_experiment_proto_goTypes = []any{
 	(*ExperimentTarget)(nil), // 3: faultd.v1alpha1.ExperimentTarget
 	(*ExperimentFault)(nil),  // 4: faultd.v1alpha1.ExperimentFault
 	(*Schedule)(nil),         // 5: faultd.v1alpha1.Schedule
-	(*Bursts)(nil),           // 6: faultd.v1alpha1.Bursts
-	(*ExperimentLimits)(nil), // 7: faultd.v1alpha1.ExperimentLimits
-	(*StopConditions)(nil),   // 8: faultd.v1alpha1.StopConditions
-	(*NodePressure)(nil),     // 9: faultd.v1alpha1.NodePressure
-	(*ErrorBudget)(nil),      // 10: faultd.v1alpha1.ErrorBudget
-	(*Objective)(nil),        // 11: faultd.v1alpha1.Objective
-	(*Probe)(nil),            // 12: faultd.v1alpha1.Probe
-	(*Tolerance)(nil),        // 13: faultd.v1alpha1.Tolerance
-	(*Range)(nil),            // 14: faultd.v1alpha1.Range
-	(*Failures)(nil),         // 15: faultd.v1alpha1.Failures
-	(*Baseline)(nil),         // 16: faultd.v1alpha1.Baseline
-	(*HttpProbe)(nil),        // 17: faultd.v1alpha1.HttpProbe
-	(*Tls)(nil),              // 18: faultd.v1alpha1.Tls
-	(*TcpProbe)(nil),         // 19: faultd.v1alpha1.TcpProbe
-	(*GrpcProbe)(nil),        // 20: faultd.v1alpha1.GrpcProbe
-	(*LogProbe)(nil),         // 21: faultd.v1alpha1.LogProbe
-	(*CommandProbe)(nil),     // 22: faultd.v1alpha1.CommandProbe
-	(*DnsProbe)(nil),         // 23: faultd.v1alpha1.DnsProbe
-	(*CounterProbe)(nil),     // 24: faultd.v1alpha1.CounterProbe
-	(*PressureProbe)(nil),    // 25: faultd.v1alpha1.PressureProbe
-	(*PrometheusProbe)(nil),  // 26: faultd.v1alpha1.PrometheusProbe
-	nil,                      // 27: faultd.v1alpha1.Metadata.LabelsEntry
-	nil,                      // 28: faultd.v1alpha1.HttpProbe.HeadersEntry
-	(*Connect)(nil),          // 29: faultd.v1alpha1.Connect
-	(*Packet)(nil),           // 30: faultd.v1alpha1.Packet
-	(*Syscall)(nil),          // 31: faultd.v1alpha1.Syscall
-	(*File)(nil),             // 32: faultd.v1alpha1.File
-	(*Block)(nil),            // 33: faultd.v1alpha1.Block
-	(*Kernel)(nil),           // 34: faultd.v1alpha1.Kernel
-	(*Disk)(nil),             // 35: faultd.v1alpha1.Disk
-	(*Process)(nil),          // 36: faultd.v1alpha1.Process
-	(*Cpu)(nil),              // 37: faultd.v1alpha1.Cpu
-	(*Memory)(nil),           // 38: faultd.v1alpha1.Memory
-	(*Io)(nil),               // 39: faultd.v1alpha1.Io
-	(*Pids)(nil),             // 40: faultd.v1alpha1.Pids
-	(*Partition)(nil),        // 41: faultd.v1alpha1.Partition
-	(*Dns)(nil),              // 42: faultd.v1alpha1.Dns
-	(*Http)(nil),             // 43: faultd.v1alpha1.Http
+	(*ParameterSteps)(nil),   // 6: faultd.v1alpha1.ParameterSteps
+	(*Bursts)(nil),           // 7: faultd.v1alpha1.Bursts
+	(*ExperimentLimits)(nil), // 8: faultd.v1alpha1.ExperimentLimits
+	(*StopConditions)(nil),   // 9: faultd.v1alpha1.StopConditions
+	(*NodePressure)(nil),     // 10: faultd.v1alpha1.NodePressure
+	(*ErrorBudget)(nil),      // 11: faultd.v1alpha1.ErrorBudget
+	(*Objective)(nil),        // 12: faultd.v1alpha1.Objective
+	(*Probe)(nil),            // 13: faultd.v1alpha1.Probe
+	(*Tolerance)(nil),        // 14: faultd.v1alpha1.Tolerance
+	(*Range)(nil),            // 15: faultd.v1alpha1.Range
+	(*Failures)(nil),         // 16: faultd.v1alpha1.Failures
+	(*Baseline)(nil),         // 17: faultd.v1alpha1.Baseline
+	(*HttpProbe)(nil),        // 18: faultd.v1alpha1.HttpProbe
+	(*Tls)(nil),              // 19: faultd.v1alpha1.Tls
+	(*TcpProbe)(nil),         // 20: faultd.v1alpha1.TcpProbe
+	(*GrpcProbe)(nil),        // 21: faultd.v1alpha1.GrpcProbe
+	(*LogProbe)(nil),         // 22: faultd.v1alpha1.LogProbe
+	(*CommandProbe)(nil),     // 23: faultd.v1alpha1.CommandProbe
+	(*DnsProbe)(nil),         // 24: faultd.v1alpha1.DnsProbe
+	(*CounterProbe)(nil),     // 25: faultd.v1alpha1.CounterProbe
+	(*PressureProbe)(nil),    // 26: faultd.v1alpha1.PressureProbe
+	(*PrometheusProbe)(nil),  // 27: faultd.v1alpha1.PrometheusProbe
+	nil,                      // 28: faultd.v1alpha1.Metadata.LabelsEntry
+	nil,                      // 29: faultd.v1alpha1.HttpProbe.HeadersEntry
+	(*Connect)(nil),          // 30: faultd.v1alpha1.Connect
+	(*Packet)(nil),           // 31: faultd.v1alpha1.Packet
+	(*Syscall)(nil),          // 32: faultd.v1alpha1.Syscall
+	(*File)(nil),             // 33: faultd.v1alpha1.File
+	(*Block)(nil),            // 34: faultd.v1alpha1.Block
+	(*Kernel)(nil),           // 35: faultd.v1alpha1.Kernel
+	(*Disk)(nil),             // 36: faultd.v1alpha1.Disk
+	(*Process)(nil),          // 37: faultd.v1alpha1.Process
+	(*Cpu)(nil),              // 38: faultd.v1alpha1.Cpu
+	(*Memory)(nil),           // 39: faultd.v1alpha1.Memory
+	(*Io)(nil),               // 40: faultd.v1alpha1.Io
+	(*Pids)(nil),             // 41: faultd.v1alpha1.Pids
+	(*Partition)(nil),        // 42: faultd.v1alpha1.Partition
+	(*Dns)(nil),              // 43: faultd.v1alpha1.Dns
+	(*Http)(nil),             // 44: faultd.v1alpha1.Http
 }
 var file_faultd_v1alpha1_experiment_proto_depIdxs = []int32{
 	1,  // 0: faultd.v1alpha1.Experiment.metadata:type_name -> faultd.v1alpha1.Metadata
 	2,  // 1: faultd.v1alpha1.Experiment.spec:type_name -> faultd.v1alpha1.ExperimentSpec
-	27, // 2: faultd.v1alpha1.Metadata.labels:type_name -> faultd.v1alpha1.Metadata.LabelsEntry
+	28, // 2: faultd.v1alpha1.Metadata.labels:type_name -> faultd.v1alpha1.Metadata.LabelsEntry
 	3,  // 3: faultd.v1alpha1.ExperimentSpec.target:type_name -> faultd.v1alpha1.ExperimentTarget
 	3,  // 4: faultd.v1alpha1.ExperimentSpec.targets:type_name -> faultd.v1alpha1.ExperimentTarget
 	4,  // 5: faultd.v1alpha1.ExperimentSpec.faults:type_name -> faultd.v1alpha1.ExperimentFault
 	5,  // 6: faultd.v1alpha1.ExperimentSpec.schedule:type_name -> faultd.v1alpha1.Schedule
-	12, // 7: faultd.v1alpha1.ExperimentSpec.probes:type_name -> faultd.v1alpha1.Probe
-	7,  // 8: faultd.v1alpha1.ExperimentSpec.limits:type_name -> faultd.v1alpha1.ExperimentLimits
-	8,  // 9: faultd.v1alpha1.ExperimentSpec.stop:type_name -> faultd.v1alpha1.StopConditions
-	29, // 10: faultd.v1alpha1.ExperimentFault.connect:type_name -> faultd.v1alpha1.Connect
-	30, // 11: faultd.v1alpha1.ExperimentFault.packet:type_name -> faultd.v1alpha1.Packet
-	31, // 12: faultd.v1alpha1.ExperimentFault.syscall:type_name -> faultd.v1alpha1.Syscall
-	32, // 13: faultd.v1alpha1.ExperimentFault.file:type_name -> faultd.v1alpha1.File
-	33, // 14: faultd.v1alpha1.ExperimentFault.block:type_name -> faultd.v1alpha1.Block
-	34, // 15: faultd.v1alpha1.ExperimentFault.kernel:type_name -> faultd.v1alpha1.Kernel
-	35, // 16: faultd.v1alpha1.ExperimentFault.disk:type_name -> faultd.v1alpha1.Disk
-	36, // 17: faultd.v1alpha1.ExperimentFault.process:type_name -> faultd.v1alpha1.Process
-	37, // 18: faultd.v1alpha1.ExperimentFault.cpu:type_name -> faultd.v1alpha1.Cpu
-	38, // 19: faultd.v1alpha1.ExperimentFault.memory:type_name -> faultd.v1alpha1.Memory
-	39, // 20: faultd.v1alpha1.ExperimentFault.io:type_name -> faultd.v1alpha1.Io
-	40, // 21: faultd.v1alpha1.ExperimentFault.pids:type_name -> faultd.v1alpha1.Pids
-	41, // 22: faultd.v1alpha1.ExperimentFault.partition:type_name -> faultd.v1alpha1.Partition
-	42, // 23: faultd.v1alpha1.ExperimentFault.dns:type_name -> faultd.v1alpha1.Dns
-	43, // 24: faultd.v1alpha1.ExperimentFault.http:type_name -> faultd.v1alpha1.Http
-	6,  // 25: faultd.v1alpha1.Schedule.bursts:type_name -> faultd.v1alpha1.Bursts
-	9,  // 26: faultd.v1alpha1.StopConditions.node:type_name -> faultd.v1alpha1.NodePressure
-	10, // 27: faultd.v1alpha1.StopConditions.error_budget:type_name -> faultd.v1alpha1.ErrorBudget
-	11, // 28: faultd.v1alpha1.ErrorBudget.objectives:type_name -> faultd.v1alpha1.Objective
-	13, // 29: faultd.v1alpha1.Probe.tolerance:type_name -> faultd.v1alpha1.Tolerance
-	17, // 30: faultd.v1alpha1.Probe.http:type_name -> faultd.v1alpha1.HttpProbe
-	19, // 31: faultd.v1alpha1.Probe.tcp:type_name -> faultd.v1alpha1.TcpProbe
-	22, // 32: faultd.v1alpha1.Probe.command:type_name -> faultd.v1alpha1.CommandProbe
-	23, // 33: faultd.v1alpha1.Probe.dns:type_name -> faultd.v1alpha1.DnsProbe
-	24, // 34: faultd.v1alpha1.Probe.counter:type_name -> faultd.v1alpha1.CounterProbe
-	25, // 35: faultd.v1alpha1.Probe.pressure:type_name -> faultd.v1alpha1.PressureProbe
-	26, // 36: faultd.v1alpha1.Probe.prometheus:type_name -> faultd.v1alpha1.PrometheusProbe
-	20, // 37: faultd.v1alpha1.Probe.grpc:type_name -> faultd.v1alpha1.GrpcProbe
-	21, // 38: faultd.v1alpha1.Probe.log:type_name -> faultd.v1alpha1.LogProbe
-	14, // 39: faultd.v1alpha1.Tolerance.range:type_name -> faultd.v1alpha1.Range
-	15, // 40: faultd.v1alpha1.Tolerance.failures:type_name -> faultd.v1alpha1.Failures
-	16, // 41: faultd.v1alpha1.Tolerance.baseline:type_name -> faultd.v1alpha1.Baseline
-	28, // 42: faultd.v1alpha1.HttpProbe.headers:type_name -> faultd.v1alpha1.HttpProbe.HeadersEntry
-	18, // 43: faultd.v1alpha1.HttpProbe.tls:type_name -> faultd.v1alpha1.Tls
-	18, // 44: faultd.v1alpha1.TcpProbe.tls:type_name -> faultd.v1alpha1.Tls
-	18, // 45: faultd.v1alpha1.GrpcProbe.tls:type_name -> faultd.v1alpha1.Tls
-	46, // [46:46] is the sub-list for method output_type
-	46, // [46:46] is the sub-list for method input_type
-	46, // [46:46] is the sub-list for extension type_name
-	46, // [46:46] is the sub-list for extension extendee
-	0,  // [0:46] is the sub-list for field type_name
+	13, // 7: faultd.v1alpha1.ExperimentSpec.probes:type_name -> faultd.v1alpha1.Probe
+	8,  // 8: faultd.v1alpha1.ExperimentSpec.limits:type_name -> faultd.v1alpha1.ExperimentLimits
+	9,  // 9: faultd.v1alpha1.ExperimentSpec.stop:type_name -> faultd.v1alpha1.StopConditions
+	30, // 10: faultd.v1alpha1.ExperimentFault.connect:type_name -> faultd.v1alpha1.Connect
+	31, // 11: faultd.v1alpha1.ExperimentFault.packet:type_name -> faultd.v1alpha1.Packet
+	32, // 12: faultd.v1alpha1.ExperimentFault.syscall:type_name -> faultd.v1alpha1.Syscall
+	33, // 13: faultd.v1alpha1.ExperimentFault.file:type_name -> faultd.v1alpha1.File
+	34, // 14: faultd.v1alpha1.ExperimentFault.block:type_name -> faultd.v1alpha1.Block
+	35, // 15: faultd.v1alpha1.ExperimentFault.kernel:type_name -> faultd.v1alpha1.Kernel
+	36, // 16: faultd.v1alpha1.ExperimentFault.disk:type_name -> faultd.v1alpha1.Disk
+	37, // 17: faultd.v1alpha1.ExperimentFault.process:type_name -> faultd.v1alpha1.Process
+	38, // 18: faultd.v1alpha1.ExperimentFault.cpu:type_name -> faultd.v1alpha1.Cpu
+	39, // 19: faultd.v1alpha1.ExperimentFault.memory:type_name -> faultd.v1alpha1.Memory
+	40, // 20: faultd.v1alpha1.ExperimentFault.io:type_name -> faultd.v1alpha1.Io
+	41, // 21: faultd.v1alpha1.ExperimentFault.pids:type_name -> faultd.v1alpha1.Pids
+	42, // 22: faultd.v1alpha1.ExperimentFault.partition:type_name -> faultd.v1alpha1.Partition
+	43, // 23: faultd.v1alpha1.ExperimentFault.dns:type_name -> faultd.v1alpha1.Dns
+	44, // 24: faultd.v1alpha1.ExperimentFault.http:type_name -> faultd.v1alpha1.Http
+	7,  // 25: faultd.v1alpha1.Schedule.bursts:type_name -> faultd.v1alpha1.Bursts
+	6,  // 26: faultd.v1alpha1.Schedule.steps:type_name -> faultd.v1alpha1.ParameterSteps
+	10, // 27: faultd.v1alpha1.StopConditions.node:type_name -> faultd.v1alpha1.NodePressure
+	11, // 28: faultd.v1alpha1.StopConditions.error_budget:type_name -> faultd.v1alpha1.ErrorBudget
+	12, // 29: faultd.v1alpha1.ErrorBudget.objectives:type_name -> faultd.v1alpha1.Objective
+	14, // 30: faultd.v1alpha1.Probe.tolerance:type_name -> faultd.v1alpha1.Tolerance
+	18, // 31: faultd.v1alpha1.Probe.http:type_name -> faultd.v1alpha1.HttpProbe
+	20, // 32: faultd.v1alpha1.Probe.tcp:type_name -> faultd.v1alpha1.TcpProbe
+	23, // 33: faultd.v1alpha1.Probe.command:type_name -> faultd.v1alpha1.CommandProbe
+	24, // 34: faultd.v1alpha1.Probe.dns:type_name -> faultd.v1alpha1.DnsProbe
+	25, // 35: faultd.v1alpha1.Probe.counter:type_name -> faultd.v1alpha1.CounterProbe
+	26, // 36: faultd.v1alpha1.Probe.pressure:type_name -> faultd.v1alpha1.PressureProbe
+	27, // 37: faultd.v1alpha1.Probe.prometheus:type_name -> faultd.v1alpha1.PrometheusProbe
+	21, // 38: faultd.v1alpha1.Probe.grpc:type_name -> faultd.v1alpha1.GrpcProbe
+	22, // 39: faultd.v1alpha1.Probe.log:type_name -> faultd.v1alpha1.LogProbe
+	15, // 40: faultd.v1alpha1.Tolerance.range:type_name -> faultd.v1alpha1.Range
+	16, // 41: faultd.v1alpha1.Tolerance.failures:type_name -> faultd.v1alpha1.Failures
+	17, // 42: faultd.v1alpha1.Tolerance.baseline:type_name -> faultd.v1alpha1.Baseline
+	29, // 43: faultd.v1alpha1.HttpProbe.headers:type_name -> faultd.v1alpha1.HttpProbe.HeadersEntry
+	19, // 44: faultd.v1alpha1.HttpProbe.tls:type_name -> faultd.v1alpha1.Tls
+	19, // 45: faultd.v1alpha1.TcpProbe.tls:type_name -> faultd.v1alpha1.Tls
+	19, // 46: faultd.v1alpha1.GrpcProbe.tls:type_name -> faultd.v1alpha1.Tls
+	47, // [47:47] is the sub-list for method output_type
+	47, // [47:47] is the sub-list for method input_type
+	47, // [47:47] is the sub-list for extension type_name
+	47, // [47:47] is the sub-list for extension extendee
+	0,  // [0:47] is the sub-list for field type_name
 }
 
 func init() { file_faultd_v1alpha1_experiment_proto_init() }
@@ -2917,7 +2998,7 @@ func file_faultd_v1alpha1_experiment_proto_init() {
 		(*ExperimentFault_Dns)(nil),
 		(*ExperimentFault_Http)(nil),
 	}
-	file_faultd_v1alpha1_experiment_proto_msgTypes[12].OneofWrappers = []any{
+	file_faultd_v1alpha1_experiment_proto_msgTypes[13].OneofWrappers = []any{
 		(*Probe_Http)(nil),
 		(*Probe_Tcp)(nil),
 		(*Probe_Command)(nil),
@@ -2928,15 +3009,15 @@ func file_faultd_v1alpha1_experiment_proto_init() {
 		(*Probe_Grpc)(nil),
 		(*Probe_Log)(nil),
 	}
-	file_faultd_v1alpha1_experiment_proto_msgTypes[13].OneofWrappers = []any{}
 	file_faultd_v1alpha1_experiment_proto_msgTypes[14].OneofWrappers = []any{}
+	file_faultd_v1alpha1_experiment_proto_msgTypes[15].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_faultd_v1alpha1_experiment_proto_rawDesc), len(file_faultd_v1alpha1_experiment_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   29,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
