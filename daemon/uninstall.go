@@ -14,6 +14,7 @@ import (
 
 	"faultd/audit"
 	"faultd/bpf"
+	"faultd/history"
 	"faultd/undo"
 )
 
@@ -141,7 +142,7 @@ func removeState(stateDir string) error {
 	if err := undo.Remove(stateDir); err != nil {
 		return err
 	}
-	for _, name := range []string{latchName, socketNote, audit.FileName, budgetName, budgetName + ".new", "lock"} {
+	for _, name := range []string{latchName, socketNote, audit.FileName, budgetName, budgetName + ".new", history.FileName, "lock"} {
 		if err := os.Remove(filepath.Join(stateDir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("remove the state: %w", err)
 		}

@@ -246,10 +246,3 @@ func summarize(tries []Sample) Summary {
 	took := goodLatencies(tries)
 	return Summary{len(tries), len(tries) - len(took), percentile(took, 50).Seconds(), percentile(took, 99).Seconds(), percentile(took, 100).Seconds()}
 }
-
-// interruptedJournal is what a journal says until the run has ended.
-func interruptedJournal(p *Plan, where Environment, start time.Time) *Journal {
-	r := &Result{Plan: p, Environment: where, Verdict: Interrupted, Start: start, End: start}
-	r.because("the run did not come to its end: faultd was killed, or it still runs; its faults end with their lease, within %s", firstLease)
-	return r.Journal()
-}

@@ -3,6 +3,7 @@ package experiment
 import (
 	"encoding/json"
 	"encoding/xml"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -140,12 +141,12 @@ func TestReportThatCannotBeWritten(t *testing.T) {
 		t.Errorf("a file as directory: %v", err)
 	}
 	dir := t.TempDir()
-	if err := os.Mkdir(filepath.Join(dir, "junit.xml"), 0o700); err != nil {
-		t.Fatal(err)
-	}
 	report, err := PrepareReport(dir, plan, Environment{})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if err := errors.Join(os.Remove(filepath.Join(dir, "junit.xml")), os.Remove(filepath.Join(dir, "report.html")), os.Mkdir(filepath.Join(dir, "junit.xml"), 0o700)); err != nil {
+		t.Fatalf("the report of a run that was killed: %v", err)
 	}
 	if err := report.Write(Refused(plan, Environment{}, os.ErrPermission)); err == nil || !strings.Contains(err.Error(), "junit.xml") {
 		t.Errorf("a directory where a file should be: %v", err)

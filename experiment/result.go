@@ -101,6 +101,16 @@ func (r *Result) conclude() {
 	}
 }
 
+// InterruptedResult is the result of a run that has no end: all that is known is what happened.
+func InterruptedResult(p *Plan, where Environment, start time.Time, happened []Event) *Result {
+	r := &Result{Plan: p, Environment: where, Verdict: Interrupted, Start: start, End: start, Events: happened}
+	if n := len(happened); n > 0 {
+		r.End = happened[n-1].At
+	}
+	r.because("the run did not come to its end: faultd was killed, or it still runs; its faults end with their lease, within %s", firstLease)
+	return r
+}
+
 // Refused is the result of a run that was not begun, as the node refused a fault.
 func Refused(p *Plan, where Environment, err error) *Result {
 	r := &Result{Plan: p, Environment: where, Verdict: Failed, Err: err, Start: time.Now(), End: time.Now()}

@@ -36,11 +36,18 @@ func runCommand() *cli.Command {
 		Description: "Ctrl-C ends all faults and writes the report; twice ends the command at once, and its faults within seconds.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "report", Usage: "write what is found into this `DIRECTORY`"},
+			historyFlag(),
 			&cli.BoolFlag{Name: "dry-run", Usage: "rehearse the faults, ask each probe once, and do no harm"},
 			&cli.Uint64Flag{Name: "seed", Usage: "the dice of an earlier run", DefaultText: "the document's, or random"},
 		},
 		Action: runExperiment,
 	}
+}
+
+// checkFault says what is wrong with the parameters of a fault.
+func checkFault(spec *v1.FaultSpec) error {
+	_, _, err := faults.New(spec)
+	return err
 }
 
 // readExperiment reads a document. What is wrong with it goes to stderr, a line each.
@@ -49,10 +56,7 @@ func readExperiment(c *cli.Context, file string) (*experiment.Plan, error) {
 	if err != nil {
 		return nil, exitError{exitUsage, fmt.Errorf("read the experiment: %w", err)}
 	}
-	plan, err := experiment.Read(file, text, func(spec *v1.FaultSpec) error {
-		_, _, err := faults.New(spec)
-		return err
-	})
+	plan, err := experiment.Read(file, text, checkFault)
 	var problems *experiment.Problems
 	if !errors.As(err, &problems) {
 		return plan, err
@@ -132,20 +136,37 @@ func runExperiment(c *cli.Context) error {
 	}
 	// From here on the second Ctrl-C kills.
 	defer context.AfterFunc(c.Context, func() { signal.Reset(os.Interrupt, syscall.SIGTERM) })()
+	return carryOut(c, plan, newRunID(time.Now()), c.String("report"))
+}
+
+// carryOut carries out an experiment, with a place in the history, and with a report if there is a directory for it.
+func carryOut(c *cli.Context, plan *experiment.Plan, id, dir string) error {
 	where := environment(plan)
 	var report *experiment.Report
-	if dir := c.String("report"); dir != "" {
+	var err error
+	if dir != "" {
 		if report, err = experiment.PrepareReport(dir, plan, where); err != nil {
 			return fmt.Errorf("--report: %w; nothing was injected", err)
 		}
 	}
-	node := newDaemonNode(c)
-	id := newRunID(time.Now())
-	node.reason = fmt.Sprintf("experiment %s, run %s", plan.Name, id)
-	if err := beginRun(c, id, plan); err != nil {
-		return refused(plan, where, report, err)
+	past, err := beginHistory(c, id, plan, where, dir)
+	if err != nil {
+		return err
 	}
+	keep := func(result *experiment.Result) (err error) {
+		if report != nil {
+			err = report.Write(result)
+		}
+		past.end(c, result)
+		return err
+	}
+	if err := beginRun(c, id, plan); err != nil {
+		return errors.Join(err, keep(experiment.Refused(plan, where, err)))
+	}
+	node := newDaemonNode(c)
+	node.reason = fmt.Sprintf("experiment %s, run %s", plan.Name, id)
 	result, err := experiment.Run(c.Context, plan, node, where, func(e experiment.Event) {
+		past.tell(e)
 		if !isJSON(c) {
 			fmt.Fprintln(c.App.Writer, e.At.Format("15:04:05"), plain(e.Text))
 		}
@@ -153,27 +174,15 @@ func runExperiment(c *cli.Context) error {
 	if err != nil {
 		err = withinLimits(err)
 		endRun(c, id, experiment.Failed, oneLine(err))
-		return refused(plan, where, report, err)
+		return errors.Join(err, keep(experiment.Refused(plan, where, err)))
 	}
-	err = conclude(c, result, report)
+	err = conclude(c, result, keep(result))
 	endRun(c, id, result.Verdict, result.Reason())
 	return err
 }
 
-// refused writes the report of a run that was not begun.
-func refused(plan *experiment.Plan, where experiment.Environment, report *experiment.Report, err error) error {
-	if report != nil {
-		err = errors.Join(err, report.Write(experiment.Refused(plan, where, err)))
-	}
-	return err
-}
-
-// conclude writes the report and makes an exit code of the verdict.
-func conclude(c *cli.Context, result *experiment.Result, report *experiment.Report) error {
-	var err error
-	if report != nil {
-		err = report.Write(result)
-	}
+// conclude makes an exit code of the verdict; err is what could not be written down.
+func conclude(c *cli.Context, result *experiment.Result, err error) error {
 	if isJSON(c) {
 		err = errors.Join(err, printJSON(c.App.Writer, result.Journal()))
 	}

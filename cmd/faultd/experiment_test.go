@@ -17,6 +17,7 @@ import (
 
 	v1 "faultd/api/faultd/v1alpha1"
 	"faultd/experiment"
+	"faultd/history"
 )
 
 // faultd runs a command, as a process of its own, and gives its exit code and what it said.
@@ -328,6 +329,17 @@ func killedExperiment(t *testing.T, l *lab) {
 	})
 	if j := readJournal(t, dir); j.Faultd.Verdict != experiment.Interrupted || len(j.Faultd.Reasons) != 1 {
 		t.Errorf("the journal has %+v", j.Faultd)
+	}
+	code, said := l.faultd("history", "--last", "1", "-o", "json")
+	var runs []history.Run
+	if err := json.Unmarshal([]byte(said), &runs); code != exitDone || err != nil || len(runs) != 1 || runs[0].Verdict != "interrupted" || runs[0].End.IsZero() {
+		t.Fatalf("exit code %d, the history has %s", code, said)
+	}
+	if code, said := l.faultd("report", runs[0].ID); code != exitDone || !strings.Contains(said, "fault redis-gone on") {
+		t.Errorf("exit code %d, the report is %s", code, said)
+	}
+	if j := readJournal(t, dir); len(j.Faultd.Events) == 0 {
+		t.Error("the report that was asked for does not have what happened")
 	}
 	l.idle()
 }

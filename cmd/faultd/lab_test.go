@@ -84,6 +84,7 @@ func newLab(t *testing.T) *lab {
 	t.Helper()
 	cgrouptest.RequireRoot(t)
 	l := &lab{t: t, dir: shortDir(t)}
+	t.Setenv("FAULTD_HISTORY", filepath.Join(l.dir, "history.db"))
 	l.tree, l.shopTarget = cgrouptest.New(t)
 	_, l.redisTarget = cgrouptest.New(t)
 	l.startDaemon()

@@ -65,6 +65,7 @@ func testNode() node {
 // TestScripts runs testdata/*.txtar. In them "run CODE ARG..." runs faultd in this process against a fake
 // daemon (or, after "env FAULTD_SOCKET=", against another socket) and checks the exit code.
 func TestScripts(t *testing.T) {
+	t.Setenv("FAULTD_HISTORY", filepath.Join(t.TempDir(), "history.db"))
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
 		RequireExplicitExec: true,

@@ -15,13 +15,16 @@ import (
 
 // newRunID sorts by time, and is no other run's.
 func newRunID(now time.Time) string {
-	return now.UTC().Format("20060102-150405") + "-" + strings.ToLower(rand.Text()[:4])
+	return fmt.Sprintf("%s-%03d%s", now.UTC().Format("20060102-150405"), now.Nanosecond()/1e6, strings.ToLower(rand.Text()[:3]))
 }
 
 // beginRun asks the daemon whether a run of an experiment may begin.
 func beginRun(c *cli.Context, id string, plan *experiment.Plan) error {
 	_, err := ask(c, client(c).BeginRun, &v1.BeginRunRequest{Run: id, Experiment: plan.Name, Hypothesis: plan.Hypothesis, Owner: plan.Owner, Duration: plan.Length.String()})
-	return err
+	if err != nil {
+		return plainError{err}
+	}
+	return nil
 }
 
 // endRun tells the daemon what a run came to. One that is gone does not need to know.
