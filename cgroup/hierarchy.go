@@ -26,6 +26,8 @@ type Hierarchy struct {
 	// nsDepth is the level of our cgroup namespace's root, 0 in the host's namespace. /proc shows the paths of
 	// processes from there, with one "/.." for each step up (cgroup_namespaces(7)).
 	nsDepth int
+	// Runtimes finds containers and pods; nil: they are not found. It is set before the first use.
+	Runtimes Runtimes
 
 	removals removals
 }

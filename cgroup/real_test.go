@@ -96,7 +96,7 @@ func resolve(h *cgroup.Hierarchy, s string) (cgroup.Target, error) {
 	if err != nil {
 		return cgroup.Target{}, err
 	}
-	return h.Resolve(selector)
+	return h.Resolve(context.Background(), selector)
 }
 
 func inode(t *testing.T, path string) uint64 {
@@ -143,7 +143,7 @@ func TestResolve(t *testing.T) {
 			t.Errorf("%q: %+v, %v; want ErrNotFound", s, got, err)
 		}
 	}
-	if _, err := h.Resolve(cgroup.Selector{}); err == nil {
+	if _, err := h.Resolve(t.Context(), cgroup.Selector{}); err == nil {
 		t.Error("the zero selector resolves")
 	}
 }

@@ -1,6 +1,7 @@
 package cgroup
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strconv"
@@ -10,6 +11,8 @@ import (
 // maxPID is one more than the greatest process id on 64-bit machines (PID_MAX_LIMIT).
 const maxPID = 1 << 22
 
+const selectorHelp = "write cgroup:PATH, pid:N, unit:NAME, container:NAME, pod:NAMESPACE/NAME or pods:NAMESPACE?LABELS"
+
 // Selector says which cgroup is meant; ParseSelector makes one. The zero Selector means none. Selectors compare with ==.
 type Selector struct{ scheme, value string }
 
@@ -18,12 +21,16 @@ type Selector struct{ scheme, value string }
 //	cgroup:/system.slice/redis.service  a path from the root of the tree, or below its mount point
 //	pid:4711                            the cgroup that this process is in when it is resolved
 //	unit:redis                          a systemd unit; without a known ending it is a .service
+//	container:web                       a container, by its name, its ID or the beginning of that (at least four letters)
+//	container:~^web-[0-9]+$             those whose names a regular expression (RE2) is found in
+//	pod:shop/web-0                      a pod with all its containers; pod:shop/web-0#app,proxy: these of its containers
+//	pods:shop?app=web,tier!=db          the pods of a namespace whose labels fit, also with "#"
 //
 // It looks at the text only. The error names the text and what is allowed.
 func ParseSelector(s string) (Selector, error) {
 	scheme, value, found := strings.Cut(s, ":")
 	if !found {
-		return Selector{}, fmt.Errorf("selector %.80q: write cgroup:PATH, pid:N or unit:NAME", s)
+		return Selector{}, fmt.Errorf("selector %.80q: %s", s, selectorHelp)
 	}
 	var err error
 	switch scheme {
@@ -33,13 +40,24 @@ func ParseSelector(s string) (Selector, error) {
 		value, err = cleanPID(value)
 	case "unit":
 		value, err = cleanUnit(value)
+	case "container":
+		_, err = parseContainer(value)
+	case "pod":
+		value, err = cleanPods(parsePod(value))
+	case "pods":
+		value, err = cleanPods(parsePods(value))
 	default:
-		err = fmt.Errorf("%.20q is unknown; write cgroup:PATH, pid:N or unit:NAME", scheme)
+		err = fmt.Errorf("%.20q is unknown; %s", scheme, selectorHelp)
 	}
 	if err != nil {
 		return Selector{}, fmt.Errorf("selector %.80q: %w", s, err)
 	}
 	return Selector{scheme, value}, nil
+}
+
+func cleanPods(s PodSelector, err error) (string, error) {
+	_, value, _ := strings.Cut(s.String(), ":")
+	return value, err
 }
 
 func cleanPID(s string) (string, error) {
@@ -58,10 +76,15 @@ func (s Selector) String() string {
 	return s.scheme + ":" + s.value
 }
 
-// Resolve finds the cgroup that a selector means now. The error wraps ErrNotFound if there is none, ErrAmbiguous if a
-// unit's name fits several, ErrTooDeep if it lies below MaxLevel. Whether it may be hurt, Check says.
-func (h *Hierarchy) Resolve(s Selector) (Target, error) {
-	t, err := h.resolve(s)
+// inContainers says whether container runtimes must be asked.
+func (s Selector) inContainers() bool {
+	return s.scheme == "container" || s.scheme == "pod" || s.scheme == "pods"
+}
+
+// Resolve finds the cgroup that a selector means now. The error wraps ErrNotFound if there is none, ErrAmbiguous if there are
+// several, ErrTooDeep if it lies below MaxLevel. Whether it may be hurt, Check says.
+func (h *Hierarchy) Resolve(ctx context.Context, s Selector) (Target, error) {
+	t, err := h.resolve(ctx, s)
 	if err != nil {
 		return Target{}, fmt.Errorf("resolve %q: %w", s, err)
 	}
@@ -71,7 +94,10 @@ func (h *Hierarchy) Resolve(s Selector) (Target, error) {
 	return t, nil
 }
 
-func (h *Hierarchy) resolve(s Selector) (Target, error) {
+func (h *Hierarchy) resolve(ctx context.Context, s Selector) (Target, error) {
+	if s.inContainers() {
+		return oneOf(h.inContainers(ctx, s))
+	}
 	switch s.scheme {
 	case "cgroup":
 		return h.Lookup(h.belowMount(s.value))
@@ -88,7 +114,7 @@ func (h *Hierarchy) resolve(s Selector) (Target, error) {
 		}
 		return h.Lookup(p)
 	}
-	return Target{}, errors.New("empty selector; write cgroup:PATH, pid:N or unit:NAME")
+	return Target{}, errors.New("empty selector; " + selectorHelp)
 }
 
 // belowMount turns a path below the mount point into one from the root of the tree.

@@ -25,9 +25,39 @@ func TestParseSelector(t *testing.T) {
 		{in: `unit:a\x2db.mount`, want: `unit:a\x2db.mount`},
 		{in: "unit:-.slice", want: "unit:-.slice"},
 
-		{in: "", err: `selector "": write cgroup:PATH, pid:N or unit:NAME`},
+		{in: "container:web", want: "container:web"},
+		{in: "container:0d6f5a", want: "container:0d6f5a"},
+		{in: "container:~^web-[0-9]+$", want: "container:~^web-[0-9]+$"},
+		{in: "pod:shop/web-0", want: "pod:shop/web-0"},
+		{in: "pod:shop/web-0#proxy,app,app", want: "pod:shop/web-0#app,proxy"},
+		{in: "pods:shop", want: "pods:shop"},
+		{in: "pods:shop?app=web", want: "pods:shop?app=web"},
+		{in: "pods:shop?app == web , tier!=db,zone in (a, b),x/y notin (c),canary,! legacy#app", want: "pods:shop?app=web,tier!=db,zone in (a,b),x/y notin (c),canary,!legacy#app"},
+		{in: "pods:shop?app=", want: "pods:shop?app="},
+
+		{in: "", err: `selector "": write cgroup:PATH, pid:N, unit:NAME, container:NAME, pod:NAMESPACE/NAME or pods:NAMESPACE?LABELS`},
+		{in: "container:", err: "empty name of a container"},
+		{in: "container:a b", err: `"a b" is no name of a container`},
+		{in: "container:~", err: "no regular expression"},
+		{in: "container:~[", err: "no regular expression (RE2)"},
+		{in: "pod:", err: "write pod:NAMESPACE/NAME"},
+		{in: "pod:web-0", err: "write pod:NAMESPACE/NAME"},
+		{in: "pod:/web-0", err: "empty name of a namespace"},
+		{in: "pod:shop/", err: "empty name of a pod"},
+		{in: "pod:shop/web/0", err: `"web/0" is no name of a pod`},
+		{in: "pod:shop/web-0#", err: "empty name of a container"},
+		{in: "pod:shop/web-0#a,,b", err: "empty name of a container"},
+		{in: "pods:", err: "write pods:NAMESPACE"},
+		{in: "pods:?app=web", err: "empty name of a namespace"},
+		{in: "pods:*", err: `"*" is no name of a namespace`},
+		{in: "pods:shop?", err: `"" is no condition on a label`},
+		{in: "pods:shop?app=web,", err: `"" is no condition on a label`},
+		{in: "pods:shop?app=a b", err: `"app=a b" is no condition on a label`},
+		{in: "pods:shop?app in a", err: "no condition on a label"},
+		{in: "pods:shop?app in (a", err: "no condition on a label"},
+		{in: "pods:shop?=web", err: "no condition on a label"},
 		{in: "/system.slice", err: "write cgroup:PATH"},
-		{in: "pod:web", err: `"pod" is unknown`},
+		{in: "Pod:shop/web", err: `"Pod" is unknown`},
 		{in: "Cgroup:/a", err: `"Cgroup" is unknown`},
 		{in: ":", err: `"" is unknown`},
 		{in: "cgroup:", err: "empty path"},
@@ -74,7 +104,8 @@ func TestParseSelector(t *testing.T) {
 }
 
 func FuzzParseSelector(f *testing.F) {
-	for _, s := range []string{"cgroup:/a/b", "cgroup:a//.", "pid:007", "unit:x", "unit:_x.slice", "unit:-.slice", ":", "cgroup:/\x00", "unit:.service"} {
+	for _, s := range []string{"cgroup:/a/b", "cgroup:a//.", "pid:007", "unit:x", "unit:_x.slice", "unit:-.slice", ":", "cgroup:/\x00", "unit:.service",
+		"container:web", "container:~a|b", "pod:a/b#d,c", "pods:a?b=c,d in (e,f),!g#h", "pods:a?b\nc"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, in string) {

@@ -1,6 +1,7 @@
 package cgroup
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -15,10 +16,13 @@ import (
 const wildcards = "*?[{"
 
 // ResolveAll finds all cgroups that a selector means now, by path: of a path with wildcards ("*", "?", "[a-z]", "{a,b}" within a name,
-// "**" for any names) there may be several, else it is Resolve. Of nested ones only the outermost is given, as it holds the others.
+// "**" for any names), of containers and of pods there may be several, else it is Resolve. Of nested ones only the outermost is given, as it holds the others.
 // The error wraps ErrNotFound if there is none.
-func (h *Hierarchy) ResolveAll(s Selector) ([]Target, error) {
-	one, err := h.Resolve(s)
+func (h *Hierarchy) ResolveAll(ctx context.Context, s Selector) ([]Target, error) {
+	if s.inContainers() {
+		return h.allInContainers(ctx, s)
+	}
+	one, err := h.Resolve(ctx, s)
 	if err == nil {
 		return []Target{one}, nil
 	}
@@ -32,6 +36,22 @@ func (h *Hierarchy) ResolveAll(s Selector) ([]Target, error) {
 	if err != nil {
 		return nil, fmt.Errorf("resolve %q: %w", s, err)
 	}
+	return targets, nil
+}
+
+func (h *Hierarchy) allInContainers(ctx context.Context, s Selector) ([]Target, error) {
+	all, err := h.inContainers(ctx, s)
+	var targets []Target
+	for _, f := range all {
+		if err == nil {
+			err = f.target.checkLevel()
+		}
+		targets = append(targets, f.target)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("resolve %q: %w", s, err)
+	}
+	slices.SortFunc(targets, func(a, b Target) int { return strings.Compare(a.Path, b.Path) })
 	return targets, nil
 }
 

@@ -24,7 +24,7 @@ func TestResolveAll(t *testing.T) {
 		{"cgroup:/a*b", "/a*b"}, // the one that is called so
 		{"unit:db", "/system.slice/db.service"},
 	} {
-		targets, err := h.ResolveAll(mustParse(t, test.selector))
+		targets, err := h.ResolveAll(t.Context(), mustParse(t, test.selector))
 		var paths []string
 		for _, target := range targets {
 			paths = append(paths, target.Path)
@@ -37,11 +37,11 @@ func TestResolveAll(t *testing.T) {
 		}
 	}
 	for _, selector := range []string{"cgroup:/system.slice/none-*", "cgroup:/none", "unit:web"} {
-		if _, err := h.ResolveAll(mustParse(t, selector)); !errors.Is(err, ErrNotFound) {
+		if _, err := h.ResolveAll(t.Context(), mustParse(t, selector)); !errors.Is(err, ErrNotFound) {
 			t.Errorf("%s: %v", selector, err)
 		}
 	}
-	if _, err := h.ResolveAll(mustParse(t, "cgroup:/system.slice/[")); err == nil || errors.Is(err, ErrNotFound) {
+	if _, err := h.ResolveAll(t.Context(), mustParse(t, "cgroup:/system.slice/[")); err == nil || errors.Is(err, ErrNotFound) {
 		t.Errorf("a broken pattern: %v", err)
 	}
 }

@@ -46,17 +46,17 @@ func TestResolveUnit(t *testing.T) {
 		"system.slice":           "/system.slice",
 		"-.slice":                "/",
 	} {
-		got, err := h.Resolve(mustParse(t, "unit:"+name))
+		got, err := h.Resolve(t.Context(), mustParse(t, "unit:"+name))
 		if err != nil || got.Path != want {
 			t.Errorf("%s: %q, %v; want %q", name, got.Path, err, want)
 		}
 	}
 	for _, name := range []string{"nginx", "inner", "odd"} {
-		if got, err := h.Resolve(mustParse(t, "unit:"+name)); !errors.Is(err, ErrNotFound) {
+		if got, err := h.Resolve(t.Context(), mustParse(t, "unit:"+name)); !errors.Is(err, ErrNotFound) {
 			t.Errorf("%s: %q, %v; want ErrNotFound", name, got.Path, err)
 		}
 	}
-	_, err := h.Resolve(mustParse(t, "unit:editor"))
+	_, err := h.Resolve(t.Context(), mustParse(t, "unit:editor"))
 	if !errors.Is(err, ErrAmbiguous) {
 		t.Fatalf("error %v, want ErrAmbiguous", err)
 	}

@@ -85,7 +85,7 @@ type prepared struct {
 }
 
 // prepare checks everything but what the kernel can do, and changes nothing.
-func (d *Daemon) prepare(spec *v1.FaultSpec, caller int) (prepared, error) {
+func (d *Daemon) prepare(ctx context.Context, spec *v1.FaultSpec, caller int) (prepared, error) {
 	var p prepared
 	var err error
 	if p.kind, p.fault, err = faults.New(spec); err != nil {
@@ -99,7 +99,7 @@ func (d *Daemon) prepare(spec *v1.FaultSpec, caller int) (prepared, error) {
 	if err != nil {
 		return p, badInput("target: %w", err)
 	}
-	if p.target, err = d.env.Cgroups.Resolve(selector); err != nil {
+	if p.target, err = d.env.Cgroups.Resolve(ctx, selector); err != nil {
 		return p, badInput("target: %w", err)
 	}
 	if err := d.env.Cgroups.Check(p.target, d.config.protection(caller)); err != nil {
@@ -125,7 +125,7 @@ func (d *Daemon) rehearse(ctx context.Context, spec *v1.FaultSpec, caller int) (
 	if d.env.Kernel.Switch().Generation() == 0 {
 		return nil, bpf.ErrKilled
 	}
-	p, err := d.prepare(spec, caller)
+	p, err := d.prepare(ctx, spec, caller)
 	if err != nil {
 		return nil, err
 	}
@@ -152,7 +152,7 @@ func (d *Daemon) inject(ctx context.Context, req *v1.InjectRequest, caller peer)
 	if generation == 0 {
 		return nil, bpf.ErrKilled
 	}
-	p, err := d.prepare(spec, caller.pid)
+	p, err := d.prepare(ctx, spec, caller.pid)
 	if err != nil {
 		return nil, err
 	}

@@ -13,6 +13,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"faultd/cgroup"
+	"faultd/container"
 )
 
 // DefaultConfigFile is read if it is there and no other is named.
@@ -36,6 +37,8 @@ type Config struct {
 		// APIServers are addresses of Kubernetes' API server, beside the one that its environment names: "10.0.0.1:6443".
 		APIServers []string `yaml:"apiServers"`
 	} `yaml:"protected"`
+	// Runtimes are the sockets of container runtimes; without names those are asked that are at their usual places.
+	Runtimes container.Sockets `yaml:"runtimes"`
 	// Access says who, beside root, may do what. Whoever can open the socket may read.
 	Access struct {
 		Inject Who `yaml:"inject"`
@@ -123,6 +126,9 @@ func (c *Config) parse(b []byte) error {
 	}
 	if _, err := c.apiServers(); err != nil {
 		return err
+	}
+	if err := c.Runtimes.Validate(); err != nil {
+		return fmt.Errorf("runtimes: %w", err)
 	}
 	if err := c.protection(0).Validate(); err != nil {
 		return fmt.Errorf("protected: %w", err)

@@ -19,6 +19,7 @@ import (
 	"faultd/audit"
 	"faultd/bpf"
 	"faultd/cgroup"
+	"faultd/container"
 	"faultd/faults"
 	"faultd/undo"
 )
@@ -124,6 +125,7 @@ func (d *Daemon) open() error {
 	if d.env.Cgroups, err = cgroup.Find(); err != nil {
 		return err
 	}
+	d.env.Cgroups.Runtimes = container.New(d.config.Runtimes)
 	if d.env.Kernel, err = bpf.Open(bpf.Options{PinDir: d.options.PinDir, DisableMechanisms: d.options.DisableMechanisms}); err != nil {
 		return err
 	}

@@ -303,10 +303,10 @@ func (s server) Check(ctx context.Context, req *connect.Request[v1.CheckRequest]
 }
 
 // Who implements the service.
-func (s server) Who(_ context.Context, req *connect.Request[v1.WhoRequest]) (*connect.Response[v1.WhoResponse], error) {
-	target, err := s.d.env.Cgroups.OfProcess(int(req.Msg.GetPid()))
+func (s server) Who(ctx context.Context, req *connect.Request[v1.WhoRequest]) (*connect.Response[v1.WhoResponse], error) {
+	target, err := s.d.who(ctx, req.Msg)
 	if errors.Is(err, cgroup.ErrNotFound) {
-		return nil, connect.NewError(connect.CodeNotFound, fmt.Errorf("pid: %w", err))
+		return nil, connect.NewError(connect.CodeNotFound, err)
 	}
 	if err != nil {
 		return nil, rpcError(err)
@@ -320,4 +320,24 @@ func (s server) Who(_ context.Context, req *connect.Request[v1.WhoRequest]) (*co
 		}
 	}
 	return connect.NewResponse(response), nil
+}
+
+// who is whom a request asks about.
+func (d *Daemon) who(ctx context.Context, req *v1.WhoRequest) (cgroup.Target, error) {
+	if req.GetSelector() == "" {
+		t, err := d.env.Cgroups.OfProcess(int(req.GetPid()))
+		if err != nil {
+			err = fmt.Errorf("pid: %w", err)
+		}
+		return t, err
+	}
+	selector, err := cgroup.ParseSelector(req.GetSelector())
+	if err != nil {
+		return cgroup.Target{}, badInput("%w", err)
+	}
+	t, err := d.env.Cgroups.Resolve(ctx, selector)
+	if err != nil {
+		return t, badInput("selector: %w", err)
+	}
+	return t, nil
 }

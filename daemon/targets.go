@@ -12,7 +12,7 @@ import (
 
 // Targets implements the service.
 func (s server) Targets(ctx context.Context, req *connect.Request[v1.TargetsRequest]) (*connect.Response[v1.TargetsResponse], error) {
-	response, err := s.d.targets(req.Msg.GetSelector(), peerOf(ctx).pid)
+	response, err := s.d.targets(ctx, req.Msg.GetSelector(), peerOf(ctx).pid)
 	if err != nil {
 		return nil, rpcError(err)
 	}
@@ -20,12 +20,12 @@ func (s server) Targets(ctx context.Context, req *connect.Request[v1.TargetsRequ
 }
 
 // targets finds what a selector means. Of several that fit, those that are protected are spared; when that leaves nobody, it is an error.
-func (d *Daemon) targets(text string, caller int) (*v1.TargetsResponse, error) {
+func (d *Daemon) targets(ctx context.Context, text string, caller int) (*v1.TargetsResponse, error) {
 	selector, err := cgroup.ParseSelector(text)
 	if err != nil {
 		return nil, badInput("%w", err)
 	}
-	found, err := d.env.Cgroups.ResolveAll(selector)
+	found, err := d.env.Cgroups.ResolveAll(ctx, selector)
 	if err != nil {
 		return nil, badInput("%w", err)
 	}

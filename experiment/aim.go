@@ -183,15 +183,15 @@ func (d *document) aim(field string, t *v1.ExperimentTarget) target {
 	if t.GetSelector() != nil {
 		selectors = append([]string{selector(t)}, selectors...)
 	}
-	several := len(t.GetSelectors()) > 0 || strings.ContainsAny(t.GetCgroup(), "*?[{")
+	several := mayBeSeveral(t)
 	switch given := t.GetValue() != 0; {
 	case len(selectors) == 0, t.GetSelector() != nil && len(t.GetSelectors()) > 0:
-		d.wrong(field, "give one of cgroup, unit, pid and selectors")
+		d.wrong(field, "give one of cgroup, unit, pid, container, pod, pods and selectors")
 		return target{}
 	case several && t.GetMode() == "":
 		d.wrong(field+".mode", "missing; there may be several targets: it must be all, one, fixed, percent or random-max-percent")
 	case !several && t.GetMode() != "":
-		d.wrong(field+".mode", "%s was given, and %s means one target; write selectors, or a path with wildcards", t.GetMode(), selectors[0])
+		d.wrong(field+".mode", "%s was given, and %s means one target; write selectors, pods, or a path with wildcards", t.GetMode(), selectors[0])
 	case needsValue(t.GetMode()) && !given:
 		d.wrong(field+".value", "missing; %s needs it", t.GetMode())
 	case !needsValue(t.GetMode()) && given:
@@ -205,6 +205,12 @@ func (d *document) aim(field string, t *v1.ExperimentTarget) target {
 		return target{selector: selectors[0]}
 	}
 	return target{strings.Join(selectors, ","), &Aim{Selectors: selectors, Mode: t.GetMode(), Value: t.GetValue()}}
+}
+
+// mayBeSeveral goes by what is written: a pod that a kubelet made is one target.
+func mayBeSeveral(t *v1.ExperimentTarget) bool {
+	return len(t.GetSelectors()) > 0 || strings.ContainsAny(t.GetCgroup(), "*?[{") ||
+		t.GetPods() != "" || strings.HasPrefix(t.GetContainer(), "~") || strings.Contains(t.GetPod(), ",")
 }
 
 func needsValue(mode string) bool {

@@ -131,6 +131,22 @@ func TestSeveralTargets(t *testing.T) {
 	}, "target: {cgroup: /shop}", severalTargets)
 }
 
+// TestTargetsInContainers: they are asked for in the words of the API, and several need a mode.
+func TestTargetsInContainers(t *testing.T) {
+	for target, want := range map[string]string{
+		`container: web`:                         "container:web",
+		`container: "~^web-", mode: one`:         "container:~^web-",
+		`pod: shop/web-0`:                        "pod:shop/web-0",
+		`pod: "shop/web-0#app,proxy", mode: all`: "pod:shop/web-0#app,proxy",
+		`pods: "shop?app=web", mode: all`:        "pods:shop?app=web",
+	} {
+		plan := mustRead(t, strings.Replace(labDocument, "target: {cgroup: /shop}", "target: {"+target+"}", 1))
+		if f := plan.Faults[0]; f.Spec.GetTarget() != want || (f.Aim != nil) != strings.Contains(target, "mode") {
+			t.Errorf("%s: %s, %v; want %s", target, f.Spec.GetTarget(), f.Aim, want)
+		}
+	}
+}
+
 // TestTargetsAreRefused: before anything is injected.
 func TestTargetsAreRefused(t *testing.T) {
 	for _, test := range []struct {

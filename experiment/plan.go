@@ -138,6 +138,12 @@ func selector(t *v1.ExperimentTarget) string {
 		return "unit:" + s.Unit
 	case *v1.ExperimentTarget_Pid:
 		return fmt.Sprintf("pid:%d", s.Pid)
+	case *v1.ExperimentTarget_Container:
+		return "container:" + s.Container
+	case *v1.ExperimentTarget_Pod:
+		return "pod:" + s.Pod
+	case *v1.ExperimentTarget_Pods:
+		return "pods:" + s.Pods
 	default:
 		return "cgroup:" + t.GetCgroup()
 	}

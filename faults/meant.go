@@ -129,7 +129,7 @@ func (m *meant) resolve(ctx context.Context, homes []home) map[string]error {
 
 func (m *meant) addressesOf(ctx context.Context, homes []home, name peerName) ([]netip.Addr, error) {
 	if name.selector != (cgroup.Selector{}) {
-		return m.addressesOfTarget(homes, name.selector)
+		return m.addressesOfTarget(ctx, homes, name.selector)
 	}
 	if len(homes) > 0 {
 		return homes[0].lookup(ctx, name.text)
@@ -146,8 +146,8 @@ func (m *meant) addressesOf(ctx context.Context, homes []home, name peerName) ([
 var errShared = errors.New("it shares the network namespace of the target, so that no address tells them apart")
 
 // addressesOfTarget are those of the network namespaces of another target.
-func (m *meant) addressesOfTarget(homes []home, selector cgroup.Selector) ([]netip.Addr, error) {
-	other, err := m.env.Cgroups.Resolve(selector)
+func (m *meant) addressesOfTarget(ctx context.Context, homes []home, selector cgroup.Selector) ([]netip.Addr, error) {
+	other, err := m.env.Cgroups.Resolve(ctx, selector)
 	if err != nil {
 		return nil, err
 	}

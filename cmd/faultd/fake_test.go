@@ -232,7 +232,7 @@ func (f *fake) EndRun(context.Context, *connect.Request[v1.EndRunRequest]) (*con
 }
 
 func (f *fake) Who(_ context.Context, r *connect.Request[v1.WhoRequest]) (*connect.Response[v1.WhoResponse], error) {
-	return connect.NewResponse(&v1.WhoResponse{Target: &v1.Target{Path: "/proc-of-" + fmt.Sprint(r.Msg.GetPid()), CgroupId: 42}}), nil
+	return connect.NewResponse(&v1.WhoResponse{Target: &v1.Target{Path: fmt.Sprintf("/proc-of-%d%s", r.Msg.GetPid(), r.Msg.GetSelector()), CgroupId: 42}}), nil
 }
 
 // hung is a daemon that does not answer.

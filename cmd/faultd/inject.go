@@ -47,7 +47,7 @@ func kindCommand(name, usage string, flags []cli.Flag, fill func(*cli.Context, *
 
 func commonFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "target", Usage: "who is hurt, a `SELECTOR`: cgroup:PATH, pid:N or unit:NAME"},
+		&cli.StringFlag{Name: "target", Usage: "who is hurt, a `SELECTOR`: cgroup:PATH, pid:N, unit:NAME, container:NAME, pod:NAMESPACE/NAME#CONTAINER or pods:NAMESPACE?LABELS"},
 		&cli.StringFlag{Name: "duration", Usage: "how long the fault lasts, such as 30s or 5m"},
 		&cli.Float64Flag{Name: "percent", Usage: "chance of each match in (0,100]", DefaultText: "100"},
 		&cli.Uint64Flag{Name: "every-nth", Usage: "hurt only every `N`-th match"},

@@ -319,7 +319,8 @@ func (x *ExperimentSpec) GetStop() *StopConditions {
 	return nil
 }
 
-// ExperimentTarget is a cgroup with all its descendants, or with a mode several. Exactly one of cgroup, unit, pid and selectors.
+// ExperimentTarget is a cgroup with all its descendants, or with a mode several. Exactly one of cgroup, unit, pid, container, pod, pods
+// and selectors.
 type ExperimentTarget struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Needed in targets, where faults refer to it.
@@ -329,6 +330,9 @@ type ExperimentTarget struct {
 	//	*ExperimentTarget_Cgroup
 	//	*ExperimentTarget_Unit
 	//	*ExperimentTarget_Pid
+	//	*ExperimentTarget_Container
+	//	*ExperimentTarget_Pod
+	//	*ExperimentTarget_Pods
 	Selector isExperimentTarget_Selector `protobuf_oneof:"selector"`
 	// Several, as TargetsRequest has them; with a mode.
 	Selectors []string `protobuf:"bytes,5,rep,name=selectors,proto3" json:"selectors,omitempty"`
@@ -413,6 +417,33 @@ func (x *ExperimentTarget) GetPid() int32 {
 	return 0
 }
 
+func (x *ExperimentTarget) GetContainer() string {
+	if x != nil {
+		if x, ok := x.Selector.(*ExperimentTarget_Container); ok {
+			return x.Container
+		}
+	}
+	return ""
+}
+
+func (x *ExperimentTarget) GetPod() string {
+	if x != nil {
+		if x, ok := x.Selector.(*ExperimentTarget_Pod); ok {
+			return x.Pod
+		}
+	}
+	return ""
+}
+
+func (x *ExperimentTarget) GetPods() string {
+	if x != nil {
+		if x, ok := x.Selector.(*ExperimentTarget_Pods); ok {
+			return x.Pods
+		}
+	}
+	return ""
+}
+
 func (x *ExperimentTarget) GetSelectors() []string {
 	if x != nil {
 		return x.Selectors
@@ -453,11 +484,32 @@ type ExperimentTarget_Pid struct {
 	Pid int32 `protobuf:"varint,4,opt,name=pid,proto3,oneof"`
 }
 
+type ExperimentTarget_Container struct {
+	// A container by its name or ID: "web"; with a mode those whose names fit: "~^web-[0-9]+$".
+	Container string `protobuf:"bytes,8,opt,name=container,proto3,oneof"`
+}
+
+type ExperimentTarget_Pod struct {
+	// A pod: "shop/web-0"; "shop/web-0#app": one of its containers; with a mode several: "shop/web-0#app,proxy".
+	Pod string `protobuf:"bytes,9,opt,name=pod,proto3,oneof"`
+}
+
+type ExperimentTarget_Pods struct {
+	// With a mode: the pods of a namespace whose labels fit: "shop?app=web,tier!=db"; also with "#".
+	Pods string `protobuf:"bytes,10,opt,name=pods,proto3,oneof"`
+}
+
 func (*ExperimentTarget_Cgroup) isExperimentTarget_Selector() {}
 
 func (*ExperimentTarget_Unit) isExperimentTarget_Selector() {}
 
 func (*ExperimentTarget_Pid) isExperimentTarget_Selector() {}
+
+func (*ExperimentTarget_Container) isExperimentTarget_Selector() {}
+
+func (*ExperimentTarget_Pod) isExperimentTarget_Selector() {}
+
+func (*ExperimentTarget_Pods) isExperimentTarget_Selector() {}
 
 // ExperimentFault is a FaultSpec with a place in the experiment. What both have is called the same.
 type ExperimentFault struct {
@@ -2664,14 +2716,21 @@ const file_faultd_v1alpha1_experiment_proto_rawDesc = "" +
 	"\x06limits\x18\v \x01(\v2!.faultd.v1alpha1.ExperimentLimitsR\x06limits\x12\x17\n" +
 	"\x04seed\x18\f \x01(\x04H\x00R\x04seed\x88\x01\x01\x123\n" +
 	"\x04stop\x18\r \x01(\v2\x1f.faultd.v1alpha1.StopConditionsR\x04stopB\a\n" +
-	"\x05_seed\"\xf3\x02\n" +
+	"\x05_seed\"\xe1\x03\n" +
 	"\x10ExperimentTarget\x12?\n" +
 	"\x04name\x18\x01 \x01(\tB+\xbaH(r&\x18?2\"^([a-z0-9]([-a-z0-9]*[a-z0-9])?)?$R\x04name\x12$\n" +
 	"\x06cgroup\x18\x02 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80 H\x00R\x06cgroup\x12 \n" +
 	"\x04unit\x18\x03 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x02H\x00R\x04unit\x12\x1b\n" +
-	"\x03pid\x18\x04 \x01(\x05B\a\xbaH\x04\x1a\x02 \x00H\x00R\x03pid\x121\n" +
+	"\x03pid\x18\x04 \x01(\x05B\a\xbaH\x04\x1a\x02 \x00H\x00R\x03pid\x12*\n" +
+	"\tcontainer\x18\b \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\bH\x00R\tcontainer\x12\x1e\n" +
+	"\x03pod\x18\t \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\bH\x00R\x03pod\x12 \n" +
+	"\x04pods\x18\n" +
+	" \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\bH\x00R\x04pods\x121\n" +
 	"\tselectors\x18\x05 \x03(\tB\x13\xbaH\x10\x92\x01\r\x10@\x18\x01\"\ar\x05\x10\x01\x18\x80 R\tselectors\x12I\n" +
 	"\x04mode\x18\x06 \x01(\tB5\xbaH2r0R\x00R\x03allR\x03oneR\x05fixedR\apercentR\x12random-max-percentR\x04mode\x12/\n" +
 	"\x05value\x18\a \x01(\x01B\x19\xbaH\x16\x12\x14@\x01\x19\x00\x00\x00\x00\x80\x84.A)\x00\x00\x00\x00\x00\x00\x00\x00R\x05valueB\n" +
@@ -2980,6 +3039,9 @@ func file_faultd_v1alpha1_experiment_proto_init() {
 		(*ExperimentTarget_Cgroup)(nil),
 		(*ExperimentTarget_Unit)(nil),
 		(*ExperimentTarget_Pid)(nil),
+		(*ExperimentTarget_Container)(nil),
+		(*ExperimentTarget_Pod)(nil),
+		(*ExperimentTarget_Pods)(nil),
 	}
 	file_faultd_v1alpha1_experiment_proto_msgTypes[4].OneofWrappers = []any{
 		(*ExperimentFault_Connect)(nil),

@@ -28,7 +28,8 @@ const (
 // FaultSpec is what is asked for: who is hurt, for how long, how often, and how.
 type FaultSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Selector of the target: "cgroup:PATH", "pid:N" (its cgroup) or "unit:NAME" (systemd).
+	// Selector of the target: "cgroup:PATH", "pid:N" (its cgroup), "unit:NAME" (systemd), "container:NAME" (or ID), "pod:NAMESPACE/NAME",
+	// "pod:NAMESPACE/NAME#CONTAINER" or "pods:NAMESPACE?LABEL=VALUE". It must mean one cgroup.
 	Target string `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
 	// How long the fault lasts, from the time it is active: "30s", "5m".
 	Duration string `protobuf:"bytes,2,opt,name=duration,proto3" json:"duration,omitempty"`
@@ -4345,8 +4346,10 @@ func (x *Capability) GetCovers() string {
 }
 
 type WhoRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Pid           int32                  `protobuf:"varint,1,opt,name=pid,proto3" json:"pid,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Pid   int32                  `protobuf:"varint,1,opt,name=pid,proto3" json:"pid,omitempty"`
+	// A target, as in FaultSpec.
+	Selector      string `protobuf:"bytes,2,opt,name=selector,proto3" json:"selector,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4386,6 +4389,13 @@ func (x *WhoRequest) GetPid() int32 {
 		return x.Pid
 	}
 	return 0
+}
+
+func (x *WhoRequest) GetSelector() string {
+	if x != nil {
+		return x.Selector
+	}
+	return ""
 }
 
 type WhoResponse struct {
@@ -5142,10 +5152,13 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\tmechanism\x18\x02 \x01(\tR\tmechanism\x12\x16\n" +
 	"\x06status\x18\x03 \x01(\tR\x06status\x12\x16\n" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x16\n" +
-	"\x06covers\x18\x05 \x01(\tR\x06covers\"'\n" +
+	"\x06covers\x18\x05 \x01(\tR\x06covers\"e\n" +
 	"\n" +
 	"WhoRequest\x12\x19\n" +
-	"\x03pid\x18\x01 \x01(\x05B\a\xbaH\x04\x1a\x02 \x00R\x03pid\"n\n" +
+	"\x03pid\x18\x01 \x01(\x05B\a\xbaH\x04\x1a\x02 \x00R\x03pid\x12$\n" +
+	"\bselector\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\bselector:\x16\xbaH\x13\"\x11\n" +
+	"\x03pid\n" +
+	"\bselector\x10\x01\"n\n" +
 	"\vWhoResponse\x12/\n" +
 	"\x06target\x18\x01 \x01(\v2\x17.faultd.v1alpha1.TargetR\x06target\x12.\n" +
 	"\x06faults\x18\x02 \x03(\v2\x16.faultd.v1alpha1.FaultR\x06faults\"8\n" +

@@ -96,9 +96,9 @@ type FaultServiceClient interface {
 	BeginRun(context.Context, *connect.Request[v1alpha1.BeginRunRequest]) (*connect.Response[v1alpha1.BeginRunResponse], error)
 	// EndRun says what a run came to.
 	EndRun(context.Context, *connect.Request[v1alpha1.EndRunRequest]) (*connect.Response[v1alpha1.EndRunResponse], error)
-	// Who says which faults touch a process now.
+	// Who says which faults touch a process, or a target, now.
 	Who(context.Context, *connect.Request[v1alpha1.WhoRequest]) (*connect.Response[v1alpha1.WhoResponse], error)
-	// Targets says which targets a selector means now: of a path with wildcards there may be several.
+	// Targets says which targets a selector means now: of a path with wildcards, of containers and of pods there may be several.
 	Targets(context.Context, *connect.Request[v1alpha1.TargetsRequest]) (*connect.Response[v1alpha1.TargetsResponse], error)
 }
 
@@ -333,9 +333,9 @@ type FaultServiceHandler interface {
 	BeginRun(context.Context, *connect.Request[v1alpha1.BeginRunRequest]) (*connect.Response[v1alpha1.BeginRunResponse], error)
 	// EndRun says what a run came to.
 	EndRun(context.Context, *connect.Request[v1alpha1.EndRunRequest]) (*connect.Response[v1alpha1.EndRunResponse], error)
-	// Who says which faults touch a process now.
+	// Who says which faults touch a process, or a target, now.
 	Who(context.Context, *connect.Request[v1alpha1.WhoRequest]) (*connect.Response[v1alpha1.WhoResponse], error)
-	// Targets says which targets a selector means now: of a path with wildcards there may be several.
+	// Targets says which targets a selector means now: of a path with wildcards, of containers and of pods there may be several.
 	Targets(context.Context, *connect.Request[v1alpha1.TargetsRequest]) (*connect.Response[v1alpha1.TargetsResponse], error)
 }
 

@@ -1,0 +1,147 @@
+package container
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	v1 "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"faultd/cgroup"
+)
+
+// maxAnswer bounds what a runtime may tell at once: of a thousand containers it is some megabytes.
+const maxAnswer = 16 << 20
+
+// cri asks a runtime over the Container Runtime Interface.
+type cri struct {
+	socket string
+	conn   *grpc.ClientConn
+	client v1.RuntimeServiceClient
+	// found: nobody named the socket, so a containerd without CRI, as Docker has one, is passed over.
+	found bool
+	// pods are the sandboxes by their ids.
+	pods map[string]*v1.PodSandbox
+}
+
+// newCRI dials with the first question.
+func newCRI(socket string) (*cri, error) {
+	// The authority is what a server is called; the path of a socket is none.
+	conn, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithAuthority("localhost"),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)), grpc.WithDisableServiceConfig())
+	if err != nil {
+		return nil, fmt.Errorf("ask the container runtime at %s: %w", socket, err)
+	}
+	return &cri{socket: socket, conn: conn, client: v1.NewRuntimeServiceClient(conn)}, nil
+}
+
+func (c *cri) close() { c.conn.Close() }
+
+// failed turns what gRPC says into words.
+func (c *cri) failed(ctx context.Context, what string, err error) error {
+	switch status.Code(err) {
+	case codes.Unimplemented:
+		return fmt.Errorf("ask the container runtime at %s %s: it does not serve the CRI (v1); is it disabled in its configuration, or the socket another one's?", c.socket, what)
+	case codes.Unavailable:
+		return fmt.Errorf("ask the container runtime at %s %s: it is not there, or speaks something else than the CRI: %s", c.socket, what, status.Convert(err).Message())
+	}
+	return failed(c.socket, what, ctx, err)
+}
+
+// readPods lists the sandboxes.
+func (c *cri) readPods(ctx context.Context) error {
+	answer, err := c.client.ListPodSandbox(ctx, &v1.ListPodSandboxRequest{})
+	c.pods = map[string]*v1.PodSandbox{}
+	if c.found && status.Code(err) == codes.Unimplemented {
+		return nil
+	}
+	if err != nil {
+		return c.failed(ctx, "for its pods", err)
+	}
+	for _, pod := range answer.GetItems() {
+		c.pods[pod.GetId()] = pod
+	}
+	return nil
+}
+
+// list implements runtime.
+func (c *cri) list(ctx context.Context) ([]listed, error) {
+	if err := c.readPods(ctx); err != nil {
+		return nil, err
+	}
+	answer, err := c.client.ListContainers(ctx, &v1.ListContainersRequest{})
+	if c.found && status.Code(err) == codes.Unimplemented {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, c.failed(ctx, "for its containers", err)
+	}
+	var all []listed
+	for _, one := range answer.GetContainers() {
+		pod := c.pods[one.GetPodSandboxId()]
+		all = append(all, listed{
+			id: one.GetId(), name: one.GetMetadata().GetName(), pod: nameOfPod(pod),
+			running: one.GetState() == v1.ContainerState_CONTAINER_RUNNING, state: strings.ToLower(strings.TrimPrefix(one.GetState().String(), "CONTAINER_")),
+			isolated: isolatedBy(pod.GetRuntimeHandler()), sandbox: one.GetPodSandboxId(),
+		})
+	}
+	return all, nil
+}
+
+func nameOfPod(pod *v1.PodSandbox) string {
+	return pod.GetMetadata().GetNamespace() + "/" + pod.GetMetadata().GetName()
+}
+
+// verbose is what containerd and CRI-O tell of a container or sandbox beside the CRI, under the key "info".
+type verbose struct {
+	PID         int    `json:"pid"`
+	RuntimeType string `json:"runtimeType"`
+	RuntimeSpec struct {
+		Linux struct {
+			CgroupsPath string `json:"cgroupsPath"`
+		} `json:"linux"`
+	} `json:"runtimeSpec"`
+}
+
+// inspect implements runtime.
+func (c *cri) inspect(ctx context.Context, l listed) (cgroup.Container, error) {
+	answer, err := c.client.ContainerStatus(ctx, &v1.ContainerStatusRequest{ContainerId: l.id, Verbose: true})
+	if status.Code(err) == codes.NotFound {
+		return cgroup.Container{}, fmt.Errorf("%w: container %s has gone meanwhile", cgroup.ErrNotFound, l.id)
+	}
+	if err != nil {
+		return cgroup.Container{}, c.failed(ctx, "about a container", err)
+	}
+	return c.read(l, answer.GetInfo())
+}
+
+// inspectSandbox is inspect for the sandbox of a pod; nil if no process holds it.
+func (c *cri) inspectSandbox(ctx context.Context, pod *v1.PodSandbox) (*cgroup.Container, error) {
+	answer, err := c.client.PodSandboxStatus(ctx, &v1.PodSandboxStatusRequest{PodSandboxId: pod.GetId(), Verbose: true})
+	if err != nil {
+		return nil, c.failed(ctx, "about a pod", err)
+	}
+	sandbox, err := c.read(listed{id: pod.GetId(), pod: nameOfPod(pod), isolated: isolatedBy(pod.GetRuntimeHandler())}, answer.GetInfo())
+	if err != nil || sandbox.PID == 0 && sandbox.Isolated == "" {
+		return nil, err
+	}
+	return &sandbox, nil
+}
+
+func (c *cri) read(l listed, info map[string]string) (cgroup.Container, error) {
+	found := cgroup.Container{ID: l.id, Name: l.name, Pod: l.pod, Isolated: l.isolated}
+	var v verbose
+	if err := json.Unmarshal([]byte(info["info"]), &v); err != nil {
+		return found, fmt.Errorf("ask the container runtime at %s about %s: it does not tell process and cgroup as containerd and CRI-O do: %w", c.socket, l.id, err)
+	}
+	found.PID, found.CgroupsPath = v.PID, v.RuntimeSpec.Linux.CgroupsPath
+	if found.Isolated == "" {
+		found.Isolated = isolatedBy(v.RuntimeType)
+	}
+	return found, nil
+}
