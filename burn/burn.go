@@ -1,4 +1,5 @@
-// Package burn is load that is no stranger's program: our own binary, started again, burns processor time, holds memory or keeps a disk busy.
+// Package burn is load that is no stranger's program: our own binary, started again, burns processor time, holds memory or threads, or keeps
+// a disk busy.
 // Such a process, a burner, lives in a cgroup of its own. It asks switch, lease and deadline itself, at least every few
 // milliseconds, and the kernel ends it with the daemon.
 package burn
@@ -26,9 +27,10 @@ const (
 	kindCPU    = "cpu"
 	kindMemory = "memory"
 	kindIO     = "io"
+	kindIdle   = "threads"
 )
 
-// Work is what a burner does. Exactly one of Threads, Bytes and IO.
+// Work is what a burner does. Exactly one of Threads, Bytes, IO and IdleThreads.
 type Work struct {
 	// Threads burn processor time.
 	Threads int
@@ -46,6 +48,9 @@ type Work struct {
 
 	// IO is work for a disk.
 	IO *IO
+
+	// IdleThreads is the most threads that it can be asked to have, which do nothing.
+	IdleThreads int64
 }
 
 // words are the arguments after Command and the generation.
@@ -60,11 +65,14 @@ func (w Work) words() []string {
 	if w.IO != nil {
 		return w.IO.words()
 	}
+	if w.IdleThreads > 0 {
+		return []string{kindIdle, strconv.FormatInt(w.IdleThreads, 10)}
+	}
 	return []string{kindMemory, strconv.FormatInt(w.Bytes, 10), strconv.FormatBool(w.Shared), strconv.FormatBool(w.Locked)}
 }
 
 // leastWords is how many arguments a burner has at least, with its own name.
-const leastWords = 7
+const leastWords = 5
 
 // IsBurner says whether these are the arguments of a burner, its own name first. Its main function must then call Run before it
 // does anything else: what it allocates counts against the target.
@@ -134,6 +142,8 @@ func run(words []string) error {
 		return b.holdMemory(words[2:])
 	case kindIO:
 		return b.useDisk(words[2:])
+	case kindIdle:
+		return b.holdThreads(words[2:])
 	}
 	return errors.New("read the burner's arguments: unknown work " + words[1])
 }

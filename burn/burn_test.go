@@ -1,6 +1,7 @@
 package burn_test
 
 import (
+	"fmt"
 	"os"
 	"testing"
 	"time"
@@ -56,7 +57,7 @@ func until(t *testing.T, what string, holds func() bool) {
 
 func works(t *testing.T) map[string]burn.Work {
 	works := map[string]burn.Work{
-		"cpu": {Threads: 2}, "memory": {Bytes: 4 << 20}, "shared": {Bytes: 4 << 20, Shared: true}, "locked": {Bytes: 4 << 20, Locked: true},
+		"cpu": {Threads: 2}, "memory": {Bytes: 4 << 20}, "shared": {Bytes: 4 << 20, Shared: true}, "locked": {Bytes: 4 << 20, Locked: true}, "threads": {IdleThreads: 64},
 	}
 	for _, op := range []string{burn.OpRead, burn.OpWrite, burn.OpFsync} {
 		f, err := os.CreateTemp(t.TempDir(), "")
@@ -71,8 +72,11 @@ func works(t *testing.T) map[string]burn.Work {
 
 // enough is what a work has done once it is at it.
 func enough(w burn.Work) int64 {
-	if w.IO != nil {
+	switch {
+	case w.IO != nil:
 		return 20
+	case w.IdleThreads > 0:
+		return w.IdleThreads
 	}
 	return 1 << 20
 }
@@ -124,6 +128,16 @@ func TestDoesWhatIsWanted(t *testing.T) {
 			until(t, "it works", func() bool { return p.Done() >= 20 })
 			if asked := p.Asked(); asked < 20 || p.FailedOperations() > 0 {
 				t.Errorf("%s: %d were asked for, %d failed", kind, asked, p.FailedOperations())
+			}
+			continue
+		}
+		if kind == "threads" {
+			for _, threads := range []int64{10, 64} {
+				p.Want(threads)
+				until(t, "there are threads", func() bool { return p.Done() == threads })
+				if there, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", p.PID())); err != nil || len(there) <= int(threads) {
+					t.Errorf("of %d threads there are %d, %v", threads, len(there), err)
+				}
 			}
 			continue
 		}

@@ -33,6 +33,12 @@ func useDisk(t cgroup.Target, i *v1.Io) *v1.FaultSpec {
 	return spec
 }
 
+func holdThreads(t cgroup.Target, p *v1.Pids) *v1.FaultSpec {
+	spec := refuse(t)
+	spec.Kind = &v1.FaultSpec_Pids{Pids: p}
+	return spec
+}
+
 // burners are the cgroups of burners right below a cgroup.
 func (n *node) burners(t cgroup.Target) []string {
 	n.t.Helper()
@@ -98,7 +104,8 @@ func TestLoadEnds(t *testing.T) {
 			target, other := n.target(), n.target()
 			w := n.worker(target)
 			n.worker(other)
-			for _, spec := range []*v1.FaultSpec{burnCPU(target, &v1.Cpu{Load: "30%"}), takeMemory(target, &v1.Memory{Load: "8MiB", Floor: "0"})} {
+			for _, spec := range []*v1.FaultSpec{burnCPU(target, &v1.Cpu{Load: "30%"}), takeMemory(target, &v1.Memory{Load: "8MiB", Floor: "0"}),
+				holdThreads(target, &v1.Pids{Load: "50"})} {
 				f := n.inject(spec)
 				pid := n.burner(target)
 				n.until("it burns", func() bool {
@@ -239,6 +246,38 @@ func TestLoadAsAsked(t *testing.T) {
 	n.idle()
 }
 
+// TestLoadOfThreads: the target comes to its limit, and cannot fork; a sibling can, and afterwards so can the target.
+func TestLoadOfThreads(t *testing.T) {
+	notTwice(t)
+	n := startNode(t)
+	target, other := n.target(), n.target()
+	n.controllers(target)
+	w, sibling := n.worker(target), n.worker(other)
+	const fork = "child call getpgid 1 1"
+	if _, err := n.tryInject(holdThreads(target, &v1.Pids{Load: "100% of limit"})); err == nil || !strings.Contains(err.Error(), "pids.max is max") {
+		t.Errorf("without a limit: %v", err)
+	}
+	n.setControl(target, "pids.max", "80")
+	f := n.inject(holdThreads(target, &v1.Pids{Load: "100% of limit"}))
+	n.until("the limit is reached", func() bool { return n.control(target, "pids.current") == "80\n" })
+	if got := w.do(fork); !strings.Contains(got, "temporarily unavailable") {
+		t.Errorf("it saw %q", got)
+	}
+	sibling.wants("map[ok:1]", fork)
+	if c := n.get(f.GetId()).GetCounters(); c.GetInjected() < 40 || c.GetInjected() >= 80 {
+		t.Errorf("counted %v", c)
+	}
+	n.stop(f.GetId())
+	w.wants("map[ok:1]", fork)
+	f = n.inject(holdThreads(target, &v1.Pids{Load: "500"})) // more than there may be
+	n.until("it is refused", func() bool { return n.get(f.GetId()).GetCounters().GetNotApplied() >= 420 })
+	if ended := n.stop(f.GetId()); ended.GetVerdict() != "partial" || !strings.Contains(fmt.Sprint(ended.GetNotes()), "the kernel has refused a thread") {
+		t.Errorf("it ended as %v", ended)
+	}
+	w.wants("map[ok:1]", fork)
+	n.idle()
+}
+
 // requests are those that a disk has done: reads, writes and flushes (Documentation/block/stat.rst).
 func (n *node) requests(dir string) [3]uint64 {
 	n.t.Helper()
@@ -354,8 +393,9 @@ func TestLoadRefusals(t *testing.T) {
 		"io.path: ":                                            useDisk(target, &v1.Io{Path: "/nowhere", Load: "1MiB"}),
 		"choose a volume":                                      useDisk(target, &v1.Io{Path: "/", Load: "1MiB"}),
 		"io.size: it would leave":                              useDisk(target, &v1.Io{Path: "/", Load: "1MiB", Size: "1000TiB", AllowRoot: true}),
-		"has no disk":                                          useDisk(target, &v1.Io{Path: "/dev/shm", Load: "1MiB", AllowRoot: true}),
-		"and the floor is 104857600.0 MiB":                     takeMemory(target, &v1.Memory{Load: "1MiB", Floor: "100TiB"}),
+		"pids.load: 1000000 threads are more than half of the": holdThreads(target, &v1.Pids{Load: "1000000"}),
+		"has no disk":                      useDisk(target, &v1.Io{Path: "/dev/shm", Load: "1MiB", AllowRoot: true}),
+		"and the floor is 104857600.0 MiB": takeMemory(target, &v1.Memory{Load: "1MiB", Floor: "100TiB"}),
 	} {
 		if f, err := n.tryInject(spec); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, %v, want %q", f, err, want)

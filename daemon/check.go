@@ -61,6 +61,7 @@ func trials(stateDir string) []trial {
 		{"packet", faults.Packet{Loss: 100, Direction: "ingress"}, "udp", "loss, ingress"},
 		{"packet", faults.Packet{Wire: faults.Wire{Delay: "1ms"}}, aloneAction, "delay, jitter, reorder, duplicate, corrupt, bandwidth; egress"},
 		{"pids", faults.Pids{More: new(uint32)}, "fork", "limit of threads and processes"},
+		{"pids", faults.Pids{Load: &faults.PidsLoad{Threads: 1}}, "getpgid", "load of threads"},
 		{"process", faults.Process{Signal: unix.SIGCONT}, "getpgid", "signals"},
 		{"process", faults.Process{Kill: true}, "getpgid", "kill, all at once"},
 		{"process", faults.Process{Pause: true}, "getpgid", "pause"},

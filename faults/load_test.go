@@ -22,6 +22,9 @@ func TestLoadRefusals(t *testing.T) {
 	io := func(i *v1.Io) *v1.FaultSpec {
 		return &v1.FaultSpec{Duration: "1m", Kind: &v1.FaultSpec_Io{Io: i}}
 	}
+	pids := func(p *v1.Pids) *v1.FaultSpec {
+		return &v1.FaultSpec{Duration: "1m", Kind: &v1.FaultSpec_Pids{Pids: p}}
+	}
 	dice := cpu(&v1.Cpu{Load: "1"})
 	dice.EveryNth = 2
 	for want, spec := range map[string]*v1.FaultSpec{
@@ -54,6 +57,13 @@ func TestLoadRefusals(t *testing.T) {
 		"memory.type: it was given without load":               memory(&v1.Memory{Limit: "1MiB", Type: "shared"}),
 		"memory.ramp: 2m0s is longer":                          memory(&v1.Memory{Load: "1MiB", Ramp: "2m"}),
 		`memory.place: "near"`:                                 memory(&v1.Memory{Load: "1MiB", Place: "near"}),
+		"pids.load: given together with more":                  pids(&v1.Pids{Load: "5", More: proto.Uint32(0)}),
+		`pids.load: "0" must be a number of threads`:           pids(&v1.Pids{Load: "0"}),
+		`pids.load: "50%" must be a number of threads`:         pids(&v1.Pids{Load: "50%"}),
+		`pids.load: "NaN% of limit" must be`:                   pids(&v1.Pids{Load: "NaN% of limit"}),
+		`pids.place: "near" must be inside or beside`:          pids(&v1.Pids{Load: "5", Place: "near"}),
+		"pids.place: beside was given with":                    pids(&v1.Pids{Load: "5% of limit", Place: "beside"}),
+		"pids.place: it was given without load":                pids(&v1.Pids{More: proto.Uint32(0), Place: "beside"}),
 		"io.load: given together with read":                    io(&v1.Io{Path: "/data", Load: "1MiB", Write: "1MiB"}),
 		"io.device: it was given with load":                    io(&v1.Io{Device: "/dev/vdb", Load: "1MiB"}),
 		`io.load: "0" must be more than 0 bytes`:               io(&v1.Io{Path: "/data", Load: "0"}),

@@ -4,17 +4,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 
 	v1 "faultd/api/faultd/v1alpha1"
 	"faultd/cgroup"
 )
 
-// Pids lets the target start only so many more threads and processes.
+// Pids lets the target start only so many more threads and processes, or holds threads beside its own.
 type Pids struct {
 	// More is how many more than there are when the fault starts; nil: not given.
 	More *uint32
 	Terms
+	// Load holds threads instead; nil: it is not asked for.
+	Load *PidsLoad
 }
 
 func newPids(spec *v1.FaultSpec) (Fault, error) {
@@ -22,30 +25,48 @@ func newPids(spec *v1.FaultSpec) (Fault, error) {
 	if s == nil {
 		return nil, nil
 	}
-	if err := noDice(spec, "more", "a limit holds for all"); err != nil {
+	if err := noDiceOfLoad(spec, s.GetLoad()); err != nil {
 		return nil, err
 	}
 	terms, err := newTerms(s, spec.GetDuration())
-	return Pids{More: s.More, Terms: terms}, err
+	if err != nil {
+		return nil, err
+	}
+	load, err := newPidsLoad(s)
+	return Pids{More: s.More, Terms: terms, Load: load}, err
 }
 
 func pidsParameters() []Parameter {
-	return append([]Parameter{{"more", "number", "how many more threads and processes than there are now; 0: none"}}, termsParameters()...)
+	return slices.Concat([]Parameter{{"more", "number", "how many more threads and processes than there are now; 0: none"}}, termsParameters(), pidsLoadParameters())
 }
 
 // Validate implements Fault.
 func (p Pids) Validate() error {
+	if p.Load != nil {
+		if p.More != nil || p.Terms != (Terms{}) {
+			return errors.New("load: given together with more, onChange, ramp or pulses; give a load or a limit")
+		}
+		return p.Load.validate()
+	}
 	if p.More == nil {
-		return errors.New("more: missing; say how many more threads and processes there may be, such as 10, or 0")
+		return errors.New("more: missing; say how many more threads and processes there may be, such as 10, or 0, or load")
 	}
 	return nil
 }
 
 // Mechanism implements Fault. Whether the controller is there depends on the target.
-func (p Pids) Mechanism(context.Context, Env) (string, error) { return mechanismLimit, nil }
+func (p Pids) Mechanism(context.Context, Env) (string, error) {
+	if p.Load != nil {
+		return mechanismBurner, nil
+	}
+	return mechanismLimit, nil
+}
 
 // Inject implements Fault.
 func (p Pids) Inject(_ context.Context, env Env, target cgroup.Target, common Common) (Handle, error) {
+	if p.Load != nil {
+		return p.startLoad(env, target, common)
+	}
 	now, err := readNumber(env, target, "pids.current")
 	if err != nil {
 		return nil, err

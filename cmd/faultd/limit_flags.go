@@ -120,12 +120,15 @@ func ioKind(c *cli.Context, spec *v1.FaultSpec) error {
 func pidsFlags() []cli.Flag {
 	return append([]cli.Flag{
 		&cli.UintFlag{Name: "more", Usage: "how many more threads and processes than there are now; 0: none"},
+		&cli.StringFlag{Name: "load", Usage: "hold threads that do nothing: `N`, or so many that '100% of limit' are in use"},
+		placeFlag(),
 	}, termsFlags()...)
 }
 
 func pidsKind(c *cli.Context, spec *v1.FaultSpec) error {
 	pulses, err := pulses(c)
-	spec.Kind = &v1.FaultSpec_Pids{Pids: &v1.Pids{More: uint32Given(c, "more"), OnChange: c.String("on-change"), Ramp: c.String("ramp"), Pulses: pulses}}
+	spec.Kind = &v1.FaultSpec_Pids{Pids: &v1.Pids{More: uint32Given(c, "more"), OnChange: c.String("on-change"), Ramp: c.String("ramp"), Pulses: pulses,
+		Load: c.String("load"), Place: c.String("place")}}
 	return err
 }
 

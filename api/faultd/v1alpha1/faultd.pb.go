@@ -2404,9 +2404,13 @@ type Pids struct {
 	// How many more than there are now; 0: none.
 	More *uint32 `protobuf:"varint,1,opt,name=more,proto3,oneof" json:"more,omitempty"`
 	// As in Cpu.
-	OnChange      string  `protobuf:"bytes,2,opt,name=on_change,json=onChange,proto3" json:"on_change,omitempty"`
-	Ramp          string  `protobuf:"bytes,3,opt,name=ramp,proto3" json:"ramp,omitempty"`
-	Pulses        *Pulses `protobuf:"bytes,4,opt,name=pulses,proto3" json:"pulses,omitempty"`
+	OnChange string  `protobuf:"bytes,2,opt,name=on_change,json=onChange,proto3" json:"on_change,omitempty"`
+	Ramp     string  `protobuf:"bytes,3,opt,name=ramp,proto3" json:"ramp,omitempty"`
+	Pulses   *Pulses `protobuf:"bytes,4,opt,name=pulses,proto3" json:"pulses,omitempty"`
+	// Hold "500" threads that do nothing, or so many that "100% of limit" are in use, of the target's pids.max. Instead of a limit.
+	Load string `protobuf:"bytes,20,opt,name=load,proto3" json:"load,omitempty"`
+	// Where the load is, as for Cpu.
+	Place         string `protobuf:"bytes,21,opt,name=place,proto3" json:"place,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2467,6 +2471,20 @@ func (x *Pids) GetPulses() *Pulses {
 		return x.Pulses
 	}
 	return nil
+}
+
+func (x *Pids) GetLoad() string {
+	if x != nil {
+		return x.Load
+	}
+	return ""
+}
+
+func (x *Pids) GetPlace() string {
+	if x != nil {
+		return x.Place
+	}
+	return ""
 }
 
 // Dns hurts queries that the target sends to port 53, by UDP and TCP: they are answered in the server's place, or late.
@@ -5007,12 +5025,14 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\x05floor\x18\x19 \x01(\tB\a\xbaH\x04r\x02\x18 R\x05floor\x12-\n" +
 	"\x05place\x18\x1a \x01(\tB\x17\xbaH\x14r\x12R\x00R\x06insideR\x06besideR\x05place\x12\x1d\n" +
 	"\n" +
-	"allow_root\x18\x1b \x01(\bR\tallowRoot\"\xc1\x01\n" +
+	"allow_root\x18\x1b \x01(\bR\tallowRoot\"\x8d\x02\n" +
 	"\x04Pids\x12\"\n" +
 	"\x04more\x18\x01 \x01(\rB\t\xbaH\x06*\x04\x18\xc0\x84=H\x00R\x04more\x88\x01\x01\x12>\n" +
 	"\ton_change\x18\x02 \x01(\tB!\xbaH\x1er\x1cR\x00R\x06reportR\areapplyR\agive-upR\bonChange\x12\x1b\n" +
 	"\x04ramp\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18 R\x04ramp\x12/\n" +
-	"\x06pulses\x18\x04 \x01(\v2\x17.faultd.v1alpha1.PulsesR\x06pulsesB\a\n" +
+	"\x06pulses\x18\x04 \x01(\v2\x17.faultd.v1alpha1.PulsesR\x06pulses\x12\x1b\n" +
+	"\x04load\x18\x14 \x01(\tB\a\xbaH\x04r\x02\x18 R\x04load\x12-\n" +
+	"\x05place\x18\x15 \x01(\tB\x17\xbaH\x14r\x12R\x00R\x06insideR\x06besideR\x05placeB\a\n" +
 	"\x05_more\"\xa2\x01\n" +
 	"\x03Dns\x12'\n" +
 	"\x05names\x18\x01 \x03(\tB\x11\xbaH\x0e\x92\x01\v\x10@\"\ar\x05\x10\x01\x18\x80\x02R\x05names\x12&\n" +

@@ -1,0 +1,56 @@
+package burn
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"faultd/bpf"
+)
+
+// threadsAgain is how soon a thread that the kernel refused is tried again.
+const threadsAgain = 50 * time.Millisecond
+
+// threadFlags make a thread, and nothing but a thread, of this process.
+const threadFlags = unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_SIGHAND | unix.CLONE_THREAD | unix.CLONE_SYSVSEM
+
+// parkThread starts a thread that waits until the process ends, and gives its number, or less than 0. It has no stack, so no signal may reach
+// it: all are blocked before. Such a thread costs what the kernel needs for it; one of the Go runtime has stacks, too, and if the kernel
+// refuses it the runtime ends the process.
+func parkThread(flags uintptr) (result uintptr)
+
+// holdThreads has as many threads as the board wants, beside its own few, until it may not any more. It never has fewer again.
+func (b *burner) holdThreads(words []string) error {
+	most, err := strconv.ParseInt(words[0], 10, 64)
+	if err != nil {
+		return fmt.Errorf("read the burner's arguments: %w", err)
+	}
+	all := unix.Sigset_t{}
+	for i := range all.Val {
+		all.Val[i] = ^all.Val[i]
+	}
+	if err := unix.PthreadSigmask(unix.SIG_BLOCK, &all, nil); err != nil {
+		return fmt.Errorf("block signals: %w", err)
+	}
+	if err := ready(); err != nil {
+		return err
+	}
+	again := int64(0)
+	for held := int64(0); b.may(); {
+		b.board.asked().Store(b.board.wanted().Load())
+		if held >= min(most, b.board.wanted().Load()) || bpf.Monotonic() < again {
+			rest(pause)
+			continue
+		}
+		if number := int64(parkThread(threadFlags)); number < 0 {
+			b.board.failed().Add(1)
+			again = bpf.Monotonic() + threadsAgain.Nanoseconds()
+			continue
+		}
+		held++
+		b.board.done().Store(held)
+	}
+	return nil
+}

@@ -1,0 +1,217 @@
+package faults
+
+import (
+	"fmt"
+	"math"
+	"os"
+	"reflect"
+	"strconv"
+	"strings"
+	"time"
+
+	v1 "faultd/api/faultd/v1alpha1"
+	"faultd/bpf"
+	"faultd/burn"
+	"faultd/cgroup"
+)
+
+// PidsLoad holds threads that do nothing. Exactly one of Threads and PercentOfLimit.
+type PidsLoad struct {
+	// Threads is how many.
+	Threads int64
+	// PercentOfLimit is how much of the target's pids.max is to be in use, by its own threads and ours.
+	PercentOfLimit float64
+	// Place is "inside" (or empty) or "beside".
+	Place string
+}
+
+const mostThreads = 1_000_000
+
+func pidsLoadParameters() []Parameter {
+	return []Parameter{
+		{"load", "amount", "hold 500 threads that do nothing, or so many that '100% of limit' are in use, of the target's pids.max; instead of a limit"},
+		placeParameter(),
+	}
+}
+
+// newPidsLoad gives nil if no load is asked for.
+func newPidsLoad(s *v1.Pids) (*PidsLoad, error) {
+	if s.GetLoad() == "" {
+		return nil, needsLoad("load", []choice{{"place", s.GetPlace() != ""}})
+	}
+	l := &PidsLoad{Place: s.GetPlace()}
+	var err error
+	if percent, ofLimit := strings.CutSuffix(s.GetLoad(), "% of limit"); ofLimit {
+		l.PercentOfLimit, err = strconv.ParseFloat(percent, 64)
+	} else {
+		l.Threads, err = strconv.ParseInt(s.GetLoad(), 10, 64)
+	}
+	if err != nil || !(l.Threads > 0 && l.Threads <= mostThreads || l.PercentOfLimit > 0 && l.PercentOfLimit <= 100) {
+		return nil, fmt.Errorf("load: %q must be a number of threads in 1..%d, or a percentage of the target's pids.max, such as %q", s.GetLoad(), mostThreads, "100% of limit")
+	}
+	return l, nil
+}
+
+func (l *PidsLoad) validate() error {
+	if l.PercentOfLimit > 0 && l.Place == placeBeside {
+		return fmt.Errorf("place: beside was given with a percentage of the target's limit, which nothing beside it comes to")
+	}
+	return checkPlace(l.Place)
+}
+
+// level is how many threads shall be in use in the target; 0: only ours count.
+func (l *PidsLoad) level(env Env, target cgroup.Target) (int64, error) {
+	if l.PercentOfLimit == 0 {
+		return 0, nil
+	}
+	most, err := readNumber(env, target, "pids.max")
+	if err != nil {
+		return 0, err
+	}
+	if most == math.MaxInt64 {
+		return 0, &ParameterError{"pids.load", "the target's pids.max is max; give a number of threads"}
+	}
+	now, err := readNumber(env, target, "pids.current")
+	if err != nil {
+		return 0, err
+	}
+	level := int64(l.PercentOfLimit / 100 * float64(most))
+	if level <= now {
+		return 0, &ParameterError{"pids.load", fmt.Sprintf("%d threads of the limit of %d are in use already", now, most)}
+	}
+	return level, nil
+}
+
+// threadMemory is about what the kernel needs for a thread: its stack and its descriptions.
+const threadMemory = 32 << 10
+
+// fits refuses what would leave the node without threads or memory.
+func (l *PidsLoad) fits(env Env, target cgroup.Target, threads int64) error {
+	free, err := threadsFree()
+	if err != nil {
+		return err
+	}
+	if threads > free/2 {
+		return &ParameterError{"pids.load", fmt.Sprintf("%d threads are more than half of the %d that the node may still have (kernel.threads-max, kernel.pid_max)", threads, free)}
+	}
+	u, err := memoryRoom{env: env, dir: memoryDir(env, target, l.Place)}.usage()
+	if err != nil {
+		return err
+	}
+	if need := threads * threadMemory; u.free-need < 64*mebibyte {
+		return &ParameterError{"pids.load", fmt.Sprintf("%d threads need some %d MiB of the kernel's memory, and 64 of the %d MiB that are available stay free", threads, need/mebibyte+1, u.free/mebibyte)}
+	}
+	return nil
+}
+
+// threadsFree is how many threads the node may still start.
+func threadsFree() (int64, error) {
+	most := int64(math.MaxInt64)
+	for _, file := range []string{"threads-max", "pid_max"} {
+		n, err := numberIn("/proc/sys/kernel/" + file)
+		if err != nil {
+			return 0, err
+		}
+		most = min(most, n)
+	}
+	text, err := os.ReadFile("/proc/loadavg") // "0.20 0.18 0.12 1/80 11206": running and all threads (proc_loadavg(5))
+	if err != nil {
+		return 0, fmt.Errorf("read how many threads there are: %w", err)
+	}
+	var loads [3]float64
+	var running, all int64
+	if _, err := fmt.Sscanf(string(text), "%f %f %f %d/%d", &loads[0], &loads[1], &loads[2], &running, &all); err != nil {
+		return 0, fmt.Errorf("read how many threads there are: %q: %w", text, err)
+	}
+	return most - all, nil
+}
+
+// pidsLoad is a running PidsLoad.
+type pidsLoad struct {
+	*burner
+	pids  Pids
+	level int64
+}
+
+func (p Pids) startLoad(env Env, target cgroup.Target, common Common) (Handle, error) {
+	level, err := p.Load.level(env, target)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.Load.fits(env, target, max(level, p.Load.Threads)); err != nil {
+		return nil, err
+	}
+	b, err := startBurner(env, target, common, p.Load.Place, burn.Work{IdleThreads: max(level, p.Load.Threads)})
+	if err != nil {
+		return nil, err
+	}
+	l := &pidsLoad{burner: b, pids: p, level: level}
+	for end := time.Now().Add(firstBurn); !l.order() && l.FailedOperations() == 0 && l.permit.given() && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
+	if level > 0 {
+		b.watched.Go(l.keep)
+	}
+	return l, nil
+}
+
+// order asks for what is missing, and says whether nothing is.
+func (l *pidsLoad) order() bool {
+	wanted := l.pids.Load.Threads + l.Done() + l.missing()
+	if l.level == 0 {
+		wanted = l.pids.Load.Threads
+	}
+	l.Want(max(1, wanted))
+	return l.Done() >= wanted
+}
+
+// missing is how many threads there are too few in the target.
+func (l *pidsLoad) missing() int64 {
+	now, err := readNumber(l.env, l.target, "pids.current")
+	if err != nil {
+		return 0 // the target is gone
+	}
+	return max(0, l.level-now)
+}
+
+// keep takes what the target gives back.
+func (l *pidsLoad) keep() {
+	tick := time.NewTicker(fillStep)
+	defer tick.Stop()
+	for {
+		select {
+		case <-l.Ended():
+			return
+		case <-tick.C:
+			l.order()
+		}
+	}
+}
+
+// Update implements Handle: only the end can change.
+func (l *pidsLoad) Update(fault Fault, common Common) error {
+	if !reflect.DeepEqual(fault, Fault(l.pids)) {
+		return &ParameterError{"pids.load", "a running load can change its duration alone; stop it and start another"}
+	}
+	l.extend(common.Until)
+	return nil
+}
+
+// Counters implements Handle: threads that are held, and those that could not be had.
+func (l *pidsLoad) Counters() bpf.Counters {
+	held := l.Done()
+	c := bpf.Counters{Injected: uint64(held)}
+	if l.FailedOperations() > 0 {
+		c.NotApplied = uint64(max(0, l.Asked()-held))
+	}
+	return l.account(c)
+}
+
+// Notes implements Handle.
+func (l *pidsLoad) Notes() []string {
+	notes := l.burner.Notes()
+	if l.FailedOperations() > 0 {
+		notes = append(notes, "the kernel has refused a thread: a limit of the target, of a cgroup above it or of the node was reached")
+	}
+	return notes
+}
