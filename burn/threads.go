@@ -2,6 +2,7 @@ package burn
 
 import (
 	"fmt"
+	"runtime"
 	"strconv"
 	"time"
 
@@ -27,13 +28,9 @@ func (b *burner) holdThreads(words []string) error {
 	if err != nil {
 		return fmt.Errorf("read the burner's arguments: %w", err)
 	}
-	all := unix.Sigset_t{}
-	for i := range all.Val {
-		all.Val[i] = ^all.Val[i]
-	}
-	if err := unix.PthreadSigmask(unix.SIG_BLOCK, &all, nil); err != nil {
-		return fmt.Errorf("block signals: %w", err)
-	}
+	// A goroutine that is locked to its thread has the runtime start another one for its own work, and end the process where that is
+	// refused. From here on no call tells the runtime that it may take long, for the same reason.
+	runtime.UnlockOSThread()
 	if err := ready(); err != nil {
 		return err
 	}
@@ -44,6 +41,9 @@ func (b *burner) holdThreads(words []string) error {
 			rest(pause)
 			continue
 		}
+		if err := blockSignals(); err != nil {
+			return err
+		}
 		if number := int64(parkThread(threadFlags)); number < 0 {
 			b.board.failed().Add(1)
 			again = bpf.Monotonic() + threadsAgain.Nanoseconds()
@@ -51,6 +51,18 @@ func (b *burner) holdThreads(words []string) error {
 		}
 		held++
 		b.board.done().Store(held)
+	}
+	return nil
+}
+
+// blockSignals is for the calling thread, and those that it starts.
+func blockSignals() error {
+	all := unix.Sigset_t{}
+	for i := range all.Val {
+		all.Val[i] = ^all.Val[i]
+	}
+	if err := unix.PthreadSigmask(unix.SIG_BLOCK, &all, nil); err != nil {
+		return fmt.Errorf("block signals: %w", err)
 	}
 	return nil
 }

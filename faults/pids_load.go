@@ -210,8 +210,8 @@ func (l *pidsLoad) Counters() bpf.Counters {
 // Notes implements Handle.
 func (l *pidsLoad) Notes() []string {
 	notes := l.burner.Notes()
-	if l.FailedOperations() > 0 {
-		notes = append(notes, "the kernel has refused a thread: a limit of the target, of a cgroup above it or of the node was reached")
+	if n := l.FailedOperations(); n > 0 {
+		notes = append(notes, fmt.Sprintf("the kernel has refused a thread %d times: a limit of the target, of a cgroup above it or of the node was reached", n))
 	}
 	return notes
 }
