@@ -63,6 +63,8 @@ type Daemon struct {
 	env     faults.Env
 	events  hub
 	woken   chan struct{}
+	// looped is when the main loop ended its last round (bpf.Monotonic).
+	looped  atomic.Int64
 	lock    *os.File
 	guard   Guard
 	unwatch context.CancelFunc
@@ -225,6 +227,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, d.Close())
 	}
+	d.looped.Store(bpf.Monotonic())
 	failed := servers.serve()
 	d.env.Kernel.RenewLease(d.options.Lease)
 	d.note(audit.Record{Action: actionStart, Who: audit.Self(), What: d.place(), Outcome: "done"}, nil)
@@ -251,6 +254,7 @@ func (d *Daemon) loop(ctx context.Context, failed <-chan error) error {
 	defer timer.Stop()
 	for {
 		timer.Reset(d.tend())
+		d.looped.Store(bpf.Monotonic())
 		if d.options.Alive != nil {
 			d.options.Alive()
 		}

@@ -65,7 +65,9 @@ func (d *Daemon) listen() (*servers, error) {
 	protocols.SetUnencryptedHTTP2(true) // gRPC
 	s.http = append(s.http, &http.Server{Handler: control, Protocols: &protocols, ConnContext: withPeer, ReadHeaderTimeout: 5 * time.Second, MaxHeaderBytes: 64 << 10})
 	if s.metrics != nil {
-		s.http = append(s.http, &http.Server{Handler: d.metricsHandler(), ReadHeaderTimeout: 5 * time.Second})
+		observers := http.NewServeMux()
+		d.handleObservers(observers)
+		s.http = append(s.http, &http.Server{Handler: observers, ReadHeaderTimeout: 5 * time.Second})
 	}
 	return s, nil
 }

@@ -45,10 +45,27 @@ func (d *Daemon) controlHandler() (http.Handler, error) {
 	mux.Handle(grpchealth.NewHandler(grpchealth.NewStaticChecker(name)))
 	mux.Handle(grpcreflect.NewHandlerV1(reflector))
 	mux.Handle(grpcreflect.NewHandlerV1Alpha(reflector))
-	mux.Handle("GET /metrics", d.metricsHandler())
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
-	mux.HandleFunc("GET /readyz", d.readyz)
+	d.handleObservers(mux)
 	return mux, nil
+}
+
+// handleObservers adds what changes nothing and is on the metrics listener too, where anybody may ask.
+func (d *Daemon) handleObservers(mux *http.ServeMux) {
+	mux.Handle("GET /metrics", d.metricsHandler())
+	mux.HandleFunc("GET /healthz", d.healthz)
+	mux.HandleFunc("GET /readyz", d.readyz)
+}
+
+// mostHealthy is how long the main loop may take for one round in a daemon that is not to be restarted.
+const mostHealthy = 5 * time.Second
+
+// healthz says whether the main loop goes round, as it tells systemd's watchdog.
+func (d *Daemon) healthz(w http.ResponseWriter, _ *http.Request) {
+	if stood := time.Duration(bpf.Monotonic() - d.looped.Load()); stood > mostHealthy {
+		http.Error(w, fmt.Sprintf("the main loop has stood still for %s", stood.Round(time.Second)), http.StatusServiceUnavailable)
+		return
+	}
+	fmt.Fprintln(w, "ok")
 }
 
 // readyz says whether a fault could be injected now.

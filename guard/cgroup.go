@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -24,6 +25,32 @@ func leaveCgroup(dir string) error {
 		}
 	}
 	return fmt.Errorf("leave the guard's cgroup: no cgroup above %s takes us", dir)
+}
+
+// leaveVersion1 moves this process to the roots of the version 1 hierarchies that are mounted here. Where there are some, a runtime
+// finds what it has to kill with a container by one of them, and they forbid devices; the cgroup of our own is in version 2 alone.
+func leaveVersion1() error {
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return fmt.Errorf("leave the version 1 cgroups: %w", err)
+	}
+	var errs []error
+	for line := range strings.Lines(string(mounts)) {
+		before, after, _ := strings.Cut(line, " - ")
+		fields := strings.Fields(before)
+		if len(fields) < 5 || !strings.HasPrefix(after, "cgroup ") {
+			continue
+		}
+		f, err := os.OpenFile(filepath.Join(fields[4], "cgroup.procs"), os.O_WRONLY, 0)
+		if err == nil {
+			_, err = f.WriteString(strconv.Itoa(os.Getpid()))
+			f.Close()
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("leave the version 1 cgroups: %w", err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // removeCgroup ends what is left in a guard's cgroup and removes it.

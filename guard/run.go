@@ -71,6 +71,11 @@ func Run(config Config) (err error) {
 	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("set the timer slack: %w", err)
 	}
+	if config.CgroupDir != "" {
+		if err := leaveVersion1(); err != nil {
+			slog.Warn("guard: what kills the daemon's container may kill the guard too", "err", err)
+		}
+	}
 	g := &guard{config: config, undoer: newUndoer(config.StateDir)}
 	if g.beat, err = openBeat(guardBeat); err != nil {
 		return err

@@ -31,7 +31,7 @@ type sleepfs struct {
 func mountSleepfs(sleepers *bpf.Sleepers) (*sleepfs, int, error) {
 	dev, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, -1, fmt.Errorf("open /dev/fuse: %w", err)
+		return nil, -1, fmt.Errorf("open /dev/fuse: %w: load the fuse module, and give the device to a container", err)
 	}
 	mount, err := mountFuse(dev)
 	if err != nil {

@@ -24,6 +24,9 @@ func TestDeployedConfig(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if other, err := os.ReadFile(filepath.Join(deployDir, "kubernetes", "faultd.yaml")); err != nil || string(other) != string(text) {
+		t.Errorf("that of Kubernetes is another one: %v", err)
+	}
 	edited := strings.NewReplacer(`environment: ""`, "environment: staging", "production: true", "production: false").Replace(string(text))
 	path = filepath.Join(t.TempDir(), "faultd.yaml")
 	if err := os.WriteFile(path, []byte(edited), 0o600); err != nil {

@@ -2,9 +2,11 @@ package containerdtest
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -19,6 +21,8 @@ type Pod struct {
 	Config *runtime.PodSandboxConfig
 	// PID is the first process of its sandbox.
 	PID int
+	// IP is its address on the bridge of all pods.
+	IP string
 
 	r *Runtime
 }
@@ -39,7 +43,7 @@ type Container struct {
 func (r *Runtime) RunPod(tb testing.TB, name string, changes ...func(*runtime.PodSandboxConfig)) *Pod {
 	tb.Helper()
 	config := &runtime.PodSandboxConfig{
-		Metadata:     &runtime.PodSandboxMetadata{Name: name, Namespace: "default", Uid: "uid-of-" + name, Attempt: 1},
+		Metadata:     &runtime.PodSandboxMetadata{Name: name, Namespace: "default", Uid: strings.ToLower(rand.Text()), Attempt: 1},
 		Labels:       map[string]string{"app": name},
 		LogDirectory: filepath.Join(r.dir, "logs"),
 		DnsConfig:    &runtime.DNSConfig{},
@@ -59,7 +63,7 @@ func (r *Runtime) RunPod(tb testing.TB, name string, changes ...func(*runtime.Po
 	if err != nil {
 		tb.Fatalf("ask for the pod %s: %v", name, err)
 	}
-	return &Pod{ID: sandbox.PodSandboxId, Config: config, PID: pidIn(tb, status.Info), r: r}
+	return &Pod{ID: sandbox.PodSandboxId, Config: config, PID: pidIn(tb, status.Info), IP: status.Status.GetNetwork().GetIp(), r: r}
 }
 
 // Run starts a container of the busybox image with this command, or with the image's own if there is none.

@@ -23,14 +23,14 @@ func TestImage(t *testing.T) {
 	b := newBuilder(t)
 	b.makeBase(baseImage(t))
 	b.run("make", "--no-print-directory", "-C", repository, "image")
-	container := strings.TrimSpace(b.run("buildah", "from", "--pull-never", "localhost/faultd:dev"))
+	container := strings.TrimSpace(b.run("buildah", "from", "--pull-never", image))
 	root := strings.TrimSpace(b.run("buildah", "mount", container))
 
 	if got := files(t, root); !slices.Equal(got, []string{"faultd"}) {
 		t.Errorf("the image holds %q, want the binary alone", got)
 	}
 	checkStatic(t, filepath.Join(root, "faultd"))
-	checkConfig(t, b.run("buildah", "inspect", "--type", "image", "localhost/faultd:dev"))
+	checkConfig(t, b.run("buildah", "inspect", "--type", "image", image))
 	// Within the image's own root: nothing of the host's files can help.
 	for command, want := range map[string]string{
 		"version": `^faultd \S+ \S+ go1\.\d+\S* linux/` + runtime.GOARCH,
@@ -46,6 +46,7 @@ func TestImage(t *testing.T) {
 			t.Errorf("%s said %q, want %s", command, out, want)
 		}
 	}
+	t.Run("in pods", func(t *testing.T) { testPods(t, b.archive(image), filepath.Join(root, "faultd")) })
 }
 
 // builder is buildah with everything it keeps in a directory of the test's own.
@@ -135,6 +136,19 @@ func baseImage(t *testing.T) string {
 		t.Fatal("the Dockerfile names no Go image with a whole version")
 	}
 	return string(found[1])
+}
+
+// archive is an image as other programs take it.
+func (b *builder) archive(image string) *os.File {
+	b.t.Helper()
+	path := filepath.Join(b.dir, "image.tar")
+	b.run("buildah", "push", "-q", image, "docker-archive:"+path+":"+image)
+	f, err := os.Open(path)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(func() { f.Close() })
+	return f
 }
 
 func goEnv(t *testing.T, name string) string {
