@@ -69,6 +69,12 @@ func Rehearse(ctx context.Context, p *Plan, node Node) (*Rehearsal, error) {
 // Run carries out a plan and comes to a verdict. tell is told what happens, one event at a time. When ctx ends, the experiment is
 // interrupted. When Run returns no fault of it is on. An error says why nothing was begun.
 func Run(ctx context.Context, p *Plan, node Node, where Environment, tell func(Event)) (*Result, error) {
+	return RunWatched(ctx, p, node, where, tell, func(func() Status) {})
+}
+
+// RunWatched is Run, and gives watch, when it begins, a function that says how the run stands. That may be called by anybody who
+// holds nothing that tell waits for.
+func RunWatched(ctx context.Context, p *Plan, node Node, where Environment, tell func(Event), watch func(func() Status)) (*Result, error) {
 	rehearsal, err := Rehearse(ctx, p, node)
 	if err != nil {
 		return nil, err
@@ -83,6 +89,7 @@ func Run(ctx context.Context, p *Plan, node Node, where Environment, tell func(E
 	for _, told := range rehearsal.Told {
 		r.event("%s", told)
 	}
+	watch(r.status)
 	r.phases(ctx, harming)
 	r.finish(ctx, harming)
 	return r.result, nil

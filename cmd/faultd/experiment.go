@@ -165,12 +165,7 @@ func carryOut(c *cli.Context, plan *experiment.Plan, id, dir string) error {
 	}
 	node := newDaemonNode(c)
 	node.reason = fmt.Sprintf("experiment %s, run %s", plan.Name, id)
-	result, err := experiment.Run(c.Context, plan, node, where, func(e experiment.Event) {
-		past.tell(e)
-		if !isJSON(c) {
-			fmt.Fprintln(c.App.Writer, e.At.Format("15:04:05"), plain(e.Text))
-		}
-	})
+	result, err := runShown(c, plan, node, where, past.tell)
 	if err != nil {
 		err = withinLimits(err)
 		endRun(c, id, experiment.Failed, oneLine(err))
@@ -179,6 +174,28 @@ func carryOut(c *cli.Context, plan *experiment.Plan, id, dir string) error {
 	err = conclude(c, result, keep(result))
 	endRun(c, id, result.Verdict, result.Reason())
 	return err
+}
+
+// runShown carries out a plan and shows how it goes: as it stands, in a terminal; line by line elsewhere; to machines at the end.
+// keep is told all that happens too.
+func runShown(c *cli.Context, plan *experiment.Plan, node experiment.Node, where experiment.Environment, keep func(experiment.Event)) (*experiment.Result, error) {
+	line := func(e experiment.Event) string { return e.At.Format("15:04:05") + " " + plain(e.Text) }
+	if isJSON(c) {
+		return experiment.Run(c.Context, plan, node, where, keep)
+	}
+	columns, ok := columnsOf(c.App.Writer)
+	if !ok {
+		return experiment.Run(c.Context, plan, node, where, func(e experiment.Event) {
+			keep(e)
+			fmt.Fprintln(c.App.Writer, line(e))
+		})
+	}
+	view := &live{out: c.App.Writer, columns: columns}
+	defer view.close()
+	return experiment.RunWatched(c.Context, plan, node, where, func(e experiment.Event) {
+		keep(e)
+		view.tell(line(e))
+	}, view.watch)
 }
 
 // conclude makes an exit code of the verdict; err is what could not be written down.
