@@ -10,7 +10,7 @@
 #include <linux/types.h>
 #include <bpf/bpf_helpers.h>
 
-#define FAULTD_ABI 3
+#define FAULTD_ABI 4
 
 #define MAX_RULES 1024       /* rules at once on a node */
 #define MAX_RULES_PER_SET 16 /* rules that one target and its ancestors may have for one hook */
@@ -53,6 +53,7 @@ enum action {
 	ACTION_QUEUE = 6,   /* the packet takes the queue rule.queue */
 	ACTION_REDIRECT = 7, /* a stand-in answers */
 	ACTION_RESET = 8,   /* reset the connection */
+	ACTION_CHANGE = 9,  /* a bit of the packet's data is another, and its checksum is right */
 };
 
 /* How a system call is reached. Each object serves the rules of its own mechanism, so that two never serve one rule. */

@@ -5,6 +5,7 @@
  * to no device, which the sender cannot see (net/core/filter.c, skb_do_redirect); ingress runs at the target's sockets.
  * What shall be late, or otherwise hurt by a queue of ours (wire.go), is sent there by its priority, which a prio qdisc
  * takes for a class if it is the qdisc's own (net/sched/sch_prio.c, prio_classify). */
+#include "change.h"
 #include "loss.h"
 #include "match.h"
 #include "packet.h"
@@ -15,6 +16,7 @@
 /* What shall become of a packet; anything else is the class of a queue. */
 #define PASS 0
 #define LOSE 1
+#define CHANGE 2
 
 /* A rule that loses and queues: what its dice have spared takes the queue. */
 static __always_inline __u32 queue_spared(const struct rule *rule, struct stat *stat, const struct permit *permit)
@@ -39,13 +41,17 @@ LOOP_BODY __u32 packet_rule(const struct rule_ref *ref, const struct permit *per
 	atomic_inc(&stat->evaluated);
 	if (done || !(rule->flags & direction) || !packet_fits(rule, ref->slot, packet))
 		return 0;
-	if (!loss_due(rule, stat, ref->slot, direction == RULE_EGRESS, rule->flags & RULE_PER_FLOW ? flow_of(packet) : 0))
+	__u64 scope = rule->flags & RULE_PER_FLOW ? flow_of(packet) : 0;
+
+	if (rule->action == ACTION_CHANGE)
+		return words_of_data(packet) && harm_due(rule, stat, scope) ? CHANGE : PASS;
+	if (!loss_due(rule, stat, ref->slot, direction == RULE_EGRESS, scope))
 		return queue_spared(rule, stat, permit);
 	count_injected(stat, permit->now);
 	return rule->action == ACTION_QUEUE ? rule->queue : LOSE;
 }
 
-/* The first rule that hurts the packet decides. */
+/* The first rule that loses or queues the packet decides; one whose data was changed goes on to the next rule. */
 static __always_inline __u32 judge(struct __sk_buff *skb, __u32 offset, int egress)
 {
 	struct rule_set *set = find_rule_set(HOOK_PACKET, ANCESTOR);
@@ -59,7 +65,9 @@ static __always_inline __u32 judge(struct __sk_buff *skb, __u32 offset, int egre
 	for (__u32 i = 0; i < MAX_RULES_PER_SET && i < set->count; i++) {
 		__u32 said = packet_rule(&set->refs[i], &permit, &packet, egress ? RULE_EGRESS : RULE_INGRESS, verdict != PASS);
 
-		if (verdict == PASS)
+		if (said == CHANGE && egress)
+			change(skb, &packet, &set->refs[i], &permit);
+		else if (verdict == PASS)
 			verdict = said;
 	}
 	return verdict;

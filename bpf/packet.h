@@ -17,7 +17,10 @@ struct packet {
 	struct peer peer;
 	__u32 local_port;
 	__u32 length;  /* from the IP header on */
+	__u32 end;     /* of the packet, counted as data and checksum are */
 	__u32 payload; /* bytes of data in a TCP segment */
+	__u32 data;     /* where the data of TCP or UDP begins; 0: it is neither, or a later fragment */
+	__u32 checksum; /* where their checksum is */
 	__u8 tcp_flags;
 	__u8 dscp;
 };
@@ -30,9 +33,10 @@ static __always_inline void read_tcp(struct __sk_buff *skb, __u32 offset, struct
 	if (bpf_skb_load_bytes(skb, offset + 12, header, sizeof(header)))
 		return;
 	packet->tcp_flags = header[1];
-	offset += (header[0] >> 4) * 4;
-	if (skb->len > offset)
-		packet->payload = skb->len - offset;
+	packet->checksum = offset + 16;
+	packet->data = offset + (header[0] >> 4) * 4;
+	if (skb->len > packet->data)
+		packet->payload = skb->len - packet->data;
 }
 
 /* Ports, where the transport has them in its first four bytes. A later fragment has none. */
@@ -49,6 +53,10 @@ static __always_inline void read_ports(struct __sk_buff *skb, __u32 offset, int 
 	packet->local_port = bpf_ntohs(egress ? ports[0] : ports[1]);
 	if (protocol == IPPROTO_TCP)
 		read_tcp(skb, offset, packet);
+	if (protocol == IPPROTO_UDP) {
+		packet->checksum = offset + 6;
+		packet->data = offset + 8;
+	}
 }
 
 static __always_inline int read4(struct __sk_buff *skb, __u32 offset, int egress, struct packet *packet)
@@ -106,6 +114,7 @@ LOOP_BODY int read_packet(struct __sk_buff *skb, __u32 offset, int egress, struc
 	if (!packet)
 		return 0;
 	packet->length = skb->len - offset;
+	packet->end = skb->len;
 	if (skb->protocol == bpf_htons(ETH_P_IP))
 		return read4(skb, offset, egress, packet);
 	if (skb->protocol == bpf_htons(ETH_P_IPV6))

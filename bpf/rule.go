@@ -56,6 +56,7 @@ const (
 	ActionQueue    Action = 6
 	ActionRedirect Action = 7
 	ActionReset    Action = 8
+	ActionChange   Action = 9
 )
 
 // Flags of a rule (enum rule_flag).

@@ -65,7 +65,7 @@ func (p Packet) loses() bool {
 // lossInto makes the rule lose what the packet fault says: by its percentage, or by a chain.
 func (p Packet) lossInto(rule *bpf.Rule) (err error) {
 	if !p.loses() {
-		return errors.New("loss: 0 hurts nobody; give loss in (0,100], lossGemodel or lossState, or delay, duplicate, corrupt or bandwidth")
+		return errors.New("loss: 0 hurts nobody; give loss in (0,100], lossGemodel or lossState, or delay, duplicate, corrupt, corruptPayload or bandwidth")
 	}
 	if err := exactlyOne([]choice{{"loss", p.Loss != 0}, {"lossGemodel", p.Gemodel != nil}, {"lossState", p.State != nil}}); err != nil {
 		return err

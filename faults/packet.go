@@ -28,6 +28,8 @@ type Packet struct {
 	Traffic Traffic
 	// PerFlow throws the dice once per flow.
 	PerFlow bool
+	// CorruptPayload changes a bit of the data of TCP segments and UDP datagrams, and their checksum with it. Alone.
+	CorruptPayload bool
 	// Wire is what happens to packets that are not lost.
 	Wire Wire
 }
@@ -42,7 +44,7 @@ func newPacket(spec *v1.FaultSpec) (Fault, error) {
 	p := spec.GetPacket()
 	packet := Packet{
 		Loss: p.GetLoss(), Correlation: p.GetLossCorrelation(), Burst: p.GetLossBurst(), Gemodel: newGilbertElliott(p.GetLossGemodel()), State: newFourState(p.GetLossState()),
-		Direction: p.GetDirection(), Traffic: newTraffic(p), PerFlow: p.GetPerFlow(), Wire: newWire(p),
+		Direction: p.GetDirection(), Traffic: newTraffic(p), PerFlow: p.GetPerFlow(), CorruptPayload: p.GetCorruptPayload(), Wire: newWire(p),
 	}
 	if !packet.loses() {
 		return packet, nil
@@ -60,6 +62,7 @@ func packetParameters() []Parameter {
 	return slices.Concat(lossParameters(), []Parameter{
 		{"direction", "egress|ingress|both", "empty: both, or egress if anything but loss is asked for"},
 		{"perFlow", "bool", "the dice is thrown once per flow"},
+		{"corruptPayload", "bool", "a bit of the data is changed, and the checksum with it, so that only the program can notice; alone, with percent as the dice"},
 	}, wireParameters(), trafficParameters())
 }
 
@@ -75,10 +78,8 @@ func (p Packet) rule(common Common) (rule bpf.Rule, err error) {
 		return rule, err
 	}
 	rule = common.rule()
-	rule.Action, rule.PerFlow, rule.Wire = bpf.ActionLose, p.PerFlow, wire
-	if wire != nil && !p.loses() {
-		rule.Action = bpf.ActionQueue
-	} else if err := p.lossInto(&rule); err != nil {
+	rule.PerFlow, rule.Wire = p.PerFlow, wire
+	if err := p.actionInto(&rule); err != nil {
 		return rule, err
 	}
 	if rule.Egress, rule.Ingress, err = p.directions(); err != nil {
@@ -86,6 +87,22 @@ func (p Packet) rule(common Common) (rule bpf.Rule, err error) {
 	}
 	rule.Traffic, err = p.Traffic.kernel(nil)
 	return rule, err
+}
+
+// actionInto says what becomes of the packets.
+func (p Packet) actionInto(rule *bpf.Rule) error {
+	switch {
+	case p.CorruptPayload && (p.loses() || rule.Wire != nil):
+		return errors.New("corruptPayload: true was given together with loss, delay or the like; make two faults of it: a packet whose data was changed goes on to the next fault")
+	case p.CorruptPayload:
+		rule.Action = bpf.ActionChange
+	case rule.Wire != nil && !p.loses():
+		rule.Action = bpf.ActionQueue
+	default:
+		rule.Action = bpf.ActionLose
+		return p.lossInto(rule)
+	}
+	return nil
 }
 
 func parseDirection(text string) (egress, ingress bool, err error) {
@@ -100,10 +117,14 @@ func parseDirection(text string) (egress, ingress bool, err error) {
 	return false, false, fmt.Errorf("direction: %q is unknown; it must be egress, ingress or both", text)
 }
 
-// directions says which packets are meant. What comes in cannot be kept waiting: no queue stands before the target's sockets.
+// directions says which packets are meant. What comes in cannot be kept waiting: no queue stands before the target's sockets. Nor can it be
+// changed there.
 func (p Packet) directions() (egress, ingress bool, err error) {
-	if p.Wire == (Wire{}) {
+	if p.Wire == (Wire{}) && !p.CorruptPayload {
 		return parseDirection(p.Direction)
+	}
+	if p.CorruptPayload && (p.Direction == "ingress" || p.Direction == "both") {
+		return false, false, fmt.Errorf("direction: %s was given, and only the data of outgoing packets can be changed; give egress, or change the peer's", p.Direction)
 	}
 	if p.Direction == "ingress" || p.Direction == "both" {
 		return false, false, fmt.Errorf("direction: %s was given, and only outgoing packets can wait in a queue; give egress, or delay the peer's egress, or the target's calls (syscall --call receive --delay)", p.Direction)

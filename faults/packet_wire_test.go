@@ -44,6 +44,11 @@ func TestWireRefusals(t *testing.T) {
 	for _, direction := range []string{"ingress", "both"} {
 		refused(t, "direction", direction, Packet{Direction: direction, Wire: Wire{Delay: "1ms"}}.Validate())
 	}
+	for _, direction := range []string{"ingress", "both"} {
+		refused(t, "direction", direction, Packet{Direction: direction, CorruptPayload: true}.Validate())
+	}
+	refused(t, "corruptPayload", "true", Packet{Loss: 1, CorruptPayload: true}.Validate())
+	refused(t, "corruptPayload", "true", Packet{Wire: Wire{Delay: "1ms"}, CorruptPayload: true}.Validate())
 	refused(t, "loss", "0", Packet{}.Validate())
 	_, err := newPacket(&v1.FaultSpec{MaxHits: 1, Kind: &v1.FaultSpec_Packet{Packet: &v1.Packet{Loss: 1, Delay: "1ms"}}})
 	refused(t, "loss", "maxHits", err)

@@ -47,13 +47,14 @@ func packetFlags() []cli.Flag {
 	return slices.Concat(lossFlags(), []cli.Flag{
 		&cli.StringFlag{Name: "direction", Usage: "egress, ingress or both", DefaultText: "both; egress with anything but loss"},
 		&cli.BoolFlag{Name: "per-flow", Usage: "throw the dice once per flow: a lost flow loses all its packets"},
+		&cli.BoolFlag{Name: "corrupt-payload", Usage: "change a bit of the data of TCP and UDP, and the checksum with it, so that only the program can notice; alone, with --percent as the dice"},
 	}, wireFlags(), trafficFlags())
 }
 
 func packetKind(c *cli.Context, spec *v1.FaultSpec) error {
 	loses := slices.ContainsFunc([]string{"loss", "loss-gemodel", "loss-state"}, c.IsSet)
-	if !loses && !slices.ContainsFunc([]string{"delay", "duplicate", "corrupt", "bandwidth"}, c.IsSet) {
-		return usageErrorf("--loss: missing; give one of --loss, --loss-gemodel, --loss-state, --delay, --duplicate, --corrupt, --bandwidth, or several")
+	if !loses && !slices.ContainsFunc([]string{"delay", "duplicate", "corrupt", "corrupt-payload", "bandwidth"}, c.IsSet) {
+		return usageErrorf("--loss: missing; give one of --loss, --loss-gemodel, --loss-state, --delay, --duplicate, --corrupt, --bandwidth, or several; or --corrupt-payload")
 	}
 	if loses && c.IsSet("percent") {
 		return usageErrorf("--loss and --percent exclude each other: --loss is the dice of packets")
@@ -63,7 +64,7 @@ func packetKind(c *cli.Context, spec *v1.FaultSpec) error {
 		return err
 	}
 	packet := wire(c)
-	packet.Direction, packet.PerFlow = c.String("direction"), c.Bool("per-flow")
+	packet.Direction, packet.PerFlow, packet.CorruptPayload = c.String("direction"), c.Bool("per-flow"), c.Bool("corrupt-payload")
 	packet.Peers, packet.Ports, packet.Protocol, packet.Traffic = peers, listed(c, "port"), c.String("protocol"), traffic(c)
 	spec.Kind = &v1.FaultSpec_Packet{Packet: packet}
 	return lossOf(c, packet)

@@ -576,6 +576,9 @@ type Packet struct {
 	LossBurst   uint32          `protobuf:"varint,9,opt,name=loss_burst,json=lossBurst,proto3" json:"loss_burst,omitempty"`
 	LossGemodel *GilbertElliott `protobuf:"bytes,10,opt,name=loss_gemodel,json=lossGemodel,proto3" json:"loss_gemodel,omitempty"`
 	LossState   *FourState      `protobuf:"bytes,11,opt,name=loss_state,json=lossState,proto3" json:"loss_state,omitempty"`
+	// A bit of the data of a TCP segment or UDP datagram is changed, and its checksum with it: only the program that receives it can notice.
+	// Alone, of outgoing packets; percent is the dice.
+	CorruptPayload bool `protobuf:"varint,12,opt,name=corrupt_payload,json=corruptPayload,proto3" json:"corrupt_payload,omitempty"`
 	// What follows is netem's, in netem's order, after loss: duplicate, corrupt, delay or reorder, bandwidth.
 	// How late packets are: "100ms".
 	Delay string `protobuf:"bytes,40,opt,name=delay,proto3" json:"delay,omitempty"`
@@ -712,6 +715,13 @@ func (x *Packet) GetLossState() *FourState {
 		return x.LossState
 	}
 	return nil
+}
+
+func (x *Packet) GetCorruptPayload() bool {
+	if x != nil {
+		return x.CorruptPayload
+	}
+	return false
 }
 
 func (x *Packet) GetDelay() string {
@@ -4835,7 +4845,7 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\vreset_after\x18\v \x01(\tB\a\xbaH\x04r\x02\x18 R\n" +
 	"resetAfter\x123\n" +
 	"\x11reset_after_bytes\x18\f \x01(\tB\a\xbaH\x04r\x02\x18 R\x0fresetAfterBytes\x122\n" +
-	"\x0fmax_connections\x18\r \x01(\rB\t\xbaH\x06*\x04\x18\xc0\x84=R\x0emaxConnections\"\x9a\n" +
+	"\x0fmax_connections\x18\r \x01(\rB\t\xbaH\x06*\x04\x18\xc0\x84=R\x0emaxConnections\"\xc3\n" +
 	"\n" +
 	"\x06Packet\x12-\n" +
 	"\x04loss\x18\x01 \x01(\x01B\x19\xbaH\x16\x12\x14@\x01\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00R\x04loss\x12<\n" +
@@ -4852,7 +4862,8 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\floss_gemodel\x18\n" +
 	" \x01(\v2\x1f.faultd.v1alpha1.GilbertElliottR\vlossGemodel\x129\n" +
 	"\n" +
-	"loss_state\x18\v \x01(\v2\x1a.faultd.v1alpha1.FourStateR\tlossState\x12\x1d\n" +
+	"loss_state\x18\v \x01(\v2\x1a.faultd.v1alpha1.FourStateR\tlossState\x12'\n" +
+	"\x0fcorrupt_payload\x18\f \x01(\bR\x0ecorruptPayload\x12\x1d\n" +
 	"\x05delay\x18( \x01(\tB\a\xbaH\x04r\x02\x18 R\x05delay\x12\x1f\n" +
 	"\x06jitter\x18) \x01(\tB\a\xbaH\x04r\x02\x18 R\x06jitter\x12;\n" +
 	"\vcorrelation\x18* \x01(\x01B\x19\xbaH\x16\x12\x14@\x01\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00R\vcorrelation\x12R\n" +
