@@ -7,6 +7,7 @@ import (
 	"time"
 
 	v1 "faultd/api/faultd/v1alpha1"
+	"faultd/calendar"
 )
 
 // Plan is a document that was read and checked. Nothing in it is empty that has a default.
@@ -35,6 +36,8 @@ type Plan struct {
 	Bursts bool
 	// Length is from the first probe to the last, if nothing ends it earlier.
 	Length time.Duration
+	// Repeat says when it is due; nil: when somebody runs it.
+	Repeat *calendar.Repeat
 	// Source is the document as it was written.
 	Source []byte
 }

@@ -59,6 +59,7 @@ func (d *document) plan(m *v1.Experiment, check func(*v1.FaultSpec) error) *Plan
 	p.Stop = d.stop(spec.GetStop())
 	p.Length = p.Before + harmLength(p.Changes) + p.Recovery + p.After
 	d.limits(spec.GetLimits(), p)
+	p.Repeat = d.repeat(spec.GetRepeat(), p)
 	return p
 }
 

@@ -371,9 +371,52 @@ func badInputs() []badInput {
 		{ramp, "    rate: 5", "    offset: 5s", "spec.faults[0].offset: was given, and spec.schedule says it"},
 		{ramp, "    rate: 5", "    duration: 5s", "spec.faults[0].duration: was given"},
 		{ramp, "    rate: 5", "    percent: 5", "spec.faults[0].percent: was given"},
+		{repeat, "    cron: 0 10 * * mon-fri", "    cron: 0 25 * * *", `spec.repeat.cron: "0 25 * * *" is no schedule`},
+		{repeat, "    cron: 0 10 * * mon-fri", "    cron: 0 10 30 feb *", `spec.repeat.cron: "0 10 30 feb *" is never due`},
+		{repeat, "    cron: 0 10 * * mon-fri", "    cron: 0 10 * * sat", `spec.repeat.cron: "0 10 * * sat" is never due`},
+		{repeat, "    cron: 0 10 * * mon-fri", "    meanDays: 0.5", "spec.repeat.meanDays: 0.5 is out of range; it must be in 1..365"},
+		{repeat, "    cron: 0 10 * * mon-fri", "    at: noon", `spec.repeat.at: "noon" is no time; write it as 2026-12-01T10:30`},
+		{repeat, "    timeZone: Europe/Berlin", "    timeZone: Berlin", `spec.repeat.timeZone: "Berlin" is no time zone`},
+		{repeat, "    cron: 0 10 * * mon-fri", "    cron: ''", "spec.repeat.cron: give exactly one of at, cron and meanDays"},
+		{repeat, "    days: [mon-fri]", "    days: [weekdays]", "spec.repeat.days"},
+		{repeat, "    from: '09:00'", "    from: nine", "spec.repeat.from: "},
+		{repeat, "    to: '17:00'", "    to: '08:00'", `spec.repeat.to: "08:00" is not after from ("09:00")`},
+		{repeat, "    to: '17:00'", "    to: '09:01'", "spec.repeat.to: it takes up to 1m10s, and the hours of a day are 1m0s; it would never be due"},
 		{ramp, "    ramp: [1, 10]", "    ramp: [1, ten]", `spec.schedule.ramp[1]: "ten" is no number`},
 	}
 	return list
+}
+
+// repeat is due on weekdays.
+const repeat = `apiVersion: faultd.io/v1alpha1
+kind: Experiment
+metadata: {name: shop}
+spec:
+  hypothesis: it sells
+  target: {cgroup: /shop}
+  faults: [{name: one, connect: {errno: EPERM}}]
+  duration: 1m
+  probes: [{name: script, command: {argv: ["true"]}}]
+  repeat:
+    cron: 0 10 * * mon-fri
+    timeZone: Europe/Berlin
+    days: [mon-fri]
+    from: '09:00'
+    to: '17:00'
+`
+
+func TestRepeat(t *testing.T) {
+	plan := mustRead(t, repeat)
+	times, err := plan.Repeat.Times("shop", plan.Length)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if next := times.Next(time.Date(2026, 11, 27, 12, 0, 0, 0, time.UTC)); next.UTC().String() != "2026-11-30 09:00:00 +0000 UTC" {
+		t.Errorf("it is due %s", next)
+	}
+	if over := mustRead(t, strings.Replace(repeat, "cron: 0 10 * * mon-fri", "at: 2020-01-01T10:00", 1)); over.Repeat == nil {
+		t.Error("one that was due once is not taken")
+	}
 }
 
 func TestBadInput(t *testing.T) {

@@ -77,7 +77,7 @@ func newApp(n node) *cli.App {
 		Commands: []*cli.Command{
 			injectCommand(), updateCommand(), listCommand(), getCommand(), stopCommand(),
 			killCommand(n), armCommand(n), watchCommand(), checkCommand(n), kindsCommand(), whoCommand(),
-			runCommand(), validateCommand(), auditCommand(), historyCommand(), reportCommand(),
+			runCommand(), validateCommand(), auditCommand(), historyCommand(), reportCommand(), scheduleCommand(),
 			serveCommand(), uninstallCommand(), guardCommand(), holderCommand(), canaryCommand(), versionCommand(), completionCommand(),
 		},
 		Before:         checkOutput,

@@ -192,8 +192,10 @@ type ExperimentSpec struct {
 	Probes []*Probe          `protobuf:"bytes,10,rep,name=probes,proto3" json:"probes,omitempty"`
 	Limits *ExperimentLimits `protobuf:"bytes,11,opt,name=limits,proto3" json:"limits,omitempty"`
 	// Makes the dice of all faults repeatable. Absent: a random one, which the report tells.
-	Seed          *uint64         `protobuf:"varint,12,opt,name=seed,proto3,oneof" json:"seed,omitempty"`
-	Stop          *StopConditions `protobuf:"bytes,13,opt,name=stop,proto3" json:"stop,omitempty"`
+	Seed *uint64         `protobuf:"varint,12,opt,name=seed,proto3,oneof" json:"seed,omitempty"`
+	Stop *StopConditions `protobuf:"bytes,13,opt,name=stop,proto3" json:"stop,omitempty"`
+	// When faultd schedule runs it; faultd run does at once.
+	Repeat        *Repeat `protobuf:"bytes,14,opt,name=repeat,proto3" json:"repeat,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -319,6 +321,112 @@ func (x *ExperimentSpec) GetStop() *StopConditions {
 	return nil
 }
 
+func (x *ExperimentSpec) GetRepeat() *Repeat {
+	if x != nil {
+		return x.Repeat
+	}
+	return nil
+}
+
+// Repeat says when an experiment is due, again and again: never twice at the same time. Exactly one of at, cron and mean_days.
+type Repeat struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Once, on clocks in the time zone: "2026-12-01T10:30".
+	At string `protobuf:"bytes,1,opt,name=at,proto3" json:"at,omitempty"`
+	// Minute, hour, day of the month, month, day of the week: "30 10 * * mon-fri".
+	Cron string `protobuf:"bytes,2,opt,name=cron,proto3" json:"cron,omitempty"`
+	// On average once in so many of the days that have hours, at most once a day, at a time that nobody knows before.
+	MeanDays float64 `protobuf:"fixed64,3,opt,name=mean_days,json=meanDays,proto3" json:"mean_days,omitempty"`
+	// A name of the IANA database, such as "Europe/Berlin". Empty: UTC.
+	TimeZone string `protobuf:"bytes,4,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
+	// Days on which it may be due: "mon", "mon-fri". None: every day; with mean_days mon-fri.
+	Days []string `protobuf:"bytes,5,rep,name=days,proto3" json:"days,omitempty"`
+	// Times of the day, "09:00" and "17:00", between which all of it must take place. Empty: the whole day; with mean_days 09:00 to 17:00.
+	From          string `protobuf:"bytes,6,opt,name=from,proto3" json:"from,omitempty"`
+	To            string `protobuf:"bytes,7,opt,name=to,proto3" json:"to,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Repeat) Reset() {
+	*x = Repeat{}
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Repeat) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Repeat) ProtoMessage() {}
+
+func (x *Repeat) ProtoReflect() protoreflect.Message {
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Repeat.ProtoReflect.Descriptor instead.
+func (*Repeat) Descriptor() ([]byte, []int) {
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Repeat) GetAt() string {
+	if x != nil {
+		return x.At
+	}
+	return ""
+}
+
+func (x *Repeat) GetCron() string {
+	if x != nil {
+		return x.Cron
+	}
+	return ""
+}
+
+func (x *Repeat) GetMeanDays() float64 {
+	if x != nil {
+		return x.MeanDays
+	}
+	return 0
+}
+
+func (x *Repeat) GetTimeZone() string {
+	if x != nil {
+		return x.TimeZone
+	}
+	return ""
+}
+
+func (x *Repeat) GetDays() []string {
+	if x != nil {
+		return x.Days
+	}
+	return nil
+}
+
+func (x *Repeat) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *Repeat) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
 // ExperimentTarget is a cgroup with all its descendants, or with a mode several. Exactly one of cgroup, unit, pid, container, pod, pods
 // and selectors.
 type ExperimentTarget struct {
@@ -348,7 +456,7 @@ type ExperimentTarget struct {
 
 func (x *ExperimentTarget) Reset() {
 	*x = ExperimentTarget{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[3]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -360,7 +468,7 @@ func (x *ExperimentTarget) String() string {
 func (*ExperimentTarget) ProtoMessage() {}
 
 func (x *ExperimentTarget) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[3]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -373,7 +481,7 @@ func (x *ExperimentTarget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExperimentTarget.ProtoReflect.Descriptor instead.
 func (*ExperimentTarget) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{3}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ExperimentTarget) GetName() string {
@@ -557,7 +665,7 @@ type ExperimentFault struct {
 
 func (x *ExperimentFault) Reset() {
 	*x = ExperimentFault{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[4]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -569,7 +677,7 @@ func (x *ExperimentFault) String() string {
 func (*ExperimentFault) ProtoMessage() {}
 
 func (x *ExperimentFault) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[4]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -582,7 +690,7 @@ func (x *ExperimentFault) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExperimentFault.ProtoReflect.Descriptor instead.
 func (*ExperimentFault) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{4}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ExperimentFault) GetTarget() string {
@@ -914,7 +1022,7 @@ type Schedule struct {
 
 func (x *Schedule) Reset() {
 	*x = Schedule{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[5]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -926,7 +1034,7 @@ func (x *Schedule) String() string {
 func (*Schedule) ProtoMessage() {}
 
 func (x *Schedule) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[5]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -939,7 +1047,7 @@ func (x *Schedule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Schedule.ProtoReflect.Descriptor instead.
 func (*Schedule) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{5}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Schedule) GetBursts() *Bursts {
@@ -985,7 +1093,7 @@ type ParameterSteps struct {
 
 func (x *ParameterSteps) Reset() {
 	*x = ParameterSteps{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[6]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -997,7 +1105,7 @@ func (x *ParameterSteps) String() string {
 func (*ParameterSteps) ProtoMessage() {}
 
 func (x *ParameterSteps) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[6]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1010,7 +1118,7 @@ func (x *ParameterSteps) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ParameterSteps.ProtoReflect.Descriptor instead.
 func (*ParameterSteps) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{6}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ParameterSteps) GetFault() string {
@@ -1049,7 +1157,7 @@ type Bursts struct {
 
 func (x *Bursts) Reset() {
 	*x = Bursts{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[7]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1061,7 +1169,7 @@ func (x *Bursts) String() string {
 func (*Bursts) ProtoMessage() {}
 
 func (x *Bursts) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[7]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1074,7 +1182,7 @@ func (x *Bursts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bursts.ProtoReflect.Descriptor instead.
 func (*Bursts) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{7}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Bursts) GetOn() string {
@@ -1111,7 +1219,7 @@ type ExperimentLimits struct {
 
 func (x *ExperimentLimits) Reset() {
 	*x = ExperimentLimits{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[8]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1123,7 +1231,7 @@ func (x *ExperimentLimits) String() string {
 func (*ExperimentLimits) ProtoMessage() {}
 
 func (x *ExperimentLimits) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[8]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1136,7 +1244,7 @@ func (x *ExperimentLimits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExperimentLimits.ProtoReflect.Descriptor instead.
 func (*ExperimentLimits) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{8}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ExperimentLimits) GetMaxTargets() uint32 {
@@ -1171,7 +1279,7 @@ type StopConditions struct {
 
 func (x *StopConditions) Reset() {
 	*x = StopConditions{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[9]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1183,7 +1291,7 @@ func (x *StopConditions) String() string {
 func (*StopConditions) ProtoMessage() {}
 
 func (x *StopConditions) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[9]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1196,7 +1304,7 @@ func (x *StopConditions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopConditions.ProtoReflect.Descriptor instead.
 func (*StopConditions) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{9}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *StopConditions) GetFile() string {
@@ -1251,7 +1359,7 @@ type NodePressure struct {
 
 func (x *NodePressure) Reset() {
 	*x = NodePressure{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[10]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1263,7 +1371,7 @@ func (x *NodePressure) String() string {
 func (*NodePressure) ProtoMessage() {}
 
 func (x *NodePressure) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[10]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1276,7 +1384,7 @@ func (x *NodePressure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodePressure.ProtoReflect.Descriptor instead.
 func (*NodePressure) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{10}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *NodePressure) GetCpu() float64 {
@@ -1331,7 +1439,7 @@ type ErrorBudget struct {
 
 func (x *ErrorBudget) Reset() {
 	*x = ErrorBudget{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[11]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1343,7 +1451,7 @@ func (x *ErrorBudget) String() string {
 func (*ErrorBudget) ProtoMessage() {}
 
 func (x *ErrorBudget) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[11]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1356,7 +1464,7 @@ func (x *ErrorBudget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorBudget.ProtoReflect.Descriptor instead.
 func (*ErrorBudget) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{11}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ErrorBudget) GetUrl() string {
@@ -1403,7 +1511,7 @@ type Objective struct {
 
 func (x *Objective) Reset() {
 	*x = Objective{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[12]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1415,7 +1523,7 @@ func (x *Objective) String() string {
 func (*Objective) ProtoMessage() {}
 
 func (x *Objective) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[12]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1428,7 +1536,7 @@ func (x *Objective) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Objective.ProtoReflect.Descriptor instead.
 func (*Objective) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{12}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Objective) GetName() string {
@@ -1497,7 +1605,7 @@ type Probe struct {
 
 func (x *Probe) Reset() {
 	*x = Probe{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[13]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1509,7 +1617,7 @@ func (x *Probe) String() string {
 func (*Probe) ProtoMessage() {}
 
 func (x *Probe) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[13]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1522,7 +1630,7 @@ func (x *Probe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Probe.ProtoReflect.Descriptor instead.
 func (*Probe) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{13}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Probe) GetName() string {
@@ -1755,7 +1863,7 @@ type Tolerance struct {
 
 func (x *Tolerance) Reset() {
 	*x = Tolerance{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[14]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1767,7 +1875,7 @@ func (x *Tolerance) String() string {
 func (*Tolerance) ProtoMessage() {}
 
 func (x *Tolerance) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[14]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1780,7 +1888,7 @@ func (x *Tolerance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tolerance.ProtoReflect.Descriptor instead.
 func (*Tolerance) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{14}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Tolerance) GetValue() string {
@@ -1836,7 +1944,7 @@ type Range struct {
 
 func (x *Range) Reset() {
 	*x = Range{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[15]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1848,7 +1956,7 @@ func (x *Range) String() string {
 func (*Range) ProtoMessage() {}
 
 func (x *Range) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[15]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1861,7 +1969,7 @@ func (x *Range) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Range.ProtoReflect.Descriptor instead.
 func (*Range) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{15}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Range) GetMin() float64 {
@@ -1890,7 +1998,7 @@ type Failures struct {
 
 func (x *Failures) Reset() {
 	*x = Failures{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[16]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1902,7 +2010,7 @@ func (x *Failures) String() string {
 func (*Failures) ProtoMessage() {}
 
 func (x *Failures) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[16]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1915,7 +2023,7 @@ func (x *Failures) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failures.ProtoReflect.Descriptor instead.
 func (*Failures) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{16}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Failures) GetPercent() float64 {
@@ -1945,7 +2053,7 @@ type Baseline struct {
 
 func (x *Baseline) Reset() {
 	*x = Baseline{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[17]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1957,7 +2065,7 @@ func (x *Baseline) String() string {
 func (*Baseline) ProtoMessage() {}
 
 func (x *Baseline) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[17]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1970,7 +2078,7 @@ func (x *Baseline) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Baseline.ProtoReflect.Descriptor instead.
 func (*Baseline) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{17}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Baseline) GetPercentile() float64 {
@@ -2006,7 +2114,7 @@ type HttpProbe struct {
 
 func (x *HttpProbe) Reset() {
 	*x = HttpProbe{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[18]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2018,7 +2126,7 @@ func (x *HttpProbe) String() string {
 func (*HttpProbe) ProtoMessage() {}
 
 func (x *HttpProbe) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[18]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2031,7 +2139,7 @@ func (x *HttpProbe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HttpProbe.ProtoReflect.Descriptor instead.
 func (*HttpProbe) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{18}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *HttpProbe) GetUrl() string {
@@ -2101,7 +2209,7 @@ type Tls struct {
 
 func (x *Tls) Reset() {
 	*x = Tls{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[19]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2113,7 +2221,7 @@ func (x *Tls) String() string {
 func (*Tls) ProtoMessage() {}
 
 func (x *Tls) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[19]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2126,7 +2234,7 @@ func (x *Tls) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tls.ProtoReflect.Descriptor instead.
 func (*Tls) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{19}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Tls) GetCa() string {
@@ -2181,7 +2289,7 @@ type TcpProbe struct {
 
 func (x *TcpProbe) Reset() {
 	*x = TcpProbe{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[20]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2193,7 +2301,7 @@ func (x *TcpProbe) String() string {
 func (*TcpProbe) ProtoMessage() {}
 
 func (x *TcpProbe) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[20]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2206,7 +2314,7 @@ func (x *TcpProbe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TcpProbe.ProtoReflect.Descriptor instead.
 func (*TcpProbe) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{20}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *TcpProbe) GetAddress() string {
@@ -2253,7 +2361,7 @@ type GrpcProbe struct {
 
 func (x *GrpcProbe) Reset() {
 	*x = GrpcProbe{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[21]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2265,7 +2373,7 @@ func (x *GrpcProbe) String() string {
 func (*GrpcProbe) ProtoMessage() {}
 
 func (x *GrpcProbe) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[21]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2278,7 +2386,7 @@ func (x *GrpcProbe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GrpcProbe.ProtoReflect.Descriptor instead.
 func (*GrpcProbe) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{21}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *GrpcProbe) GetAddress() string {
@@ -2323,7 +2431,7 @@ type LogProbe struct {
 
 func (x *LogProbe) Reset() {
 	*x = LogProbe{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[22]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2335,7 +2443,7 @@ func (x *LogProbe) String() string {
 func (*LogProbe) ProtoMessage() {}
 
 func (x *LogProbe) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[22]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2348,7 +2456,7 @@ func (x *LogProbe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogProbe.ProtoReflect.Descriptor instead.
 func (*LogProbe) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{22}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *LogProbe) GetPath() string {
@@ -2380,7 +2488,7 @@ type CommandProbe struct {
 
 func (x *CommandProbe) Reset() {
 	*x = CommandProbe{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[23]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2392,7 +2500,7 @@ func (x *CommandProbe) String() string {
 func (*CommandProbe) ProtoMessage() {}
 
 func (x *CommandProbe) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[23]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2405,7 +2513,7 @@ func (x *CommandProbe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandProbe.ProtoReflect.Descriptor instead.
 func (*CommandProbe) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{23}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *CommandProbe) GetArgv() []string {
@@ -2444,7 +2552,7 @@ type DnsProbe struct {
 
 func (x *DnsProbe) Reset() {
 	*x = DnsProbe{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[24]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2456,7 +2564,7 @@ func (x *DnsProbe) String() string {
 func (*DnsProbe) ProtoMessage() {}
 
 func (x *DnsProbe) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[24]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2469,7 +2577,7 @@ func (x *DnsProbe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DnsProbe.ProtoReflect.Descriptor instead.
 func (*DnsProbe) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{24}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *DnsProbe) GetName() string {
@@ -2513,7 +2621,7 @@ type CounterProbe struct {
 
 func (x *CounterProbe) Reset() {
 	*x = CounterProbe{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[25]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2525,7 +2633,7 @@ func (x *CounterProbe) String() string {
 func (*CounterProbe) ProtoMessage() {}
 
 func (x *CounterProbe) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[25]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2538,7 +2646,7 @@ func (x *CounterProbe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CounterProbe.ProtoReflect.Descriptor instead.
 func (*CounterProbe) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{25}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *CounterProbe) GetFault() string {
@@ -2570,7 +2678,7 @@ type PressureProbe struct {
 
 func (x *PressureProbe) Reset() {
 	*x = PressureProbe{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[26]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2582,7 +2690,7 @@ func (x *PressureProbe) String() string {
 func (*PressureProbe) ProtoMessage() {}
 
 func (x *PressureProbe) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[26]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2595,7 +2703,7 @@ func (x *PressureProbe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PressureProbe.ProtoReflect.Descriptor instead.
 func (*PressureProbe) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{26}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *PressureProbe) GetResource() string {
@@ -2631,7 +2739,7 @@ type PrometheusProbe struct {
 
 func (x *PrometheusProbe) Reset() {
 	*x = PrometheusProbe{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[27]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2643,7 +2751,7 @@ func (x *PrometheusProbe) String() string {
 func (*PrometheusProbe) ProtoMessage() {}
 
 func (x *PrometheusProbe) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[27]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2656,7 +2764,7 @@ func (x *PrometheusProbe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrometheusProbe.ProtoReflect.Descriptor instead.
 func (*PrometheusProbe) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{27}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *PrometheusProbe) GetUrl() string {
@@ -2695,7 +2803,7 @@ const file_faultd_v1alpha1_experiment_proto_rawDesc = "" +
 	"\x05links\x18\x04 \x03(\tB\x12\xbaH\x0f\x92\x01\f\x10 \"\br\x06\x18\x80\x10\x88\x01\x01R\x05links\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x93\x05\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc4\x05\n" +
 	"\x0eExperimentSpec\x12*\n" +
 	"\n" +
 	"hypothesis\x18\x01 \x01(\tB\n" +
@@ -2715,8 +2823,18 @@ const file_faultd_v1alpha1_experiment_proto_rawDesc = "" +
 	"\xbaH\a\x92\x01\x04\b\x01\x10@R\x06probes\x129\n" +
 	"\x06limits\x18\v \x01(\v2!.faultd.v1alpha1.ExperimentLimitsR\x06limits\x12\x17\n" +
 	"\x04seed\x18\f \x01(\x04H\x00R\x04seed\x88\x01\x01\x123\n" +
-	"\x04stop\x18\r \x01(\v2\x1f.faultd.v1alpha1.StopConditionsR\x04stopB\a\n" +
-	"\x05_seed\"\xe1\x03\n" +
+	"\x04stop\x18\r \x01(\v2\x1f.faultd.v1alpha1.StopConditionsR\x04stop\x12/\n" +
+	"\x06repeat\x18\x0e \x01(\v2\x17.faultd.v1alpha1.RepeatR\x06repeatB\a\n" +
+	"\x05_seed\"\xf9\x01\n" +
+	"\x06Repeat\x12\x17\n" +
+	"\x02at\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18 R\x02at\x12\x1c\n" +
+	"\x04cron\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x04cron\x126\n" +
+	"\tmean_days\x18\x03 \x01(\x01B\x19\xbaH\x16\x12\x14@\x01\x19\x00\x00\x00\x00\x00\xd0v@)\x00\x00\x00\x00\x00\x00\x00\x00R\bmeanDays\x12$\n" +
+	"\ttime_zone\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18@R\btimeZone\x12$\n" +
+	"\x04days\x18\x05 \x03(\tB\x10\xbaH\r\x92\x01\n" +
+	"\x10\a\"\x06r\x04\x10\x01\x18\aR\x04days\x12\x1b\n" +
+	"\x04from\x18\x06 \x01(\tB\a\xbaH\x04r\x02\x18\x05R\x04from\x12\x17\n" +
+	"\x02to\x18\a \x01(\tB\a\xbaH\x04r\x02\x18\x05R\x02to\"\xe1\x03\n" +
 	"\x10ExperimentTarget\x12?\n" +
 	"\x04name\x18\x01 \x01(\tB+\xbaH(r&\x18?2\"^([a-z0-9]([-a-z0-9]*[a-z0-9])?)?$R\x04name\x12$\n" +
 	"\x06cgroup\x18\x02 \x01(\tB\n" +
@@ -2925,107 +3043,109 @@ func file_faultd_v1alpha1_experiment_proto_rawDescGZIP() []byte {
 	return file_faultd_v1alpha1_experiment_proto_rawDescData
 }
 
-var file_faultd_v1alpha1_experiment_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_faultd_v1alpha1_experiment_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_faultd_v1alpha1_experiment_proto_goTypes = []any{
 	(*Experiment)(nil),       // 0: faultd.v1alpha1.Experiment
 	(*Metadata)(nil),         // 1: faultd.v1alpha1.Metadata
 	(*ExperimentSpec)(nil),   // 2: faultd.v1alpha1.ExperimentSpec
-	(*ExperimentTarget)(nil), // 3: faultd.v1alpha1.ExperimentTarget
-	(*ExperimentFault)(nil),  // 4: faultd.v1alpha1.ExperimentFault
-	(*Schedule)(nil),         // 5: faultd.v1alpha1.Schedule
-	(*ParameterSteps)(nil),   // 6: faultd.v1alpha1.ParameterSteps
-	(*Bursts)(nil),           // 7: faultd.v1alpha1.Bursts
-	(*ExperimentLimits)(nil), // 8: faultd.v1alpha1.ExperimentLimits
-	(*StopConditions)(nil),   // 9: faultd.v1alpha1.StopConditions
-	(*NodePressure)(nil),     // 10: faultd.v1alpha1.NodePressure
-	(*ErrorBudget)(nil),      // 11: faultd.v1alpha1.ErrorBudget
-	(*Objective)(nil),        // 12: faultd.v1alpha1.Objective
-	(*Probe)(nil),            // 13: faultd.v1alpha1.Probe
-	(*Tolerance)(nil),        // 14: faultd.v1alpha1.Tolerance
-	(*Range)(nil),            // 15: faultd.v1alpha1.Range
-	(*Failures)(nil),         // 16: faultd.v1alpha1.Failures
-	(*Baseline)(nil),         // 17: faultd.v1alpha1.Baseline
-	(*HttpProbe)(nil),        // 18: faultd.v1alpha1.HttpProbe
-	(*Tls)(nil),              // 19: faultd.v1alpha1.Tls
-	(*TcpProbe)(nil),         // 20: faultd.v1alpha1.TcpProbe
-	(*GrpcProbe)(nil),        // 21: faultd.v1alpha1.GrpcProbe
-	(*LogProbe)(nil),         // 22: faultd.v1alpha1.LogProbe
-	(*CommandProbe)(nil),     // 23: faultd.v1alpha1.CommandProbe
-	(*DnsProbe)(nil),         // 24: faultd.v1alpha1.DnsProbe
-	(*CounterProbe)(nil),     // 25: faultd.v1alpha1.CounterProbe
-	(*PressureProbe)(nil),    // 26: faultd.v1alpha1.PressureProbe
-	(*PrometheusProbe)(nil),  // 27: faultd.v1alpha1.PrometheusProbe
-	nil,                      // 28: faultd.v1alpha1.Metadata.LabelsEntry
-	nil,                      // 29: faultd.v1alpha1.HttpProbe.HeadersEntry
-	(*Connect)(nil),          // 30: faultd.v1alpha1.Connect
-	(*Packet)(nil),           // 31: faultd.v1alpha1.Packet
-	(*Syscall)(nil),          // 32: faultd.v1alpha1.Syscall
-	(*File)(nil),             // 33: faultd.v1alpha1.File
-	(*Block)(nil),            // 34: faultd.v1alpha1.Block
-	(*Kernel)(nil),           // 35: faultd.v1alpha1.Kernel
-	(*Disk)(nil),             // 36: faultd.v1alpha1.Disk
-	(*Process)(nil),          // 37: faultd.v1alpha1.Process
-	(*Cpu)(nil),              // 38: faultd.v1alpha1.Cpu
-	(*Memory)(nil),           // 39: faultd.v1alpha1.Memory
-	(*Io)(nil),               // 40: faultd.v1alpha1.Io
-	(*Pids)(nil),             // 41: faultd.v1alpha1.Pids
-	(*Partition)(nil),        // 42: faultd.v1alpha1.Partition
-	(*Dns)(nil),              // 43: faultd.v1alpha1.Dns
-	(*Http)(nil),             // 44: faultd.v1alpha1.Http
+	(*Repeat)(nil),           // 3: faultd.v1alpha1.Repeat
+	(*ExperimentTarget)(nil), // 4: faultd.v1alpha1.ExperimentTarget
+	(*ExperimentFault)(nil),  // 5: faultd.v1alpha1.ExperimentFault
+	(*Schedule)(nil),         // 6: faultd.v1alpha1.Schedule
+	(*ParameterSteps)(nil),   // 7: faultd.v1alpha1.ParameterSteps
+	(*Bursts)(nil),           // 8: faultd.v1alpha1.Bursts
+	(*ExperimentLimits)(nil), // 9: faultd.v1alpha1.ExperimentLimits
+	(*StopConditions)(nil),   // 10: faultd.v1alpha1.StopConditions
+	(*NodePressure)(nil),     // 11: faultd.v1alpha1.NodePressure
+	(*ErrorBudget)(nil),      // 12: faultd.v1alpha1.ErrorBudget
+	(*Objective)(nil),        // 13: faultd.v1alpha1.Objective
+	(*Probe)(nil),            // 14: faultd.v1alpha1.Probe
+	(*Tolerance)(nil),        // 15: faultd.v1alpha1.Tolerance
+	(*Range)(nil),            // 16: faultd.v1alpha1.Range
+	(*Failures)(nil),         // 17: faultd.v1alpha1.Failures
+	(*Baseline)(nil),         // 18: faultd.v1alpha1.Baseline
+	(*HttpProbe)(nil),        // 19: faultd.v1alpha1.HttpProbe
+	(*Tls)(nil),              // 20: faultd.v1alpha1.Tls
+	(*TcpProbe)(nil),         // 21: faultd.v1alpha1.TcpProbe
+	(*GrpcProbe)(nil),        // 22: faultd.v1alpha1.GrpcProbe
+	(*LogProbe)(nil),         // 23: faultd.v1alpha1.LogProbe
+	(*CommandProbe)(nil),     // 24: faultd.v1alpha1.CommandProbe
+	(*DnsProbe)(nil),         // 25: faultd.v1alpha1.DnsProbe
+	(*CounterProbe)(nil),     // 26: faultd.v1alpha1.CounterProbe
+	(*PressureProbe)(nil),    // 27: faultd.v1alpha1.PressureProbe
+	(*PrometheusProbe)(nil),  // 28: faultd.v1alpha1.PrometheusProbe
+	nil,                      // 29: faultd.v1alpha1.Metadata.LabelsEntry
+	nil,                      // 30: faultd.v1alpha1.HttpProbe.HeadersEntry
+	(*Connect)(nil),          // 31: faultd.v1alpha1.Connect
+	(*Packet)(nil),           // 32: faultd.v1alpha1.Packet
+	(*Syscall)(nil),          // 33: faultd.v1alpha1.Syscall
+	(*File)(nil),             // 34: faultd.v1alpha1.File
+	(*Block)(nil),            // 35: faultd.v1alpha1.Block
+	(*Kernel)(nil),           // 36: faultd.v1alpha1.Kernel
+	(*Disk)(nil),             // 37: faultd.v1alpha1.Disk
+	(*Process)(nil),          // 38: faultd.v1alpha1.Process
+	(*Cpu)(nil),              // 39: faultd.v1alpha1.Cpu
+	(*Memory)(nil),           // 40: faultd.v1alpha1.Memory
+	(*Io)(nil),               // 41: faultd.v1alpha1.Io
+	(*Pids)(nil),             // 42: faultd.v1alpha1.Pids
+	(*Partition)(nil),        // 43: faultd.v1alpha1.Partition
+	(*Dns)(nil),              // 44: faultd.v1alpha1.Dns
+	(*Http)(nil),             // 45: faultd.v1alpha1.Http
 }
 var file_faultd_v1alpha1_experiment_proto_depIdxs = []int32{
 	1,  // 0: faultd.v1alpha1.Experiment.metadata:type_name -> faultd.v1alpha1.Metadata
 	2,  // 1: faultd.v1alpha1.Experiment.spec:type_name -> faultd.v1alpha1.ExperimentSpec
-	28, // 2: faultd.v1alpha1.Metadata.labels:type_name -> faultd.v1alpha1.Metadata.LabelsEntry
-	3,  // 3: faultd.v1alpha1.ExperimentSpec.target:type_name -> faultd.v1alpha1.ExperimentTarget
-	3,  // 4: faultd.v1alpha1.ExperimentSpec.targets:type_name -> faultd.v1alpha1.ExperimentTarget
-	4,  // 5: faultd.v1alpha1.ExperimentSpec.faults:type_name -> faultd.v1alpha1.ExperimentFault
-	5,  // 6: faultd.v1alpha1.ExperimentSpec.schedule:type_name -> faultd.v1alpha1.Schedule
-	13, // 7: faultd.v1alpha1.ExperimentSpec.probes:type_name -> faultd.v1alpha1.Probe
-	8,  // 8: faultd.v1alpha1.ExperimentSpec.limits:type_name -> faultd.v1alpha1.ExperimentLimits
-	9,  // 9: faultd.v1alpha1.ExperimentSpec.stop:type_name -> faultd.v1alpha1.StopConditions
-	30, // 10: faultd.v1alpha1.ExperimentFault.connect:type_name -> faultd.v1alpha1.Connect
-	31, // 11: faultd.v1alpha1.ExperimentFault.packet:type_name -> faultd.v1alpha1.Packet
-	32, // 12: faultd.v1alpha1.ExperimentFault.syscall:type_name -> faultd.v1alpha1.Syscall
-	33, // 13: faultd.v1alpha1.ExperimentFault.file:type_name -> faultd.v1alpha1.File
-	34, // 14: faultd.v1alpha1.ExperimentFault.block:type_name -> faultd.v1alpha1.Block
-	35, // 15: faultd.v1alpha1.ExperimentFault.kernel:type_name -> faultd.v1alpha1.Kernel
-	36, // 16: faultd.v1alpha1.ExperimentFault.disk:type_name -> faultd.v1alpha1.Disk
-	37, // 17: faultd.v1alpha1.ExperimentFault.process:type_name -> faultd.v1alpha1.Process
-	38, // 18: faultd.v1alpha1.ExperimentFault.cpu:type_name -> faultd.v1alpha1.Cpu
-	39, // 19: faultd.v1alpha1.ExperimentFault.memory:type_name -> faultd.v1alpha1.Memory
-	40, // 20: faultd.v1alpha1.ExperimentFault.io:type_name -> faultd.v1alpha1.Io
-	41, // 21: faultd.v1alpha1.ExperimentFault.pids:type_name -> faultd.v1alpha1.Pids
-	42, // 22: faultd.v1alpha1.ExperimentFault.partition:type_name -> faultd.v1alpha1.Partition
-	43, // 23: faultd.v1alpha1.ExperimentFault.dns:type_name -> faultd.v1alpha1.Dns
-	44, // 24: faultd.v1alpha1.ExperimentFault.http:type_name -> faultd.v1alpha1.Http
-	7,  // 25: faultd.v1alpha1.Schedule.bursts:type_name -> faultd.v1alpha1.Bursts
-	6,  // 26: faultd.v1alpha1.Schedule.steps:type_name -> faultd.v1alpha1.ParameterSteps
-	10, // 27: faultd.v1alpha1.StopConditions.node:type_name -> faultd.v1alpha1.NodePressure
-	11, // 28: faultd.v1alpha1.StopConditions.error_budget:type_name -> faultd.v1alpha1.ErrorBudget
-	12, // 29: faultd.v1alpha1.ErrorBudget.objectives:type_name -> faultd.v1alpha1.Objective
-	14, // 30: faultd.v1alpha1.Probe.tolerance:type_name -> faultd.v1alpha1.Tolerance
-	18, // 31: faultd.v1alpha1.Probe.http:type_name -> faultd.v1alpha1.HttpProbe
-	20, // 32: faultd.v1alpha1.Probe.tcp:type_name -> faultd.v1alpha1.TcpProbe
-	23, // 33: faultd.v1alpha1.Probe.command:type_name -> faultd.v1alpha1.CommandProbe
-	24, // 34: faultd.v1alpha1.Probe.dns:type_name -> faultd.v1alpha1.DnsProbe
-	25, // 35: faultd.v1alpha1.Probe.counter:type_name -> faultd.v1alpha1.CounterProbe
-	26, // 36: faultd.v1alpha1.Probe.pressure:type_name -> faultd.v1alpha1.PressureProbe
-	27, // 37: faultd.v1alpha1.Probe.prometheus:type_name -> faultd.v1alpha1.PrometheusProbe
-	21, // 38: faultd.v1alpha1.Probe.grpc:type_name -> faultd.v1alpha1.GrpcProbe
-	22, // 39: faultd.v1alpha1.Probe.log:type_name -> faultd.v1alpha1.LogProbe
-	15, // 40: faultd.v1alpha1.Tolerance.range:type_name -> faultd.v1alpha1.Range
-	16, // 41: faultd.v1alpha1.Tolerance.failures:type_name -> faultd.v1alpha1.Failures
-	17, // 42: faultd.v1alpha1.Tolerance.baseline:type_name -> faultd.v1alpha1.Baseline
-	29, // 43: faultd.v1alpha1.HttpProbe.headers:type_name -> faultd.v1alpha1.HttpProbe.HeadersEntry
-	19, // 44: faultd.v1alpha1.HttpProbe.tls:type_name -> faultd.v1alpha1.Tls
-	19, // 45: faultd.v1alpha1.TcpProbe.tls:type_name -> faultd.v1alpha1.Tls
-	19, // 46: faultd.v1alpha1.GrpcProbe.tls:type_name -> faultd.v1alpha1.Tls
-	47, // [47:47] is the sub-list for method output_type
-	47, // [47:47] is the sub-list for method input_type
-	47, // [47:47] is the sub-list for extension type_name
-	47, // [47:47] is the sub-list for extension extendee
-	0,  // [0:47] is the sub-list for field type_name
+	29, // 2: faultd.v1alpha1.Metadata.labels:type_name -> faultd.v1alpha1.Metadata.LabelsEntry
+	4,  // 3: faultd.v1alpha1.ExperimentSpec.target:type_name -> faultd.v1alpha1.ExperimentTarget
+	4,  // 4: faultd.v1alpha1.ExperimentSpec.targets:type_name -> faultd.v1alpha1.ExperimentTarget
+	5,  // 5: faultd.v1alpha1.ExperimentSpec.faults:type_name -> faultd.v1alpha1.ExperimentFault
+	6,  // 6: faultd.v1alpha1.ExperimentSpec.schedule:type_name -> faultd.v1alpha1.Schedule
+	14, // 7: faultd.v1alpha1.ExperimentSpec.probes:type_name -> faultd.v1alpha1.Probe
+	9,  // 8: faultd.v1alpha1.ExperimentSpec.limits:type_name -> faultd.v1alpha1.ExperimentLimits
+	10, // 9: faultd.v1alpha1.ExperimentSpec.stop:type_name -> faultd.v1alpha1.StopConditions
+	3,  // 10: faultd.v1alpha1.ExperimentSpec.repeat:type_name -> faultd.v1alpha1.Repeat
+	31, // 11: faultd.v1alpha1.ExperimentFault.connect:type_name -> faultd.v1alpha1.Connect
+	32, // 12: faultd.v1alpha1.ExperimentFault.packet:type_name -> faultd.v1alpha1.Packet
+	33, // 13: faultd.v1alpha1.ExperimentFault.syscall:type_name -> faultd.v1alpha1.Syscall
+	34, // 14: faultd.v1alpha1.ExperimentFault.file:type_name -> faultd.v1alpha1.File
+	35, // 15: faultd.v1alpha1.ExperimentFault.block:type_name -> faultd.v1alpha1.Block
+	36, // 16: faultd.v1alpha1.ExperimentFault.kernel:type_name -> faultd.v1alpha1.Kernel
+	37, // 17: faultd.v1alpha1.ExperimentFault.disk:type_name -> faultd.v1alpha1.Disk
+	38, // 18: faultd.v1alpha1.ExperimentFault.process:type_name -> faultd.v1alpha1.Process
+	39, // 19: faultd.v1alpha1.ExperimentFault.cpu:type_name -> faultd.v1alpha1.Cpu
+	40, // 20: faultd.v1alpha1.ExperimentFault.memory:type_name -> faultd.v1alpha1.Memory
+	41, // 21: faultd.v1alpha1.ExperimentFault.io:type_name -> faultd.v1alpha1.Io
+	42, // 22: faultd.v1alpha1.ExperimentFault.pids:type_name -> faultd.v1alpha1.Pids
+	43, // 23: faultd.v1alpha1.ExperimentFault.partition:type_name -> faultd.v1alpha1.Partition
+	44, // 24: faultd.v1alpha1.ExperimentFault.dns:type_name -> faultd.v1alpha1.Dns
+	45, // 25: faultd.v1alpha1.ExperimentFault.http:type_name -> faultd.v1alpha1.Http
+	8,  // 26: faultd.v1alpha1.Schedule.bursts:type_name -> faultd.v1alpha1.Bursts
+	7,  // 27: faultd.v1alpha1.Schedule.steps:type_name -> faultd.v1alpha1.ParameterSteps
+	11, // 28: faultd.v1alpha1.StopConditions.node:type_name -> faultd.v1alpha1.NodePressure
+	12, // 29: faultd.v1alpha1.StopConditions.error_budget:type_name -> faultd.v1alpha1.ErrorBudget
+	13, // 30: faultd.v1alpha1.ErrorBudget.objectives:type_name -> faultd.v1alpha1.Objective
+	15, // 31: faultd.v1alpha1.Probe.tolerance:type_name -> faultd.v1alpha1.Tolerance
+	19, // 32: faultd.v1alpha1.Probe.http:type_name -> faultd.v1alpha1.HttpProbe
+	21, // 33: faultd.v1alpha1.Probe.tcp:type_name -> faultd.v1alpha1.TcpProbe
+	24, // 34: faultd.v1alpha1.Probe.command:type_name -> faultd.v1alpha1.CommandProbe
+	25, // 35: faultd.v1alpha1.Probe.dns:type_name -> faultd.v1alpha1.DnsProbe
+	26, // 36: faultd.v1alpha1.Probe.counter:type_name -> faultd.v1alpha1.CounterProbe
+	27, // 37: faultd.v1alpha1.Probe.pressure:type_name -> faultd.v1alpha1.PressureProbe
+	28, // 38: faultd.v1alpha1.Probe.prometheus:type_name -> faultd.v1alpha1.PrometheusProbe
+	22, // 39: faultd.v1alpha1.Probe.grpc:type_name -> faultd.v1alpha1.GrpcProbe
+	23, // 40: faultd.v1alpha1.Probe.log:type_name -> faultd.v1alpha1.LogProbe
+	16, // 41: faultd.v1alpha1.Tolerance.range:type_name -> faultd.v1alpha1.Range
+	17, // 42: faultd.v1alpha1.Tolerance.failures:type_name -> faultd.v1alpha1.Failures
+	18, // 43: faultd.v1alpha1.Tolerance.baseline:type_name -> faultd.v1alpha1.Baseline
+	30, // 44: faultd.v1alpha1.HttpProbe.headers:type_name -> faultd.v1alpha1.HttpProbe.HeadersEntry
+	20, // 45: faultd.v1alpha1.HttpProbe.tls:type_name -> faultd.v1alpha1.Tls
+	20, // 46: faultd.v1alpha1.TcpProbe.tls:type_name -> faultd.v1alpha1.Tls
+	20, // 47: faultd.v1alpha1.GrpcProbe.tls:type_name -> faultd.v1alpha1.Tls
+	48, // [48:48] is the sub-list for method output_type
+	48, // [48:48] is the sub-list for method input_type
+	48, // [48:48] is the sub-list for extension type_name
+	48, // [48:48] is the sub-list for extension extendee
+	0,  // [0:48] is the sub-list for field type_name
 }
 
 func init() { file_faultd_v1alpha1_experiment_proto_init() }
@@ -3035,7 +3155,7 @@ func file_faultd_v1alpha1_experiment_proto_init() {
 	}
 	file_faultd_v1alpha1_faultd_proto_init()
 	file_faultd_v1alpha1_experiment_proto_msgTypes[2].OneofWrappers = []any{}
-	file_faultd_v1alpha1_experiment_proto_msgTypes[3].OneofWrappers = []any{
+	file_faultd_v1alpha1_experiment_proto_msgTypes[4].OneofWrappers = []any{
 		(*ExperimentTarget_Cgroup)(nil),
 		(*ExperimentTarget_Unit)(nil),
 		(*ExperimentTarget_Pid)(nil),
@@ -3043,7 +3163,7 @@ func file_faultd_v1alpha1_experiment_proto_init() {
 		(*ExperimentTarget_Pod)(nil),
 		(*ExperimentTarget_Pods)(nil),
 	}
-	file_faultd_v1alpha1_experiment_proto_msgTypes[4].OneofWrappers = []any{
+	file_faultd_v1alpha1_experiment_proto_msgTypes[5].OneofWrappers = []any{
 		(*ExperimentFault_Connect)(nil),
 		(*ExperimentFault_Packet)(nil),
 		(*ExperimentFault_Syscall)(nil),
@@ -3060,7 +3180,7 @@ func file_faultd_v1alpha1_experiment_proto_init() {
 		(*ExperimentFault_Dns)(nil),
 		(*ExperimentFault_Http)(nil),
 	}
-	file_faultd_v1alpha1_experiment_proto_msgTypes[13].OneofWrappers = []any{
+	file_faultd_v1alpha1_experiment_proto_msgTypes[14].OneofWrappers = []any{
 		(*Probe_Http)(nil),
 		(*Probe_Tcp)(nil),
 		(*Probe_Command)(nil),
@@ -3071,15 +3191,15 @@ func file_faultd_v1alpha1_experiment_proto_init() {
 		(*Probe_Grpc)(nil),
 		(*Probe_Log)(nil),
 	}
-	file_faultd_v1alpha1_experiment_proto_msgTypes[14].OneofWrappers = []any{}
 	file_faultd_v1alpha1_experiment_proto_msgTypes[15].OneofWrappers = []any{}
+	file_faultd_v1alpha1_experiment_proto_msgTypes[16].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_faultd_v1alpha1_experiment_proto_rawDesc), len(file_faultd_v1alpha1_experiment_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   30,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
