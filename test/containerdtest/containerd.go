@@ -31,7 +31,7 @@ var programs = []string{"containerd", "ctr", "runc", "busybox", "ip", "/usr/lib/
 
 // Runtime is a containerd that runs until the end of the test.
 type Runtime struct {
-	// Socket is where it answers, also CRI.
+	// Socket is where it answers, also CRI; in its own mount namespace it is /run/containerd/containerd.sock.
 	Socket string
 	// Client asks it for pods and containers.
 	Client runtime.RuntimeServiceClient
@@ -59,7 +59,7 @@ func Start(tb testing.TB) *Runtime {
 			tb.Error(err)
 		}
 	})
-	r := &Runtime{Socket: filepath.Join(dir, "containerd.sock"), dir: dir}
+	r := &Runtime{Socket: filepath.Join(dir, "run", "containerd.sock"), dir: dir}
 	r.Cgroups, r.Cgroup = cgrouptest.New(tb)
 	r.start(tb)
 	r.connect(tb)
@@ -85,17 +85,20 @@ func Require(tb testing.TB) {
 	}
 }
 
-// inNamespaces prepares the namespaces for containerd. What it and its plugins keep outside their configured places is under /run and
-// /var/lib, so that these are memory here and go with the last process. The cgroup tree is shown as on a machine without version 1.
+// inNamespaces prepares the namespaces for containerd. The cgroup tree is shown as on a machine without version 1. What containerd and
+// its plugins keep is in memory, and goes with the last process, but for /run/containerd: that is where the socket is for pods, as on a
+// node. Mounts are shared, as systemd has them.
 const inNamespaces = `
 set -e
 ip link set lo up
 umount -R /sys/fs/cgroup
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
-mkdir -p /run/containerd /var/lib/cni
-mount -t tmpfs tmpfs /run/containerd
+mkdir -p /run/containerd /var/lib/cni /var/lib/containerd
+mount --bind "$1/run" /run/containerd
 mount -t tmpfs tmpfs /var/lib/cni
-exec containerd --config "$1" --address "$2" --root /run/containerd/root --state /run/containerd/state
+mount -t tmpfs tmpfs /var/lib/containerd
+mount --make-rshared /
+exec containerd --config "$1/config.toml"
 `
 
 // config is containerd's own, of version 1.6 on. CAP_SYS_RESOURCE may be missing, so scores are only raised.
@@ -130,6 +133,9 @@ const network = `{"cniVersion": "0.4.0", "name": "pods", "plugins": [{"type": "b
 
 func (r *Runtime) start(tb testing.TB) {
 	tb.Helper()
+	if err := os.Mkdir(filepath.Dir(r.Socket), 0o700); err != nil {
+		tb.Fatal(err)
+	}
 	r.write(tb, "config.toml", fmt.Sprintf(config, r.dir))
 	r.write(tb, "pods.conflist", network)
 	r.write(tb, "runc", runc)
@@ -139,7 +145,7 @@ func (r *Runtime) start(tb testing.TB) {
 	}
 	defer log.Close()
 	own := cgrouptest.Child(tb, r.Cgroups, r.Cgroup, "runtime")
-	cmd := exec.Command("sh", "-c", inNamespaces, "sh", filepath.Join(r.dir, "config.toml"), r.Socket)
+	cmd := exec.Command("sh", "-c", inNamespaces, "sh", r.dir)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWNET}
 	cgrouptest.StartCmd(tb, r.Cgroups, own, cmd)

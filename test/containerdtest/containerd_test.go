@@ -70,7 +70,7 @@ func TestKilledTestLeavesNothing(t *testing.T) {
 	if os.Getenv(hangVar) != "" {
 		r := containerdtest.Start(t)
 		c := r.RunPod(t, "pod").Run(t, "container")
-		fmt.Println(r.Cgroups.Dir(r.Cgroup), filepath.Dir(r.Socket), fmt.Sprintf("/proc/%d", c.PID))
+		fmt.Println(r.Cgroups.Dir(r.Cgroup), filepath.Dir(filepath.Dir(r.Socket)), fmt.Sprintf("/proc/%d", c.PID))
 		time.Sleep(time.Hour)
 	}
 	cmd := exec.Command("/proc/self/exe", "-test.run=^TestKilledTestLeavesNothing$")

@@ -66,7 +66,7 @@ func TestDaemonSet(t *testing.T) {
 	}
 	want := map[string]bool{
 		path.Dir(bpf.DefaultPinDir): true, daemon.DefaultStateDir: true, path.Dir(api.DefaultSocket): true,
-		path.Dir(daemon.DefaultConfigFile): false, "/sys/fs/cgroup": true, "/dev/fuse": true,
+		path.Dir(daemon.DefaultConfigFile): false, "/sys/fs/cgroup": true, "/dev/fuse": true, "/run": false,
 	}
 	if !maps.Equal(mounts, want) || len(spec.Volumes) != len(want) {
 		t.Errorf("%d volumes, mounted (and writable): %v, want %v", len(spec.Volumes), mounts, want)

@@ -77,9 +77,10 @@ type container struct {
 	ReadinessProbe probe `yaml:"readinessProbe"`
 	Resources      struct{ Requests, Limits map[string]string }
 	VolumeMounts   []struct {
-		Name      string
-		MountPath string `yaml:"mountPath"`
-		ReadOnly  bool   `yaml:"readOnly"`
+		Name        string
+		MountPath   string `yaml:"mountPath"`
+		ReadOnly    bool   `yaml:"readOnly"`
+		Propagation string `yaml:"mountPropagation"`
 	} `yaml:"volumeMounts"`
 }
 
@@ -132,7 +133,7 @@ func (p podSpec) container(t *testing.T, c container, host map[string]string) fu
 		config.Linux.SecurityContext.Seccomp = profile(t, s.SeccompProfile.Type)
 		config.Linux.SecurityContext.Apparmor = profile(t, s.AppArmorProfile.Type)
 		for _, m := range c.VolumeMounts {
-			config.Mounts = append(config.Mounts, &cri.Mount{ContainerPath: m.MountPath, HostPath: p.source(t, m.Name, host), Readonly: m.ReadOnly})
+			config.Mounts = append(config.Mounts, &cri.Mount{ContainerPath: m.MountPath, HostPath: p.source(t, m.Name, host), Readonly: m.ReadOnly, Propagation: propagation(t, m.Propagation)})
 		}
 	}
 }
@@ -148,6 +149,18 @@ func (p podSpec) source(t *testing.T, name string, host map[string]string) strin
 		return own
 	}
 	return p.Volumes[i].HostPath.Path
+}
+
+func propagation(t *testing.T, mode string) cri.MountPropagation {
+	t.Helper()
+	switch mode {
+	case "":
+		return cri.MountPropagation_PROPAGATION_PRIVATE
+	case "HostToContainer":
+		return cri.MountPropagation_PROPAGATION_HOST_TO_CONTAINER
+	}
+	t.Fatalf("no mount propagation of ours is called %q", mode)
+	return 0
 }
 
 func profile(t *testing.T, kind string) *cri.SecurityProfile {

@@ -2,6 +2,7 @@ package image
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -53,6 +54,7 @@ func newPodNode(t *testing.T, r *containerdtest.Runtime, binary string, changes 
 		change(&n.spec)
 	}
 	n.pins = n.makePins()
+	n.makeRunDir()
 	n.startDaemon()
 	n.server = n.pod("server")
 	n.server.Run(t, "server", "httpd", "-f", "-p", "80")
@@ -86,6 +88,19 @@ func (n *podNode) makePins() string {
 		}
 	})
 	return dir
+}
+
+// makeRunDir makes what the kubelet would: /run/faultd is mounted on a directory of the host's /run, which the container cannot make.
+func (n *podNode) makeRunDir() {
+	n.t.Helper()
+	const dir = "/run/faultd"
+	switch err := os.Mkdir(dir, 0o755); {
+	case errors.Is(err, os.ErrExist):
+	case err != nil:
+		n.t.Fatal(err)
+	default:
+		n.t.Cleanup(func() { _ = os.Remove(dir) }) // if nobody uses it meanwhile
+	}
 }
 
 // makeConfig makes the directory with the configuration that the DaemonSet has, as somebody edits it.
