@@ -2,11 +2,10 @@ package containerdtest
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/json"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -42,8 +41,9 @@ type Container struct {
 // one, may set what else of a pod the test wants.
 func (r *Runtime) RunPod(tb testing.TB, name string, changes ...func(*runtime.PodSandboxConfig)) *Pod {
 	tb.Helper()
+	// Of a name, its namespace, an UID and the attempt there is but one, also while an earlier pod is stopped and not yet removed.
 	config := &runtime.PodSandboxConfig{
-		Metadata:     &runtime.PodSandboxMetadata{Name: name, Namespace: "default", Uid: strings.ToLower(rand.Text()), Attempt: 1},
+		Metadata:     &runtime.PodSandboxMetadata{Name: name, Namespace: "default", Uid: "uid-of-" + name, Attempt: rand.Uint32()},
 		Labels:       map[string]string{"app": name},
 		LogDirectory: filepath.Join(r.dir, "logs"),
 		DnsConfig:    &runtime.DNSConfig{},
