@@ -9,13 +9,27 @@ import (
 	"strings"
 )
 
-// Runtimes knows the containers of the node: it asks the container runtimes. Its errors wrap ErrNotFound if nothing that runs fits,
-// and say who could not be asked.
+// Runtimes knows the containers of the node: it asks the container runtimes. Its errors wrap ErrNotFound if nothing that runs fits;
+// a *RuntimeError says who could not be asked.
 type Runtimes interface {
 	Containers(ctx context.Context, s ContainerSelector) ([]Container, error)
 	// Pods leaves out pods without a running container among those that are meant, and gives the others with these alone.
 	Pods(ctx context.Context, s PodSelector) ([]Pod, error)
 }
+
+// RuntimeError says which container runtime did not answer which question, and why: who is meant is not known then.
+type RuntimeError struct {
+	Socket, Question string
+	Err              error
+}
+
+// Error implements error.
+func (e *RuntimeError) Error() string {
+	return fmt.Sprintf("ask the container runtime at %s %s: %v", e.Socket, e.Question, e.Err)
+}
+
+// Unwrap gives the reason.
+func (e *RuntimeError) Unwrap() error { return e.Err }
 
 // Container is one that runs, as its runtime tells of it.
 type Container struct {
@@ -43,7 +57,7 @@ func (c Container) selector() string {
 	if c.Pod != "" && c.Name != "" {
 		return "pod:" + c.Pod + "#" + c.Name
 	}
-	return "container:" + c.ID
+	return "container:" + c.ID[:min(len(c.ID), 12)]
 }
 
 var errNoRuntimes = errors.New("no container runtime can be asked here")
@@ -87,7 +101,7 @@ func oneOf(all []found, err error) (Target, error) {
 	}
 	var selectors []string
 	for _, f := range all[:min(len(all), mostNamed)] {
-		selectors = append(selectors, f.selector)
+		selectors = append(selectors, f.selector+f.named)
 	}
 	if len(all) > mostNamed {
 		selectors = append(selectors, "...")
@@ -99,6 +113,8 @@ func oneOf(all []found, err error) (Target, error) {
 type found struct {
 	target   Target
 	selector string
+	// named tells people what the selector does not.
+	named string
 }
 
 func (h *Hierarchy) ofContainers(containers []Container) ([]found, error) {
@@ -108,7 +124,11 @@ func (h *Hierarchy) ofContainers(containers []Container) ([]found, error) {
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, found{t, c.selector()})
+		f := found{target: t, selector: c.selector()}
+		if c.Pod == "" {
+			f.named = " (" + c.Name + ")"
+		}
+		all = append(all, f)
 	}
 	return all, nil
 }
@@ -152,7 +172,7 @@ func (h *Hierarchy) ofPod(pod Pod, whole bool) ([]found, error) {
 	if t, err = h.Lookup(own); err != nil {
 		return nil, err
 	}
-	return []found{{t, "pod:" + pod.Namespace + "/" + pod.Name}}, nil
+	return []found{{target: t, selector: "pod:" + pod.Namespace + "/" + pod.Name}}, nil
 }
 
 // isOfPod says whether a cgroup is a pod's own: the kubelet names it after the pod's UID, with "_" for "-" where systemd makes it.

@@ -3,6 +3,7 @@ package container
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -35,7 +36,7 @@ func newCRI(socket string) (*cri, error) {
 	conn, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithAuthority("localhost"),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)), grpc.WithDisableServiceConfig())
 	if err != nil {
-		return nil, fmt.Errorf("ask the container runtime at %s: %w", socket, err)
+		return nil, &cgroup.RuntimeError{Socket: socket, Question: "who runs", Err: err}
 	}
 	return &cri{socket: socket, conn: conn, client: v1.NewRuntimeServiceClient(conn)}, nil
 }
@@ -43,14 +44,14 @@ func newCRI(socket string) (*cri, error) {
 func (c *cri) close() { c.conn.Close() }
 
 // failed turns what gRPC says into words.
-func (c *cri) failed(ctx context.Context, what string, err error) error {
+func (c *cri) failed(ctx context.Context, question string, err error) error {
 	switch status.Code(err) {
 	case codes.Unimplemented:
-		return fmt.Errorf("ask the container runtime at %s %s: it does not serve the CRI (v1); is it disabled in its configuration, or the socket another one's?", c.socket, what)
+		err = errors.New("it does not serve the CRI (v1); is it disabled in its configuration, or the socket another one's?")
 	case codes.Unavailable:
-		return fmt.Errorf("ask the container runtime at %s %s: it is not there, or speaks something else than the CRI: %s", c.socket, what, status.Convert(err).Message())
+		err = fmt.Errorf("it is not there, or speaks something else than the CRI: %s", status.Convert(err).Message())
 	}
-	return failed(c.socket, what, ctx, err)
+	return failed(ctx, c.socket, question, err)
 }
 
 // readPods lists the sandboxes.
@@ -137,7 +138,8 @@ func (c *cri) read(l listed, info map[string]string) (cgroup.Container, error) {
 	found := cgroup.Container{ID: l.id, Name: l.name, Pod: l.pod, Isolated: l.isolated}
 	var v verbose
 	if err := json.Unmarshal([]byte(info["info"]), &v); err != nil {
-		return found, fmt.Errorf("ask the container runtime at %s about %s: it does not tell process and cgroup as containerd and CRI-O do: %w", c.socket, l.id, err)
+		return found, &cgroup.RuntimeError{Socket: c.socket, Question: "about " + l.id,
+			Err: fmt.Errorf("it does not tell process and cgroup as containerd and CRI-O do: %w", err)}
 	}
 	found.PID, found.CgroupsPath = v.PID, v.RuntimeSpec.Linux.CgroupsPath
 	if found.Isolated == "" {

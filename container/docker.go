@@ -32,27 +32,27 @@ func newDocker(socket string) *docker {
 func (d *docker) close() { d.client.CloseIdleConnections() }
 
 // get reads an answer into a value. A container that is not there is cgroup.ErrNotFound.
-func (d *docker) get(ctx context.Context, what, path string, value any) error {
+func (d *docker) get(ctx context.Context, question, path string, value any) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://docker"+path, nil)
 	if err != nil {
-		return fmt.Errorf("ask the container runtime at %s %s: %w", d.socket, what, err)
+		return failed(ctx, d.socket, question, err)
 	}
 	answer, err := d.client.Do(request)
 	if err != nil {
-		return failed(d.socket, what, ctx, err)
+		return failed(ctx, d.socket, question, err)
 	}
 	defer answer.Body.Close()
 	body := io.LimitReader(answer.Body, maxAnswer)
 	switch answer.StatusCode {
 	case http.StatusOK:
 	case http.StatusNotFound:
-		return fmt.Errorf("ask the container runtime at %s %s: %w", d.socket, what, cgroup.ErrNotFound)
+		return fmt.Errorf("ask the container runtime at %s %s: %w", d.socket, question, cgroup.ErrNotFound)
 	default:
 		text, _ := io.ReadAll(io.LimitReader(body, 200))
-		return fmt.Errorf("ask the container runtime at %s %s: it answers %s: %q; is it the socket of Docker or Podman?", d.socket, what, answer.Status, text)
+		return failed(ctx, d.socket, question, fmt.Errorf("it answers %s: %q; is it the socket of Docker or Podman?", answer.Status, text))
 	}
 	if err := json.NewDecoder(body).Decode(value); err != nil {
-		return failed(d.socket, what, ctx, err)
+		return failed(ctx, d.socket, question, err)
 	}
 	return nil
 }

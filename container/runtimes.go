@@ -175,9 +175,9 @@ func thereAre(sockets []string, found bool) (there []string, err error) {
 		switch {
 		case found && errors.Is(err, fs.ErrNotExist):
 		case err != nil:
-			return nil, fmt.Errorf("ask the container runtime: %w; is it running?", err)
+			return nil, &cgroup.RuntimeError{Socket: socket, Question: "who runs", Err: fmt.Errorf("%w; is it running?", err)}
 		case info.Mode().Type() != fs.ModeSocket:
-			return nil, fmt.Errorf("ask the container runtime: %s is no socket", socket)
+			return nil, &cgroup.RuntimeError{Socket: socket, Question: "who runs", Err: errors.New("it is no socket")}
 		default:
 			there = append(there, socket)
 		}
@@ -204,9 +204,9 @@ func isolatedBy(name string) string {
 }
 
 // failed says who could not be asked, and why if that is time.
-func failed(socket, what string, ctx context.Context, err error) error {
+func failed(ctx context.Context, socket, question string, err error) error {
 	if ctx.Err() == context.DeadlineExceeded {
-		return fmt.Errorf("ask the container runtime at %s %s: it did not answer within %s; faults that run are not concerned, try again when it answers", socket, what, patience)
+		err = fmt.Errorf("it did not answer within %s; faults that run are not concerned, try again when it answers", patience)
 	}
-	return fmt.Errorf("ask the container runtime at %s %s: %w", socket, what, err)
+	return &cgroup.RuntimeError{Socket: socket, Question: question, Err: err}
 }

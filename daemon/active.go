@@ -76,6 +76,14 @@ func badInput(format string, args ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{errBadInput}, args...)...)
 }
 
+// notResolved blames whoever asked for a target that is not known, unless a container runtime that would know it does not answer.
+func notResolved(err error) error {
+	if errors.As(err, new(*cgroup.RuntimeError)) {
+		return err
+	}
+	return badInput("%w", err)
+}
+
 // prepared is a fault that could be injected.
 type prepared struct {
 	kind   faults.Kind
@@ -100,7 +108,7 @@ func (d *Daemon) prepare(ctx context.Context, spec *v1.FaultSpec, caller int) (p
 		return p, badInput("target: %w", err)
 	}
 	if p.target, err = d.env.Cgroups.Resolve(ctx, selector); err != nil {
-		return p, badInput("target: %w", err)
+		return p, notResolved(fmt.Errorf("target: %w", err))
 	}
 	if err := d.env.Cgroups.Check(p.target, d.config.protection(caller)); err != nil {
 		return p, badInput("target: %w", err)

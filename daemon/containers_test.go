@@ -145,7 +145,7 @@ func (p pods) runtimeGoesAway(store *containerdtest.Container) {
 		p.t.Fatal(err)
 	}
 	_, err := p.tryInject(unreachable("pod:default/db"))
-	if connect.CodeOf(err) != connect.CodeInvalidArgument || !strings.Contains(err.Error(), p.r.Socket) {
+	if connect.CodeOf(err) != connect.CodeFailedPrecondition || !strings.Contains(err.Error(), p.r.Socket) {
 		p.t.Errorf("a pod of a runtime that is away: %v", err)
 	}
 	p.wantHurt("the runtime is away", p.hurt(store), true)

@@ -112,7 +112,7 @@ func rpcError(err error) error {
 		code = connect.CodeResourceExhausted
 	case errors.Is(err, errNotAllowed):
 		code = connect.CodePermissionDenied
-	case errors.Is(err, bpf.ErrKilled), errors.Is(err, bpf.ErrForeignQdisc):
+	case errors.As(err, new(*cgroup.RuntimeError)), errors.Is(err, bpf.ErrKilled), errors.Is(err, bpf.ErrForeignQdisc):
 		code = connect.CodeFailedPrecondition
 	}
 	return connect.NewError(code, err)
@@ -354,7 +354,7 @@ func (d *Daemon) who(ctx context.Context, req *v1.WhoRequest) (cgroup.Target, er
 	}
 	t, err := d.env.Cgroups.Resolve(ctx, selector)
 	if err != nil {
-		return t, badInput("selector: %w", err)
+		return t, notResolved(fmt.Errorf("selector: %w", err))
 	}
 	return t, nil
 }

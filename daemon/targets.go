@@ -27,7 +27,7 @@ func (d *Daemon) targets(ctx context.Context, text string, caller int) (*v1.Targ
 	}
 	found, err := d.env.Cgroups.ResolveAll(ctx, selector)
 	if err != nil {
-		return nil, badInput("%w", err)
+		return nil, notResolved(err)
 	}
 	response := &v1.TargetsResponse{}
 	protection := d.config.protection(caller)
