@@ -26,6 +26,7 @@ func startPods(t *testing.T) pods {
 
 func (p pods) run(name string) *containerdtest.Pod {
 	return p.r.RunPod(p.t, name, func(config *runtime.PodSandboxConfig) {
+		config.Metadata.Uid = "uid-of-" + name
 		config.Linux.CgroupParent = p.r.Cgroup.Path + "/kubepods/pod" + config.Metadata.Uid
 	})
 }
