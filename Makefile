@@ -8,6 +8,7 @@ GOBIN := $(CURDIR)/bin
 BUF := v1.75.0
 PROTOC_GEN_GO := v1.36.12
 PROTOC_GEN_CONNECT := v1.21.1
+PROTOC_GEN_JSONSCHEMA := v0.6.0
 GOLANGCI := v2.15.0
 TOXIPROXY := v2.12.0
 # No waiting for races that might yet be reported when a program ends: the tests start hundreds, each would take a second.
@@ -43,6 +44,7 @@ generate: deps ## rebuild the BPF objects, with clang-19, and the API's code
 	GOBIN=$(GOBIN) go install github.com/bufbuild/buf/cmd/buf@$(BUF)
 	GOBIN=$(GOBIN) go install google.golang.org/protobuf/cmd/protoc-gen-go@$(PROTOC_GEN_GO)
 	GOBIN=$(GOBIN) go install connectrpc.com/connect/cmd/protoc-gen-connect-go@$(PROTOC_GEN_CONNECT)
+	GOBIN=$(GOBIN) go install github.com/bufbuild/protoschema-plugins/cmd/protoc-gen-jsonschema@$(PROTOC_GEN_JSONSCHEMA)
 	PATH=$(GOBIN):$$PATH go generate ./api ./bpf
 
 check-generated: ## fail if the committed generated files are not what the sources give
