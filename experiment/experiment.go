@@ -53,6 +53,8 @@ type Fault struct {
 	Aim *Aim
 	// Steps are what the node is asked for with each step of a ramp; nil: Spec, with the percentage of the step.
 	Steps []*v1.FaultSpec
+	// Monitored is what Spec would be if it were not only monitored; nil: it is not.
+	Monitored *v1.FaultSpec
 	// At is the target that was chosen, where there are several.
 	At string
 }

@@ -33,12 +33,12 @@ type junitMessage struct {
 	Message string `xml:"message,attr"`
 }
 
-// junit writes the run as JUnit XML. Only a confirmed experiment has neither failures nor errors.
+// junit writes the run as JUnit XML. Only one that is confirmed, or was monitored, has neither failures nor errors.
 func (r *Result) junit() ([]byte, error) {
 	s := &junitSuite{Name: r.Plan.Name, Time: seconds(r.End.Sub(r.Start)), Timestamp: r.Start.UTC().Format("2006-01-02T15:04:05")}
 	verdict := junitCase{Class: r.Plan.Name, Name: r.Plan.Hypothesis, Time: s.Time}
 	switch r.Verdict {
-	case Confirmed:
+	case Confirmed, Monitored:
 	case Refuted:
 		verdict.Failure = message("refuted: " + r.Reason())
 	default:
@@ -86,6 +86,7 @@ func (r *Result) junitFault(name string) junitCase {
 	switch {
 	case !started:
 		c.Skipped = message("it was not started")
+	case r.Plan.IsMonitored() && total(r.Plan, r.Activations, name).GetMatched() > 0:
 	case total(r.Plan, r.Activations, name).GetInjected() == 0:
 		c.Error = message("inert: it hurt nobody")
 	}

@@ -23,6 +23,8 @@ const (
 	Interrupted Verdict = "interrupted"
 	// Inert: a fault hurt nobody, so nothing was tried.
 	Inert Verdict = "inert"
+	// Monitored: nobody was to be hurt, and what would have been is known.
+	Monitored Verdict = "monitored"
 	// Failed: it could not be carried out.
 	Failed Verdict = "error"
 )
@@ -72,6 +74,10 @@ type Event struct {
 
 // conclude comes to the verdict of a run that nothing ended early.
 func (r *Result) conclude() {
+	if r.Plan.IsMonitored() {
+		r.watched()
+		return
+	}
 	var inert, broken []string
 	faults := r.Plan.faultNames()
 	for _, name := range faults {

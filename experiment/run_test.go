@@ -19,6 +19,8 @@ import (
 // fakeNode remembers what it was asked, since its beginning. Faults end with their lease, as in the kernel.
 type fakeNode struct {
 	begin    time.Time
+	matched  uint64                         // what each fault has matched by its end
+	skipped  []uint64                       // how many matches each fault was told to spare
 	missing  string                         // the target that is gone
 	refuses  string                         // the target that it refuses
 	slow     time.Duration                  // how long a fault takes to begin
@@ -75,6 +77,7 @@ func (n *fakeNode) Inject(_ context.Context, spec *v1.FaultSpec) (*v1.Fault, err
 	n.extend(f, spec.GetDuration())
 	n.faults[id] = f
 	n.note("inject %s%s", id, percentOf(spec))
+	n.skipped = append(n.skipped, spec.GetSkipFirst())
 	return proto.CloneOf(f.Fault), nil
 }
 
@@ -106,7 +109,7 @@ func (n *fakeNode) find(id string) *fakeFault {
 
 func (n *fakeNode) end(f *fakeFault, reason string) {
 	if f.State == "active" {
-		f.State, f.Reason, f.Counters = "ended", reason, &v1.Counters{Injected: n.injected}
+		f.State, f.Reason, f.Counters = "ended", reason, &v1.Counters{Injected: n.injected, Matched: n.matched}
 		n.note("%s %s", reason, f.Id)
 	}
 }

@@ -66,6 +66,7 @@ var meanings = map[Verdict]string{
 	Refuted:     "The system did not hold.",
 	Aborted:     "The experiment was ended before its time, and everything was undone.",
 	Interrupted: "Somebody ended the experiment, and everything was undone.",
+	Monitored:   "Nobody was hurt: it was only counted what would have been.",
 	Inert:       "Nothing was tried: a fault hurt nobody.",
 	Failed:      "The experiment could not be carried out.",
 }

@@ -32,7 +32,7 @@ type exitMeaning struct {
 // exitCodes is the table of exit codes, for help texts and docs.
 func exitCodes() []exitMeaning {
 	return []exitMeaning{
-		{exitDone, "done; run: confirmed"},
+		{exitDone, "done; run: confirmed, or monitored"},
 		{exitFailed, "error; for check --residue also: something was left behind"},
 		{exitRefuted, "run: refuted: a probe did not hold"},
 		{exitAborted, "aborted by the daemon; run: a probe or a lost fault ended it, or the probes did not hold before"},

@@ -37,6 +37,7 @@ func runCommand() *cli.Command {
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "report", Usage: "write what is found into this `DIRECTORY`"},
 			historyFlag(),
+			&cli.BoolFlag{Name: "monitor", Usage: "put the faults in place, count what they would hurt, and hurt nobody"},
 			&cli.BoolFlag{Name: "dry-run", Usage: "rehearse the faults, ask each probe once, and do no harm"},
 			&cli.Uint64Flag{Name: "seed", Usage: "the dice of an earlier run", DefaultText: "the document's, or random"},
 		},
@@ -131,6 +132,11 @@ func runExperiment(c *cli.Context) error {
 	if c.IsSet("seed") {
 		plan.SetSeed(c.Uint64("seed"))
 	}
+	if c.Bool("monitor") {
+		if err := plan.Monitor(checkFault); err != nil {
+			return usageErrorf("--monitor: %w", err)
+		}
+	}
 	if c.Bool("dry-run") {
 		return dryRun(c, plan)
 	}
@@ -204,7 +210,7 @@ func conclude(c *cli.Context, result *experiment.Result, err error) error {
 		err = errors.Join(err, printJSON(c.App.Writer, result.Journal()))
 	}
 	code := map[experiment.Verdict]int{
-		experiment.Confirmed: exitDone, experiment.Refuted: exitRefuted, experiment.Aborted: exitAborted,
+		experiment.Confirmed: exitDone, experiment.Monitored: exitDone, experiment.Refuted: exitRefuted, experiment.Aborted: exitAborted,
 		experiment.Interrupted: exitInterrupted, experiment.Inert: exitInert, experiment.Failed: exitCode(result.Err),
 	}[result.Verdict]
 	if code == exitDone {
@@ -244,10 +250,14 @@ func environment(plan *experiment.Plan) experiment.Environment {
 	version := buildVersion()
 	host, _ := os.Hostname() // without one the report has none
 	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease")
+	replay := fmt.Sprintf("faultd run %s --seed %d", plan.File, plan.Seed)
+	if plan.IsMonitored() {
+		replay += " --monitor"
+	}
 	return experiment.Environment{
 		Version: strings.TrimSpace(version.Version + " " + version.Revision), Host: host, Kernel: strings.TrimSpace(string(kernel)),
 		Platform: version.Platform, CPUs: runtime.NumCPU(),
-		Replay: fmt.Sprintf("faultd run %s --seed %d", plan.File, plan.Seed),
+		Replay: replay,
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -71,6 +72,7 @@ func TestExperiments(t *testing.T) {
 	}{
 		{"Verdicts", experimentVerdicts},
 		{"Targets", experimentOfSeveralTargets},
+		{"Monitored", monitoredExperiment},
 		{"Examples", exampleExperiments},
 		{"Interrupted", interruptedExperiment},
 		{"InterruptedTwice", experimentInterruptedTwice},
@@ -118,6 +120,27 @@ func experimentVerdicts(t *testing.T, l *lab) {
 			l.idle()
 		})
 	}
+}
+
+// monitoredExperiment counts what would be hurt, and the shop, which fails without Redis, sells.
+func monitoredExperiment(t *testing.T, l *lab) {
+	dir := t.TempDir()
+	code, said := l.faultd("run", l.write(), "--monitor", "--report", dir)
+	if code != exitDone || !strings.Contains(said, "verdict: monitored") {
+		t.Errorf("exit code %d:\n%s", code, said)
+	}
+	j := readJournal(t, dir)
+	if len(j.Run) != 1 || j.Run[0].Output.Injected != 0 || j.Run[0].Output.Matched == 0 || j.Deviated || !strings.HasSuffix(j.Faultd.Replay, " --monitor") {
+		t.Errorf("the journal has %+v, deviated %v", j.Run, j.Deviated)
+	}
+	if want := fmt.Sprintf("redis-gone would have injected %d, of %[1]d that matched", j.Run[0].Output.Matched); !slices.Contains(j.Faultd.Reasons, want) {
+		t.Errorf("the reasons are %v, want %s", j.Faultd.Reasons, want)
+	}
+	code, said = l.faultd("run", l.write("connect: {errno: ECONNREFUSED, ports: [\"PORT\"]}", "process: {pause: true}"), "--monitor")
+	if code != exitUsage || !strings.Contains(said, "--monitor: spec.faults[0] (redis-gone): it cannot be monitored, only done: ") {
+		t.Errorf("exit code %d:\n%s", code, said)
+	}
+	l.idle()
 }
 
 // experimentOfSeveralTargets: of those that a path with wildcards finds, what the limits allow is hurt.

@@ -4696,7 +4696,7 @@ func (*BeginRunResponse) Descriptor() ([]byte, []int) {
 type EndRunRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Run   string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
-	// "confirmed", "refuted", "aborted", "interrupted", "inert" or "error".
+	// "confirmed", "refuted", "aborted", "interrupted", "inert", "monitored" or "error".
 	Verdict string `protobuf:"bytes,2,opt,name=verdict,proto3" json:"verdict,omitempty"`
 	// Why, in a line.
 	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
@@ -5209,11 +5209,11 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"hypothesis\x12\x1e\n" +
 	"\x05owner\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x05owner\x12%\n" +
 	"\bduration\x18\x05 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18 R\bduration\"\x12\n" +
-	"\x10BeginRunResponse\"\xa8\x01\n" +
+	"\x10BeginRunResponse\"\xb3\x01\n" +
 	"\rEndRunRequest\x12\x1c\n" +
 	"\x03run\x18\x01 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\x03run\x12W\n" +
-	"\averdict\x18\x02 \x01(\tB=\xbaH:r8R\tconfirmedR\arefutedR\aabortedR\vinterruptedR\x05inertR\x05errorR\averdict\x12 \n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\x03run\x12b\n" +
+	"\averdict\x18\x02 \x01(\tBH\xbaHErCR\tconfirmedR\arefutedR\aabortedR\vinterruptedR\x05inertR\tmonitoredR\x05errorR\averdict\x12 \n" +
 	"\x06reason\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\x06reason\"\x10\n" +
 	"\x0eEndRunResponse2\xe4\b\n" +
 	"\fFaultService\x12I\n" +
