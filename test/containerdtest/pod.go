@@ -76,7 +76,7 @@ func (p *Pod) Run(tb testing.TB, name string, command ...string) *Container {
 func (p *Pod) RunWith(tb testing.TB, name string, change func(*runtime.ContainerConfig)) *Container {
 	tb.Helper()
 	config := &runtime.ContainerConfig{
-		Metadata: &runtime.ContainerMetadata{Name: name},
+		Metadata: &runtime.ContainerMetadata{Name: name, Attempt: rand.Uint32()},
 		Image:    &runtime.ImageSpec{Image: BusyboxImage},
 		Labels:   map[string]string{"io.kubernetes.container.name": name, "io.kubernetes.pod.name": p.Config.Metadata.Name, "io.kubernetes.pod.namespace": p.Config.Metadata.Namespace},
 		LogPath:  name + ".log",
