@@ -23,6 +23,8 @@ export VM_EDGES := 6.1 7.3
 export VM_PROGRAM_KERNELS := 6.12-ei 6.1
 # Of the kernels that can drop a sync one is enough to show that a power cut then loses data.
 export VM_LYING_KERNELS := 6.12-ei
+# Kernels that are rebooted and crashed by faults of the whole node.
+export VM_REBOOT_KERNELS := 6.12
 # Kernels on which delays work without LSM too, by task work and by clones.
 export VM_WITHOUT_LSM := 7.3 6.12-ei
 export KERNEL RUN IMAGE

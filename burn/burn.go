@@ -38,6 +38,8 @@ type Work struct {
 	Nice int
 	// CPUs are those that they may run on; none: all.
 	CPUs []int
+	// RealTime threads go before all that is not (SCHED_FIFO, at its lowest priority).
+	RealTime bool
 
 	// Bytes are the most memory that it can be asked to hold, in whole pages.
 	Bytes int64
@@ -60,7 +62,7 @@ func (w Work) words() []string {
 		for _, cpu := range w.CPUs {
 			cpus = append(cpus, strconv.Itoa(cpu))
 		}
-		return []string{kindCPU, strconv.Itoa(w.Threads), strconv.Itoa(w.Nice), strings.Join(cpus, ",")}
+		return []string{kindCPU, strconv.Itoa(w.Threads), strconv.Itoa(w.Nice), strings.Join(cpus, ","), strconv.FormatBool(w.RealTime)}
 	}
 	if w.IO != nil {
 		return w.IO.words()

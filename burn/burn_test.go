@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"faultd/bpf"
 	"faultd/burn"
 	"faultd/test/cgrouptest"
@@ -164,5 +166,17 @@ func TestRefuses(t *testing.T) {
 	}
 	if p, err := start(t, k, burn.Work{Bytes: 1 << 60}); err == nil {
 		t.Errorf("it has more addresses than there are: %d", p.PID())
+	}
+}
+
+// TestGoesBeforeOthers looks at a real-time load that has no order yet.
+func TestGoesBeforeOthers(t *testing.T) {
+	k := kerneltest.Open(t)
+	p, err := start(t, k, burn.Work{Threads: 1, RealTime: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if attr, err := unix.SchedGetAttr(p.PID(), 0); err != nil || attr.Policy != unix.SCHED_FIFO || attr.Priority != 1 {
+		t.Errorf("it is scheduled as %v, %v", attr, err)
 	}
 }

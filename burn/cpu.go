@@ -33,7 +33,8 @@ func (b *burner) burnCPU(words []string) error {
 	if err != nil {
 		return err
 	}
-	if err := setThread(nice, cpus); err != nil {
+	realTime := words[3] == "true"
+	if err := setThread(nice, cpus, realTime); err != nil {
 		return err
 	}
 	if err := ready(); err != nil {
@@ -43,7 +44,7 @@ func (b *burner) burnCPU(words []string) error {
 	for range threads - 1 {
 		go func() {
 			runtime.LockOSThread()
-			if err := setThread(nice, cpus); err != nil {
+			if err := setThread(nice, cpus, realTime); err != nil {
 				ended <- err
 				return
 			}
@@ -71,16 +72,20 @@ func cpuSet(list string) (*unix.CPUSet, error) {
 	return set, nil
 }
 
-// setThread sets niceness and processors of the thread that calls it.
-func setThread(nice int, cpus *unix.CPUSet) error {
+// setThread sets niceness, processors and class of the thread that calls it.
+func setThread(nice int, cpus *unix.CPUSet, realTime bool) error {
 	if err := unix.Setpriority(unix.PRIO_PROCESS, 0, nice); err != nil {
 		return fmt.Errorf("set the niceness to %d: %w", nice, err)
 	}
-	if cpus == nil {
-		return nil
+	if cpus != nil {
+		if err := unix.SchedSetaffinity(0, cpus); err != nil {
+			return fmt.Errorf("choose the processors: %w", err)
+		}
 	}
-	if err := unix.SchedSetaffinity(0, cpus); err != nil {
-		return fmt.Errorf("choose the processors: %w", err)
+	if realTime {
+		if err := unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 1}, 0); err != nil {
+			return fmt.Errorf("go before all others (SCHED_FIFO): %w", err)
+		}
 	}
 	return nil
 }

@@ -110,8 +110,8 @@ func (d *Daemon) prepare(ctx context.Context, spec *v1.FaultSpec, caller int) (p
 	if p.target, err = d.env.Cgroups.Resolve(ctx, selector); err != nil {
 		return p, notResolved(fmt.Errorf("target: %w", err))
 	}
-	if err := d.env.Cgroups.Check(p.target, d.config.protection(caller)); err != nil {
-		return p, badInput("target: %w", err)
+	if err := d.mayHurt(p, caller); err != nil {
+		return p, err
 	}
 	p.common = faults.Common{
 		Percent: 100, EveryNth: spec.GetEveryNth(), SkipFirst: spec.GetSkipFirst(), MaxHits: spec.GetMaxHits(),
@@ -124,6 +124,23 @@ func (d *Daemon) prepare(ctx context.Context, spec *v1.FaultSpec, caller int) (p
 		p.common.Percent = spec.GetPercent()
 	}
 	return p, nil
+}
+
+// mayHurt refuses protected targets, and the whole node unless it is allowed.
+func (d *Daemon) mayHurt(p prepared, caller int) error {
+	if p.kind.Name != faults.KindNode {
+		if err := d.env.Cgroups.Check(p.target, d.config.protection(caller)); err != nil {
+			return badInput("target: %w", err)
+		}
+		return nil
+	}
+	if !d.config.Node.Allow {
+		return badInput("node: faults of the whole node are off; node.allow in the configuration switches them on")
+	}
+	if p.target.Path != "/" {
+		return badInput("target: %q is not the whole node, which a node fault hurts; write cgroup:/", p.target.Path)
+	}
+	return nil
 }
 
 // rehearse says what inject would do now, or with which error it would refuse.

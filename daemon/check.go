@@ -57,6 +57,8 @@ func trials(stateDir string) []trial {
 		{"kernel", faults.KernelMemory{Calls: []string{"socket"}, Alloc: "page"}, "", "allocations of pages"},
 		{"memory", faults.Memory{High: "100% of use"}, "hold", "limit of memory"},
 		{"memory", faults.Memory{Load: &faults.MemoryLoad{Amount: "1MiB", Floor: &none}}, "getpgid", "load of memory"},
+		{"node", faults.Node{Action: faults.ActionReboot, Meant: true}, "", "reboot, power-off"},
+		{"node", faults.Node{Action: faults.ActionPanic, Meant: true}, "", "panic"},
 		{"packet", faults.Packet{Loss: 100, Direction: "egress"}, "udp", "loss, egress"},
 		{"packet", faults.Packet{Loss: 100, Direction: "ingress"}, "udp", "loss, ingress"},
 		{"packet", faults.Packet{Wire: faults.Wire{Delay: "1ms"}}, aloneAction, "delay, jitter, reorder, duplicate, corrupt, bandwidth; egress"},
@@ -99,6 +101,9 @@ func (d *Daemon) checkAll(ctx context.Context) []*v1.Capability {
 // errNotFired says why a mechanism that attaches is not known to work.
 var errNotFired = errors.New("its program attaches; it was not fired, as nothing harmless would do so")
 
+// errNotDone says the same of what ends the node.
+var errNotDone = errors.New("faultd may do it; it was not done, as the node would go down")
+
 // errNotHurt says the same of a limit that can be set.
 var errNotHurt = errors.New("it can be set; whether it hurts was not tried, as that takes a disk that is busy")
 
@@ -106,6 +111,9 @@ var errNotHurt = errors.New("it can be set; whether it hurts was not tried, as t
 func (d *Daemon) attach(ctx context.Context, t trial) (mechanism string, err error) {
 	if mechanism, err = t.fault.Mechanism(ctx, d.env); err != nil {
 		return "", err
+	}
+	if t.kind == faults.KindNode {
+		return mechanism, errNotDone
 	}
 	return mechanism, errNotFired
 }

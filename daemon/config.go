@@ -39,6 +39,10 @@ type Config struct {
 	} `yaml:"protected"`
 	// Runtimes are the sockets of container runtimes; without names those are asked that are at their usual places.
 	Runtimes container.Sockets `yaml:"runtimes"`
+	Node     struct {
+		// Allow allows faults of the kind node, which hurt everything on it.
+		Allow bool `yaml:"allow"`
+	} `yaml:"node"`
 	// Access says who, beside root, may do what. Whoever can open the socket may read.
 	Access struct {
 		Inject Who `yaml:"inject"`

@@ -177,6 +177,9 @@ func (d *Daemon) recover() {
 		d.log.Error("the journal is damaged; undid what could be read", "error", err)
 	}
 	for _, r := range results {
+		if d.reportDown(r) {
+			continue
+		}
 		d.log.Warn("undid what an earlier run left", "fault", r.Entry.Fault, "outcome", r.Outcome, "error", r.Err)
 	}
 	if err := d.env.Journal.Compact(); err != nil {

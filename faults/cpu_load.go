@@ -32,6 +32,8 @@ type CPULoad struct {
 	Nice int
 	// CPUs are those that it runs on; none: all that the target may use.
 	CPUs []int
+	// RealTime goes before all that is not real-time. Only Node uses it.
+	RealTime bool
 	// Ramp is the time in which the load comes to its height, evenly; 0: at once.
 	Ramp time.Duration
 	// Place is "inside" (or empty) or "beside".
@@ -186,7 +188,7 @@ func (c CPU) startLoad(env Env, target cgroup.Target, common Common) (Handle, er
 	if err := c.Load.fits(threads); err != nil {
 		return nil, err
 	}
-	b, err := startBurner(env, target, common, c.Load.Place, burn.Work{Threads: threads, Nice: c.Load.Nice, CPUs: c.Load.CPUs})
+	b, err := startBurner(env, target, common, c.Load.Place, burn.Work{Threads: threads, Nice: c.Load.Nice, CPUs: c.Load.CPUs, RealTime: c.Load.RealTime})
 	if err != nil {
 		return nil, err
 	}

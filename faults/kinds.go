@@ -37,6 +37,7 @@ func Kinds() []Kind {
 		{"io", "squeeze reads from and writes to a disk, or keep it busy", ioParameters(), false, newIO},
 		{"kernel", "fail allocations of memory that the kernel makes in system calls", kernelMemoryParameters(), true, newKernelMemory},
 		{"memory", "squeeze the memory, or take some", memoryParameters(), false, newMemory},
+		{KindNode, "reboot, crash, hang or starve the whole node, or stop a service of it", nodeParameters(), false, newNode},
 		{"packet", "lose, delay or damage packets, silently as a wire does", packetParameters(), false, newPacket},
 		{"partition", "cut the target from peers, or from all but some", partitionParameters(), false, newPartition},
 		{"pids", "squeeze the number of threads and processes, or use some up", pidsParameters(), false, newPids},

@@ -5,6 +5,7 @@
 #   VM_EDGES VM_EDGE_PACKAGES    the oldest and the newest kernel, and the packages of which these two tell enough; so do some tests of others
 #   VM_PROGRAM_KERNELS           the kernels on which programs that people run are hurt
 #   VM_LYING_KERNELS             the kernels on which the power is cut while syncs do nothing
+#   VM_REBOOT_KERNELS            the kernels that are rebooted and crashed by faults of the node
 #   VM_WITHOUT_LSM               the kernels on which delays work without LSM too
 #   KERNEL RUN                   only this kernel, only these tests; "" for all
 #   IMAGE                        a kernel image with all drivers built in, booted as KERNEL; "" for the runner's own
@@ -138,6 +139,10 @@ stage_powercut() {
 	build_daemon
 	build test/programs
 	for kernel in "${kernels[@]}"; do
+		[[ -n ${KERNEL:-} || " $VM_REBOOT_KERNELS " == *" $kernel "* ]] || continue
+		start "$kernel TestNodeGoesDown" reboot "$kernel" TestNodeGoesDown
+	done
+	for kernel in "${kernels[@]}"; do
 		for test in TestPowerCutWhileHurting TestPowerCutAfterKill; do
 			start "$kernel $test" cut_power "$kernel" "$test" -- daemon
 		done
@@ -152,6 +157,12 @@ cut_power() {
 	local kernel=$1 test=$2 run="^$2\$"
 	shift 2
 	in_machine "$kernel" -persist "$outputs/$kernel-$test.disk" -env FAULTD_TEST_POWER_CUT=1 -reset-after 'faultd test: cut the power' "$@"
+}
+
+# reboot KERNEL TEST runs a test of the daemon three times, of which it ends the first two by a reboot and by a panic.
+reboot() {
+	local run="^$2\$"
+	in_machine "$1" -persist "$outputs/$1-$2.disk" -env FAULTD_TEST_REBOOTS=1 -reboots 2 -- daemon
 }
 
 # build_daemon makes the daemon as it is installed, and finds the programs that it hurts.

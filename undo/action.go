@@ -26,6 +26,7 @@ type Action struct {
 	EmptyFile    *EmptyFile    `json:"emptyFile,omitempty"`
 	RemoveFiles  *RemoveFiles  `json:"removeFiles,omitempty"`
 	RemoveQdisc  *RemoveQdisc  `json:"removeQdisc,omitempty"`
+	NodeDown     *NodeDown     `json:"nodeDown,omitempty"`
 }
 
 // Outcome is what undoing came to.
@@ -78,6 +79,9 @@ func (a Action) only() (undoer, error) {
 	}
 	if a.RemoveQdisc != nil {
 		set = append(set, a.RemoveQdisc)
+	}
+	if a.NodeDown != nil {
+		set = append(set, a.NodeDown)
 	}
 	if len(set) != 1 {
 		return nil, fmt.Errorf("read an action: it must be exactly one thing, it is %d", len(set))

@@ -28,6 +28,7 @@ func injectCommand() *cli.Command {
 			kindCommand("io", "squeeze reads from and writes to a disk, or keep it busy", ioFlags(), ioKind),
 			kindCommand("kernel", "fail allocations of memory that the kernel makes in system calls", kernelFlags(), kernelKind),
 			kindCommand("memory", "squeeze the memory, or take some", memoryFlags(), memoryKind),
+			kindCommand("node", "reboot, crash, hang or starve the whole node, or stop a service of it", nodeFlags(), nodeKind),
 			kindCommand("packet", "lose, delay or damage packets, silently as a wire does", packetFlags(), packetKind),
 			kindCommand("partition", "cut the target from peers, or from all but some", partitionFlags(), partitionKind),
 			kindCommand("pids", "squeeze the number of threads and processes, or use some up", pidsFlags(), pidsKind),

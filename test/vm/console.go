@@ -40,6 +40,8 @@ var splatPattern = regexp.MustCompile(strings.Join([]string{
 var harmlessPattern = regexp.MustCompile(strings.Join([]string{
 	// Not a bug but advice on mitigations, at boot and when a test allows unprivileged bpf.
 	`\b(Spectre V2 |RETBleed): WARNING: `,
+	// Somebody wrote into /proc/sysrq-trigger. The machine is gone then, and whoever did not expect that fails.
+	`\bKernel panic - not syncing: sysrq triggered crash`,
 }, "|"))
 
 // Lines of console shown with a splat: some of what led to it, and a whole stack trace.

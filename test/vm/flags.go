@@ -40,6 +40,7 @@ func parseRun(args []string, diag io.Writer) (options, error) {
 	f.IntVar(&o.smp, "smp", 2, "processors of the guest")
 	f.DurationVar(&o.timeout, "timeout", 0, fmt.Sprintf("limit for the machine (default -test.timeout + %s, or %s)", bootAllowance, defaultTimeout))
 	f.StringVar(&o.persist, "persist", "", "ext4 disk image to mount at "+guest.PersistDir+"; made if it is not there")
+	f.IntVar(&o.reboots, "reboots", 0, "how often the programs reboot the machine, or crash it on purpose; each time they run once more; needs -persist")
 	f.StringVar(&o.resetAfter, "reset-after", "", "reset the machine when the programs print exactly this line, then run them once more; needs -persist")
 	f.StringVar(&o.console, "console", "", "file to write the kernel's console to")
 	f.BoolVar(&o.verbose, "v", false, "say how long it took")
@@ -63,6 +64,8 @@ func (o *options) complete(binaries string, args []string) error {
 		return errors.New("read command line: -kernel is missing")
 	case len(o.programs) == 0:
 		return errors.New("read command line: no program to run")
+	case o.reboots > 0 && o.persist == "":
+		return errors.New("read command line: -reboots needs -persist: nothing else outlives a reboot")
 	case o.resetAfter != "" && o.persist == "":
 		return errors.New("read command line: -reset-after needs -persist: nothing else outlives a reset")
 	}

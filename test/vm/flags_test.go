@@ -51,6 +51,7 @@ func TestParseRunRefuses(t *testing.T) {
 		"-kernel 6.12 -env A -- x":         "KEY=VALUE",
 		"-kernel 6.12 -nonsense -- x":      "nonsense",
 		"-kernel 6.12 -reset-after M -- x": "needs -persist",
+		"-kernel 6.12 -reboots 1 -- x":     "needs -persist",
 		"-kernel own -image no/where -- x": "no such file",
 	} {
 		if _, err := parseRun(strings.Fields(line), io.Discard); err == nil || !strings.Contains(err.Error(), want) {

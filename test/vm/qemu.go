@@ -65,8 +65,11 @@ func qemuArgs(k kernel, initramfs string, o options) []string {
 	args := []string{
 		"-M", "q35", "-accel", o.accel, "-cpu", "max", "-smp", strconv.Itoa(o.smp), "-m", o.mem,
 		// Not -nographic: that makes the BIOS chat on the console.
-		"-nodefaults", "-display", "none", "-no-reboot",
+		"-nodefaults", "-display", "none",
 		"-kernel", k.image, "-initrd", initramfs, "-append", cmdline,
+	}
+	if o.reboots == 0 {
+		args = append(args, "-no-reboot")
 	}
 	if o.icount {
 		// A machine that waits does not wait for the host's clock either.

@@ -33,6 +33,7 @@ type options struct {
 	timeout    time.Duration // for the machine, boot included
 	persist    string        // disk image for guest.PersistDir
 	resetAfter string        // line of output upon which the machine is reset, once
+	reboots    int           // how often the machine reboots by itself
 	console    string        // file for the console's text
 	verbose    bool
 	workDir    string
@@ -186,7 +187,7 @@ func (s *session) frame(m *machine, control *qmpClient, text string) {
 	if s.booted.IsZero() {
 		s.booted = time.Now()
 	}
-	if boot > 0 && s.result.boot > boot {
+	if boot > 0 && s.result.boot > max(boot, s.o.reboots) {
 		if err := control.forbidReboot(); err != nil {
 			fmt.Fprintln(s.diag, "vm:", err)
 		}
@@ -239,6 +240,8 @@ func (s *session) judge(ctx context.Context) (code int, reason string) {
 		return exitDied, "machine ended before its programs did"
 	case s.stuck.Load():
 		return exitDied, fmt.Sprintf("machine did not switch itself off within %s", lingering)
+	case r.boot <= s.o.reboots:
+		return exitDied, fmt.Sprintf("the machine booted %d times and not %d", r.boot, s.o.reboots+1)
 	case s.o.resetAfter != "" && r.boot < 2:
 		return exitDied, fmt.Sprintf("line %q never came, so there was no reset", s.o.resetAfter)
 	}

@@ -658,6 +658,7 @@ type ExperimentFault struct {
 	//	*ExperimentFault_Partition
 	//	*ExperimentFault_Dns
 	//	*ExperimentFault_Http
+	//	*ExperimentFault_Node
 	Kind          isExperimentFault_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -912,6 +913,15 @@ func (x *ExperimentFault) GetHttp() *Http {
 	return nil
 }
 
+func (x *ExperimentFault) GetNode() *Node {
+	if x != nil {
+		if x, ok := x.Kind.(*ExperimentFault_Node); ok {
+			return x.Node
+		}
+	}
+	return nil
+}
+
 type isExperimentFault_Kind interface {
 	isExperimentFault_Kind()
 }
@@ -976,6 +986,10 @@ type ExperimentFault_Http struct {
 	Http *Http `protobuf:"bytes,31,opt,name=http,proto3,oneof"`
 }
 
+type ExperimentFault_Node struct {
+	Node *Node `protobuf:"bytes,40,opt,name=node,proto3,oneof"`
+}
+
 func (*ExperimentFault_Connect) isExperimentFault_Kind() {}
 
 func (*ExperimentFault_Packet) isExperimentFault_Kind() {}
@@ -1005,6 +1019,8 @@ func (*ExperimentFault_Partition) isExperimentFault_Kind() {}
 func (*ExperimentFault_Dns) isExperimentFault_Kind() {}
 
 func (*ExperimentFault_Http) isExperimentFault_Kind() {}
+
+func (*ExperimentFault_Node) isExperimentFault_Kind() {}
 
 // Schedule says when the faults are on. Exactly one of bursts, ramp and steps.
 type Schedule struct {
@@ -2853,7 +2869,7 @@ const file_faultd_v1alpha1_experiment_proto_rawDesc = "" +
 	"\x04mode\x18\x06 \x01(\tB5\xbaH2r0R\x00R\x03allR\x03oneR\x05fixedR\apercentR\x12random-max-percentR\x04mode\x12/\n" +
 	"\x05value\x18\a \x01(\x01B\x19\xbaH\x16\x12\x14@\x01\x19\x00\x00\x00\x00\x80\x84.A)\x00\x00\x00\x00\x00\x00\x00\x00R\x05valueB\n" +
 	"\n" +
-	"\bselector\"\xba\t\n" +
+	"\bselector\"\xe7\t\n" +
 	"\x0fExperimentFault\x12\x1f\n" +
 	"\x06target\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18?R\x06target\x12#\n" +
 	"\bduration\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18 R\bduration\x128\n" +
@@ -2882,7 +2898,8 @@ const file_faultd_v1alpha1_experiment_proto_rawDesc = "" +
 	"\x04pids\x18\x1b \x01(\v2\x15.faultd.v1alpha1.PidsH\x00R\x04pids\x12:\n" +
 	"\tpartition\x18\x1c \x01(\v2\x1a.faultd.v1alpha1.PartitionH\x00R\tpartition\x12(\n" +
 	"\x03dns\x18\x1e \x01(\v2\x14.faultd.v1alpha1.DnsH\x00R\x03dns\x12+\n" +
-	"\x04http\x18\x1f \x01(\v2\x15.faultd.v1alpha1.HttpH\x00R\x04httpB\r\n" +
+	"\x04http\x18\x1f \x01(\v2\x15.faultd.v1alpha1.HttpH\x00R\x04http\x12+\n" +
+	"\x04node\x18( \x01(\v2\x15.faultd.v1alpha1.NodeH\x00R\x04nodeB\r\n" +
 	"\x04kind\x12\x05\xbaH\x02\b\x01B\n" +
 	"\n" +
 	"\b_percent\"\xd1\x01\n" +
@@ -3091,6 +3108,7 @@ var file_faultd_v1alpha1_experiment_proto_goTypes = []any{
 	(*Partition)(nil),        // 43: faultd.v1alpha1.Partition
 	(*Dns)(nil),              // 44: faultd.v1alpha1.Dns
 	(*Http)(nil),             // 45: faultd.v1alpha1.Http
+	(*Node)(nil),             // 46: faultd.v1alpha1.Node
 }
 var file_faultd_v1alpha1_experiment_proto_depIdxs = []int32{
 	1,  // 0: faultd.v1alpha1.Experiment.metadata:type_name -> faultd.v1alpha1.Metadata
@@ -3119,33 +3137,34 @@ var file_faultd_v1alpha1_experiment_proto_depIdxs = []int32{
 	43, // 23: faultd.v1alpha1.ExperimentFault.partition:type_name -> faultd.v1alpha1.Partition
 	44, // 24: faultd.v1alpha1.ExperimentFault.dns:type_name -> faultd.v1alpha1.Dns
 	45, // 25: faultd.v1alpha1.ExperimentFault.http:type_name -> faultd.v1alpha1.Http
-	8,  // 26: faultd.v1alpha1.Schedule.bursts:type_name -> faultd.v1alpha1.Bursts
-	7,  // 27: faultd.v1alpha1.Schedule.steps:type_name -> faultd.v1alpha1.ParameterSteps
-	11, // 28: faultd.v1alpha1.StopConditions.node:type_name -> faultd.v1alpha1.NodePressure
-	12, // 29: faultd.v1alpha1.StopConditions.error_budget:type_name -> faultd.v1alpha1.ErrorBudget
-	13, // 30: faultd.v1alpha1.ErrorBudget.objectives:type_name -> faultd.v1alpha1.Objective
-	15, // 31: faultd.v1alpha1.Probe.tolerance:type_name -> faultd.v1alpha1.Tolerance
-	19, // 32: faultd.v1alpha1.Probe.http:type_name -> faultd.v1alpha1.HttpProbe
-	21, // 33: faultd.v1alpha1.Probe.tcp:type_name -> faultd.v1alpha1.TcpProbe
-	24, // 34: faultd.v1alpha1.Probe.command:type_name -> faultd.v1alpha1.CommandProbe
-	25, // 35: faultd.v1alpha1.Probe.dns:type_name -> faultd.v1alpha1.DnsProbe
-	26, // 36: faultd.v1alpha1.Probe.counter:type_name -> faultd.v1alpha1.CounterProbe
-	27, // 37: faultd.v1alpha1.Probe.pressure:type_name -> faultd.v1alpha1.PressureProbe
-	28, // 38: faultd.v1alpha1.Probe.prometheus:type_name -> faultd.v1alpha1.PrometheusProbe
-	22, // 39: faultd.v1alpha1.Probe.grpc:type_name -> faultd.v1alpha1.GrpcProbe
-	23, // 40: faultd.v1alpha1.Probe.log:type_name -> faultd.v1alpha1.LogProbe
-	16, // 41: faultd.v1alpha1.Tolerance.range:type_name -> faultd.v1alpha1.Range
-	17, // 42: faultd.v1alpha1.Tolerance.failures:type_name -> faultd.v1alpha1.Failures
-	18, // 43: faultd.v1alpha1.Tolerance.baseline:type_name -> faultd.v1alpha1.Baseline
-	30, // 44: faultd.v1alpha1.HttpProbe.headers:type_name -> faultd.v1alpha1.HttpProbe.HeadersEntry
-	20, // 45: faultd.v1alpha1.HttpProbe.tls:type_name -> faultd.v1alpha1.Tls
-	20, // 46: faultd.v1alpha1.TcpProbe.tls:type_name -> faultd.v1alpha1.Tls
-	20, // 47: faultd.v1alpha1.GrpcProbe.tls:type_name -> faultd.v1alpha1.Tls
-	48, // [48:48] is the sub-list for method output_type
-	48, // [48:48] is the sub-list for method input_type
-	48, // [48:48] is the sub-list for extension type_name
-	48, // [48:48] is the sub-list for extension extendee
-	0,  // [0:48] is the sub-list for field type_name
+	46, // 26: faultd.v1alpha1.ExperimentFault.node:type_name -> faultd.v1alpha1.Node
+	8,  // 27: faultd.v1alpha1.Schedule.bursts:type_name -> faultd.v1alpha1.Bursts
+	7,  // 28: faultd.v1alpha1.Schedule.steps:type_name -> faultd.v1alpha1.ParameterSteps
+	11, // 29: faultd.v1alpha1.StopConditions.node:type_name -> faultd.v1alpha1.NodePressure
+	12, // 30: faultd.v1alpha1.StopConditions.error_budget:type_name -> faultd.v1alpha1.ErrorBudget
+	13, // 31: faultd.v1alpha1.ErrorBudget.objectives:type_name -> faultd.v1alpha1.Objective
+	15, // 32: faultd.v1alpha1.Probe.tolerance:type_name -> faultd.v1alpha1.Tolerance
+	19, // 33: faultd.v1alpha1.Probe.http:type_name -> faultd.v1alpha1.HttpProbe
+	21, // 34: faultd.v1alpha1.Probe.tcp:type_name -> faultd.v1alpha1.TcpProbe
+	24, // 35: faultd.v1alpha1.Probe.command:type_name -> faultd.v1alpha1.CommandProbe
+	25, // 36: faultd.v1alpha1.Probe.dns:type_name -> faultd.v1alpha1.DnsProbe
+	26, // 37: faultd.v1alpha1.Probe.counter:type_name -> faultd.v1alpha1.CounterProbe
+	27, // 38: faultd.v1alpha1.Probe.pressure:type_name -> faultd.v1alpha1.PressureProbe
+	28, // 39: faultd.v1alpha1.Probe.prometheus:type_name -> faultd.v1alpha1.PrometheusProbe
+	22, // 40: faultd.v1alpha1.Probe.grpc:type_name -> faultd.v1alpha1.GrpcProbe
+	23, // 41: faultd.v1alpha1.Probe.log:type_name -> faultd.v1alpha1.LogProbe
+	16, // 42: faultd.v1alpha1.Tolerance.range:type_name -> faultd.v1alpha1.Range
+	17, // 43: faultd.v1alpha1.Tolerance.failures:type_name -> faultd.v1alpha1.Failures
+	18, // 44: faultd.v1alpha1.Tolerance.baseline:type_name -> faultd.v1alpha1.Baseline
+	30, // 45: faultd.v1alpha1.HttpProbe.headers:type_name -> faultd.v1alpha1.HttpProbe.HeadersEntry
+	20, // 46: faultd.v1alpha1.HttpProbe.tls:type_name -> faultd.v1alpha1.Tls
+	20, // 47: faultd.v1alpha1.TcpProbe.tls:type_name -> faultd.v1alpha1.Tls
+	20, // 48: faultd.v1alpha1.GrpcProbe.tls:type_name -> faultd.v1alpha1.Tls
+	49, // [49:49] is the sub-list for method output_type
+	49, // [49:49] is the sub-list for method input_type
+	49, // [49:49] is the sub-list for extension type_name
+	49, // [49:49] is the sub-list for extension extendee
+	0,  // [0:49] is the sub-list for field type_name
 }
 
 func init() { file_faultd_v1alpha1_experiment_proto_init() }
@@ -3179,6 +3198,7 @@ func file_faultd_v1alpha1_experiment_proto_init() {
 		(*ExperimentFault_Partition)(nil),
 		(*ExperimentFault_Dns)(nil),
 		(*ExperimentFault_Http)(nil),
+		(*ExperimentFault_Node)(nil),
 	}
 	file_faultd_v1alpha1_experiment_proto_msgTypes[14].OneofWrappers = []any{
 		(*Probe_Http)(nil),

@@ -64,6 +64,7 @@ type FaultSpec struct {
 	//	*FaultSpec_Partition
 	//	*FaultSpec_Dns
 	//	*FaultSpec_Http
+	//	*FaultSpec_Node
 	Kind          isFaultSpec_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -304,6 +305,15 @@ func (x *FaultSpec) GetHttp() *Http {
 	return nil
 }
 
+func (x *FaultSpec) GetNode() *Node {
+	if x != nil {
+		if x, ok := x.Kind.(*FaultSpec_Node); ok {
+			return x.Node
+		}
+	}
+	return nil
+}
+
 type isFaultSpec_Kind interface {
 	isFaultSpec_Kind()
 }
@@ -368,6 +378,10 @@ type FaultSpec_Http struct {
 	Http *Http `protobuf:"bytes,31,opt,name=http,proto3,oneof"`
 }
 
+type FaultSpec_Node struct {
+	Node *Node `protobuf:"bytes,40,opt,name=node,proto3,oneof"`
+}
+
 func (*FaultSpec_Connect) isFaultSpec_Kind() {}
 
 func (*FaultSpec_Packet) isFaultSpec_Kind() {}
@@ -397,6 +411,8 @@ func (*FaultSpec_Partition) isFaultSpec_Kind() {}
 func (*FaultSpec_Dns) isFaultSpec_Kind() {}
 
 func (*FaultSpec_Http) isFaultSpec_Kind() {}
+
+func (*FaultSpec_Node) isFaultSpec_Kind() {}
 
 // Connect fails what the target does with sockets of IPv4 and IPv6: new connections, and datagrams sent with an address, unless ops say
 // otherwise. Or it resets connections. Exactly one of errno, errnos, blackhole, reset, reset_after,
@@ -2497,6 +2513,89 @@ func (x *Pids) GetPlace() string {
 	return ""
 }
 
+// Node hurts the node as a whole. Its target is "cgroup:/", and the daemon's configuration must allow it.
+type Node struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "reboot", "power-off" and "panic" end this boot, at once and without stopping or saving anything; "hang" keeps all processors busy with
+	// work that goes before all else; "pause-unit" lets a service stand still; "memory" takes memory of the node.
+	Action string `protobuf:"bytes,1,opt,name=action,proto3" json:"action,omitempty"`
+	// With pause-unit the service, such as "kubelet.service".
+	Unit string `protobuf:"bytes,2,opt,name=unit,proto3" json:"unit,omitempty"`
+	// With memory how much is taken: "8GiB", or "80% of available".
+	Amount string `protobuf:"bytes,3,opt,name=amount,proto3" json:"amount,omitempty"`
+	// With memory how much is always left. Empty: "64MiB".
+	Floor string `protobuf:"bytes,4,opt,name=floor,proto3" json:"floor,omitempty"`
+	// Needed: says that the whole node is meant.
+	IMeanThisNode bool `protobuf:"varint,5,opt,name=i_mean_this_node,json=iMeanThisNode,proto3" json:"i_mean_this_node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Node) Reset() {
+	*x = Node{}
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Node) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Node) ProtoMessage() {}
+
+func (x *Node) ProtoReflect() protoreflect.Message {
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Node.ProtoReflect.Descriptor instead.
+func (*Node) Descriptor() ([]byte, []int) {
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Node) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+func (x *Node) GetUnit() string {
+	if x != nil {
+		return x.Unit
+	}
+	return ""
+}
+
+func (x *Node) GetAmount() string {
+	if x != nil {
+		return x.Amount
+	}
+	return ""
+}
+
+func (x *Node) GetFloor() string {
+	if x != nil {
+		return x.Floor
+	}
+	return ""
+}
+
+func (x *Node) GetIMeanThisNode() bool {
+	if x != nil {
+		return x.IMeanThisNode
+	}
+	return false
+}
+
 // Dns hurts queries that the target sends to port 53, by UDP and TCP: they are answered in the server's place, or late.
 type Dns struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2515,7 +2614,7 @@ type Dns struct {
 
 func (x *Dns) Reset() {
 	*x = Dns{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[19]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2527,7 +2626,7 @@ func (x *Dns) String() string {
 func (*Dns) ProtoMessage() {}
 
 func (x *Dns) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[19]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2540,7 +2639,7 @@ func (x *Dns) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Dns.ProtoReflect.Descriptor instead.
 func (*Dns) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{19}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Dns) GetNames() []string {
@@ -2611,7 +2710,7 @@ type Http struct {
 
 func (x *Http) Reset() {
 	*x = Http{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[20]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2623,7 +2722,7 @@ func (x *Http) String() string {
 func (*Http) ProtoMessage() {}
 
 func (x *Http) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[20]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2636,7 +2735,7 @@ func (x *Http) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Http.ProtoReflect.Descriptor instead.
 func (*Http) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{20}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Http) GetMethods() []string {
@@ -2778,7 +2877,7 @@ type Fault struct {
 
 func (x *Fault) Reset() {
 	*x = Fault{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[21]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2790,7 +2889,7 @@ func (x *Fault) String() string {
 func (*Fault) ProtoMessage() {}
 
 func (x *Fault) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[21]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2803,7 +2902,7 @@ func (x *Fault) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fault.ProtoReflect.Descriptor instead.
 func (*Fault) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{21}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Fault) GetId() string {
@@ -2915,7 +3014,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[22]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2927,7 +3026,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[22]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2940,7 +3039,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{22}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Target) GetPath() string {
@@ -2984,7 +3083,7 @@ type Counters struct {
 
 func (x *Counters) Reset() {
 	*x = Counters{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[23]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2996,7 +3095,7 @@ func (x *Counters) String() string {
 func (*Counters) ProtoMessage() {}
 
 func (x *Counters) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[23]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3009,7 +3108,7 @@ func (x *Counters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counters.ProtoReflect.Descriptor instead.
 func (*Counters) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{23}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Counters) GetEvaluated() uint64 {
@@ -3089,7 +3188,7 @@ type InjectRequest struct {
 
 func (x *InjectRequest) Reset() {
 	*x = InjectRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[24]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3101,7 +3200,7 @@ func (x *InjectRequest) String() string {
 func (*InjectRequest) ProtoMessage() {}
 
 func (x *InjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[24]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3114,7 +3213,7 @@ func (x *InjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InjectRequest.ProtoReflect.Descriptor instead.
 func (*InjectRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{24}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *InjectRequest) GetSpec() *FaultSpec {
@@ -3155,7 +3254,7 @@ type InjectResponse struct {
 
 func (x *InjectResponse) Reset() {
 	*x = InjectResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[25]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3167,7 +3266,7 @@ func (x *InjectResponse) String() string {
 func (*InjectResponse) ProtoMessage() {}
 
 func (x *InjectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[25]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3180,7 +3279,7 @@ func (x *InjectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InjectResponse.ProtoReflect.Descriptor instead.
 func (*InjectResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{25}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *InjectResponse) GetFault() *Fault {
@@ -3209,7 +3308,7 @@ type UpdateRequest struct {
 
 func (x *UpdateRequest) Reset() {
 	*x = UpdateRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[26]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3221,7 +3320,7 @@ func (x *UpdateRequest) String() string {
 func (*UpdateRequest) ProtoMessage() {}
 
 func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[26]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3234,7 +3333,7 @@ func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRequest.ProtoReflect.Descriptor instead.
 func (*UpdateRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{26}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *UpdateRequest) GetId() string {
@@ -3295,7 +3394,7 @@ type UpdateResponse struct {
 
 func (x *UpdateResponse) Reset() {
 	*x = UpdateResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[27]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3307,7 +3406,7 @@ func (x *UpdateResponse) String() string {
 func (*UpdateResponse) ProtoMessage() {}
 
 func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[27]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3320,7 +3419,7 @@ func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateResponse.ProtoReflect.Descriptor instead.
 func (*UpdateResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{27}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *UpdateResponse) GetFault() *Fault {
@@ -3338,7 +3437,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[28]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3350,7 +3449,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[28]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3363,7 +3462,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{28}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{29}
 }
 
 type ListResponse struct {
@@ -3378,7 +3477,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[29]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3390,7 +3489,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[29]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3403,7 +3502,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{29}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ListResponse) GetFaults() []*Fault {
@@ -3436,7 +3535,7 @@ type GetRequest struct {
 
 func (x *GetRequest) Reset() {
 	*x = GetRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[30]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3448,7 +3547,7 @@ func (x *GetRequest) String() string {
 func (*GetRequest) ProtoMessage() {}
 
 func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[30]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3461,7 +3560,7 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{30}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *GetRequest) GetId() string {
@@ -3480,7 +3579,7 @@ type GetResponse struct {
 
 func (x *GetResponse) Reset() {
 	*x = GetResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[31]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3492,7 +3591,7 @@ func (x *GetResponse) String() string {
 func (*GetResponse) ProtoMessage() {}
 
 func (x *GetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[31]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3505,7 +3604,7 @@ func (x *GetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResponse.ProtoReflect.Descriptor instead.
 func (*GetResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{31}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *GetResponse) GetFault() *Fault {
@@ -3526,7 +3625,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[32]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3538,7 +3637,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[32]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3551,7 +3650,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{32}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *StopRequest) GetId() string {
@@ -3577,7 +3676,7 @@ type StopResponse struct {
 
 func (x *StopResponse) Reset() {
 	*x = StopResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[33]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3589,7 +3688,7 @@ func (x *StopResponse) String() string {
 func (*StopResponse) ProtoMessage() {}
 
 func (x *StopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[33]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3602,7 +3701,7 @@ func (x *StopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopResponse.ProtoReflect.Descriptor instead.
 func (*StopResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{33}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *StopResponse) GetFault() *Fault {
@@ -3622,7 +3721,7 @@ type StopAllRequest struct {
 
 func (x *StopAllRequest) Reset() {
 	*x = StopAllRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[34]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3634,7 +3733,7 @@ func (x *StopAllRequest) String() string {
 func (*StopAllRequest) ProtoMessage() {}
 
 func (x *StopAllRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[34]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3647,7 +3746,7 @@ func (x *StopAllRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopAllRequest.ProtoReflect.Descriptor instead.
 func (*StopAllRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{34}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *StopAllRequest) GetReason() string {
@@ -3666,7 +3765,7 @@ type StopAllResponse struct {
 
 func (x *StopAllResponse) Reset() {
 	*x = StopAllResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[35]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3678,7 +3777,7 @@ func (x *StopAllResponse) String() string {
 func (*StopAllResponse) ProtoMessage() {}
 
 func (x *StopAllResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[35]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3691,7 +3790,7 @@ func (x *StopAllResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopAllResponse.ProtoReflect.Descriptor instead.
 func (*StopAllResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{35}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *StopAllResponse) GetFaults() []*Fault {
@@ -3710,7 +3809,7 @@ type KillRequest struct {
 
 func (x *KillRequest) Reset() {
 	*x = KillRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[36]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3722,7 +3821,7 @@ func (x *KillRequest) String() string {
 func (*KillRequest) ProtoMessage() {}
 
 func (x *KillRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[36]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3735,7 +3834,7 @@ func (x *KillRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillRequest.ProtoReflect.Descriptor instead.
 func (*KillRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{36}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *KillRequest) GetReason() string {
@@ -3755,7 +3854,7 @@ type KillResponse struct {
 
 func (x *KillResponse) Reset() {
 	*x = KillResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[37]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3767,7 +3866,7 @@ func (x *KillResponse) String() string {
 func (*KillResponse) ProtoMessage() {}
 
 func (x *KillResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[37]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3780,7 +3879,7 @@ func (x *KillResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillResponse.ProtoReflect.Descriptor instead.
 func (*KillResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{37}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *KillResponse) GetEnded() uint32 {
@@ -3799,7 +3898,7 @@ type ArmRequest struct {
 
 func (x *ArmRequest) Reset() {
 	*x = ArmRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[38]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3811,7 +3910,7 @@ func (x *ArmRequest) String() string {
 func (*ArmRequest) ProtoMessage() {}
 
 func (x *ArmRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[38]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3824,7 +3923,7 @@ func (x *ArmRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArmRequest.ProtoReflect.Descriptor instead.
 func (*ArmRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{38}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ArmRequest) GetReason() string {
@@ -3842,7 +3941,7 @@ type ArmResponse struct {
 
 func (x *ArmResponse) Reset() {
 	*x = ArmResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[39]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3854,7 +3953,7 @@ func (x *ArmResponse) String() string {
 func (*ArmResponse) ProtoMessage() {}
 
 func (x *ArmResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[39]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3867,7 +3966,7 @@ func (x *ArmResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArmResponse.ProtoReflect.Descriptor instead.
 func (*ArmResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{39}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{40}
 }
 
 type WatchRequest struct {
@@ -3878,7 +3977,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[40]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3890,7 +3989,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[40]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3903,7 +4002,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{40}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{41}
 }
 
 type WatchResponse struct {
@@ -3924,7 +4023,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[41]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3936,7 +4035,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[41]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3949,7 +4048,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{41}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *WatchResponse) GetTime() string {
@@ -3995,7 +4094,7 @@ type KindsRequest struct {
 
 func (x *KindsRequest) Reset() {
 	*x = KindsRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[42]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4007,7 +4106,7 @@ func (x *KindsRequest) String() string {
 func (*KindsRequest) ProtoMessage() {}
 
 func (x *KindsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[42]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4020,7 +4119,7 @@ func (x *KindsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KindsRequest.ProtoReflect.Descriptor instead.
 func (*KindsRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{42}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{43}
 }
 
 type KindsResponse struct {
@@ -4032,7 +4131,7 @@ type KindsResponse struct {
 
 func (x *KindsResponse) Reset() {
 	*x = KindsResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[43]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4044,7 +4143,7 @@ func (x *KindsResponse) String() string {
 func (*KindsResponse) ProtoMessage() {}
 
 func (x *KindsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[43]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4057,7 +4156,7 @@ func (x *KindsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KindsResponse.ProtoReflect.Descriptor instead.
 func (*KindsResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{43}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *KindsResponse) GetKinds() []*Kind {
@@ -4079,7 +4178,7 @@ type Kind struct {
 
 func (x *Kind) Reset() {
 	*x = Kind{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[44]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4091,7 +4190,7 @@ func (x *Kind) String() string {
 func (*Kind) ProtoMessage() {}
 
 func (x *Kind) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[44]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4104,7 +4203,7 @@ func (x *Kind) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Kind.ProtoReflect.Descriptor instead.
 func (*Kind) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{44}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Kind) GetName() string {
@@ -4139,7 +4238,7 @@ type Parameter struct {
 
 func (x *Parameter) Reset() {
 	*x = Parameter{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[45]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4151,7 +4250,7 @@ func (x *Parameter) String() string {
 func (*Parameter) ProtoMessage() {}
 
 func (x *Parameter) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[45]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4164,7 +4263,7 @@ func (x *Parameter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Parameter.ProtoReflect.Descriptor instead.
 func (*Parameter) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{45}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Parameter) GetName() string {
@@ -4198,7 +4297,7 @@ type CheckRequest struct {
 
 func (x *CheckRequest) Reset() {
 	*x = CheckRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[46]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4210,7 +4309,7 @@ func (x *CheckRequest) String() string {
 func (*CheckRequest) ProtoMessage() {}
 
 func (x *CheckRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[46]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4223,7 +4322,7 @@ func (x *CheckRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckRequest.ProtoReflect.Descriptor instead.
 func (*CheckRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{46}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *CheckRequest) GetResidue() bool {
@@ -4244,7 +4343,7 @@ type CheckResponse struct {
 
 func (x *CheckResponse) Reset() {
 	*x = CheckResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[47]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4256,7 +4355,7 @@ func (x *CheckResponse) String() string {
 func (*CheckResponse) ProtoMessage() {}
 
 func (x *CheckResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[47]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4269,7 +4368,7 @@ func (x *CheckResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckResponse.ProtoReflect.Descriptor instead.
 func (*CheckResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{47}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *CheckResponse) GetCapabilities() []*Capability {
@@ -4310,7 +4409,7 @@ type Capability struct {
 
 func (x *Capability) Reset() {
 	*x = Capability{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[48]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4322,7 +4421,7 @@ func (x *Capability) String() string {
 func (*Capability) ProtoMessage() {}
 
 func (x *Capability) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[48]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4335,7 +4434,7 @@ func (x *Capability) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Capability.ProtoReflect.Descriptor instead.
 func (*Capability) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{48}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Capability) GetKind() string {
@@ -4384,7 +4483,7 @@ type WhoRequest struct {
 
 func (x *WhoRequest) Reset() {
 	*x = WhoRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[49]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4396,7 +4495,7 @@ func (x *WhoRequest) String() string {
 func (*WhoRequest) ProtoMessage() {}
 
 func (x *WhoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[49]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4409,7 +4508,7 @@ func (x *WhoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoRequest.ProtoReflect.Descriptor instead.
 func (*WhoRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{49}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *WhoRequest) GetPid() int32 {
@@ -4436,7 +4535,7 @@ type WhoResponse struct {
 
 func (x *WhoResponse) Reset() {
 	*x = WhoResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[50]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4448,7 +4547,7 @@ func (x *WhoResponse) String() string {
 func (*WhoResponse) ProtoMessage() {}
 
 func (x *WhoResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[50]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4461,7 +4560,7 @@ func (x *WhoResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoResponse.ProtoReflect.Descriptor instead.
 func (*WhoResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{50}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *WhoResponse) GetTarget() *Target {
@@ -4488,7 +4587,7 @@ type TargetsRequest struct {
 
 func (x *TargetsRequest) Reset() {
 	*x = TargetsRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[51]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4500,7 +4599,7 @@ func (x *TargetsRequest) String() string {
 func (*TargetsRequest) ProtoMessage() {}
 
 func (x *TargetsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[51]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4513,7 +4612,7 @@ func (x *TargetsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TargetsRequest.ProtoReflect.Descriptor instead.
 func (*TargetsRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{51}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *TargetsRequest) GetSelector() string {
@@ -4535,7 +4634,7 @@ type TargetsResponse struct {
 
 func (x *TargetsResponse) Reset() {
 	*x = TargetsResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[52]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4547,7 +4646,7 @@ func (x *TargetsResponse) String() string {
 func (*TargetsResponse) ProtoMessage() {}
 
 func (x *TargetsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[52]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4560,7 +4659,7 @@ func (x *TargetsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TargetsResponse.ProtoReflect.Descriptor instead.
 func (*TargetsResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{52}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *TargetsResponse) GetTargets() []*Target {
@@ -4594,7 +4693,7 @@ type BeginRunRequest struct {
 
 func (x *BeginRunRequest) Reset() {
 	*x = BeginRunRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[53]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4606,7 +4705,7 @@ func (x *BeginRunRequest) String() string {
 func (*BeginRunRequest) ProtoMessage() {}
 
 func (x *BeginRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[53]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4619,7 +4718,7 @@ func (x *BeginRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeginRunRequest.ProtoReflect.Descriptor instead.
 func (*BeginRunRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{53}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *BeginRunRequest) GetRun() string {
@@ -4665,7 +4764,7 @@ type BeginRunResponse struct {
 
 func (x *BeginRunResponse) Reset() {
 	*x = BeginRunResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[54]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4677,7 +4776,7 @@ func (x *BeginRunResponse) String() string {
 func (*BeginRunResponse) ProtoMessage() {}
 
 func (x *BeginRunResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[54]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4690,7 +4789,7 @@ func (x *BeginRunResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeginRunResponse.ProtoReflect.Descriptor instead.
 func (*BeginRunResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{54}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{55}
 }
 
 type EndRunRequest struct {
@@ -4706,7 +4805,7 @@ type EndRunRequest struct {
 
 func (x *EndRunRequest) Reset() {
 	*x = EndRunRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[55]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4718,7 +4817,7 @@ func (x *EndRunRequest) String() string {
 func (*EndRunRequest) ProtoMessage() {}
 
 func (x *EndRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[55]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4731,7 +4830,7 @@ func (x *EndRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndRunRequest.ProtoReflect.Descriptor instead.
 func (*EndRunRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{55}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *EndRunRequest) GetRun() string {
@@ -4763,7 +4862,7 @@ type EndRunResponse struct {
 
 func (x *EndRunResponse) Reset() {
 	*x = EndRunResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[56]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4775,7 +4874,7 @@ func (x *EndRunResponse) String() string {
 func (*EndRunResponse) ProtoMessage() {}
 
 func (x *EndRunResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[56]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4788,14 +4887,14 @@ func (x *EndRunResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndRunResponse.ProtoReflect.Descriptor instead.
 func (*EndRunResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{56}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{57}
 }
 
 var File_faultd_v1alpha1_faultd_proto protoreflect.FileDescriptor
 
 const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\n" +
-	"\x1cfaultd/v1alpha1/faultd.proto\x12\x0ffaultd.v1alpha1\x1a\x1bbuf/validate/validate.proto\"\xdd\b\n" +
+	"\x1cfaultd/v1alpha1/faultd.proto\x12\x0ffaultd.v1alpha1\x1a\x1bbuf/validate/validate.proto\"\x8a\t\n" +
 	"\tFaultSpec\x12\"\n" +
 	"\x06target\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80 R\x06target\x12%\n" +
@@ -4822,7 +4921,8 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\x04pids\x18\x1b \x01(\v2\x15.faultd.v1alpha1.PidsH\x00R\x04pids\x12:\n" +
 	"\tpartition\x18\x1c \x01(\v2\x1a.faultd.v1alpha1.PartitionH\x00R\tpartition\x12(\n" +
 	"\x03dns\x18\x1e \x01(\v2\x14.faultd.v1alpha1.DnsH\x00R\x03dns\x12+\n" +
-	"\x04http\x18\x1f \x01(\v2\x15.faultd.v1alpha1.HttpH\x00R\x04httpB\r\n" +
+	"\x04http\x18\x1f \x01(\v2\x15.faultd.v1alpha1.HttpH\x00R\x04http\x12+\n" +
+	"\x04node\x18( \x01(\v2\x15.faultd.v1alpha1.NodeH\x00R\x04nodeB\r\n" +
 	"\x04kind\x12\x05\xbaH\x02\b\x01B\n" +
 	"\n" +
 	"\b_percentB\a\n" +
@@ -5044,7 +5144,13 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\x06pulses\x18\x04 \x01(\v2\x17.faultd.v1alpha1.PulsesR\x06pulses\x12\x1b\n" +
 	"\x04load\x18\x14 \x01(\tB\a\xbaH\x04r\x02\x18 R\x04load\x12-\n" +
 	"\x05place\x18\x15 \x01(\tB\x17\xbaH\x14r\x12R\x00R\x06insideR\x06besideR\x05placeB\a\n" +
-	"\x05_more\"\xa2\x01\n" +
+	"\x05_more\"\xae\x01\n" +
+	"\x04Node\x12\x1f\n" +
+	"\x06action\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18 R\x06action\x12\x1c\n" +
+	"\x04unit\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x04unit\x12\x1f\n" +
+	"\x06amount\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18 R\x06amount\x12\x1d\n" +
+	"\x05floor\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18 R\x05floor\x12'\n" +
+	"\x10i_mean_this_node\x18\x05 \x01(\bR\riMeanThisNode\"\xa2\x01\n" +
 	"\x03Dns\x12'\n" +
 	"\x05names\x18\x01 \x03(\tB\x11\xbaH\x0e\x92\x01\v\x10@\"\ar\x05\x10\x01\x18\x80\x02R\x05names\x12&\n" +
 	"\x05types\x18\x02 \x03(\tB\x10\xbaH\r\x92\x01\n" +
@@ -5245,7 +5351,7 @@ func file_faultd_v1alpha1_faultd_proto_rawDescGZIP() []byte {
 	return file_faultd_v1alpha1_faultd_proto_rawDescData
 }
 
-var file_faultd_v1alpha1_faultd_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
+var file_faultd_v1alpha1_faultd_proto_msgTypes = make([]protoimpl.MessageInfo, 58)
 var file_faultd_v1alpha1_faultd_proto_goTypes = []any{
 	(*FaultSpec)(nil),        // 0: faultd.v1alpha1.FaultSpec
 	(*Connect)(nil),          // 1: faultd.v1alpha1.Connect
@@ -5266,44 +5372,45 @@ var file_faultd_v1alpha1_faultd_proto_goTypes = []any{
 	(*Memory)(nil),           // 16: faultd.v1alpha1.Memory
 	(*Io)(nil),               // 17: faultd.v1alpha1.Io
 	(*Pids)(nil),             // 18: faultd.v1alpha1.Pids
-	(*Dns)(nil),              // 19: faultd.v1alpha1.Dns
-	(*Http)(nil),             // 20: faultd.v1alpha1.Http
-	(*Fault)(nil),            // 21: faultd.v1alpha1.Fault
-	(*Target)(nil),           // 22: faultd.v1alpha1.Target
-	(*Counters)(nil),         // 23: faultd.v1alpha1.Counters
-	(*InjectRequest)(nil),    // 24: faultd.v1alpha1.InjectRequest
-	(*InjectResponse)(nil),   // 25: faultd.v1alpha1.InjectResponse
-	(*UpdateRequest)(nil),    // 26: faultd.v1alpha1.UpdateRequest
-	(*UpdateResponse)(nil),   // 27: faultd.v1alpha1.UpdateResponse
-	(*ListRequest)(nil),      // 28: faultd.v1alpha1.ListRequest
-	(*ListResponse)(nil),     // 29: faultd.v1alpha1.ListResponse
-	(*GetRequest)(nil),       // 30: faultd.v1alpha1.GetRequest
-	(*GetResponse)(nil),      // 31: faultd.v1alpha1.GetResponse
-	(*StopRequest)(nil),      // 32: faultd.v1alpha1.StopRequest
-	(*StopResponse)(nil),     // 33: faultd.v1alpha1.StopResponse
-	(*StopAllRequest)(nil),   // 34: faultd.v1alpha1.StopAllRequest
-	(*StopAllResponse)(nil),  // 35: faultd.v1alpha1.StopAllResponse
-	(*KillRequest)(nil),      // 36: faultd.v1alpha1.KillRequest
-	(*KillResponse)(nil),     // 37: faultd.v1alpha1.KillResponse
-	(*ArmRequest)(nil),       // 38: faultd.v1alpha1.ArmRequest
-	(*ArmResponse)(nil),      // 39: faultd.v1alpha1.ArmResponse
-	(*WatchRequest)(nil),     // 40: faultd.v1alpha1.WatchRequest
-	(*WatchResponse)(nil),    // 41: faultd.v1alpha1.WatchResponse
-	(*KindsRequest)(nil),     // 42: faultd.v1alpha1.KindsRequest
-	(*KindsResponse)(nil),    // 43: faultd.v1alpha1.KindsResponse
-	(*Kind)(nil),             // 44: faultd.v1alpha1.Kind
-	(*Parameter)(nil),        // 45: faultd.v1alpha1.Parameter
-	(*CheckRequest)(nil),     // 46: faultd.v1alpha1.CheckRequest
-	(*CheckResponse)(nil),    // 47: faultd.v1alpha1.CheckResponse
-	(*Capability)(nil),       // 48: faultd.v1alpha1.Capability
-	(*WhoRequest)(nil),       // 49: faultd.v1alpha1.WhoRequest
-	(*WhoResponse)(nil),      // 50: faultd.v1alpha1.WhoResponse
-	(*TargetsRequest)(nil),   // 51: faultd.v1alpha1.TargetsRequest
-	(*TargetsResponse)(nil),  // 52: faultd.v1alpha1.TargetsResponse
-	(*BeginRunRequest)(nil),  // 53: faultd.v1alpha1.BeginRunRequest
-	(*BeginRunResponse)(nil), // 54: faultd.v1alpha1.BeginRunResponse
-	(*EndRunRequest)(nil),    // 55: faultd.v1alpha1.EndRunRequest
-	(*EndRunResponse)(nil),   // 56: faultd.v1alpha1.EndRunResponse
+	(*Node)(nil),             // 19: faultd.v1alpha1.Node
+	(*Dns)(nil),              // 20: faultd.v1alpha1.Dns
+	(*Http)(nil),             // 21: faultd.v1alpha1.Http
+	(*Fault)(nil),            // 22: faultd.v1alpha1.Fault
+	(*Target)(nil),           // 23: faultd.v1alpha1.Target
+	(*Counters)(nil),         // 24: faultd.v1alpha1.Counters
+	(*InjectRequest)(nil),    // 25: faultd.v1alpha1.InjectRequest
+	(*InjectResponse)(nil),   // 26: faultd.v1alpha1.InjectResponse
+	(*UpdateRequest)(nil),    // 27: faultd.v1alpha1.UpdateRequest
+	(*UpdateResponse)(nil),   // 28: faultd.v1alpha1.UpdateResponse
+	(*ListRequest)(nil),      // 29: faultd.v1alpha1.ListRequest
+	(*ListResponse)(nil),     // 30: faultd.v1alpha1.ListResponse
+	(*GetRequest)(nil),       // 31: faultd.v1alpha1.GetRequest
+	(*GetResponse)(nil),      // 32: faultd.v1alpha1.GetResponse
+	(*StopRequest)(nil),      // 33: faultd.v1alpha1.StopRequest
+	(*StopResponse)(nil),     // 34: faultd.v1alpha1.StopResponse
+	(*StopAllRequest)(nil),   // 35: faultd.v1alpha1.StopAllRequest
+	(*StopAllResponse)(nil),  // 36: faultd.v1alpha1.StopAllResponse
+	(*KillRequest)(nil),      // 37: faultd.v1alpha1.KillRequest
+	(*KillResponse)(nil),     // 38: faultd.v1alpha1.KillResponse
+	(*ArmRequest)(nil),       // 39: faultd.v1alpha1.ArmRequest
+	(*ArmResponse)(nil),      // 40: faultd.v1alpha1.ArmResponse
+	(*WatchRequest)(nil),     // 41: faultd.v1alpha1.WatchRequest
+	(*WatchResponse)(nil),    // 42: faultd.v1alpha1.WatchResponse
+	(*KindsRequest)(nil),     // 43: faultd.v1alpha1.KindsRequest
+	(*KindsResponse)(nil),    // 44: faultd.v1alpha1.KindsResponse
+	(*Kind)(nil),             // 45: faultd.v1alpha1.Kind
+	(*Parameter)(nil),        // 46: faultd.v1alpha1.Parameter
+	(*CheckRequest)(nil),     // 47: faultd.v1alpha1.CheckRequest
+	(*CheckResponse)(nil),    // 48: faultd.v1alpha1.CheckResponse
+	(*Capability)(nil),       // 49: faultd.v1alpha1.Capability
+	(*WhoRequest)(nil),       // 50: faultd.v1alpha1.WhoRequest
+	(*WhoResponse)(nil),      // 51: faultd.v1alpha1.WhoResponse
+	(*TargetsRequest)(nil),   // 52: faultd.v1alpha1.TargetsRequest
+	(*TargetsResponse)(nil),  // 53: faultd.v1alpha1.TargetsResponse
+	(*BeginRunRequest)(nil),  // 54: faultd.v1alpha1.BeginRunRequest
+	(*BeginRunResponse)(nil), // 55: faultd.v1alpha1.BeginRunResponse
+	(*EndRunRequest)(nil),    // 56: faultd.v1alpha1.EndRunRequest
+	(*EndRunResponse)(nil),   // 57: faultd.v1alpha1.EndRunResponse
 }
 var file_faultd_v1alpha1_faultd_proto_depIdxs = []int32{
 	1,  // 0: faultd.v1alpha1.FaultSpec.connect:type_name -> faultd.v1alpha1.Connect
@@ -5319,72 +5426,73 @@ var file_faultd_v1alpha1_faultd_proto_depIdxs = []int32{
 	17, // 10: faultd.v1alpha1.FaultSpec.io:type_name -> faultd.v1alpha1.Io
 	18, // 11: faultd.v1alpha1.FaultSpec.pids:type_name -> faultd.v1alpha1.Pids
 	5,  // 12: faultd.v1alpha1.FaultSpec.partition:type_name -> faultd.v1alpha1.Partition
-	19, // 13: faultd.v1alpha1.FaultSpec.dns:type_name -> faultd.v1alpha1.Dns
-	20, // 14: faultd.v1alpha1.FaultSpec.http:type_name -> faultd.v1alpha1.Http
-	6,  // 15: faultd.v1alpha1.Connect.traffic:type_name -> faultd.v1alpha1.Traffic
-	6,  // 16: faultd.v1alpha1.Packet.traffic:type_name -> faultd.v1alpha1.Traffic
-	3,  // 17: faultd.v1alpha1.Packet.loss_gemodel:type_name -> faultd.v1alpha1.GilbertElliott
-	4,  // 18: faultd.v1alpha1.Packet.loss_state:type_name -> faultd.v1alpha1.FourState
-	6,  // 19: faultd.v1alpha1.Partition.traffic:type_name -> faultd.v1alpha1.Traffic
-	8,  // 20: faultd.v1alpha1.Syscall.filter:type_name -> faultd.v1alpha1.Filter
-	8,  // 21: faultd.v1alpha1.File.filter:type_name -> faultd.v1alpha1.Filter
-	15, // 22: faultd.v1alpha1.Cpu.pulses:type_name -> faultd.v1alpha1.Pulses
-	15, // 23: faultd.v1alpha1.Memory.pulses:type_name -> faultd.v1alpha1.Pulses
-	15, // 24: faultd.v1alpha1.Io.pulses:type_name -> faultd.v1alpha1.Pulses
-	15, // 25: faultd.v1alpha1.Pids.pulses:type_name -> faultd.v1alpha1.Pulses
-	6,  // 26: faultd.v1alpha1.Http.traffic:type_name -> faultd.v1alpha1.Traffic
-	0,  // 27: faultd.v1alpha1.Fault.spec:type_name -> faultd.v1alpha1.FaultSpec
-	22, // 28: faultd.v1alpha1.Fault.target:type_name -> faultd.v1alpha1.Target
-	23, // 29: faultd.v1alpha1.Fault.counters:type_name -> faultd.v1alpha1.Counters
-	0,  // 30: faultd.v1alpha1.InjectRequest.spec:type_name -> faultd.v1alpha1.FaultSpec
-	21, // 31: faultd.v1alpha1.InjectResponse.fault:type_name -> faultd.v1alpha1.Fault
-	21, // 32: faultd.v1alpha1.UpdateResponse.fault:type_name -> faultd.v1alpha1.Fault
-	21, // 33: faultd.v1alpha1.ListResponse.faults:type_name -> faultd.v1alpha1.Fault
-	21, // 34: faultd.v1alpha1.GetResponse.fault:type_name -> faultd.v1alpha1.Fault
-	21, // 35: faultd.v1alpha1.StopResponse.fault:type_name -> faultd.v1alpha1.Fault
-	21, // 36: faultd.v1alpha1.StopAllResponse.faults:type_name -> faultd.v1alpha1.Fault
-	21, // 37: faultd.v1alpha1.WatchResponse.fault:type_name -> faultd.v1alpha1.Fault
-	44, // 38: faultd.v1alpha1.KindsResponse.kinds:type_name -> faultd.v1alpha1.Kind
-	45, // 39: faultd.v1alpha1.Kind.parameters:type_name -> faultd.v1alpha1.Parameter
-	48, // 40: faultd.v1alpha1.CheckResponse.capabilities:type_name -> faultd.v1alpha1.Capability
-	22, // 41: faultd.v1alpha1.WhoResponse.target:type_name -> faultd.v1alpha1.Target
-	21, // 42: faultd.v1alpha1.WhoResponse.faults:type_name -> faultd.v1alpha1.Fault
-	22, // 43: faultd.v1alpha1.TargetsResponse.targets:type_name -> faultd.v1alpha1.Target
-	24, // 44: faultd.v1alpha1.FaultService.Inject:input_type -> faultd.v1alpha1.InjectRequest
-	26, // 45: faultd.v1alpha1.FaultService.Update:input_type -> faultd.v1alpha1.UpdateRequest
-	28, // 46: faultd.v1alpha1.FaultService.List:input_type -> faultd.v1alpha1.ListRequest
-	30, // 47: faultd.v1alpha1.FaultService.Get:input_type -> faultd.v1alpha1.GetRequest
-	32, // 48: faultd.v1alpha1.FaultService.Stop:input_type -> faultd.v1alpha1.StopRequest
-	34, // 49: faultd.v1alpha1.FaultService.StopAll:input_type -> faultd.v1alpha1.StopAllRequest
-	36, // 50: faultd.v1alpha1.FaultService.Kill:input_type -> faultd.v1alpha1.KillRequest
-	38, // 51: faultd.v1alpha1.FaultService.Arm:input_type -> faultd.v1alpha1.ArmRequest
-	40, // 52: faultd.v1alpha1.FaultService.Watch:input_type -> faultd.v1alpha1.WatchRequest
-	42, // 53: faultd.v1alpha1.FaultService.Kinds:input_type -> faultd.v1alpha1.KindsRequest
-	46, // 54: faultd.v1alpha1.FaultService.Check:input_type -> faultd.v1alpha1.CheckRequest
-	53, // 55: faultd.v1alpha1.FaultService.BeginRun:input_type -> faultd.v1alpha1.BeginRunRequest
-	55, // 56: faultd.v1alpha1.FaultService.EndRun:input_type -> faultd.v1alpha1.EndRunRequest
-	49, // 57: faultd.v1alpha1.FaultService.Who:input_type -> faultd.v1alpha1.WhoRequest
-	51, // 58: faultd.v1alpha1.FaultService.Targets:input_type -> faultd.v1alpha1.TargetsRequest
-	25, // 59: faultd.v1alpha1.FaultService.Inject:output_type -> faultd.v1alpha1.InjectResponse
-	27, // 60: faultd.v1alpha1.FaultService.Update:output_type -> faultd.v1alpha1.UpdateResponse
-	29, // 61: faultd.v1alpha1.FaultService.List:output_type -> faultd.v1alpha1.ListResponse
-	31, // 62: faultd.v1alpha1.FaultService.Get:output_type -> faultd.v1alpha1.GetResponse
-	33, // 63: faultd.v1alpha1.FaultService.Stop:output_type -> faultd.v1alpha1.StopResponse
-	35, // 64: faultd.v1alpha1.FaultService.StopAll:output_type -> faultd.v1alpha1.StopAllResponse
-	37, // 65: faultd.v1alpha1.FaultService.Kill:output_type -> faultd.v1alpha1.KillResponse
-	39, // 66: faultd.v1alpha1.FaultService.Arm:output_type -> faultd.v1alpha1.ArmResponse
-	41, // 67: faultd.v1alpha1.FaultService.Watch:output_type -> faultd.v1alpha1.WatchResponse
-	43, // 68: faultd.v1alpha1.FaultService.Kinds:output_type -> faultd.v1alpha1.KindsResponse
-	47, // 69: faultd.v1alpha1.FaultService.Check:output_type -> faultd.v1alpha1.CheckResponse
-	54, // 70: faultd.v1alpha1.FaultService.BeginRun:output_type -> faultd.v1alpha1.BeginRunResponse
-	56, // 71: faultd.v1alpha1.FaultService.EndRun:output_type -> faultd.v1alpha1.EndRunResponse
-	50, // 72: faultd.v1alpha1.FaultService.Who:output_type -> faultd.v1alpha1.WhoResponse
-	52, // 73: faultd.v1alpha1.FaultService.Targets:output_type -> faultd.v1alpha1.TargetsResponse
-	59, // [59:74] is the sub-list for method output_type
-	44, // [44:59] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	20, // 13: faultd.v1alpha1.FaultSpec.dns:type_name -> faultd.v1alpha1.Dns
+	21, // 14: faultd.v1alpha1.FaultSpec.http:type_name -> faultd.v1alpha1.Http
+	19, // 15: faultd.v1alpha1.FaultSpec.node:type_name -> faultd.v1alpha1.Node
+	6,  // 16: faultd.v1alpha1.Connect.traffic:type_name -> faultd.v1alpha1.Traffic
+	6,  // 17: faultd.v1alpha1.Packet.traffic:type_name -> faultd.v1alpha1.Traffic
+	3,  // 18: faultd.v1alpha1.Packet.loss_gemodel:type_name -> faultd.v1alpha1.GilbertElliott
+	4,  // 19: faultd.v1alpha1.Packet.loss_state:type_name -> faultd.v1alpha1.FourState
+	6,  // 20: faultd.v1alpha1.Partition.traffic:type_name -> faultd.v1alpha1.Traffic
+	8,  // 21: faultd.v1alpha1.Syscall.filter:type_name -> faultd.v1alpha1.Filter
+	8,  // 22: faultd.v1alpha1.File.filter:type_name -> faultd.v1alpha1.Filter
+	15, // 23: faultd.v1alpha1.Cpu.pulses:type_name -> faultd.v1alpha1.Pulses
+	15, // 24: faultd.v1alpha1.Memory.pulses:type_name -> faultd.v1alpha1.Pulses
+	15, // 25: faultd.v1alpha1.Io.pulses:type_name -> faultd.v1alpha1.Pulses
+	15, // 26: faultd.v1alpha1.Pids.pulses:type_name -> faultd.v1alpha1.Pulses
+	6,  // 27: faultd.v1alpha1.Http.traffic:type_name -> faultd.v1alpha1.Traffic
+	0,  // 28: faultd.v1alpha1.Fault.spec:type_name -> faultd.v1alpha1.FaultSpec
+	23, // 29: faultd.v1alpha1.Fault.target:type_name -> faultd.v1alpha1.Target
+	24, // 30: faultd.v1alpha1.Fault.counters:type_name -> faultd.v1alpha1.Counters
+	0,  // 31: faultd.v1alpha1.InjectRequest.spec:type_name -> faultd.v1alpha1.FaultSpec
+	22, // 32: faultd.v1alpha1.InjectResponse.fault:type_name -> faultd.v1alpha1.Fault
+	22, // 33: faultd.v1alpha1.UpdateResponse.fault:type_name -> faultd.v1alpha1.Fault
+	22, // 34: faultd.v1alpha1.ListResponse.faults:type_name -> faultd.v1alpha1.Fault
+	22, // 35: faultd.v1alpha1.GetResponse.fault:type_name -> faultd.v1alpha1.Fault
+	22, // 36: faultd.v1alpha1.StopResponse.fault:type_name -> faultd.v1alpha1.Fault
+	22, // 37: faultd.v1alpha1.StopAllResponse.faults:type_name -> faultd.v1alpha1.Fault
+	22, // 38: faultd.v1alpha1.WatchResponse.fault:type_name -> faultd.v1alpha1.Fault
+	45, // 39: faultd.v1alpha1.KindsResponse.kinds:type_name -> faultd.v1alpha1.Kind
+	46, // 40: faultd.v1alpha1.Kind.parameters:type_name -> faultd.v1alpha1.Parameter
+	49, // 41: faultd.v1alpha1.CheckResponse.capabilities:type_name -> faultd.v1alpha1.Capability
+	23, // 42: faultd.v1alpha1.WhoResponse.target:type_name -> faultd.v1alpha1.Target
+	22, // 43: faultd.v1alpha1.WhoResponse.faults:type_name -> faultd.v1alpha1.Fault
+	23, // 44: faultd.v1alpha1.TargetsResponse.targets:type_name -> faultd.v1alpha1.Target
+	25, // 45: faultd.v1alpha1.FaultService.Inject:input_type -> faultd.v1alpha1.InjectRequest
+	27, // 46: faultd.v1alpha1.FaultService.Update:input_type -> faultd.v1alpha1.UpdateRequest
+	29, // 47: faultd.v1alpha1.FaultService.List:input_type -> faultd.v1alpha1.ListRequest
+	31, // 48: faultd.v1alpha1.FaultService.Get:input_type -> faultd.v1alpha1.GetRequest
+	33, // 49: faultd.v1alpha1.FaultService.Stop:input_type -> faultd.v1alpha1.StopRequest
+	35, // 50: faultd.v1alpha1.FaultService.StopAll:input_type -> faultd.v1alpha1.StopAllRequest
+	37, // 51: faultd.v1alpha1.FaultService.Kill:input_type -> faultd.v1alpha1.KillRequest
+	39, // 52: faultd.v1alpha1.FaultService.Arm:input_type -> faultd.v1alpha1.ArmRequest
+	41, // 53: faultd.v1alpha1.FaultService.Watch:input_type -> faultd.v1alpha1.WatchRequest
+	43, // 54: faultd.v1alpha1.FaultService.Kinds:input_type -> faultd.v1alpha1.KindsRequest
+	47, // 55: faultd.v1alpha1.FaultService.Check:input_type -> faultd.v1alpha1.CheckRequest
+	54, // 56: faultd.v1alpha1.FaultService.BeginRun:input_type -> faultd.v1alpha1.BeginRunRequest
+	56, // 57: faultd.v1alpha1.FaultService.EndRun:input_type -> faultd.v1alpha1.EndRunRequest
+	50, // 58: faultd.v1alpha1.FaultService.Who:input_type -> faultd.v1alpha1.WhoRequest
+	52, // 59: faultd.v1alpha1.FaultService.Targets:input_type -> faultd.v1alpha1.TargetsRequest
+	26, // 60: faultd.v1alpha1.FaultService.Inject:output_type -> faultd.v1alpha1.InjectResponse
+	28, // 61: faultd.v1alpha1.FaultService.Update:output_type -> faultd.v1alpha1.UpdateResponse
+	30, // 62: faultd.v1alpha1.FaultService.List:output_type -> faultd.v1alpha1.ListResponse
+	32, // 63: faultd.v1alpha1.FaultService.Get:output_type -> faultd.v1alpha1.GetResponse
+	34, // 64: faultd.v1alpha1.FaultService.Stop:output_type -> faultd.v1alpha1.StopResponse
+	36, // 65: faultd.v1alpha1.FaultService.StopAll:output_type -> faultd.v1alpha1.StopAllResponse
+	38, // 66: faultd.v1alpha1.FaultService.Kill:output_type -> faultd.v1alpha1.KillResponse
+	40, // 67: faultd.v1alpha1.FaultService.Arm:output_type -> faultd.v1alpha1.ArmResponse
+	42, // 68: faultd.v1alpha1.FaultService.Watch:output_type -> faultd.v1alpha1.WatchResponse
+	44, // 69: faultd.v1alpha1.FaultService.Kinds:output_type -> faultd.v1alpha1.KindsResponse
+	48, // 70: faultd.v1alpha1.FaultService.Check:output_type -> faultd.v1alpha1.CheckResponse
+	55, // 71: faultd.v1alpha1.FaultService.BeginRun:output_type -> faultd.v1alpha1.BeginRunResponse
+	57, // 72: faultd.v1alpha1.FaultService.EndRun:output_type -> faultd.v1alpha1.EndRunResponse
+	51, // 73: faultd.v1alpha1.FaultService.Who:output_type -> faultd.v1alpha1.WhoResponse
+	53, // 74: faultd.v1alpha1.FaultService.Targets:output_type -> faultd.v1alpha1.TargetsResponse
+	60, // [60:75] is the sub-list for method output_type
+	45, // [45:60] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_faultd_v1alpha1_faultd_proto_init() }
@@ -5408,6 +5516,7 @@ func file_faultd_v1alpha1_faultd_proto_init() {
 		(*FaultSpec_Partition)(nil),
 		(*FaultSpec_Dns)(nil),
 		(*FaultSpec_Http)(nil),
+		(*FaultSpec_Node)(nil),
 	}
 	file_faultd_v1alpha1_faultd_proto_msgTypes[3].OneofWrappers = []any{}
 	file_faultd_v1alpha1_faultd_proto_msgTypes[4].OneofWrappers = []any{}
@@ -5415,15 +5524,15 @@ func file_faultd_v1alpha1_faultd_proto_init() {
 	file_faultd_v1alpha1_faultd_proto_msgTypes[12].OneofWrappers = []any{}
 	file_faultd_v1alpha1_faultd_proto_msgTypes[14].OneofWrappers = []any{}
 	file_faultd_v1alpha1_faultd_proto_msgTypes[18].OneofWrappers = []any{}
-	file_faultd_v1alpha1_faultd_proto_msgTypes[20].OneofWrappers = []any{}
-	file_faultd_v1alpha1_faultd_proto_msgTypes[26].OneofWrappers = []any{}
+	file_faultd_v1alpha1_faultd_proto_msgTypes[21].OneofWrappers = []any{}
+	file_faultd_v1alpha1_faultd_proto_msgTypes[27].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_faultd_v1alpha1_faultd_proto_rawDesc), len(file_faultd_v1alpha1_faultd_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   57,
+			NumMessages:   58,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1,0 +1,29 @@
+package main
+
+import (
+	"github.com/urfave/cli/v2"
+
+	v1 "faultd/api/faultd/v1alpha1"
+)
+
+func nodeFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "action", Usage: "what happens: reboot, power-off, panic, hang, pause-unit or memory"},
+		&cli.StringFlag{Name: "unit", Usage: "with pause-unit the `SERVICE` that stands still, such as kubelet.service"},
+		&cli.StringFlag{Name: "amount", Usage: "with memory how much is taken: `AMOUNT` such as 8GiB, or '80% of available'"},
+		&cli.StringFlag{Name: "floor", Usage: "with memory how much is always left, `AMOUNT`", DefaultText: "64MiB"},
+		&cli.BoolFlag{Name: "i-mean-this-node", Usage: "needed: says that the whole node is meant; the target is cgroup:/"},
+	}
+}
+
+func nodeKind(c *cli.Context, spec *v1.FaultSpec) error {
+	action, err := needed(c, "action")
+	if err != nil {
+		return err
+	}
+	if !c.Bool("i-mean-this-node") {
+		return usageErrorf("--i-mean-this-node: missing; %s hurts everything on this node", action)
+	}
+	spec.Kind = &v1.FaultSpec_Node{Node: &v1.Node{Action: action, Unit: c.String("unit"), Amount: c.String("amount"), Floor: c.String("floor"), IMeanThisNode: true}}
+	return nil
+}

@@ -1,0 +1,185 @@
+package daemon_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	v1 "faultd/api/faultd/v1alpha1"
+	"faultd/cgroup"
+	"faultd/test/powercut"
+	"faultd/test/vm/guest"
+	"faultd/undo"
+)
+
+const allowNode = "node: {allow: true}\n"
+
+// onNode is a fault of the whole node.
+func onNode(node *v1.Node) *v1.FaultSpec {
+	node.IMeanThisNode = true
+	return &v1.FaultSpec{Target: "cgroup:/", Duration: "5m", Kind: &v1.FaultSpec_Node{Node: node}}
+}
+
+// TestNodeFaultsAreOff unless the configuration allows them, and mean the whole node and nothing else.
+func TestNodeFaultsAreOff(t *testing.T) {
+	onlyOnHost(t)
+	n := startNode(t)
+	if _, err := n.tryInject(onNode(&v1.Node{Action: "memory", Amount: "1MiB"})); err == nil || !strings.Contains(err.Error(), "node.allow in the configuration") {
+		t.Errorf("not allowed: %v", err)
+	}
+	n = startConfigured(t, allowNode)
+	target := n.target()
+	for want, spec := range map[string]*v1.FaultSpec{
+		"is not the whole node":      onNode(&v1.Node{Action: "memory", Amount: "1MiB"}),
+		"node.load: it would leave":  onNode(&v1.Node{Action: "memory", Amount: "1000TiB"}),
+		"node.unit: ":                onNode(&v1.Node{Action: "pause-unit", Unit: "faultd-nobody.service"}),
+		"duration: it must be more ": onNode(&v1.Node{Action: "reboot"}),
+	} {
+		switch {
+		case strings.HasPrefix(want, "is not"):
+			spec.Target = "cgroup:" + target.Path
+		case strings.HasPrefix(want, "duration"):
+			spec.Duration = "10ms"
+		}
+		if _, err := n.tryInject(spec); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
+		}
+	}
+	n.idle()
+}
+
+// unitOfTest is a service of nobody, in a slice of its own.
+func (n *node) unitOfTest() (name string, t cgroup.Target) {
+	n.t.Helper()
+	name = fmt.Sprintf("faultdtest%d.service", os.Getpid())
+	slice := filepath.Join(n.tree.Mount(), fmt.Sprintf("faultdtest%d.slice", os.Getpid()))
+	dir := filepath.Join(slice, name)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		n.t.Fatal(err)
+	}
+	n.t.Cleanup(func() {
+		for _, dir := range []string{dir, slice} {
+			if err := unix.Rmdir(dir); err != nil {
+				n.t.Errorf("remove %s: %v", dir, err)
+			}
+		}
+	})
+	t, err := n.tree.Lookup(filepath.Join("/", filepath.Base(slice), name))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return name, t
+}
+
+// TestNodePausesAUnit: it stands still, others do not, and it goes on whatever ends the fault.
+func TestNodePausesAUnit(t *testing.T) {
+	onlyOnHost(t)
+	for _, name := range []string{"stop", "kill of a stopped daemon"} {
+		t.Run(name, func(t *testing.T) {
+			n := startConfigured(t, allowNode)
+			unit, target := n.unitOfTest()
+			w, other := n.worker(target), n.worker(n.target())
+			f := n.inject(onNode(&v1.Node{Action: "pause-unit", Unit: unit}))
+			if events := n.control(target, "cgroup.events"); !strings.Contains(events, "frozen 1") {
+				t.Errorf("of the unit it is said %q", events)
+			}
+			other.wants("map[ok:1]", "call getpgid 1 1")
+			if c := n.get(f.GetId()).GetCounters(); c.GetInjected() != 1 {
+				t.Errorf("counted %v", c)
+			}
+			faultEnds()[name](n, f)
+			n.until("it goes on", func() bool { return strings.Contains(n.control(target, "cgroup.events"), "frozen 0") })
+			w.wants("map[ok:1]", "call getpgid 1 1")
+			n.goOn()
+			if !n.list().GetArmed() {
+				n.arm()
+			}
+		})
+	}
+}
+
+// TestNodeMemory is taken at the root, and given back.
+func TestNodeMemory(t *testing.T) {
+	onlyOnHost(t)
+	n := startConfigured(t, allowNode)
+	f := n.inject(onNode(&v1.Node{Action: "memory", Amount: "8MiB", Floor: "0"}))
+	n.until("it is taken", func() bool { return n.get(f.GetId()).GetCounters().GetInjected() == 8 })
+	dir := filepath.Join(n.tree.Mount(), cgroup.BurnerPrefix+f.GetId())
+	if _, err := os.Stat(dir); err != nil {
+		t.Error(err)
+	}
+	if ended := n.stop(f.GetId()); ended.GetVerdict() != "injected" {
+		t.Errorf("it ended as %v", ended)
+	}
+	if _, err := os.Stat(dir); err == nil {
+		t.Errorf("there is still %s", dir)
+	}
+	n.idle()
+}
+
+// TestNodeGoesDown runs three times: it hangs the node for a while and reboots it, finds that told and lets it panic, and finds that told.
+func TestNodeGoesDown(t *testing.T) {
+	if os.Getenv("FAULTD_TEST_REBOOTS") != "1" {
+		t.Skip("needs a virtual machine that may reboot: make test-powercut")
+	}
+	n := startNodeIn(t, powercut.Dir, allowNode)
+	switch boot := os.Getenv(guest.BootVar); boot {
+	case "1":
+		n.hangs()
+		n.goesDown("reboot")
+	case "2":
+		n.cameBack("reboot")
+		n.goesDown("panic")
+	case "3":
+		n.cameBack("panic")
+	default:
+		t.Fatalf("this is boot %q", boot)
+	}
+	n.idle()
+}
+
+// hangs has all processors busy before all else, for two seconds.
+func (n *node) hangs() {
+	n.t.Helper()
+	spec := onNode(&v1.Node{Action: "hang"})
+	spec.Duration = "2s"
+	f := n.inject(spec)
+	n.until("it is over", func() bool { return n.get(f.GetId()).GetState() == "ended" })
+	if got := n.get(f.GetId()); got.GetCounters().GetInjected() < 500 {
+		n.t.Errorf("it ended as %v", got)
+	}
+}
+
+// goesDown does not return.
+func (n *node) goesDown(action string) {
+	n.t.Helper()
+	n.inject(onNode(&v1.Node{Action: action}))
+	if pending, err := undo.Read(stateDir(n.dir)); err != nil || len(pending) == 0 || pending[0].Action.NodeDown == nil {
+		n.t.Fatalf("the journal has %v, %v", pending, err)
+	}
+	select {}
+}
+
+// cameBack finds the fault with which the last boot ended.
+func (n *node) cameBack(action string) {
+	n.t.Helper()
+	faults := n.list().GetFaults()
+	if len(faults) != 1 {
+		n.t.Fatalf("the list has %v", faults)
+	}
+	f := faults[0]
+	if f.GetState() != "ended" || f.GetVerdict() != "injected" || f.GetReason() != "node went down" || f.GetSpec().GetNode().GetAction() != action ||
+		f.GetStarted() == "" || f.GetEnded() == "" || !strings.Contains(fmt.Sprint(f.GetNotes()), "the node went down by "+action) {
+		n.t.Errorf("it is told as %v", f)
+	}
+	if !strings.Contains(n.log.String(), "the node went down by a fault, and is up again") {
+		n.t.Error("the log does not say so")
+	}
+	if pending, err := undo.Read(stateDir(n.dir)); err != nil || len(pending) > 0 {
+		n.t.Errorf("the journal has %v, %v", pending, err)
+	}
+}

@@ -1,0 +1,199 @@
+package faults
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"reflect"
+	"runtime"
+	"slices"
+	"strings"
+
+	v1 "faultd/api/faultd/v1alpha1"
+	"faultd/cgroup"
+)
+
+// KindNode hurts the whole node. The daemon refuses it unless its configuration allows it.
+const KindNode = "node"
+
+// Node hurts the node as a whole.
+type Node struct {
+	// Action is one of the actions below.
+	Action string
+	// Unit is the service that stands still, with ActionPauseUnit.
+	Unit string
+	// Amount is how much memory is taken, with ActionMemory, as of MemoryLoad.
+	Amount string
+	// Floor is how much memory is always left, with ActionMemory; empty: as of MemoryLoad.
+	Floor string
+	// Meant says that somebody knows what is about to happen.
+	Meant bool
+}
+
+// Actions of Node.
+const (
+	// ActionReboot, ActionPowerOff and ActionPanic end this boot, at once.
+	ActionReboot   = "reboot"
+	ActionPowerOff = "power-off"
+	ActionPanic    = "panic"
+	// ActionHang keeps all processors busy with work that goes before all else.
+	ActionHang = "hang"
+	// ActionPauseUnit lets a service stand still.
+	ActionPauseUnit = "pause-unit"
+	// ActionMemory takes memory of the node.
+	ActionMemory = "memory"
+)
+
+func actions() []string {
+	return []string{ActionReboot, ActionPowerOff, ActionPanic, ActionHang, ActionPauseUnit, ActionMemory}
+}
+
+func newNode(spec *v1.FaultSpec) (Fault, error) {
+	s := spec.GetNode()
+	if s == nil {
+		return nil, nil
+	}
+	if err := noDice(spec, "action", "there is one node"); err != nil {
+		return nil, err
+	}
+	return Node{Action: s.GetAction(), Unit: s.GetUnit(), Amount: s.GetAmount(), Floor: s.GetFloor(), Meant: s.GetIMeanThisNode()}, nil
+}
+
+func nodeParameters() []Parameter {
+	return []Parameter{
+		{"action", strings.Join(actions(), "|"), "what happens to the node; the first three at once, without stopping or saving anything first"},
+		{"unit", "name", "with pause-unit the service that stands still until the fault ends, such as kubelet.service"},
+		{"amount", "amount", "with memory how much is taken: 8GiB, or 80% of available"},
+		{"floor", "amount", "with memory how much is always left; empty: 64MiB"},
+		{"iMeanThisNode", "bool", "needed: says that the whole node is meant"},
+	}
+}
+
+// Validate implements Fault.
+func (f Node) Validate() error {
+	switch {
+	case f.Action == "":
+		return fmt.Errorf("action: missing; give one of %s", strings.Join(actions(), ", "))
+	case !slices.Contains(actions(), f.Action):
+		return fmt.Errorf("action: %q must be one of %s", f.Action, strings.Join(actions(), ", "))
+	case !f.Meant:
+		return fmt.Errorf("iMeanThisNode: missing; %s hurts everything on this node, so say that it is meant", f.Action)
+	case f.Action == ActionPauseUnit && !strings.HasSuffix(f.Unit, ".service"):
+		return fmt.Errorf("unit: %q must be the name of a service, such as kubelet.service", f.Unit)
+	case f.Action != ActionPauseUnit && f.Unit != "":
+		return fmt.Errorf("unit: it was given with %s; only pause-unit has one", f.Action)
+	case f.Action != ActionMemory && (f.Amount != "" || f.Floor != ""):
+		return fmt.Errorf("amount: amount or floor was given with %s; only memory has them", f.Action)
+	case f.Action == ActionMemory:
+		_, err := f.memory()
+		return err
+	}
+	return nil
+}
+
+// memory is the load that takes the node's memory.
+func (f Node) memory() (Memory, error) {
+	l := &MemoryLoad{Amount: f.Amount}
+	if f.Floor != "" {
+		floor, err := parseAmount("floor", f.Floor, false)
+		if err != nil {
+			return Memory{}, err
+		}
+		l.Floor = &floor
+	}
+	_, _, of, err := l.parse()
+	if err == nil && of == "limit" {
+		err = fmt.Errorf("load: %q is of a limit, which the node has not; write a percentage of available", f.Amount)
+	}
+	if err != nil {
+		_, problem, _ := strings.Cut(err.Error(), ": ")
+		return Memory{}, errors.New("amount: " + problem)
+	}
+	return Memory{Load: l}, nil
+}
+
+// Mechanism implements Fault.
+func (f Node) Mechanism(context.Context, Env) (string, error) {
+	switch f.Action {
+	case ActionReboot, ActionPowerOff:
+		return mechanismReboot, canReboot()
+	case ActionPanic:
+		return mechanismSysRq, canSysRq()
+	case ActionPauseUnit:
+		return mechanismFreeze, nil
+	}
+	return mechanismBurner, nil
+}
+
+// Inject implements Fault.
+func (f Node) Inject(ctx context.Context, env Env, target cgroup.Target, common Common) (Handle, error) {
+	switch f.Action {
+	case ActionHang:
+		inner := CPU{Load: &CPULoad{Processors: float64(runtime.NumCPU()), RealTime: true}}
+		handle, err := inner.startLoad(env, target, common)
+		return f.around(inner, handle, err)
+	case ActionMemory:
+		inner, err := f.memory()
+		if err != nil {
+			return nil, err
+		}
+		handle, err := inner.startLoad(env, target, common)
+		return f.around(inner, handle, err)
+	case ActionPauseUnit:
+		handle, err := f.pauseUnit(ctx, env, common)
+		return f.around(Process{Pause: true}, handle, err)
+	}
+	if _, err := f.Mechanism(ctx, env); err != nil {
+		return nil, err
+	}
+	return startDown(f, env, common)
+}
+
+// pauseUnit freezes the cgroup of a service, which may be one that is protected otherwise.
+func (f Node) pauseUnit(ctx context.Context, env Env, common Common) (Handle, error) {
+	selector, err := cgroup.ParseSelector("unit:" + f.Unit)
+	if err != nil {
+		return nil, &ParameterError{"node.unit", err.Error()}
+	}
+	unit, err := env.Cgroups.Resolve(ctx, selector)
+	if err != nil {
+		return nil, &ParameterError{"node.unit", err.Error()}
+	}
+	for pid, what := range map[int]string{1: "the node's first process", os.Getpid(): "faultd itself"} {
+		if held, err := env.Cgroups.Holds(unit, pid); err != nil {
+			return nil, err
+		} else if held {
+			return nil, &ParameterError{"node.unit", fmt.Sprintf("%s is in %s, and would stand still for ever", what, f.Unit)}
+		}
+	}
+	permit, err := newPermit(env, common.Until)
+	if err != nil {
+		return nil, err
+	}
+	return startPause(env, unit, common.ID, permit)
+}
+
+// aroundNode is a handle of another fault that does a node fault's work.
+type aroundNode struct {
+	Handle
+	node  Node
+	inner Fault
+}
+
+func (f Node) around(inner Fault, handle Handle, err error) (Handle, error) {
+	if err != nil {
+		return nil, ofKind(KindNode, err)
+	}
+	return &aroundNode{handle, f, inner}, nil
+}
+
+// Update implements Handle: only the end can change.
+func (h *aroundNode) Update(fault Fault, common Common) error {
+	if !reflect.DeepEqual(fault, Fault(h.node)) {
+		return errNodeChanged
+	}
+	return h.Handle.Update(h.inner, common)
+}
+
+var errNodeChanged = &ParameterError{"node.action", "a running fault of this kind can change its duration alone; stop it and start another"}
