@@ -1,12 +1,14 @@
 package daemon_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -150,6 +152,123 @@ func (n *node) squeeze(s squeezed, w, sibling *worker, target, other cgroup.Targ
 	return f
 }
 
+// processorsOf is what the kernel lets the first thread of a worker run on.
+func (w *worker) processorsOf() string {
+	w.t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", w.pid()))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	_, list, _ := strings.Cut(string(text), "Cpus_allowed_list:\t")
+	list, _, _ = strings.Cut(list, "\n")
+	return list
+}
+
+// TestLimitOfProcessors: the target runs on fewer; afterwards the file is as it was, also if it was empty, and who had chosen a
+// processor has it still.
+func TestLimitOfProcessors(t *testing.T) {
+	notTwice(t)
+	n := startNode(t)
+	target, other := n.target(), n.target()
+	n.controllers(target)
+	w, sibling := n.worker(target), n.worker(other)
+	spec := refuse(target)
+	spec.Kind = &v1.FaultSpec_Cpu{Cpu: &v1.Cpu{Cores: proto.Uint32(1)}}
+	shrunk := func(file, first, others string) {
+		t.Helper()
+		if got := []string{n.control(target, "cpuset.cpus"), w.processorsOf(), sibling.processorsOf()}; !slices.Equal(got, []string{file + "\n", first, others}) {
+			t.Errorf("cpuset.cpus, the target and its sibling have %q, want %q", got, []string{file, first, others})
+		}
+	}
+	shrunk("", "0-1", "0-1")
+	n.inject(spec)
+	shrunk("0", "0", "0-1")
+	n.end(syscall.SIGKILL)
+	n.until("cpuset.cpus is empty again", func() bool { return n.control(target, "cpuset.cpus") == "\n" })
+	shrunk("", "0-1", "0-1")
+	n.goOn()
+
+	n.setControl(target, "cpuset.cpus", "0-1")
+	spec.GetCpu().Cores, spec.GetCpu().Cpus = nil, "5"
+	if _, err := n.tryInject(spec); err == nil || !strings.Contains(err.Error(), "may not run on processor 5; it has 0-1") {
+		t.Errorf("got %v", err)
+	}
+	var second unix.CPUSet
+	second.Set(1)
+	if err := unix.SchedSetaffinity(w.pid(), &second); err != nil {
+		t.Fatal(err)
+	}
+	spec.GetCpu().Cpus = "0"
+	f, err := n.tryInject(spec)
+	if vmKernel() == "6.1" {
+		if err == nil || !strings.Contains(err.Error(), "this kernel would forget that") {
+			t.Errorf("got %v", err)
+		}
+	} else if err != nil {
+		t.Error(err)
+	} else {
+		shrunk("0", "0", "0-1")
+		n.stop(f.GetId())
+	}
+	shrunk("0-1", "1", "0-1")
+	n.idle()
+}
+
+// TestTwentyLimitsAtOnce: on twenty targets, one of which is removed and made again meanwhile; all are given back after a kill -9.
+func TestTwentyLimitsAtOnce(t *testing.T) {
+	notTwice(t)
+	n := startNode(t)
+	n.controllers(n.target())
+	var targets []cgroup.Target
+	for range 20 {
+		targets = append(targets, n.target())
+	}
+	faults := make([]*v1.Fault, len(targets))
+	var injecting sync.WaitGroup
+	for i, target := range targets {
+		injecting.Go(func() {
+			var err error
+			if faults[i], err = n.tryInject(n.squeezes(target)["pids"].spec); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	injecting.Wait()
+	for _, target := range targets {
+		if got := n.control(target, "pids.max"); got != "0\n" {
+			t.Errorf("of %s pids.max is %q", target.Path, got)
+		}
+	}
+	again := n.tree.Dir(targets[0])
+	if err := errors.Join(unix.Rmdir(again), os.Mkdir(again, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Rmdir(again); err != nil {
+			t.Error(err)
+		}
+	})
+	n.until("the fault of the one that is gone has ended", func() bool {
+		f := n.get(faults[0].GetId())
+		return f.GetState() == "ended" && f.GetReason() == "target gone" && len(f.GetNotes()) == 0
+	})
+	for i, target := range targets {
+		want := "0\n"
+		if i == 0 {
+			want = "max\n"
+		}
+		if got := n.control(target, "pids.max"); got != want {
+			t.Errorf("of %s pids.max is %q, want %q", target.Path, got, want)
+		}
+	}
+	n.end(syscall.SIGKILL)
+	for _, target := range targets {
+		n.until("pids.max is as before", func() bool { return n.control(target, "pids.max") == "max\n" })
+	}
+	n.goOn()
+	n.idle()
+}
+
 // TestLimitsOnTheirWay: a daemon is killed in the middle of a ramp; of pulses the target is spared between them, and after the last.
 func TestLimitsOnTheirWay(t *testing.T) {
 	notTwice(t)
@@ -245,6 +364,7 @@ func TestLimitOfIO(t *testing.T) {
 	if got := n.control(target, "io.max"); got != "" {
 		t.Errorf("afterwards io.max is %q", got)
 	}
+	n.weighs(target, dir, fmt.Sprintf("%d:%d", number>>20, number&(1<<20-1)))
 	// A load of the same disk is on the target's account.
 	f = n.inject(useDisk(target, &v1.Io{Path: dir, Load: "200 ops", Size: "1MiB", Floor: "0"}))
 	n.until("it writes", func() bool { return n.get(f.GetId()).GetCounters().GetInjected() >= 20 })
@@ -255,6 +375,34 @@ func TestLimitOfIO(t *testing.T) {
 		t.Errorf("it ended as %v", ended)
 	}
 	n.idle()
+}
+
+// weighs: a weight is refused as long as nobody heeds it, and its line is gone afterwards.
+func (n *node) weighs(target cgroup.Target, dir, device string) {
+	n.t.Helper()
+	spec := refuse(target)
+	spec.Kind = &v1.FaultSpec_Io{Io: &v1.Io{Path: dir, Weight: 10}}
+	if _, err := n.tryInject(spec); connect.CodeOf(err) != connect.CodeUnimplemented || !strings.Contains(err.Error(), "nothing else heeds weights") {
+		n.t.Errorf("without iocost and bfq: got %v", err)
+	}
+	costs := filepath.Join(n.tree.Mount(), "io.cost.qos")
+	if err := os.WriteFile(costs, []byte(device+" enable=1"), 0); err != nil {
+		n.t.Logf("weights are not tested: this kernel has no iocost: %v", err)
+		return
+	}
+	defer func() {
+		if err := os.WriteFile(costs, []byte(device+" enable=0"), 0); err != nil {
+			n.t.Error(err)
+		}
+	}()
+	before := n.control(target, "io.weight")
+	f := n.inject(spec)
+	if got := n.control(target, "io.weight"); got != before+device+" 10\n" {
+		n.t.Errorf("io.weight is %q", got)
+	}
+	if n.stop(f.GetId()); n.control(target, "io.weight") != before {
+		n.t.Errorf("afterwards io.weight is %q", n.control(target, "io.weight"))
+	}
 }
 
 // TestLimitChangedBySomebodyElse: it is reported, made anew, or given up, and what somebody else has set is what stays.

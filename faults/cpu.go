@@ -22,6 +22,10 @@ type CPU struct {
 	Processors float64
 	// Weight is its part among its siblings, in 1..10000; 0: it stays.
 	Weight int
+	// CPUs are those that it may run on; none: they stay, or Cores is given.
+	CPUs []int
+	// Cores is how many of its processors it may run on, the first ones; 0: not given.
+	Cores uint32
 	Terms
 	// Load burns processor time instead; nil: it is not asked for.
 	Load *CPULoad
@@ -45,6 +49,8 @@ func newCPU(spec *v1.FaultSpec) (Fault, error) {
 	}
 	if c.Load != nil {
 		c.Ramp = 0 // it is the load's
+	} else if c.CPUs, c.Cores, err = cpusOf(s); err != nil {
+		return nil, err
 	}
 	if s.GetLimit() == "" {
 		return c, nil
@@ -73,6 +79,8 @@ func cpuParameters() []Parameter {
 	return slices.Concat([]Parameter{
 		{"limit", "amount", "50% of what it may use now, or 1.5 processors"},
 		{"weight", "number", "its part among its siblings when processors are short, in 1..10000"},
+		{"cpus", "numbers", "processors that the target, or the load, runs on, such as 0-1,3; empty: all that it may use"},
+		{"cores", "number", "how many of its processors the target may run on; with a load in percent, of how many"},
 	}, termsParameters(), cpuLoadParameters())
 }
 
@@ -84,13 +92,17 @@ func (c CPU) Validate() error {
 		}
 		return c.Load.validate()
 	}
-	if c.Percent == 0 && c.Processors == 0 && c.Weight == 0 {
-		return errors.New("limit: missing; give limit, such as 50% or 1.5, or weight, or load")
+	limited := c.Percent > 0 || c.Processors > 0 || c.Weight > 0
+	if !limited && len(c.CPUs) == 0 && c.Cores == 0 {
+		return errors.New("limit: missing; give limit, such as 50% or 1.5, or weight, cpus, cores or load")
+	}
+	if len(c.CPUs) > 0 && c.Cores > 0 {
+		return errors.New("cores: given together with cpus; give one of them")
 	}
 	if c.Weight < 0 || c.Weight > 10000 {
 		return fmt.Errorf("weight: %d is out of range; it must be in 1..10000", c.Weight)
 	}
-	return nil
+	return c.way(limited, "cpus or cores")
 }
 
 // Mechanism implements Fault. Whether the controller is there depends on the target.
@@ -108,6 +120,7 @@ func (c CPU) Inject(_ context.Context, env Env, target cgroup.Target, common Com
 	}
 	var settings []setting
 	var meters []*meter
+	waits := false // is what tells of a limit
 	if c.Percent > 0 || c.Processors > 0 {
 		now, err := readControl(env, target, "cpu.max")
 		if err != nil {
@@ -126,6 +139,17 @@ func (c CPU) Inject(_ context.Context, env Env, target cgroup.Target, common Com
 			return nil, err
 		}
 		settings = append(settings, s)
+		waits = true
+	}
+	if len(c.CPUs) > 0 || c.Cores > 0 {
+		s, err := c.cpuset(env, target)
+		if err != nil {
+			return nil, err
+		}
+		settings = append(settings, s)
+		waits = true
+	}
+	if waits {
 		meters = append(meters, pressure(env, target, "cpu.pressure"))
 	}
 	return startLimits(c, env, target, common, c.Terms, settings, meters)

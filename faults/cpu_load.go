@@ -43,9 +43,7 @@ type CPULoad struct {
 func cpuLoadParameters() []Parameter {
 	return []Parameter{
 		{"load", "amount", "burn processor time: 1.5 processors, 50% of each of cores, or 50% of quota, of what the target may use; instead of a limit"},
-		{"cores", "number", "with a load in percent, of how many processors; empty: 1"},
 		{"nice", "number", "niceness of the load, in -20..19"},
-		{"cpus", "numbers", "processors that the load runs on, such as 0-1,3; empty: all"},
 		placeParameter(),
 	}
 }
@@ -53,21 +51,15 @@ func cpuLoadParameters() []Parameter {
 // newCPULoad gives nil if no load is asked for.
 func newCPULoad(s *v1.Cpu, duration string) (*CPULoad, error) {
 	if s.GetLoad() == "" {
-		return nil, needsLoad("load", []choice{{"cores", s.Cores != nil}, {"nice", s.Nice != nil}, {"cpus", s.GetCpus() != ""},
-			{"place", s.GetPlace() != ""}})
+		return nil, needsLoad("load", []choice{{"nice", s.Nice != nil}, {"place", s.GetPlace() != ""}})
 	}
-	l := &CPULoad{Cores: s.GetCores(), Nice: int(s.GetNice()), Place: s.GetPlace()}
+	l := &CPULoad{Nice: int(s.GetNice()), Place: s.GetPlace()}
 	var err error
-	if l.Ramp, err = parseRamp(s.GetRamp(), duration); err != nil {
+	if l.CPUs, l.Cores, err = cpusOf(s); err != nil {
 		return nil, err
 	}
-	if s.GetCpus() != "" {
-		if l.CPUs, err = parseCPUs(s.GetCpus()); err != nil {
-			return nil, fmt.Errorf("cpus: %w", err)
-		}
-	}
-	if s.Cores != nil && l.Cores == 0 {
-		return nil, errors.New("cores: 0 is out of range; it must be at least 1")
+	if l.Ramp, err = parseRamp(s.GetRamp(), duration); err != nil {
+		return nil, err
 	}
 	text := s.GetLoad()
 	number, ofQuota := strings.CutSuffix(text, "% of quota")
@@ -84,6 +76,19 @@ func newCPULoad(s *v1.Cpu, duration string) (*CPULoad, error) {
 		return nil, fmt.Errorf("load: %q must be a number of processors above 0, such as 1.5, a percentage of each of cores, such as 50%%, or of what the target may use, such as %q", text, "50% of quota")
 	}
 	return l, nil
+}
+
+// cpusOf reads which processors, or how many, a load or a limit is about.
+func cpusOf(s *v1.Cpu) (cpus []int, cores uint32, err error) {
+	if s.GetCpus() != "" {
+		if cpus, err = parseCPUs(s.GetCpus()); err != nil {
+			return nil, 0, fmt.Errorf("cpus: %w", err)
+		}
+	}
+	if s.Cores != nil && s.GetCores() == 0 {
+		return nil, 0, errors.New("cores: 0 is out of range; it must be at least 1")
+	}
+	return cpus, s.GetCores(), nil
 }
 
 // mostCPUs is more than any kernel knows (CONFIG_NR_CPUS).

@@ -23,6 +23,8 @@ type IO struct {
 	Read, Write int64
 	// ReadOps and WriteOps are requests per second at most; 0: no limit.
 	ReadOps, WriteOps uint32
+	// Weight is its part among its siblings, in 1..10000; 0: it stays.
+	Weight uint32
 	Terms
 	// Load keeps the disk busy instead; nil: it is not asked for.
 	Load *IOLoad
@@ -44,7 +46,7 @@ func newIO(spec *v1.FaultSpec) (Fault, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := IO{Load: load, Device: s.GetDevice(), Path: s.GetPath(), ReadOps: s.GetReadOps(), WriteOps: s.GetWriteOps(), Terms: terms}
+	f := IO{Load: load, Device: s.GetDevice(), Path: s.GetPath(), ReadOps: s.GetReadOps(), WriteOps: s.GetWriteOps(), Weight: s.GetWeight(), Terms: terms}
 	for _, rate := range []struct {
 		field, text string
 		into        *int64
@@ -72,6 +74,7 @@ func ioParameters() []Parameter {
 		{"write", "amount", "bytes per second at most, such as 1MiB"},
 		{"readOps", "number", "read requests per second at most"},
 		{"writeOps", "number", "write requests per second at most"},
+		{"weight", "number", "its part among its siblings when the disk is short, in 1..10000; needs iocost or bfq"},
 	}, termsParameters(), ioLoadParameters())
 }
 
@@ -84,13 +87,16 @@ func (f IO) Validate() error {
 		if f.Device != "" {
 			return errors.New("device: it was given with load, which needs a path for its file")
 		}
-		if f.Read > 0 || f.Write > 0 || f.ReadOps > 0 || f.WriteOps > 0 || f.Terms != (Terms{}) {
-			return errors.New("load: given together with read, write, readOps, writeOps, onChange, ramp or pulses; give a load or a limit")
+		if f.Read > 0 || f.Write > 0 || f.ReadOps > 0 || f.WriteOps > 0 || f.Weight > 0 || f.Terms != (Terms{}) {
+			return errors.New("load: given together with read, write, readOps, writeOps, weight, onChange, ramp or pulses; give a load or a limit")
 		}
 		return f.Load.validate()
 	}
-	if f.Read == 0 && f.Write == 0 && f.ReadOps == 0 && f.WriteOps == 0 {
-		return errors.New("read: missing; give at least one of read, write, readOps and writeOps, or load")
+	if !f.rated() && f.Weight == 0 {
+		return errors.New("read: missing; give at least one of read, write, readOps, writeOps and weight, or load")
+	}
+	if f.Weight > 10000 {
+		return fmt.Errorf("weight: %d is out of range; it must be in 1..10000", f.Weight)
 	}
 	return nil
 }
@@ -112,16 +118,30 @@ func (f IO) Inject(_ context.Context, env Env, target cgroup.Target, common Comm
 	if err != nil {
 		return nil, ofKind("io", err)
 	}
-	now, err := readControl(env, target, "io.max")
-	if err != nil {
-		return nil, err
+	var settings []setting
+	if f.rated() {
+		now, err := readControl(env, target, "io.max")
+		if err != nil {
+			return nil, err
+		}
+		s, err := f.setting(d, now)
+		if err != nil {
+			return nil, err
+		}
+		settings = append(settings, s)
 	}
-	s, err := f.setting(d, now)
-	if err != nil {
-		return nil, err
+	if f.Weight > 0 {
+		s, err := f.weight(env, target, d)
+		if err != nil {
+			return nil, err
+		}
+		settings = append(settings, s)
 	}
-	return startLimits(f, env, target, common, f.Terms, []setting{s}, []*meter{pressure(env, target, "io.pressure")})
+	return startLimits(f, env, target, common, f.Terms, settings, []*meter{pressure(env, target, "io.pressure")})
 }
+
+// rated: there is a rate to limit.
+func (f IO) rated() bool { return f.Read > 0 || f.Write > 0 || f.ReadOps > 0 || f.WriteOps > 0 }
 
 // disk is the whole one, of which alone there are limits.
 func (f IO) disk(env Env, target cgroup.Target) (d device, err error) {

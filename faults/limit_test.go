@@ -14,15 +14,21 @@ func TestLimitRefusals(t *testing.T) {
 	memory := func(m *v1.Memory) *v1.FaultSpec { return &v1.FaultSpec{Kind: &v1.FaultSpec_Memory{Memory: m}} }
 	io := func(i *v1.Io) *v1.FaultSpec { return &v1.FaultSpec{Kind: &v1.FaultSpec_Io{Io: i}} }
 	for want, spec := range map[string]*v1.FaultSpec{
-		"cpu.limit: missing":                            cpu(&v1.Cpu{}),
-		`cpu.limit: "0" must be a number of processors`: cpu(&v1.Cpu{Limit: "0"}),
-		`cpu.limit: "-1"`:                               cpu(&v1.Cpu{Limit: "-1"}),
-		`cpu.limit: "NaN"`:                              cpu(&v1.Cpu{Limit: "NaN"}),
-		`cpu.limit: "all"`:                              cpu(&v1.Cpu{Limit: "all"}),
-		`cpu.limit: "100"% must be in (0,100)`:          cpu(&v1.Cpu{Limit: "100%"}),
-		`cpu.limit: "0"% must be`:                       cpu(&v1.Cpu{Limit: "0%"}),
-		"cpu.weight: 10001":                             cpu(&v1.Cpu{Weight: 10001}),
-		"memory.limit: missing":                         memory(&v1.Memory{}),
+		"cpu.limit: missing":                                           cpu(&v1.Cpu{}),
+		`cpu.limit: "0" must be a number of processors`:                cpu(&v1.Cpu{Limit: "0"}),
+		`cpu.limit: "-1"`:                                              cpu(&v1.Cpu{Limit: "-1"}),
+		`cpu.limit: "NaN"`:                                             cpu(&v1.Cpu{Limit: "NaN"}),
+		`cpu.limit: "all"`:                                             cpu(&v1.Cpu{Limit: "all"}),
+		`cpu.limit: "100"% must be in (0,100)`:                         cpu(&v1.Cpu{Limit: "100%"}),
+		`cpu.limit: "0"% must be`:                                      cpu(&v1.Cpu{Limit: "0%"}),
+		"cpu.weight: 10001":                                            cpu(&v1.Cpu{Weight: 10001}),
+		"cpu.cores: given together with cpus":                          cpu(&v1.Cpu{Cpus: "0", Cores: proto.Uint32(1)}),
+		"cpu.cores: 0 is out of range; it must be at least 1":          cpu(&v1.Cpu{Cores: proto.Uint32(0)}),
+		"cpu.cpus: \"two\" must be processors and ranges":              cpu(&v1.Cpu{Cpus: "two"}),
+		"cpu.ramp: it was given for cpus or cores alone":               cpu(&v1.Cpu{Cpus: "0", Ramp: "1s"}),
+		"cpu.nice: it was given without load":                          cpu(&v1.Cpu{Cpus: "0", Nice: proto.Int32(1)}),
+		"io.weight: 10001 is out of range":                             io(&v1.Io{Path: "/data", Weight: 10001}),
+		"memory.limit: missing":                                        memory(&v1.Memory{}),
 		`memory.limit: "50%" does not say of what; write "50% of use"`: memory(&v1.Memory{Limit: "50%"}),
 		`memory.high: "0% of use" must be in (0,10000]`:                memory(&v1.Memory{High: "0% of use"}),
 		`memory.limit: "101% of limit" must be in (0,100]`:             memory(&v1.Memory{Limit: "101% of limit"}),
@@ -51,6 +57,49 @@ func TestLimitRefusals(t *testing.T) {
 	}
 	if _, _, err := New(&v1.FaultSpec{Kind: &v1.FaultSpec_Pids{Pids: &v1.Pids{More: proto.Uint32(0)}}}); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestCPUsThatAreKept: fewer than there are, of those that there are, as the kernel writes them.
+func TestCPUsThatAreKept(t *testing.T) {
+	for _, c := range []struct {
+		cpu  CPU
+		has  string
+		want string
+	}{
+		{CPU{Cores: 1}, "2-5", "2"},
+		{CPU{Cores: 3}, "0-1,3,7-9", "0-1,3"},
+		{CPU{CPUs: []int{0, 1, 3, 4, 5, 9}}, "0-9", "0-1,3-5,9"},
+		{CPU{Cores: 4}, "2-5", "4 processors are no fewer than the target has, 2-5"},
+		{CPU{Cores: 9}, "2-5", "4 processors are no fewer"},
+		{CPU{CPUs: []int{2, 6}}, "2-5", "may not run on processor 6; it has 2-5"},
+	} {
+		has, err := parseCPUs(c.has)
+		if err != nil {
+			t.Fatal(err)
+		}
+		keeps, err := c.cpu.keeps(has, c.has)
+		got := formatCPUs(keeps)
+		if err != nil {
+			got = err.Error()
+		}
+		if !strings.Contains(got, c.want) {
+			t.Errorf("%+v of %s: %s, want %s", c.cpu, c.has, got, c.want)
+		}
+	}
+}
+
+func TestWeights(t *testing.T) {
+	d := device{8, 16}
+	for text, want := range map[string]float64{
+		"default 100\n": 100, "default 100\n8:0 7\n8:16 300\n": 300, "8:16 50\ndefault 100\n": 50,
+	} {
+		if got, err := weightIn(text, d); err != nil || got != want {
+			t.Errorf("%q: %v, %v", text, got, err)
+		}
+	}
+	if !iocostOn("8:0 enable=0\n8:16 enable=1 ctrl=auto rpct=0.00\n", d) || iocostOn("8:16 enable=0 ctrl=auto\n8:1 enable=1\n", d) || iocostOn("", d) {
+		t.Error("iocost is read wrongly")
 	}
 }
 

@@ -38,7 +38,6 @@ func TestLoadRefusals(t *testing.T) {
 		`cpu.load: "50% of limit"`:                             cpu(&v1.Cpu{Load: "50% of limit"}),
 		"cpu.cores: 0 is out of range":                         cpu(&v1.Cpu{Load: "50%", Cores: proto.Uint32(0)}),
 		"cpu.cores: it was given with a load that is not":      cpu(&v1.Cpu{Load: "1.5", Cores: proto.Uint32(2)}),
-		"cpu.cores: it was given without load":                 cpu(&v1.Cpu{Limit: "1", Cores: proto.Uint32(2)}),
 		"cpu.nice: it was given without load":                  cpu(&v1.Cpu{Nice: proto.Int32(0)}),
 		"cpu.nice: 20 is out of range":                         cpu(&v1.Cpu{Load: "1", Nice: proto.Int32(20)}),
 		`cpu.cpus: "0,3-1" must be processors`:                 cpu(&v1.Cpu{Load: "1", Cpus: "0,3-1"}),

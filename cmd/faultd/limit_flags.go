@@ -39,9 +39,9 @@ func cpuFlags() []cli.Flag {
 		&cli.StringFlag{Name: "limit", Usage: "`50%` of what the target may use now, or a number of processors, such as 1.5"},
 		&cli.UintFlag{Name: "weight", Usage: "its part among its siblings when processors are short, in 1..10000"},
 		&cli.StringFlag{Name: "load", Usage: "burn processor time: `50%` of each of --cores, '50% of quota' or a number of processors, such as 1.5"},
-		&cli.UintFlag{Name: "cores", Usage: "how many processors a load in percent is on", DefaultText: "1"},
+		&cli.UintFlag{Name: "cores", Usage: "how many of its processors the target may run on; of a load in percent: on how many it is", DefaultText: "all; of a load: 1"},
 		&cli.IntFlag{Name: "nice", Usage: "niceness of the load, in -20..19", DefaultText: "0"},
-		&cli.StringFlag{Name: "cpus", Usage: "processors that the load runs on, a `LIST` such as 0-1,3", DefaultText: "all"},
+		&cli.StringFlag{Name: "cpus", Usage: "processors that the target, or the load, runs on, a `LIST` such as 0-1,3", DefaultText: "all"},
 		placeFlag(),
 	}, termsFlags())
 }
@@ -92,6 +92,7 @@ func ioFlags() []cli.Flag {
 		&cli.StringFlag{Name: "write", Usage: "`AMOUNT` written per second at most, such as 1MiB"},
 		&cli.UintFlag{Name: "read-ops", Usage: "read requests per second at most"},
 		&cli.UintFlag{Name: "write-ops", Usage: "write requests per second at most"},
+		&cli.UintFlag{Name: "weight", Usage: "its part among its siblings when the disk is short, in 1..10000; needs iocost or bfq on the disk"},
 		&cli.StringFlag{Name: "load", Usage: "keep the disk under --path busy: `RATE` such as 20MiB or '200 ops' per second"},
 		&cli.StringFlag{Name: "op", Usage: "what an operation of the load is: read, write or fsync (a write that waits until the disk has it)", DefaultText: "write"},
 		&cli.StringFlag{Name: "pattern", Usage: "which block of the load's file comes next: sequential or random", DefaultText: "sequential"},
@@ -110,7 +111,7 @@ func ioKind(c *cli.Context, spec *v1.FaultSpec) error {
 	pulses, err := pulses(c)
 	spec.Kind = &v1.FaultSpec_Io{Io: &v1.Io{
 		Device: c.String("device"), Path: c.String("path"), Read: c.String("read"), Write: c.String("write"),
-		ReadOps: uint32(c.Uint("read-ops")), WriteOps: uint32(c.Uint("write-ops")), OnChange: c.String("on-change"), Ramp: c.String("ramp"), Pulses: pulses,
+		ReadOps: uint32(c.Uint("read-ops")), WriteOps: uint32(c.Uint("write-ops")), Weight: uint32(c.Uint("weight")), OnChange: c.String("on-change"), Ramp: c.String("ramp"), Pulses: pulses,
 		Load: c.String("load"), Op: c.String("op"), Pattern: c.String("pattern"), Block: c.String("block"), Size: c.String("size"),
 		Floor: c.String("floor"), Place: c.String("place"), AllowRoot: c.Bool("allow-root-fs"),
 	}}

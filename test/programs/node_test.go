@@ -79,6 +79,7 @@ func TestPrograms(t *testing.T) {
 		{"NginxOpenFails", nginxOpenFails},
 		{"NginxReadFails", nginxReadFails},
 		{"Redis", redisOf},
+		{"RedisSqueezed", redisSqueezed},
 		{"SQLite", sqlite},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, n) })

@@ -1922,11 +1922,11 @@ type Cpu struct {
 	// Burn processor time: "1.5" processors, "50%" of each of cores, or "50% of quota": of what the target may use (its own limit;
 	// without one, all processors). Instead of a limit.
 	Load string `protobuf:"bytes,4,opt,name=load,proto3" json:"load,omitempty"`
-	// With a load in percent, of how many processors; absent: 1.
+	// With a load in percent, of how many processors; absent: 1. Without a load the target may run on so many of its processors, the first ones.
 	Cores *uint32 `protobuf:"varint,5,opt,name=cores,proto3,oneof" json:"cores,omitempty"`
 	// Niceness of the load; absent: 0.
 	Nice *int32 `protobuf:"varint,6,opt,name=nice,proto3,oneof" json:"nice,omitempty"`
-	// Processors that the load runs on, "0-1,3". Empty: all that it may use.
+	// Processors that the load, or without a load the target, runs on: "0-1,3". Empty: all that it may use.
 	Cpus string `protobuf:"bytes,7,opt,name=cpus,proto3" json:"cpus,omitempty"`
 	// The limit, or the load, comes to its height evenly over this time: "2m". Empty: at once.
 	Ramp string `protobuf:"bytes,8,opt,name=ramp,proto3" json:"ramp,omitempty"`
@@ -2255,6 +2255,8 @@ type Io struct {
 	OnChange string  `protobuf:"bytes,7,opt,name=on_change,json=onChange,proto3" json:"on_change,omitempty"`
 	Ramp     string  `protobuf:"bytes,8,opt,name=ramp,proto3" json:"ramp,omitempty"`
 	Pulses   *Pulses `protobuf:"bytes,9,opt,name=pulses,proto3" json:"pulses,omitempty"`
+	// Its part among its siblings when the disk is short, in 1..10000; the kernel's default is 100. Needs iocost or bfq on the disk.
+	Weight uint32 `protobuf:"varint,10,opt,name=weight,proto3" json:"weight,omitempty"`
 	// Keep the disk under path busy: "20MiB" per second, or "200 ops" per second, in a file without a name. Instead of a limit.
 	Load string `protobuf:"bytes,20,opt,name=load,proto3" json:"load,omitempty"`
 	// What an operation of the load is. "fsync" writes a block and waits until the disk has it. Empty: "write".
@@ -2366,6 +2368,13 @@ func (x *Io) GetPulses() *Pulses {
 		return x.Pulses
 	}
 	return nil
+}
+
+func (x *Io) GetWeight() uint32 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
 }
 
 func (x *Io) GetLoad() string {
@@ -5116,7 +5125,7 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\x05floor\x18\t \x01(\tB\a\xbaH\x04r\x02\x18 R\x05floor\x12-\n" +
 	"\x05place\x18\n" +
 	" \x01(\tB\x17\xbaH\x14r\x12R\x00R\x06insideR\x06besideR\x05place\x12/\n" +
-	"\x06pulses\x18\v \x01(\v2\x17.faultd.v1alpha1.PulsesR\x06pulses\"\xf0\x04\n" +
+	"\x06pulses\x18\v \x01(\v2\x17.faultd.v1alpha1.PulsesR\x06pulses\"\x92\x05\n" +
 	"\x02Io\x12 \n" +
 	"\x06device\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\x06device\x12\x1c\n" +
 	"\x04path\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\x04path\x12\x1b\n" +
@@ -5126,7 +5135,9 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\twrite_ops\x18\x06 \x01(\rR\bwriteOps\x12>\n" +
 	"\ton_change\x18\a \x01(\tB!\xbaH\x1er\x1cR\x00R\x06reportR\areapplyR\agive-upR\bonChange\x12\x1b\n" +
 	"\x04ramp\x18\b \x01(\tB\a\xbaH\x04r\x02\x18 R\x04ramp\x12/\n" +
-	"\x06pulses\x18\t \x01(\v2\x17.faultd.v1alpha1.PulsesR\x06pulses\x12\x1b\n" +
+	"\x06pulses\x18\t \x01(\v2\x17.faultd.v1alpha1.PulsesR\x06pulses\x12 \n" +
+	"\x06weight\x18\n" +
+	" \x01(\rB\b\xbaH\x05*\x03\x18\x90NR\x06weight\x12\x1b\n" +
 	"\x04load\x18\x14 \x01(\tB\a\xbaH\x04r\x02\x18 R\x04load\x12+\n" +
 	"\x02op\x18\x15 \x01(\tB\x1b\xbaH\x18r\x16R\x00R\x04readR\x05writeR\x05fsyncR\x02op\x125\n" +
 	"\apattern\x18\x16 \x01(\tB\x1b\xbaH\x18r\x16R\x00R\n" +
