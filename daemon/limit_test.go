@@ -164,8 +164,8 @@ func (w *worker) processorsOf() string {
 	return list
 }
 
-// TestLimitOfProcessors: the target runs on fewer; afterwards the file is as it was, also if it was empty, and who had chosen a
-// processor has it still.
+// TestLimitOfProcessors: the target runs on fewer; afterwards the file is as it was, and who had chosen a processor has it still. What
+// could not be given back is refused.
 func TestLimitOfProcessors(t *testing.T) {
 	notTwice(t)
 	n := startNode(t)
@@ -181,14 +181,16 @@ func TestLimitOfProcessors(t *testing.T) {
 		}
 	}
 	shrunk("", "0-1", "0-1")
+	if _, err := n.tryInject(spec); connect.CodeOf(err) != connect.CodeUnimplemented || !strings.Contains(err.Error(), "cpuset.cpus is empty") {
+		t.Errorf("got %v", err)
+	}
+	shrunk("", "0-1", "0-1")
+	n.setControl(target, "cpuset.cpus", "0-1")
 	n.inject(spec)
 	shrunk("0", "0", "0-1")
 	n.end(syscall.SIGKILL)
-	n.until("cpuset.cpus is empty again", func() bool { return n.control(target, "cpuset.cpus") == "\n" })
-	shrunk("", "0-1", "0-1")
+	n.until("cpuset.cpus is as before", func() bool { return n.control(target, "cpuset.cpus") == "0-1\n" })
 	n.goOn()
-
-	n.setControl(target, "cpuset.cpus", "0-1")
 	spec.GetCpu().Cores, spec.GetCpu().Cpus = nil, "5"
 	if _, err := n.tryInject(spec); err == nil || !strings.Contains(err.Error(), "may not run on processor 5; it has 0-1") {
 		t.Errorf("got %v", err)

@@ -34,7 +34,7 @@ func changeControl(env Env, target cgroup.Target, id string, permit *permit, w *
 
 // writeDown puts a change into the journal, before it is made.
 func writeDown(env Env, id string, w *undo.WriteFile) (*change, error) {
-	c := &change{action: undo.Action{Version: undo.Version, WriteFile: w}}
+	c := &change{action: undo.Action{Version: 1, WriteFile: w}}
 	entry, err := env.Journal.Begin(id, c.action)
 	if err != nil {
 		return nil, err

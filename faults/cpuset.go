@@ -15,11 +15,17 @@ import (
 	"faultd/cgroup"
 )
 
-// cpusetFile is empty where a cgroup has the processors of its parent.
-const cpusetFile = "cpuset.cpus"
-
-// cpuset shrinks the processors that the target may run on.
+// cpuset shrinks the processors that the target may run on. Where it has no list of its own, that could not be given back: the kernel
+// takes no empty list while there are processes (validate_change in kernel/cgroup/cpuset.c).
 func (c CPU) cpuset(env Env, target cgroup.Target) (s setting, err error) {
+	own, err := readControl(env, target, "cpuset.cpus")
+	if err != nil {
+		return s, err
+	}
+	if own == "" {
+		return s, fmt.Errorf("shrink the processors of the target: %w: its cpuset.cpus is empty, and the kernel does not let it become so again while processes are in it; give it a list of its own first (with systemd AllowedCPUs=), or give a limit instead",
+			bpf.ErrNotSupported)
+	}
 	text, err := readControl(env, target, "cpuset.cpus.effective")
 	if err != nil {
 		return s, err
@@ -35,7 +41,7 @@ func (c CPU) cpuset(env Env, target cgroup.Target) (s setting, err error) {
 	if err := staysPinned(env, target, has); err != nil {
 		return s, err
 	}
-	return setting{file: cpusetFile, write: formatCPUs(keeps), none: "\n"}, nil
+	return setting{file: "cpuset.cpus", write: formatCPUs(keeps)}, nil
 }
 
 // keeps are the processors that are left to the target of those that it has.

@@ -104,11 +104,11 @@ func startLimits(f Fault, env Env, target cgroup.Target, common Common, terms Te
 // begin sets the limits for the first time. A value that is there already is no fault.
 func (l *limits) begin() error {
 	for _, m := range l.all {
-		_, held, err := l.wanted(m, 1).Holds()
+		there, held, err := l.wanted(m, 1).Holds()
 		if err != nil {
 			return noControl(l.env, l.target, m.file, err)
 		}
-		if held != "" && (held == m.write || held == m.reads) {
+		if there {
 			return &ParameterError{m.file, fmt.Sprintf("it is %s already: there is nothing to squeeze", held)}
 		}
 	}
@@ -188,11 +188,11 @@ func (l *limits) wanted(m *limit, part float64) *undo.WriteFile {
 // set brings a limit to where the way has come, if it is still ours.
 func (l *limits) set(m *limit) error {
 	w := l.wanted(m, l.part)
-	_, held, err := w.Holds()
+	there, held, err := w.Holds()
 	if err != nil {
 		return noControl(l.env, l.target, m.file, err)
 	}
-	if m.theirs || held == w.New || held == w.Reads {
+	if m.theirs || there {
 		return nil // the first steps of a ramp may be no less than what it has
 	}
 	if former := m.newest(); former != nil {

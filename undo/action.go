@@ -12,8 +12,8 @@ import (
 )
 
 // Version is the form of actions and records. It grows whenever an older build could not undo what a newer one wrote; what
-// an older one wrote is always read. 2: emptyFile and removeFiles. 3: removeQdisc. 4: writeFile of an empty line.
-const Version = 4
+// an older one wrote is always read. 2: emptyFile and removeFiles. 3: removeQdisc.
+const Version = 3
 
 // Action is one reversible change, as data that needs nothing of the fault that made it. Exactly one pointer is set.
 type Action struct {

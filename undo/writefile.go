@@ -13,7 +13,7 @@ import (
 // White space around a text does not count.
 type WriteFile struct {
 	Path string `json:"path"`
-	// Old is what to write, in the form the kernel takes; an empty line if the file was empty (cpuset.cpus).
+	// Old is what to write, in the form the kernel takes.
 	Old string `json:"old"`
 	// New is what was written.
 	New string `json:"new"`
@@ -24,16 +24,13 @@ type WriteFile struct {
 	Key string `json:"key,omitempty"`
 }
 
-// emptyLine makes a file of the kernel empty; to write nothing would be no write.
-const emptyLine = "\n"
-
 func (w *WriteFile) durable() bool { return false }
 
 func (w *WriteFile) validate() error {
 	switch {
 	case !filepath.IsAbs(w.Path):
 		return fmt.Errorf("write a file back: path %q is not absolute", w.Path)
-	case strings.TrimSpace(w.Old) == "" && w.Old != emptyLine || strings.TrimSpace(w.New) == "":
+	case strings.TrimSpace(w.Old) == "" || strings.TrimSpace(w.New) == "":
 		return fmt.Errorf("write %s back: the old and the new text must both be there, they are %q and %q", w.Path, w.Old, w.New)
 	case len(strings.Fields(w.Key)) > 1:
 		return fmt.Errorf("write %s back: key %q is more than one word", w.Path, w.Key)

@@ -3190,7 +3190,9 @@ type InjectRequest struct {
 	// The same key again gives the same fault instead of a second one.
 	IdempotencyKey string `protobuf:"bytes,3,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
 	// Why, for the audit log.
-	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	// It ends after this time, however long it lasts, unless an update comes before: for whoever wants it gone when he is. Empty: no lease.
+	Lease         string `protobuf:"bytes,5,opt,name=lease,proto3" json:"lease,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3249,6 +3251,13 @@ func (x *InjectRequest) GetIdempotencyKey() string {
 func (x *InjectRequest) GetReason() string {
 	if x != nil {
 		return x.Reason
+	}
+	return ""
+}
+
+func (x *InjectRequest) GetLease() string {
+	if x != nil {
+		return x.Lease
 	}
 	return ""
 }
@@ -5218,12 +5227,13 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\tcut_short\x18\x06 \x01(\x04R\bcutShort\x12\x16\n" +
 	"\x06missed\x18\a \x01(\x04R\x06missed\x12\x18\n" +
 	"\aunknown\x18\b \x01(\x04R\aunknown\x12\x16\n" +
-	"\x06pulses\x18\t \x01(\x04R\x06pulses\"\xb5\x01\n" +
+	"\x06pulses\x18\t \x01(\x04R\x06pulses\"\xd4\x01\n" +
 	"\rInjectRequest\x126\n" +
 	"\x04spec\x18\x01 \x01(\v2\x1a.faultd.v1alpha1.FaultSpecB\x06\xbaH\x03\xc8\x01\x01R\x04spec\x12\x17\n" +
 	"\adry_run\x18\x02 \x01(\bR\x06dryRun\x121\n" +
 	"\x0fidempotency_key\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x0eidempotencyKey\x12 \n" +
-	"\x06reason\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\x06reason\">\n" +
+	"\x06reason\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\x06reason\x12\x1d\n" +
+	"\x05lease\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x18 R\x05lease\">\n" +
 	"\x0eInjectResponse\x12,\n" +
 	"\x05fault\x18\x01 \x01(\v2\x16.faultd.v1alpha1.FaultR\x05fault\"\xa8\x02\n" +
 	"\rUpdateRequest\x12\x19\n" +
