@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"connectrpc.com/connect"
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 
@@ -411,5 +412,25 @@ func TestLoadRefusals(t *testing.T) {
 	if found := n.burners(target); len(found) > 0 {
 		t.Errorf("left %q", found)
 	}
+	n.idle()
+}
+
+// TestLeaseOfOneFault: it ends with its lease, though it would last longer; a ramp, which may be as long as the fault, may be longer than
+// the lease.
+func TestLeaseOfOneFault(t *testing.T) {
+	notTwice(t)
+	n := startNode(t)
+	target := n.target()
+	n.worker(target)
+	spec := burnCPU(target, &v1.Cpu{Load: "0.01", Ramp: "4m"})
+	_, err := n.client.Inject(t.Context(), connect.NewRequest(&v1.InjectRequest{Spec: spec, Lease: "soon"}))
+	if connect.CodeOf(err) != connect.CodeInvalidArgument || !strings.Contains(err.Error(), `lease: "soon" is no duration`) {
+		t.Errorf("got %v", err)
+	}
+	f, err := n.client.Inject(t.Context(), connect.NewRequest(&v1.InjectRequest{Spec: spec, Lease: "100ms"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.until("the lease is over", func() bool { return n.get(f.Msg.GetFault().GetId()).GetReason() == "expired" })
 	n.idle()
 }
