@@ -181,15 +181,15 @@ func (d *Daemon) inject(ctx context.Context, req *v1.InjectRequest, caller peer)
 	if err != nil {
 		return nil, err
 	}
-	if err := d.permits(p.kind.Name, p.target, p.common.Until); err != nil {
-		return nil, err
-	}
 	if req.GetLease() != "" {
 		lease, err := faults.ParseDuration("lease", req.GetLease(), time.Millisecond, d.config.Limits.MaxDuration)
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", errBadInput, err)
 		}
-		p.common.Until = earlier(p.common.Until, time.Now().Add(lease))
+		p.common.Until = time.Now().Add(lease)
+	}
+	if err := d.permits(p.kind.Name, p.target, p.common.Until); err != nil {
+		return nil, err
 	}
 	f := &fault{id: newID(), key: key, spec: spec, kind: p.kind.Name, target: p.target, common: p.common, started: time.Now(), state: stateActive, owner: caller.String(), over: make(chan struct{})}
 	f.common.ID = f.id
@@ -201,13 +201,6 @@ func (d *Daemon) inject(ctx context.Context, req *v1.InjectRequest, caller peer)
 		return nil, err
 	}
 	return d.register(f, generation), nil
-}
-
-func earlier(a, b time.Time) time.Time {
-	if b.Before(a) {
-		return b
-	}
-	return a
 }
 
 // start puts a fault into the kernel. Has it failed, nothing is left.
