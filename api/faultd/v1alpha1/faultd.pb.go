@@ -3191,7 +3191,7 @@ type InjectRequest struct {
 	IdempotencyKey string `protobuf:"bytes,3,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
 	// Why, for the audit log.
 	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
-	// It ends after this time, however long it lasts, unless an update comes before: for whoever wants it gone when he is. Empty: no lease.
+	// It ends after this time instead of its duration, unless an update comes before: for whoever wants it gone when he is. Empty: no lease.
 	Lease         string `protobuf:"bytes,5,opt,name=lease,proto3" json:"lease,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
