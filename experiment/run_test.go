@@ -62,7 +62,7 @@ func (n *fakeNode) Rehearse(_ context.Context, spec *v1.FaultSpec) (*v1.Fault, e
 	return &v1.Fault{Spec: spec, Target: &v1.Target{Path: spec.GetTarget()}}, nil
 }
 
-func (n *fakeNode) Inject(_ context.Context, spec *v1.FaultSpec, lease time.Duration) (*v1.Fault, error) {
+func (n *fakeNode) Inject(_ context.Context, spec *v1.FaultSpec) (*v1.Fault, error) {
 	time.Sleep(n.slow)
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -74,7 +74,7 @@ func (n *fakeNode) Inject(_ context.Context, spec *v1.FaultSpec, lease time.Dura
 	}
 	id := fmt.Sprintf("f%d", len(n.faults)+1)
 	f := &fakeFault{Fault: &v1.Fault{Id: id, Spec: spec, State: "active", Counters: &v1.Counters{}}}
-	n.extend(f, lease.String())
+	n.extend(f, spec.GetDuration())
 	n.faults[id] = f
 	n.note("inject %s%s", id, percentOf(spec))
 	n.skipped = append(n.skipped, spec.GetSkipFirst())
