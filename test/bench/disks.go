@@ -15,8 +15,8 @@ import (
 // disk is the kernel's null_blk: requests are answered at once, so that what stands before it shows.
 const disk = "/dev/nullb0"
 
-// mappedDisk is where the device mapper shows what it makes of the disk.
-const mappedDisk = "/dev/mapper/faultd-bench"
+// mappings is where the device mapper shows what it makes of the disk.
+const mappings = "/dev/mapper/"
 
 const mappedSectors = 32768
 
@@ -70,13 +70,13 @@ func (b *bench) readsElsewhere(d *daemon, w *worker, target string) error {
 
 // readsMapped: reads through mappings that hurt something else.
 func (b *bench) readsMapped(w *worker) error {
-	for _, m := range []struct{ name, table string }{
-		{"dm-flakey, which is up", fmt.Sprintf("0 %d flakey %s 0 3600 1", mappedSectors, disk)},
-		{"dm-delay of writes", fmt.Sprintf("0 %d delay %s 0 0 %s 0 20", mappedSectors, disk, disk)},
+	for _, m := range []struct{ mapping, name, table string }{
+		{"flakey", "dm-flakey, which is up", fmt.Sprintf("0 %d flakey %s 0 3600 1", mappedSectors, disk)},
+		{"delay-writes", "dm-delay of writes", fmt.Sprintf("0 %d delay %s 0 0 %s 0 20", mappedSectors, disk, disk)},
 	} {
 		what := "for comparison: direct read of 4 KiB, " + m.name
-		err := b.withMapping(what, m.table, func() error {
-			found, err := inTurn(b.options.rounds, w.cost(readPrefix+disk), w.cost(readPrefix+mappedDisk))
+		err := b.withMapping(what, m.mapping, m.table, func(mapped string) error {
+			found, err := inTurn(b.options.rounds, w.cost(readPrefix+disk), w.cost(readPrefix+mapped))
 			if err != nil {
 				return err
 			}
@@ -124,8 +124,8 @@ func (b *bench) delayedByUs(d *daemon, w *worker, o order, target, what string) 
 
 func (b *bench) delayedByMapping(w *worker, o order, what string) error {
 	table := fmt.Sprintf("0 %d delay %s 0 %d", mappedSectors, disk, mappedDelay.Milliseconds())
-	return b.withMapping(what, table, func() error {
-		o.Call = readPrefix + mappedDisk
+	return b.withMapping(what, fmt.Sprintf("delay-%d", o.Threads), table, func(mapped string) error {
+		o.Call = readPrefix + mapped
 		s, err := w.sleep(o, mappedDelay)
 		if err != nil {
 			return err
@@ -139,20 +139,21 @@ func (b *bench) addDelay(what string, s sleeping) {
 	b.report.add(row{What: what, With: s.String(), Change: fmt.Sprintf("%s; CPU %.2f %%", s.error(), 100*s.CPU), Raw: s})
 }
 
-// withMapping runs f while the device mapper shows the disk by a table, if it can.
-func (b *bench) withMapping(what, table string, f func() error) error {
-	name := mappedDisk[strings.LastIndex(mappedDisk, "/")+1:]
-	// There is no udev that would make the node.
-	if err := dmsetup("create", name, "--noudevsync", "--noudevrules", "--table", table); err != nil {
+// withMapping runs f while the device mapper shows the disk by a table, if it can. The mapping goes with the worker, which keeps what it
+// reads open.
+func (b *bench) withMapping(what, mapping, table string, f func(mapped string) error) error {
+	name := "faultd-bench-" + mapping
+	if err := dmsetup("create", name, "--table", table); err != nil {
 		b.report.missing(what, err.Error())
 		return nil
 	}
-	err := f()
-	return errors.Join(err, dmsetup("remove", "--noudevsync", "--noudevrules", name))
+	err := f(mappings + name)
+	return errors.Join(err, dmsetup("remove", "--deferred", name))
 }
 
 func dmsetup(args ...string) error {
 	cmd := exec.Command("dmsetup", args...)
+	cmd.Env = append(os.Environ(), "DM_DISABLE_UDEV=1") // there is none, so it makes the node itself
 	var errs bytes.Buffer
 	cmd.Stderr = &errs
 	if err := cmd.Run(); err != nil {
