@@ -18,7 +18,8 @@ type Node interface {
 	Targets(ctx context.Context, selector string) (*v1.TargetsResponse, error)
 	// Rehearse says what Inject would do, or why it would refuse.
 	Rehearse(context.Context, *v1.FaultSpec) (*v1.Fault, error)
-	Inject(context.Context, *v1.FaultSpec) (*v1.Fault, error)
+	// Inject starts a fault that ends with its lease, unless an update comes before.
+	Inject(ctx context.Context, spec *v1.FaultSpec, lease time.Duration) (*v1.Fault, error)
 	Update(context.Context, *v1.UpdateRequest) (*v1.Fault, error)
 	Get(ctx context.Context, id string) (*v1.Fault, error)
 	// Stop returns when the fault is undone.
@@ -83,12 +84,11 @@ func (h *harm) start(ctx context.Context, c Change) error {
 	if f.Steps != nil && c.Step > 0 {
 		spec = proto.CloneOf(f.Steps[c.Step-1])
 	}
-	spec.Duration = firstLease.String()
 	if c.Percent > 0 {
 		setPercent(spec, c.Percent)
 	}
 	h.turnTo(turnOff, turnStarting)
-	got, err := h.node.Inject(context.WithoutCancel(ctx), spec)
+	got, err := h.node.Inject(context.WithoutCancel(ctx), spec, firstLease)
 	if err != nil && f.At != "" {
 		if _, goneErr := h.node.Targets(context.WithoutCancel(ctx), spec.GetTarget()); goneErr != nil {
 			h.lost(c.Fault, errTargetGone)

@@ -62,7 +62,7 @@ func (n *fakeNode) Rehearse(_ context.Context, spec *v1.FaultSpec) (*v1.Fault, e
 	return &v1.Fault{Spec: spec, Target: &v1.Target{Path: spec.GetTarget()}}, nil
 }
 
-func (n *fakeNode) Inject(_ context.Context, spec *v1.FaultSpec) (*v1.Fault, error) {
+func (n *fakeNode) Inject(_ context.Context, spec *v1.FaultSpec, lease time.Duration) (*v1.Fault, error) {
 	time.Sleep(n.slow)
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -74,7 +74,7 @@ func (n *fakeNode) Inject(_ context.Context, spec *v1.FaultSpec) (*v1.Fault, err
 	}
 	id := fmt.Sprintf("f%d", len(n.faults)+1)
 	f := &fakeFault{Fault: &v1.Fault{Id: id, Spec: spec, State: "active", Counters: &v1.Counters{}}}
-	n.extend(f, spec.GetDuration())
+	n.extend(f, lease.String())
 	n.faults[id] = f
 	n.note("inject %s%s", id, percentOf(spec))
 	n.skipped = append(n.skipped, spec.GetSkipFirst())
@@ -270,6 +270,12 @@ func TestConfirmed(t *testing.T) {
 		for phase, least := range map[Phase]int{Before: 4, During: 10, After: 6} {
 			if counts[phase] < least || counts[phase] > least+1 {
 				t.Errorf("%d tries %s the faults", counts[phase], phase)
+			}
+		}
+		// A ramp may take all of it, whatever the lease is.
+		for id, f := range l.node.faults {
+			if got := f.GetSpec().GetDuration(); got != "10s" {
+				t.Errorf("%s was asked for with duration %s", id, got)
 			}
 		}
 	})

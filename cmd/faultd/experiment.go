@@ -307,8 +307,8 @@ func (n daemonNode) Rehearse(ctx context.Context, spec *v1.FaultSpec) (*v1.Fault
 }
 
 // Inject implements experiment.Node.
-func (n daemonNode) Inject(ctx context.Context, spec *v1.FaultSpec) (*v1.Fault, error) {
-	return fault(ctx, n, n.client.Inject, &v1.InjectRequest{Spec: spec, Reason: n.reason})
+func (n daemonNode) Inject(ctx context.Context, spec *v1.FaultSpec, lease time.Duration) (*v1.Fault, error) {
+	return fault(ctx, n, n.client.Inject, &v1.InjectRequest{Spec: spec, Reason: n.reason, Lease: lease.String()})
 }
 
 // Update implements experiment.Node.

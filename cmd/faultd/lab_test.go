@@ -121,8 +121,15 @@ func (l *lab) startDaemon() {
 		_ = cmd.Process.Signal(syscall.SIGCONT)
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		_ = cmd.Wait()
+		var left []string
+		var err error
+		defer func() {
+			if err != nil || len(left) > 0 {
+				l.t.Logf("left: %q, %v", left, err)
+			}
+		}()
 		l.until("nothing is left", func() bool {
-			left, err := daemon.Residue(l.pins(), filepath.Join(l.dir, "state"), false)
+			left, err = daemon.Residue(l.pins(), filepath.Join(l.dir, "state"), false)
 			return err == nil && len(left) == 0
 		})
 		if err := os.RemoveAll(l.pins()); err != nil {
