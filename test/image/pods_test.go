@@ -128,6 +128,9 @@ func (n *podNode) startDaemon() {
 		config.LogPath = filepath.Base(n.state) + "-" + pod.ID + ".log"
 		n.spec.container(n.t, n.spec.Containers[0], map[string]string{"bpf": n.pins, "state": n.state, "run": n.run, "config": n.makeConfig()})(config)
 	})
+	// A guard that is killed with its container, as that of a PID namespace of its own is, cannot remove its cgroup.
+	daemon := n.daemon
+	n.t.Cleanup(func() { daemon.Stop(n.t, n.grace()) })
 	prober := n.pod("prober").Run(n.t, "prober")
 	n.await("the daemon is well", func() bool {
 		well := true
@@ -137,6 +140,11 @@ func (n *podNode) startDaemon() {
 		}
 		return well
 	})
+}
+
+// grace is how long a container has to end by itself.
+func (n *podNode) grace() time.Duration {
+	return time.Duration(n.spec.TerminationGracePeriodSeconds) * time.Second
 }
 
 func (n *podNode) await(what string, holds func() bool) {
@@ -280,7 +288,7 @@ func testKilled(t *testing.T, n *podNode) {
 // testEnded stops the container as a rolling update does: its faults end before it does.
 func testEnded(t *testing.T, n *podNode) {
 	n.hurtForLong()
-	n.daemon.Stop(t, time.Duration(n.spec.TerminationGracePeriodSeconds)*time.Second)
+	n.daemon.Stop(t, n.grace())
 	if n.frozen() {
 		t.Error("the daemon ended and the victim stands still")
 	}
