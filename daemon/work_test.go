@@ -417,7 +417,8 @@ type hammer struct {
 	off               atomic.Pointer[netip.AddrPort]
 	after             atomic.Int64
 	early, hurt, late atomic.Int64
-	threads           sync.WaitGroup
+	// hammering are the threads that have not seen off yet.
+	threads, hammering sync.WaitGroup
 }
 
 func startHammer(to netip.AddrPort, threads int) *hammer {
@@ -425,6 +426,7 @@ func startHammer(to netip.AddrPort, threads int) *hammer {
 	var begun sync.WaitGroup
 	for range threads {
 		begun.Add(1)
+		h.hammering.Add(1)
 		h.threads.Go(func() {
 			runtime.LockOSThread()
 			h.strike(to, begun.Done)
@@ -453,6 +455,11 @@ func (h *hammer) strike(to netip.AddrPort, begun func()) {
 				begun = nil
 			}
 			continue
+		}
+		if after == 0 {
+			// The queue of a busy processor has room for a thousand packets; what hammers would push the last ones out of it.
+			h.hammering.Done()
+			h.hammering.Wait()
 		}
 		if after == h.after.Load() {
 			return
