@@ -164,7 +164,7 @@ func experimentOfSeveralTargets(t *testing.T, l *lab) {
 
 // Fields of examples that are changed so that they run for seconds, and bear a busy machine.
 var (
-	duration = regexp.MustCompile(`\b(duration|before|after|recovery|every|on|off|window): \d+(s|m)\b`)
+	duration = regexp.MustCompile(`\b(duration|before|after|recovery|every|on|off|window|ramp): \d+(s|m)\b`)
 	latency  = regexp.MustCompile(`, latency: \d+(ms|s)\b`)
 	timeout  = regexp.MustCompile(`(?m)^    timeout: .*\n`)
 	interval = regexp.MustCompile(`(?m)^  - name: (checkout|redis|node)$`)
@@ -239,9 +239,9 @@ func exampleExperiments(t *testing.T, l *lab) {
 			if why := notInLab[filepath.Base(example)]; why != "" {
 				t.Skip(why)
 			}
-			l := labOf(t, l, example)
+			here := labOf(t, l, example)
 			dir := t.TempDir()
-			code, said := l.faultd("run", l.inLab(example), "--report", dir)
+			code, said := here.faultd("run", here.inLab(example), "--report", dir)
 			if code == exitNotSupported {
 				t.Skipf("this kernel cannot: %s", said)
 			}
@@ -257,7 +257,9 @@ func exampleExperiments(t *testing.T, l *lab) {
 					t.Errorf("fault %s did no harm:\n%s", name, said)
 				}
 			}
-			l.idle()
+			if here == l {
+				l.idle()
+			}
 		})
 	}
 }
