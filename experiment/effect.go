@@ -70,7 +70,7 @@ func effect(probe string, tries []Sample) Effect {
 			took[0], took[1] = append(took[0], meanLatency(on)), append(took[1], meanLatency(off))
 		}
 	}
-	e.Failures, e.Latency = compare(failed[0], failed[1]), compare(took[0], took[1])
+	e.Failures, e.Latency = comparePercents(failed[0], failed[1]), compare(took[0], took[1])
 	return e
 }
 
@@ -103,6 +103,15 @@ func compare(on, off []float64) *Difference {
 	n := float64(len(on))
 	margin := student(len(on)-1) * math.Sqrt(squares/(n-1)/n)
 	d.Low, d.High = d.Difference-margin, d.Difference+margin
+	return d
+}
+
+// comparePercents is compare for what can differ by 100 at most.
+func comparePercents(on, off []float64) *Difference {
+	d := compare(on, off)
+	if d != nil {
+		d.Low, d.High = max(d.Low, -100), min(d.High, 100)
+	}
 	return d
 }
 

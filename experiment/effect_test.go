@@ -27,6 +27,17 @@ func TestComparePairs(t *testing.T) {
 	}
 }
 
+// TestPercentsEnd: the margin of the differences 80, 100 and 100 would go beyond 100.
+func TestPercentsEnd(t *testing.T) {
+	d := comparePercents([]float64{80, 100, 100}, []float64{0, 0, 0})
+	if d.High != 100 || math.Abs(d.Low-64.65) > 0.01 {
+		t.Errorf("it gave %+v", d)
+	}
+	if comparePercents([]float64{1}, []float64{2}) != nil {
+		t.Error("one pair says something")
+	}
+}
+
 const comparison = "schedule: {bursts: {on: 2s, off: 2s, count: 5}}"
 
 // tryOften is a probe that no try of is at the end of a burst.
