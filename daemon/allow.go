@@ -24,6 +24,8 @@ type Allow struct {
 	Cgroups []string `yaml:"cgroups"`
 	// Hours in which faults may be on.
 	Hours *calendar.Hours `yaml:"hours"`
+	// window is the hours as check has read them: each renewal of a lease asks for it.
+	window *calendar.Window
 }
 
 // errNotAllowed is the cause of whatever the configuration does not allow.
@@ -34,8 +36,8 @@ func notAllowed(format string, args ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{errNotAllowed}, args...)...)
 }
 
-// check names a field that makes no sense.
-func (a Allow) check() error {
+// check names a field that makes no sense, and reads the hours.
+func (a *Allow) check() error {
 	for _, kind := range a.Kinds {
 		if known := kindNames(); !slices.Contains(known, kind) {
 			return fmt.Errorf("kinds: %q is no kind of fault; it must be one of %s", kind, strings.Join(known, ", "))
@@ -54,9 +56,11 @@ func (a Allow) check() error {
 	if a.Hours == nil {
 		return nil
 	}
-	if _, err := a.Hours.Window(); err != nil {
+	window, err := a.Hours.Window()
+	if err != nil {
 		return fmt.Errorf("hours.%w", err)
 	}
+	a.window = &window
 	return nil
 }
 
@@ -80,14 +84,10 @@ func (a Allow) fault(kind string, target cgroup.Target, now, until time.Time) er
 
 // time refuses what would be on outside the hours.
 func (a Allow) time(now, until time.Time) error {
-	if a.Hours == nil {
+	if a.window == nil {
 		return nil
 	}
-	window, err := a.Hours.Window()
-	if err != nil {
-		return fmt.Errorf("allow.hours.%w", err)
-	}
-	if err := window.Holds(now, until); err != nil {
+	if err := a.window.Holds(now, until); err != nil {
 		return notAllowed("allow.hours: %w", err)
 	}
 	return nil
@@ -105,11 +105,10 @@ func (a Allow) holds(target string) bool {
 
 // zone is that of the hours, and of the days that the limits are for.
 func (c Config) zone() *time.Location {
-	if c.Allow.Hours == nil {
+	if c.Allow.window == nil {
 		return time.UTC
 	}
-	zone, _ := calendar.Zone(c.Allow.Hours.TimeZone) // it was checked
-	return zone
+	return c.Allow.window.In()
 }
 
 // likeProduction are the names that nobody gives to anything else.

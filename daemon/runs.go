@@ -3,7 +3,6 @@ package daemon
 import (
 	"context"
 	"fmt"
-	"os"
 	"time"
 
 	"connectrpc.com/connect"
@@ -26,9 +25,8 @@ type experimentRun struct {
 
 // gone says whether the process that carries the run out is no more.
 func (r *experimentRun) gone() bool {
-	born, err := undo.StartTime(r.pid)
-	_, zombie := os.Readlink(fmt.Sprintf("/proc/%d/exe", r.pid)) // it has an entry until its parent asks for its end, but runs nothing
-	return err != nil || born != r.born || zombie != nil
+	runs, err := undo.Runs(r.pid, r.born)
+	return err != nil || !runs
 }
 
 // tendRuns ends the runs whose process is gone. Call with d.mu held.

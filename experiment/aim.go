@@ -2,8 +2,10 @@ package experiment
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -149,15 +151,9 @@ func (a *Aim) count(seed uint64, n int) int {
 // score is a hash of a seed and a name: FNV-1a of both, and then murmur3's last step, so that names that differ in their last
 // letter alone differ in all bits.
 func score(seed uint64, name string) uint64 {
-	const offset, prime = 14695981039346656037, 1099511628211
-	hash := uint64(offset)
-	for range 8 {
-		hash = (hash ^ seed&0xff) * prime
-		seed >>= 8
-	}
-	for _, b := range []byte(name) {
-		hash = (hash ^ uint64(b)) * prime
-	}
+	both := fnv.New64a()
+	_, _ = both.Write(append(binary.LittleEndian.AppendUint64(nil, seed), name...)) // it never fails
+	hash := both.Sum64()
 	hash = (hash ^ hash>>33) * 0xff51afd7ed558ccd
 	hash = (hash ^ hash>>33) * 0xc4ceb9fe1a85ec53
 	return hash ^ hash>>33

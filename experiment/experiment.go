@@ -98,6 +98,9 @@ const (
 // Phases are all phases, in order.
 func Phases() []Phase { return []Phase{Before, During, After} }
 
+// specs are all that the node may be asked for.
+func (f Fault) specs() []*v1.FaultSpec { return append([]*v1.FaultSpec{f.Spec}, f.Steps...) }
+
 // faultNames are the names of all faults, each once.
 func (p *Plan) faultNames() (names []string) {
 	for _, f := range p.Faults {
@@ -112,7 +115,7 @@ func (p *Plan) faultNames() (names []string) {
 func (p *Plan) SetSeed(seed uint64) {
 	p.Seed = seed
 	for _, f := range p.Faults {
-		for _, spec := range append([]*v1.FaultSpec{f.Spec}, f.Steps...) {
+		for _, spec := range f.specs() {
 			if spec.Seed != nil {
 				spec.Seed = &seed
 			}

@@ -284,14 +284,18 @@ func (h *harm) counters(ctx context.Context, name string) (*v1.Counters, error) 
 	return total(h.plan, h.activations, name), nil
 }
 
-// total adds up what the activations of a fault counted.
+// total adds up what a fault counted, at all its targets.
 func total(p *Plan, activations []*Activation, name string) *v1.Counters {
+	return added(activations, func(fault int) bool { return p.Faults[fault].Name == name })
+}
+
+// added adds up what the activations of some faults counted, which are told by their index.
+func added(activations []*Activation, of func(fault int) bool) *v1.Counters {
 	sum := &v1.Counters{}
 	for _, a := range activations {
-		if p.Faults[a.Fault].Name != name {
-			continue
+		if of(a.Fault) {
+			addCounters(sum, a.Last.GetCounters())
 		}
-		addCounters(sum, a.Last.GetCounters())
 	}
 	return sum
 }

@@ -15,7 +15,7 @@ func (p *Plan) Monitor(check func(*v1.FaultSpec) error) error {
 	for i := range p.Faults {
 		f := &p.Faults[i]
 		f.Monitored = proto.CloneOf(f.Spec)
-		for _, spec := range append([]*v1.FaultSpec{f.Spec}, f.Steps...) {
+		for _, spec := range f.specs() {
 			spec.SkipFirst = math.MaxUint64
 			if err := check(spec); err != nil && check(f.Monitored) == nil {
 				return fmt.Errorf("spec.faults[%d] (%s): it cannot be monitored, only done: %w", i, f.Name, err)
@@ -81,11 +81,5 @@ func (r *Result) watched() {
 
 // countersOf adds up what a fault counted at one target.
 func (r *Result) countersOf(fault int) *v1.Counters {
-	sum := &v1.Counters{}
-	for _, a := range r.Activations {
-		if a.Fault == fault {
-			addCounters(sum, a.Last.GetCounters())
-		}
-	}
-	return sum
+	return added(r.Activations, func(f int) bool { return f == fault })
 }

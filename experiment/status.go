@@ -53,13 +53,8 @@ func (h *harm) status() (list []FaultStatus) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for i, f := range h.plan.Faults {
-		s := FaultStatus{Label: f.Label(), On: h.on[i] != nil, Counters: &v1.Counters{}}
-		for _, a := range h.activations {
-			if a.Fault == i {
-				addCounters(s.Counters, a.Last.GetCounters())
-			}
-		}
-		list = append(list, s)
+		counters := added(h.activations, func(fault int) bool { return fault == i })
+		list = append(list, FaultStatus{Label: f.Label(), On: h.on[i] != nil, Counters: counters})
 	}
 	return list
 }

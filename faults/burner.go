@@ -111,12 +111,22 @@ func (b *burner) start(common Common, work burn.Work) error {
 
 // write writes something down that is about to be made.
 func (b *burner) write(id string, action undo.Action) error {
-	entry, err := b.env.Journal.Begin(id, action)
+	c, err := begin(b.env, id, action)
 	if err != nil {
 		return err
 	}
-	b.made = append(b.made, &change{action, func() error { return b.env.Journal.Done(entry) }})
+	b.made = append(b.made, c)
 	return nil
+}
+
+// firstBurn is how long a burner may take until it has done something: its target may be throttled.
+const firstBurn = time.Second
+
+// awaitFirst gives a burner the time to do something, as long as that is permitted.
+func (b *burner) awaitFirst(done func() bool) {
+	for end := time.Now().Add(firstBurn); !done() && b.permit.given() && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
 }
 
 // watchBurner is how often it is looked after.

@@ -14,7 +14,7 @@ import (
 	"faultd/undo"
 )
 
-// change is a control file of a target's cgroup that was changed, and is in the journal until it is struck out.
+// change is something that was changed, mostly a control file of a target's cgroup, and is in the journal until it is struck out.
 type change struct {
 	action undo.Action
 	strike func() error
@@ -34,13 +34,16 @@ func changeControl(env Env, target cgroup.Target, id string, permit *permit, w *
 
 // writeDown puts a change into the journal, before it is made.
 func writeDown(env Env, id string, w *undo.WriteFile) (*change, error) {
-	c := &change{action: undo.Action{Version: 1, WriteFile: w}}
-	entry, err := env.Journal.Begin(id, c.action)
+	return begin(env, id, undo.Action{Version: 1, WriteFile: w})
+}
+
+// begin puts an action into the journal, before what it undoes is done.
+func begin(env Env, id string, action undo.Action) (*change, error) {
+	entry, err := env.Journal.Begin(id, action)
 	if err != nil {
 		return nil, err
 	}
-	c.strike = func() error { return env.Journal.Done(entry) }
-	return c, nil
+	return &change{action, func() error { return env.Journal.Done(entry) }}, nil
 }
 
 // make makes it, if that is permitted still. After an error it must be undone.

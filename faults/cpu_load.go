@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 	"os"
-	"reflect"
 	"runtime"
 	"slices"
 	"strconv"
@@ -182,9 +181,6 @@ type cpuLoad struct {
 	started time.Time
 }
 
-// firstBurn is how long a burner may take until it has burnt something: its target may be throttled.
-const firstBurn = time.Second
-
 func (c CPU) startLoad(env Env, target cgroup.Target, common Common) (Handle, error) {
 	threads, part, err := c.Load.threads(env, target)
 	if err != nil {
@@ -198,9 +194,10 @@ func (c CPU) startLoad(env Env, target cgroup.Target, common Common) (Handle, er
 		return nil, err
 	}
 	l := &cpuLoad{burner: b, cpu: c, part: part, started: time.Now()}
-	for l.order(); b.Done() < int64(time.Millisecond) && b.permit.given() && time.Since(l.started) < firstBurn; l.order() {
-		time.Sleep(time.Millisecond)
-	}
+	b.awaitFirst(func() bool {
+		l.order()
+		return b.Done() >= int64(time.Millisecond)
+	})
 	if c.Load.Ramp > 0 {
 		b.watched.Go(l.climb)
 	}
@@ -231,8 +228,8 @@ func (l *cpuLoad) climb() {
 
 // Update implements Handle: only the end can change.
 func (l *cpuLoad) Update(fault Fault, common Common) error {
-	if !reflect.DeepEqual(fault, Fault(l.cpu)) {
-		return &ParameterError{"cpu.load", "a running load can change its duration alone; stop it and start another"}
+	if err := onlyEnd("cpu.load", "load", l.cpu, fault); err != nil {
+		return err
 	}
 	l.extend(common.Until)
 	return nil

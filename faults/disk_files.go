@@ -54,11 +54,11 @@ func newFiles(env Env, p *place, id string) (*files, error) {
 	if err != nil {
 		return nil, err
 	}
-	entry, err := env.Journal.Begin(id, action)
+	c, err := begin(env, id, action)
 	if err != nil {
 		return nil, err
 	}
-	f.remove, f.strike = action.Undo, func() error { return env.Journal.Done(entry) }
+	f.remove, f.strike = action.Undo, c.strike
 	if err := f.makeDir(); err != nil {
 		_, undoErr := f.remove(context.Background())
 		if undoErr == nil {

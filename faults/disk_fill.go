@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -190,8 +189,8 @@ func (f *fill) fail(err error) {
 
 // Update implements Handle: only the end can change.
 func (f *fill) Update(fault Fault, common Common) error {
-	if d, ok := fault.(Disk); !ok || !reflect.DeepEqual(d, f.disk) {
-		return unfit("path", "a running disk fault can change its duration alone; stop it and start another")
+	if err := onlyEnd("disk.path", "disk fault", f.disk, fault); err != nil {
+		return err
 	}
 	f.permit.extend(common.Until)
 	return nil

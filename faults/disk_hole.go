@@ -63,11 +63,11 @@ func (h *hole) prepare(env Env, id string) error {
 	if err != nil {
 		return err
 	}
-	entry, err := env.Journal.Begin(id, action)
+	c, err := begin(env, id, action)
 	if err != nil {
 		return err
 	}
-	h.strike = func() error { return env.Journal.Done(entry) }
+	h.strike = c.strike
 	// One block, to see how it is done here.
 	err = unix.Fallocate(int(h.file.Fd()), 0, 0, h.block)
 	h.writes = errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS)

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"reflect"
 	"strconv"
 	"strings"
 	"time"
@@ -151,9 +150,7 @@ func (f IO) startLoad(env Env, target cgroup.Target, common Common) (Handle, err
 		return nil, errors.Join(ofKind("io", err), file.release())
 	}
 	l.Want(f.Load.every().Nanoseconds())
-	for end := time.Now().Add(firstBurn); l.Done()+l.FailedOperations() == 0 && l.permit.given() && time.Now().Before(end); {
-		time.Sleep(time.Millisecond)
-	}
+	l.awaitFirst(func() bool { return l.Done()+l.FailedOperations() > 0 })
 	return l, nil
 }
 
@@ -212,8 +209,8 @@ func (l *IOLoad) startOn(file *hole, env Env, target cgroup.Target, common Commo
 
 // Update implements Handle: only the end can change.
 func (l *ioLoad) Update(fault Fault, common Common) error {
-	if !reflect.DeepEqual(fault, Fault(l.io)) {
-		return &ParameterError{"io.load", "a running load can change its duration alone; stop it and start another"}
+	if err := onlyEnd("io.load", "load", l.io, fault); err != nil {
+		return err
 	}
 	l.extend(common.Until)
 	return nil

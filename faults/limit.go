@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -433,8 +432,8 @@ func (l *limits) count() {
 
 // Update implements Handle: only the end can change.
 func (l *limits) Update(fault Fault, common Common) error {
-	if !reflect.DeepEqual(fault, l.fault) {
-		return &ParameterError{"limit", "a running fault of this kind can change its duration alone; stop it and start another"}
+	if err := onlyEnd("limit", "fault of this kind", l.fault, fault); err != nil {
+		return err
 	}
 	l.permit.extend(common.Until)
 	return nil

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 	"os"
-	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -219,8 +218,8 @@ func (t *memoryTaker) giveBack(n int64) error {
 
 // Update implements Handle: only the end can change.
 func (l *memoryLoad) Update(fault Fault, common Common) error {
-	if !reflect.DeepEqual(fault, Fault(l.memory)) {
-		return &ParameterError{"memory.load", "a running load can change its duration alone; stop it and start another"}
+	if err := onlyEnd("memory.load", "load", l.memory, fault); err != nil {
+		return err
 	}
 	l.burner.extend(common.Until)
 	return nil

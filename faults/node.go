@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"reflect"
 	"runtime"
 	"slices"
 	"strings"
@@ -190,10 +189,8 @@ func (f Node) around(inner Fault, handle Handle, err error) (Handle, error) {
 
 // Update implements Handle: only the end can change.
 func (h *aroundNode) Update(fault Fault, common Common) error {
-	if !reflect.DeepEqual(fault, Fault(h.node)) {
-		return errNodeChanged
+	if err := onlyEnd("node.action", "fault of this kind", h.node, fault); err != nil {
+		return err
 	}
 	return h.Handle.Update(h.inner, common)
 }
-
-var errNodeChanged = &ParameterError{"node.action", "a running fault of this kind can change its duration alone; stop it and start another"}

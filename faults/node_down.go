@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"reflect"
 	"strings"
 	"sync"
 	"time"
@@ -106,12 +105,11 @@ func (d *down) start(env Env, id string) error {
 
 // writeDown has the journal tell the next boot, and sees to it that there is one.
 func (d *down) writeDown(env Env, id string) error {
-	action := undo.Action{Version: undo.Version, NodeDown: &undo.NodeDown{How: d.node.Action}}
-	entry, err := env.Journal.Begin(id, action)
+	c, err := begin(env, id, undo.Action{Version: undo.Version, NodeDown: &undo.NodeDown{How: d.node.Action}})
 	if err != nil {
 		return err
 	}
-	d.made = append(d.made, &change{action, func() error { return env.Journal.Done(entry) }})
+	d.made = append(d.made, c)
 	if d.node.Action != ActionPanic {
 		return nil
 	}
@@ -123,11 +121,10 @@ func (d *down) writeDown(env Env, id string) error {
 		return nil
 	}
 	// A kernel that panics stands still for ever, unless it is told otherwise.
-	action = undo.Action{Version: 1, WriteFile: &undo.WriteFile{Path: panicFile, Old: "0", New: panicRestart}}
-	if entry, err = env.Journal.Begin(id, action); err != nil {
+	if c, err = writeDown(env, id, &undo.WriteFile{Path: panicFile, Old: "0", New: panicRestart}); err != nil {
 		return err
 	}
-	d.made = append(d.made, &change{action, func() error { return env.Journal.Done(entry) }})
+	d.made = append(d.made, c)
 	if err := os.WriteFile(panicFile, []byte(panicRestart), 0); err != nil {
 		return fmt.Errorf("have the node boot again after a panic: %w", err)
 	}
@@ -181,8 +178,8 @@ func (f Node) fall() error {
 
 // Update implements Handle: only the end can change.
 func (d *down) Update(fault Fault, common Common) error {
-	if !reflect.DeepEqual(fault, Fault(d.node)) {
-		return errNodeChanged
+	if err := onlyEnd("node.action", "fault of this kind", d.node, fault); err != nil {
+		return err
 	}
 	d.permit.extend(common.Until)
 	return nil

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math"
 	"os"
-	"reflect"
 	"strconv"
 	"strings"
 	"time"
@@ -146,9 +145,7 @@ func (p Pids) startLoad(env Env, target cgroup.Target, common Common) (Handle, e
 		return nil, err
 	}
 	l := &pidsLoad{burner: b, pids: p, level: level}
-	for end := time.Now().Add(firstBurn); !l.order() && l.FailedOperations() == 0 && l.permit.given() && time.Now().Before(end); {
-		time.Sleep(time.Millisecond)
-	}
+	l.awaitFirst(func() bool { return l.order() || l.FailedOperations() > 0 })
 	if level > 0 {
 		b.watched.Go(l.keep)
 	}
@@ -190,8 +187,8 @@ func (l *pidsLoad) keep() {
 
 // Update implements Handle: only the end can change.
 func (l *pidsLoad) Update(fault Fault, common Common) error {
-	if !reflect.DeepEqual(fault, Fault(l.pids)) {
-		return &ParameterError{"pids.load", "a running load can change its duration alone; stop it and start another"}
+	if err := onlyEnd("pids.load", "load", l.pids, fault); err != nil {
+		return err
 	}
 	l.extend(common.Until)
 	return nil

@@ -3,10 +3,10 @@
 package history
 
 import (
-	"fmt"
 	"os"
-	"strings"
 	"time"
+
+	"faultd/undo"
 )
 
 // Run is one run of an experiment.
@@ -67,30 +67,26 @@ type Event struct {
 	Text string    `json:"text"`
 }
 
-// Process is one, told from others that have had its number.
+// Process is one, told from others that have had its number: by when it began (undo.StartTime), in which boot.
 type Process struct {
 	PID  int    `json:"pid"`
-	Born string `json:"born"`
+	Born uint64 `json:"born,string"`
 	Boot string `json:"boot"`
 }
 
 // Self is this process.
-func Self() Process { return process(os.Getpid()) }
-
-func process(pid int) Process {
-	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	p := Process{PID: pid, Boot: strings.TrimSpace(string(boot))}
-	stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	// The name, in parentheses, may hold anything; after it the first field is the state, and the twentieth when the process began.
-	fields := strings.Fields(string(stat)[strings.LastIndexByte(string(stat), ')')+1:])
-	if len(fields) >= 20 && fields[0] != "Z" && fields[0] != "X" {
-		p.Born = fields[19]
-	}
+func Self() Process {
+	p := Process{PID: os.Getpid()}
+	p.Born, _ = undo.StartTime(p.PID)
+	p.Boot, _ = undo.BootID()
 	return p
 }
 
 // Gone says whether the process is no more.
 func (p Process) Gone() bool {
-	now := process(p.PID)
-	return now.Born == "" || now != p
+	if boot, _ := undo.BootID(); boot != p.Boot {
+		return true
+	}
+	runs, err := undo.Runs(p.PID, p.Born)
+	return err != nil || !runs
 }

@@ -41,9 +41,6 @@ type Store struct{ path string }
 // Open names a history. It need not be there.
 func Open(path string) Store { return Store{path} }
 
-// Path is that of the file.
-func (s Store) Path() string { return s.path }
-
 // change opens the file for one change, which is on the disk as a whole or not at all.
 func (s Store) change(do func(*bbolt.Tx) error) error {
 	if err := os.MkdirAll(filepath.Dir(s.path), 0o700); err != nil {

@@ -86,7 +86,7 @@ func TestRunFromBeginToEnd(t *testing.T) {
 	if _, err := s.Find("2026"); err == nil || !strings.Contains(err.Error(), "2 runs begin so, from 20261126-1 to 20261126-2") {
 		t.Error(err)
 	}
-	if info, err := os.Stat(s.Path()); err != nil || info.Mode().Perm() != 0o600 {
+	if info, err := os.Stat(s.path); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("its mode is %v, %v", info.Mode(), err)
 	}
 }
@@ -136,7 +136,7 @@ func TestKilledWriters(t *testing.T) {
 	s := Open(filepath.Join(t.TempDir(), FileName))
 	verdicts := map[string]string{}
 	for i := range 10 {
-		cmd := exec.Command("/proc/self/exe", writerCommand, s.Path(), fmt.Sprintf("%03d", i))
+		cmd := exec.Command("/proc/self/exe", writerCommand, s.path, fmt.Sprintf("%03d", i))
 		out, err := cmd.StdoutPipe()
 		if err == nil {
 			err = cmd.Start()

@@ -104,7 +104,7 @@ func (j *Journal) Begin(fault string, a Action) (Entry, error) {
 	if err := a.Validate(); err != nil {
 		return Entry{}, fmt.Errorf("write into the journal: %w", err)
 	}
-	boot, err := bootID()
+	boot, err := BootID()
 	if err != nil {
 		return Entry{}, err
 	}
@@ -287,7 +287,8 @@ func pending(records []record) []Entry {
 	return entries
 }
 
-func bootID() (string, error) {
+// BootID names this boot of the machine.
+func BootID() (string, error) {
 	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return "", fmt.Errorf("read the boot id: %w", err)

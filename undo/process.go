@@ -91,6 +91,15 @@ func StartTime(pid int) (uint64, error) {
 	return start, err
 }
 
+// Runs says whether the process that StartTime named still runs. One that is there only until its parent asks for its end does not.
+func Runs(pid int, startTime uint64) (bool, error) {
+	state, start, err := readStat(pid)
+	if noProcess(err) {
+		return false, nil
+	}
+	return err == nil && start == startTime && state != "Z" && state != "X", err
+}
+
 func readStat(pid int) (state string, start uint64, err error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {

@@ -29,7 +29,7 @@ func Replay(ctx context.Context, dir, fault string) ([]Result, error) {
 	if len(entries) == 0 {
 		return nil, readErr
 	}
-	boot, err := bootID()
+	boot, err := BootID()
 	if err != nil {
 		return nil, errors.Join(readErr, err)
 	}
@@ -70,11 +70,8 @@ func final(r Result, boot string) bool {
 	if r.Outcome == Undone || e.BootID != boot || e.PID == os.Getpid() {
 		return true
 	}
-	state, start, err := readStat(e.PID)
-	if err != nil {
-		return noProcess(err)
-	}
-	return start != e.StartTime || state == "Z" || state == "X"
+	runs, err := Runs(e.PID, e.StartTime)
+	return err == nil && !runs
 }
 
 func strike(dir string, done []record) error {

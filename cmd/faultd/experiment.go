@@ -140,9 +140,13 @@ func runExperiment(c *cli.Context) error {
 	if c.Bool("dry-run") {
 		return dryRun(c, plan)
 	}
-	// From here on the second Ctrl-C kills.
-	defer context.AfterFunc(c.Context, func() { signal.Reset(os.Interrupt, syscall.SIGTERM) })()
+	defer secondKills(c)()
 	return carryOut(c, plan, newRunID(time.Now()), c.String("report"))
+}
+
+// secondKills lets the second Ctrl-C end faultd at once, until the result is called.
+func secondKills(c *cli.Context) (stop func() bool) {
+	return context.AfterFunc(c.Context, func() { signal.Reset(os.Interrupt, syscall.SIGTERM) })
 }
 
 // carryOut carries out an experiment, with a place in the history, and with a report if there is a directory for it.

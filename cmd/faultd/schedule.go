@@ -4,10 +4,8 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
-	"syscall"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -55,8 +53,7 @@ func schedule(c *cli.Context) error {
 	if n := c.Int("next"); n > 0 {
 		return printNext(c, list, n)
 	}
-	// From here on the second Ctrl-C kills.
-	defer context.AfterFunc(c.Context, func() { signal.Reset(os.Interrupt, syscall.SIGTERM) })()
+	defer secondKills(c)()
 	s := scheduler{list: list, say: func(format string, args ...any) {
 		fmt.Fprintln(c.App.Writer, time.Now().Format("2006-01-02 15:04:05"), plain(fmt.Sprintf(format, args...)))
 	}, run: func(due *scheduled) error { return runScheduled(c, due) }}
