@@ -344,6 +344,7 @@ func (s *webServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		<-s.goOn
 		w.Header().Set("X-Test", "real")
 	case "/silent":
+		_, _ = io.Copy(io.Discard, r.Body) // closed with something unread, the connection would be reset
 		c, _, err := control.Hijack()
 		if err == nil {
 			c.Close()
