@@ -11,6 +11,7 @@ PROTOC_GEN_CONNECT := v1.21.1
 PROTOC_GEN_JSONSCHEMA := v0.6.0
 GOLANGCI := v2.15.0
 TOXIPROXY := v2.12.0
+GOTESTSUM := v1.13.0
 # No waiting for races that might yet be reported when a program ends: the tests start hundreds, each would take a second.
 export GORACE ?= atexit_sleep_ms=0
 # The packages whose tests run in virtual machines too (test/machines.sh), the longest first.
@@ -63,11 +64,15 @@ lint: ## gofmt, go vet, golangci-lint
 test: deps check-generated test-unit ## everything: this kernel, then the virtual machines, one for each processor
 	@test/machines.sh vm programs mechanisms runner systemd powercut
 
-# Short: without the virtual machines of the runner's own tests.
+# Short: without the virtual machines of the runner's own tests. Up to three tests that fail are run once more, as in machines, and are told
+# with the reasons of the first time; a race, a crash and a time-out stay what they are.
 test-unit: build ## unit and effect tests on this kernel, with the race detector; arm64 must build
 	GOARCH=arm64 CGO_ENABLED=0 go build -o /dev/null ./...
 	go build -race ./... # by all processors; the tests run one package at a time
-	go test -race -count=1 -p 1 -short -timeout=30m ./...
+	GOBIN=$(GOBIN) go install gotest.tools/gotestsum@$(GOTESTSUM)
+	$(GOBIN)/gotestsum --rerun-fails=1 --rerun-fails-max-failures=3 --rerun-fails-run-root-test --rerun-fails-abort-on-data-race \
+		--rerun-fails-report=$(GOBIN)/reruns.txt --packages=./... -- -race -count=1 -p 1 -short -timeout=30m
+	@! grep . $(GOBIN)/reruns.txt || echo "these failed once and passed when run again"
 
 test-vm: ## effect tests in virtual machines: make test-vm KERNEL=6.12 RUN=TestX; a kernel of yours: IMAGE=bzImage KERNEL=6.12-ei
 	@test/machines.sh vm

@@ -2,10 +2,13 @@ package bpf
 
 import (
 	"testing"
+
+	"faultd/test/kernels"
 )
 
 // TestDiceDecideAsTheKernel: a rule with a seed spares as many of the first matches here as there.
 func TestDiceDecideAsTheKernel(t *testing.T) {
+	kernels.OnOldest(t)
 	k, address := openKernel(t), listen(t)
 	for seed := range uint64(8) {
 		rule := refuse(37)

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"faultd/test/kernels"
 )
 
 // brief is a rule that every kernel can apply to every call: a moment of waiting on the CPU.
@@ -33,6 +35,7 @@ func brief(t *testing.T, k *Kernel, target Target, call string, r Rule) Parts {
 
 // TestFilters: what fits is matched, and nothing else. The program itself writes too, to the pipe that it answers by.
 func TestFilters(t *testing.T) {
+	kernels.OnOldest(t)
 	k := openKernel(t)
 	uid := uint32(12345)
 	where := func(argument int, is Comparison, value uint64) CallFilter {
@@ -119,6 +122,7 @@ func TestRate(t *testing.T) {
 
 // TestDicePerThread: all calls of a thread or process fall alike.
 func TestDicePerThread(t *testing.T) {
+	kernels.OnOldest(t)
 	k := openKernel(t)
 	for name, rule := range map[string]Rule{"thread": {PerThread: true}, "process": {PerProcess: true}} {
 		t.Run(name, func(t *testing.T) {

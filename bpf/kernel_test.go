@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"faultd/test/cgrouptest"
+	"faultd/test/kernels"
 )
 
 // TestMain runs as the target's process when it is started again with a command.
@@ -240,6 +241,7 @@ func TestConnectHurtsOnlyItsTarget(t *testing.T) {
 }
 
 func TestConnectFilters(t *testing.T) {
+	kernels.OnOldest(t)
 	k, address := openKernel(t), listen(t)
 	port := netip.MustParseAddrPort(address).Port()
 	for name, c := range map[string]struct {
@@ -274,6 +276,7 @@ func TestConnectFilters(t *testing.T) {
 }
 
 func TestSeedRepeats(t *testing.T) {
+	kernels.OnOldest(t)
 	k, address := openKernel(t), listen(t)
 	seed := uint64(42)
 	var runs []uint64
@@ -300,6 +303,7 @@ func TestSeedRepeats(t *testing.T) {
 }
 
 func TestNestedTargetsRollOnce(t *testing.T) {
+	kernels.OnOldest(t)
 	k, address := openKernel(t), listen(t)
 	outer := newTarget(t)
 	inner := newTarget(t, outer)
@@ -360,6 +364,7 @@ func TestSwitchAndLease(t *testing.T) {
 }
 
 func TestPacketLoss(t *testing.T) {
+	kernels.OnOldest(t)
 	k, address := openKernel(t), listen(t)
 	ns, err := os.Open("/proc/self/ns/net")
 	if err != nil {

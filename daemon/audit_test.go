@@ -16,6 +16,7 @@ import (
 	"faultd/api"
 	v1 "faultd/api/faultd/v1alpha1"
 	"faultd/audit"
+	"faultd/test/kernels"
 )
 
 // beginCommand makes this binary one that begins a run of an experiment, and then stands still.
@@ -52,7 +53,7 @@ func (n *node) killByCall() {
 
 // TestAuditLog: every call that could change something is written down, with who, why and what came of it, and so is what happens by itself.
 func TestAuditLog(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	n := startNode(t)
 	target := n.target()
 	ctx := context.Background()
@@ -116,7 +117,7 @@ func TestAuditLog(t *testing.T) {
 
 // TestAuditOutlivesTheDaemon: after kill -9 the log is whole, and goes on.
 func TestAuditOutlivesTheDaemon(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	n := startNode(t)
 	f := n.inject(refuse(n.target()))
 	n.end(syscall.SIGKILL)
@@ -129,7 +130,7 @@ func TestAuditOutlivesTheDaemon(t *testing.T) {
 
 // TestKillFromOutsideIsNoticed: nobody told the daemon, so it does not know who.
 func TestKillFromOutsideIsNoticed(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	n := startNode(t)
 	n.kill()
 	n.until("it is written down", func() bool { _, lines := n.audited(); return slices.Contains(lines, "kill  noticed") })
@@ -137,7 +138,7 @@ func TestKillFromOutsideIsNoticed(t *testing.T) {
 
 // TestNothingIsBegunUnaudited: a log that cannot be written refuses faults, and nothing that ends them.
 func TestNothingIsBegunUnaudited(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	n := startNode(t)
 	target := n.target()
 	f := n.inject(refuse(target))
@@ -167,7 +168,7 @@ func TestNothingIsBegunUnaudited(t *testing.T) {
 
 // TestRuns: a run is written down from its begin to its end, which is told, or is that of its process.
 func TestRuns(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	n := startNode(t)
 	ctx := context.Background()
 	begin := func(id string) error {

@@ -14,6 +14,7 @@ import (
 
 	v1 "faultd/api/faultd/v1alpha1"
 	"faultd/cgroup"
+	"faultd/test/kernels"
 )
 
 func burnCPU(t cgroup.Target, c *v1.Cpu) *v1.FaultSpec {
@@ -95,11 +96,11 @@ func hasEnded(pid int) bool {
 
 // TestLoadEnds: load is in its target and nowhere else, does what it says, and is gone with its cgroup whatever ends the fault.
 func TestLoadEnds(t *testing.T) {
-	notTwice(t)
+	kernels.OnEdges(t)
 	for name, end := range faultEnds() {
 		t.Run(name, func(t *testing.T) {
 			if name != "kill -9" {
-				onlyOnHost(t)
+				kernels.OnHost(t)
 			}
 			n := startNode(t)
 			target, other := n.target(), n.target()
@@ -130,7 +131,7 @@ func TestLoadEnds(t *testing.T) {
 
 // TestLoadOfADeadNode: daemon and guard are killed at once. The kernel ends the burner, the next daemon removes its cgroup.
 func TestLoadOfADeadNode(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	n := startNode(t)
 	target := n.target()
 	n.worker(target)
@@ -150,7 +151,7 @@ func TestLoadOfADeadNode(t *testing.T) {
 
 // TestLoadOnAccount: what is burnt inside a target is on its account, and within its quota; what is beside it is not.
 func TestLoadOnAccount(t *testing.T) {
-	notTwice(t)
+	kernels.OnEdges(t)
 	n := startNode(t)
 	n.controllers(n.target())
 	outer := n.target()
@@ -211,7 +212,7 @@ func (n *node) statOf(t cgroup.Target, file, key string) (number int) {
 
 // TestLoadAsAsked: threads, niceness and processors; the kinds of memory; who dies first.
 func TestLoadAsAsked(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	n := startNode(t)
 	target := n.target()
 	n.worker(target)
@@ -249,7 +250,7 @@ func TestLoadAsAsked(t *testing.T) {
 
 // TestLoadOfThreads: the target comes to its limit, and cannot fork; a sibling can, and afterwards so can the target.
 func TestLoadOfThreads(t *testing.T) {
-	notTwice(t)
+	kernels.OnEdges(t)
 	n := startNode(t)
 	target, other := n.target(), n.target()
 	n.controllers(target)
@@ -337,7 +338,7 @@ func TestLoadOfDisk(t *testing.T) {
 
 // TestLoadIsNobodyOfTheTarget: it is neither hurt by name nor protected, and goes when the target's processes have gone.
 func TestLoadIsNobodyOfTheTarget(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	n := startNode(t)
 	target := n.target()
 	w := n.worker(target)
@@ -363,7 +364,7 @@ func TestLoadIsNobodyOfTheTarget(t *testing.T) {
 
 // TestLoadThatIsKilled by somebody else, as the kernel does when memory is short, is told.
 func TestLoadThatIsKilled(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	n := startNode(t)
 	target := n.target()
 	n.worker(target)
@@ -385,7 +386,7 @@ func TestLoadThatIsKilled(t *testing.T) {
 
 // TestLoadRefusals: what does not fit this node, with nothing left.
 func TestLoadRefusals(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	n := startNode(t)
 	target := n.target()
 	if _, err := n.tryInject(useDisk(target, &v1.Io{Path: "/", Load: "1MiB"})); err == nil || !strings.Contains(err.Error(), " target: it has no process") {
@@ -418,7 +419,7 @@ func TestLoadRefusals(t *testing.T) {
 // TestLeaseOfOneFault: it ends with its lease, though it would last longer; a ramp, which may be as long as the fault, may be longer than
 // the lease.
 func TestLeaseOfOneFault(t *testing.T) {
-	notTwice(t)
+	kernels.OnOldest(t)
 	n := startNode(t)
 	target := n.target()
 	n.worker(target)

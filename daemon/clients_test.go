@@ -16,6 +16,7 @@ import (
 	"faultd/api"
 	v1 "faultd/api/faultd/v1alpha1"
 	"faultd/api/faultd/v1alpha1/faultdv1alpha1connect"
+	"faultd/test/kernels"
 )
 
 func TestEnds(t *testing.T) {
@@ -63,7 +64,7 @@ func TestRemovedWithNestedTargets(t *testing.T) {
 
 // TestQuietUpdates: only what is not quiet is told, in events and in the log.
 func TestQuietUpdates(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	n := startNode(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -93,7 +94,7 @@ func TestQuietUpdates(t *testing.T) {
 }
 
 func TestSameKeySameFault(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	n := startNode(t)
 	target := n.target()
 	first, err := n.injectWithKey(refuse(target), "k")
@@ -121,7 +122,7 @@ func (n *node) injectWithKey(spec *v1.FaultSpec, key string) (*v1.Fault, error) 
 
 // TestClientsAtOnce has many clients inject, look and stop, on one target and on targets of their own.
 func TestClientsAtOnce(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	const clients, rounds = 4, 6
 	n := startNode(t)
 	shared := n.target()
@@ -174,7 +175,7 @@ func TestClientsAtOnce(t *testing.T) {
 
 // TestClientDiesDuringInject: there is the fault or there is none, and whoever asks again with the same key has one.
 func TestClientDiesDuringInject(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	const clients = 5
 	n := startNode(t)
 	target := n.target()
@@ -206,7 +207,7 @@ func TestClientDiesDuringInject(t *testing.T) {
 
 // TestClientDiesDuringWatch has one reader hang up and one never read; a third misses nothing.
 func TestClientDiesDuringWatch(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	n := startNode(t)
 	target := n.target()
 	watch := func(ctx context.Context) *connect.ServerStreamForClient[v1.WatchResponse] {

@@ -10,6 +10,7 @@ import (
 
 	v1 "faultd/api/faultd/v1alpha1"
 	"faultd/cgroup"
+	"faultd/test/kernels"
 )
 
 // fine is what trySockets says when nothing fails.
@@ -23,7 +24,7 @@ func failing(t cgroup.Target, c *v1.Connect) *v1.FaultSpec {
 
 // TestSocketOps: each op fails in the target, and nothing else does; its sibling has no trouble, and afterwards nobody.
 func TestSocketOps(t *testing.T) {
-	notTwice(t)
+	kernels.OnEdges(t)
 	n := startNode(t)
 	target, sibling := n.target(), n.target()
 	w, other := n.worker(target), n.worker(sibling)
@@ -73,7 +74,7 @@ func TestSocketOps(t *testing.T) {
 // TestSendsAreCountedOnce: a datagram with an address goes through a hook of cgroups and a security hook; with both ops it
 // fails once.
 func TestSendsAreCountedOnce(t *testing.T) {
-	notTwice(t)
+	kernels.OnOldest(t)
 	n := startNode(t)
 	target, udp := n.target(), sink(t, "127.0.0.1:0")
 	w := n.worker(target)
@@ -92,7 +93,7 @@ func TestSendsAreCountedOnce(t *testing.T) {
 
 // TestConnectErrnos: of several errors each comes as often as its weight says.
 func TestConnectErrnos(t *testing.T) {
-	notTwice(t)
+	kernels.OnOldest(t)
 	n := startNode(t)
 	target, server := n.target(), tcpServer(t, "127.0.0.1:0")
 	seed := uint64(1)
@@ -116,6 +117,7 @@ func TestConnectErrnos(t *testing.T) {
 // TestConnectTimesOutLate: with a delay of connect its error comes late, as that of a time-out does. The caller sleeps, can be woken by
 // the end of the delay's fault, and fails then.
 func TestConnectTimesOutLate(t *testing.T) {
+	kernels.OnOldest(t)
 	n := startNode(t)
 	target, server := n.target(), tcpServer(t, "127.0.0.1:0")
 	w := n.worker(target)

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	v1 "faultd/api/faultd/v1alpha1"
+	"faultd/test/kernels"
 )
 
 // dice is what decides which matches are hurt, with what must come of so many.
@@ -45,7 +46,7 @@ const threads = 8
 
 // throws is how often each of the threads throws the dice: 100,000 times in all, or 10,000 on an emulated machine.
 func throws() uint64 {
-	if vmKernel() != "" {
+	if kernels.Machine() != "" {
 		return 1_250
 	}
 	return 12_500
@@ -53,6 +54,7 @@ func throws() uint64 {
 
 // TestDice throws the dice from many threads at once.
 func TestDice(t *testing.T) {
+	kernels.OnEdges(t)
 	times := throws()
 	n := startNode(t)
 	target := n.target()
@@ -77,6 +79,7 @@ func TestDice(t *testing.T) {
 
 // TestDelayDice throws it for delays, by each mechanism of this kernel.
 func TestDelayDice(t *testing.T) {
+	kernels.OnEdges(t)
 	times := throws()
 	n := startNode(t)
 	target := n.target()

@@ -15,12 +15,13 @@ import (
 
 	v1 "faultd/api/faultd/v1alpha1"
 	"faultd/test/cgrouptest"
+	"faultd/test/kernels"
 	"faultd/undo"
 )
 
 // TestDiskFills: the target is hurt, a neighbour with a file system of its own is not, afterwards nobody is.
 func TestDiskFills(t *testing.T) {
-	notTwice(t)
+	kernels.OnOldest(t)
 	n := startNode(t)
 	for resource := range diskResources {
 		v, sibling := n.victimFor(n.target(), resource), n.victim(n.target())
@@ -42,7 +43,7 @@ func TestDiskFills(t *testing.T) {
 
 // TestDiskIsInvisible: nobody sees or can delete what takes the space.
 func TestDiskIsInvisible(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	n := startNode(t)
 	v := n.victim(n.target())
 	n.fill(full(v.target(), v.dir, "space"), 64)
@@ -51,7 +52,7 @@ func TestDiskIsInvisible(t *testing.T) {
 
 // TestDiskEnds tries every way in which a fault ends, or its daemon.
 func TestDiskEnds(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	for name, end := range map[string]func(*node){
 		"stop all": func(n *node) { n.stopAll() },
 		"expiry": func(n *node) {
@@ -106,7 +107,7 @@ func (n *node) update(f *v1.Fault, duration string) {
 // TestDiskOfADeadNode: daemon, guard and holder are killed at once. Space is back; inodes are named as residue, and the next
 // daemon gives them back.
 func TestDiskOfADeadNode(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	n := startNode(t)
 	v, w := n.victim(n.target()), n.sharedVictim(n.target())
 	space, inodes := v.free(), w.free()
@@ -140,7 +141,7 @@ func (n *node) die() {
 
 // TestDiskTargetGone: its last process ends and its cgroup is removed.
 func TestDiskTargetGone(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	n := startNode(t)
 	target := n.target()
 	v := n.sharedVictim(target)
@@ -161,7 +162,7 @@ func TestDiskTargetGone(t *testing.T) {
 
 // TestDiskWithSomebodyElse: files of others in the directory of inodes stay, and it is said.
 func TestDiskWithSomebodyElse(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	n := startNode(t)
 	v := n.sharedVictim(n.target())
 	spec := full(v.target(), v.dir, "inodes")
@@ -194,7 +195,7 @@ func TestDiskWithSomebodyElse(t *testing.T) {
 
 // TestDiskStopsAtTheFloor: the target writes meanwhile. When it takes its own away again, no less than the floor is free.
 func TestDiskStopsAtTheFloor(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	n := startNode(t)
 	v := n.victim(n.target())
 	spec := full(v.target(), v.dir, "space")
@@ -213,7 +214,7 @@ func TestDiskStopsAtTheFloor(t *testing.T) {
 
 // TestDiskRefuses: nothing is taken, and the message says what is wrong.
 func TestDiskRefuses(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	n := startNode(t)
 	v := n.victim(n.target())
 	if err := os.WriteFile(v.in(v.dir)+"/file", nil, 0o600); err != nil {
@@ -254,7 +255,7 @@ func TestDiskRefuses(t *testing.T) {
 
 // TestDiskWithoutAJournal: what cannot be written down is not done.
 func TestDiskWithoutAJournal(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	dir := t.TempDir()
 	if err := unix.Mount("faultd-test", dir, "tmpfs", 0, "size=1m"); err != nil {
 		t.Fatal(err)
@@ -302,7 +303,7 @@ func TestDiskWithoutAJournal(t *testing.T) {
 // onExt4 mounts an image with ext4 at a directory.
 func onExt4(t *testing.T, options ...string) (dir string) {
 	t.Helper()
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	cgrouptest.RequireRoot(t)
 	image, dir := filepath.Join(t.TempDir(), "image"), t.TempDir()
 	if err := os.WriteFile(image, nil, 0o600); err != nil {
@@ -374,7 +375,7 @@ func TestDiskOnExt4(t *testing.T) {
 
 // TestDiskSeenElsewhere: the target sees a part of a file system at another place, as a container sees a volume.
 func TestDiskSeenElsewhere(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	n := startNode(t)
 	w := n.sharedVictim(n.target())
 	before := w.free()

@@ -15,6 +15,7 @@ import (
 
 	v1 "faultd/api/faultd/v1alpha1"
 	"faultd/cgroup"
+	"faultd/test/kernels"
 )
 
 // resolve is a fault on the queries of a target.
@@ -77,7 +78,7 @@ func (r *resolvers) untouched(w *worker) {
 
 // TestDNSEverySocket hurts every kind of socket that asks; each is told that the server answered.
 func TestDNSEverySocket(t *testing.T) {
-	notTwice(t)
+	kernels.OnOldest(t)
 	r := startResolvers(t)
 	r.untouched(r.hurt)
 	before := r.names.count("udp") + r.names.count("tcp")
@@ -111,7 +112,7 @@ func TestDNSEverySocket(t *testing.T) {
 
 // TestDNSAnswers has each answer given, and only to what is asked for.
 func TestDNSAnswers(t *testing.T) {
-	notTwice(t)
+	kernels.OnOldest(t)
 	r := startResolvers(t)
 	for name, c := range map[string]struct {
 		kind *v1.Dns
@@ -158,7 +159,7 @@ func TestDNSAnswers(t *testing.T) {
 
 // TestDNSRandomAddresses are nobody's, and not always the same.
 func TestDNSRandomAddresses(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	r := startResolvers(t)
 	r.n.inject(resolve(r.target, &v1.Dns{Answers: []string{"random"}}))
 	for typ, nets := range map[string][]string{"A": {"192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24"}, "AAAA": {"2001:db8::/32"}} {
@@ -191,7 +192,7 @@ func within(address netip.Addr, nets []string) bool {
 
 // TestDNSDice: what is decided in user space is counted like what the kernel decides.
 func TestDNSDice(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	const asked = 40
 	r := startResolvers(t)
 	for name, c := range map[string]struct {
@@ -228,7 +229,7 @@ func TestDNSDice(t *testing.T) {
 
 // TestDNSFaultsTogether: the older goes first, an answer ends the search, and delays add up; also in a cgroup below.
 func TestDNSFaultsTogether(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	r := startResolvers(t)
 	inner := r.n.child(r.target)
 	deep := r.n.beside(r.hurt, inner)
@@ -258,7 +259,7 @@ func TestDNSFaultsTogether(t *testing.T) {
 
 // TestDNSIsOver whatever ends it: names resolve again, without the daemon's help.
 func TestDNSIsOver(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	for name, end := range map[string]func(*resolvers){
 		"kill -9":     func(r *resolvers) { r.n.end(syscall.SIGKILL) },
 		"kill switch": func(r *resolvers) { r.n.signal(syscall.SIGSTOP); r.n.kill() },
@@ -295,7 +296,7 @@ func TestDNSIsOver(t *testing.T) {
 
 // TestDNSKeptSockets: what was connected before the fault asks its server; what was connected during it is told when nobody is there any more.
 func TestDNSKeptSockets(t *testing.T) {
-	notTwice(t)
+	kernels.OnOldest(t)
 	r := startResolvers(t)
 	r.hurt.wants("kept", "dns keep %s", server4)
 	f := r.n.inject(nxdomain(r.target))
@@ -314,7 +315,7 @@ func TestDNSKeptSockets(t *testing.T) {
 
 // TestDNSDelayEndsWithItsFault: a query that waits is passed on at once.
 func TestDNSDelayEndsWithItsFault(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	r := startResolvers(t)
 	spec := resolve(r.target, &v1.Dns{Delay: "1m"})
 	f := r.n.inject(spec)
@@ -331,7 +332,7 @@ func TestDNSDelayEndsWithItsFault(t *testing.T) {
 
 // TestDNSOutOfReach: what cannot come to a responder goes to its server, and is counted as not judged.
 func TestDNSOutOfReach(t *testing.T) {
-	notTwice(t)
+	kernels.OnOldest(t)
 	r := startResolvers(t)
 	f := r.n.inject(nxdomain(r.target))
 	// Each server takes a place, and there are eight.
@@ -356,7 +357,7 @@ func TestDNSOutOfReach(t *testing.T) {
 
 // TestDNSRefusals: nothing starts that would do nothing.
 func TestDNSRefusals(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	n := startNode(t)
 	empty := n.target()
 	if _, err := n.tryInject(nxdomain(empty)); connect.CodeOf(err) != connect.CodeInvalidArgument || !strings.Contains(fmt.Sprint(err), "no process") {
@@ -395,7 +396,7 @@ except socket.gaierror as e:
 
 // TestDNSPrograms hurts real programs, and leaves them well when the daemon is killed.
 func TestDNSPrograms(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	r := startResolvers(t)
 	programs := clients(t)
 	for _, c := range programs {
@@ -417,7 +418,7 @@ func TestDNSPrograms(t *testing.T) {
 
 // TestDNSProgramsThatWait: the daemon is killed while they wait for an answer that never comes; they ask again, and find.
 func TestDNSProgramsThatWait(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	r := startResolvers(t)
 	programs := clients(t)
 	workers := map[string]*worker{}

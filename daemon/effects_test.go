@@ -11,6 +11,7 @@ import (
 	v1 "faultd/api/faultd/v1alpha1"
 	"faultd/bpf"
 	"faultd/faults"
+	"faultd/test/kernels"
 )
 
 // TestTheWholeWay hurts the target and everybody who is in it, sooner or later and however deep, and nobody else.
@@ -96,7 +97,7 @@ func TestNestedTargetsThrowOnce(t *testing.T) {
 }
 
 func TestBlackholeTimesOut(t *testing.T) {
-	notTwice(t)
+	kernels.OnOldest(t)
 	n, server := startNode(t), tcpServer(t, "127.0.0.1:0")
 	target, sibling := n.target(), n.target()
 	w, other := n.worker(target), n.worker(sibling)
@@ -135,7 +136,7 @@ func echoed(answer string) (e echo, err error) {
 }
 
 func TestConnectFilters(t *testing.T) {
-	notTwice(t)
+	kernels.OnOldest(t)
 	n := startNode(t)
 	target := n.target()
 	w := n.worker(target)
@@ -196,7 +197,7 @@ func TestCheckTriesEverything(t *testing.T) {
 		switch c.GetKind() {
 		case "syscall", "file", "block", "kernel", "node": // not on every kernel
 		case "cpu", "memory", "pids", "io":
-			if c.GetStatus() != "works" && (c.GetMechanism() == "burner" || vmKernel() != "" && c.GetKind() != "io") {
+			if c.GetStatus() != "works" && (c.GetMechanism() == "burner" || kernels.Machine() != "" && c.GetKind() != "io") {
 				t.Errorf("%s: %s", c.GetCovers(), c.GetReason())
 			}
 		default:

@@ -12,6 +12,7 @@ import (
 
 	v1 "faultd/api/faultd/v1alpha1"
 	"faultd/cgroup"
+	"faultd/test/kernels"
 )
 
 // web is a fault on the requests of a target.
@@ -55,7 +56,7 @@ func (b *browsers) untouched(w *worker) {
 // TestHTTPStatus: the target is answered in the server's place, by every protocol and address family; its sibling is not, and
 // afterwards nobody is.
 func TestHTTPStatus(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	b := startBrowsers(t)
 	b.untouched(b.hurt)
 	f := b.n.inject(web(b.target, &v1.Http{Status: 503, Body: new("busy"), Paths: []string{"/a*"}}))
@@ -86,7 +87,7 @@ func TestHTTPStatus(t *testing.T) {
 
 // TestHTTPHarm does each harm, by both protocols, and only that.
 func TestHTTPHarm(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	b := startBrowsers(t)
 	const real1, real2 = ` GET /a 10.53.0.1 HTTP/1.1 "" real`, ` GET /a 10.53.0.1 HTTP/2.0 "" real`
 	for name, c := range map[string]struct {
@@ -131,7 +132,7 @@ func TestHTTPHarm(t *testing.T) {
 
 // TestHTTPCalls: gRPC is answered with its own status, in the trailers; other requests are not meant by it.
 func TestHTTPCalls(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	b := startBrowsers(t)
 	const fine = `200 "\x00\x00\x00\x00\x02hi" 0 fine`
 	b.hurt.wants(fine, "web call http://10.53.0.1/faultd.Test/Call")
@@ -155,7 +156,7 @@ func TestHTTPCalls(t *testing.T) {
 
 // TestHTTPPeers: connections to others do not come by, and every socket sees its server. It is what of HTTP may differ from kernel to kernel.
 func TestHTTPPeers(t *testing.T) {
-	notTwice(t)
+	kernels.OnOldest(t)
 	b := startBrowsers(t)
 	f := b.n.inject(web(b.target, &v1.Http{Status: 503, Peers: []string{"10.53.0.0/31", "fd53::1"}, Traffic: &v1.Traffic{Except: []string{"10.53.0.0"}}, Ports: []string{"80"}}))
 	const asked, busy = `web say GET / HTTP/1.0\r\n\r\n`, "HTTP/1.0 503 Service Unavailable"
@@ -191,7 +192,7 @@ func TestHTTPPeers(t *testing.T) {
 
 // TestHTTPForeign: what is no plain HTTP passes as it is, and is counted as not applied.
 func TestHTTPForeign(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	b := startBrowsers(t)
 	f := b.n.inject(web(b.target, &v1.Http{Status: 503}))
 	for i, c := range []struct{ port, say, hear string }{
@@ -224,7 +225,7 @@ func TestHTTPForeign(t *testing.T) {
 
 // TestHTTPStreams: bodies without end, in both directions at once, other protocols after an upgrade, and big ones, which nobody holds.
 func TestHTTPStreams(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	const size = 128 << 20
 	b := startBrowsers(t)
 	f := b.n.inject(web(b.target, &v1.Http{Status: 503, Paths: []string{"/never"}}))
@@ -274,7 +275,7 @@ func (n *node) mostMemory() (kib int) {
 
 // TestHTTPDice: what is decided in user space is counted like what the kernel decides.
 func TestHTTPDice(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	const asked = 40
 	b := startBrowsers(t)
 	for name, c := range map[string]struct {
@@ -305,7 +306,7 @@ func TestHTTPDice(t *testing.T) {
 // TestHTTPFaultsTogether: the older goes first, an answer ends the search, and changes add up; also in a cgroup below. A
 // connection to the gate is one to the server.
 func TestHTTPFaultsTogether(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	b := startBrowsers(t)
 	inner := b.n.child(b.target)
 	deep := b.n.beside(b.hurt, inner)
@@ -333,7 +334,7 @@ func TestHTTPFaultsTogether(t *testing.T) {
 
 // TestHTTPIsOver whatever ends it: the server is reached again, without the daemon's help.
 func TestHTTPIsOver(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	for name, end := range map[string]func(*browsers){
 		"kill -9":     func(b *browsers) { b.n.end(syscall.SIGKILL) },
 		"kill switch": func(b *browsers) { b.n.signal(syscall.SIGSTOP); b.n.kill() },
@@ -373,7 +374,7 @@ func TestHTTPIsOver(t *testing.T) {
 // TestHTTPKeptConnections: what was connected before the fault asks its server; what was connected during it is closed cleanly
 // when it ends, and new connections go straight.
 func TestHTTPKeptConnections(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	b := startBrowsers(t)
 	const asked, fine, busy = `web say GET / HTTP/1.1\r\nHost: a\r\n\r\n`, "HTTP/1.1 200 OK", "HTTP/1.1 503 Service Unavailable"
 	b.hurt.wants(web4, "web connect %s", web4)
@@ -398,7 +399,7 @@ func TestHTTPKeptConnections(t *testing.T) {
 
 // TestHTTPDelayEndsWithItsFault: a request that waits is passed on at once, and answered.
 func TestHTTPDelayEndsWithItsFault(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	b := startBrowsers(t)
 	f := b.n.inject(web(b.target, &v1.Http{Delay: "5m"}))
 	b.hurt.tell("web one GET http://10.53.0.1/a -")
@@ -412,7 +413,7 @@ func TestHTTPDelayEndsWithItsFault(t *testing.T) {
 
 // TestHTTPServersThatFail: the client is told what the server did, and changes that did not happen are not counted as done.
 func TestHTTPServersThatFail(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	b := startBrowsers(t)
 	f := b.n.inject(web(b.target, &v1.Http{ResponseHeaders: []string{"X-Test: set"}}))
 	b.hurt.wants("EOF", "web one POST http://10.53.0.1/silent a")
@@ -437,7 +438,7 @@ func TestHTTPServersThatFail(t *testing.T) {
 
 // TestHTTPChangeEndsWithItsFault: a response that comes later is not changed, and that is counted at once.
 func TestHTTPChangeEndsWithItsFault(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	b := startBrowsers(t)
 	f := b.n.inject(web(b.target, &v1.Http{ResponseHeaders: []string{"X-Test: set"}}))
 	b.n.inject(web(b.target, &v1.Http{Status: 503, Paths: []string{"/never"}})) // keeps the gate
@@ -452,7 +453,7 @@ func TestHTTPChangeEndsWithItsFault(t *testing.T) {
 
 // TestHTTPRefusals: nothing starts that would do nothing.
 func TestHTTPRefusals(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	n := startNode(t)
 	empty := n.target()
 	if _, err := n.tryInject(web(empty, &v1.Http{Status: 503})); connect.CodeOf(err) != connect.CodeInvalidArgument || !strings.Contains(fmt.Sprint(err), "no process") {
@@ -470,7 +471,7 @@ func TestHTTPRefusals(t *testing.T) {
 
 // TestHTTPPrograms hurts real programs.
 func TestHTTPPrograms(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	b := startBrowsers(t)
 	python := "dns run python3 " + script(t, `
 import urllib.request, urllib.error

@@ -13,6 +13,7 @@ import (
 
 	"faultd/daemon"
 	"faultd/test/cgrouptest"
+	"faultd/test/kernels"
 	"faultd/undo"
 )
 
@@ -53,7 +54,7 @@ func makeJournalled(journal *undo.Journal, path string) error {
 // TestEarlierRunIsUndone cuts the journal of a run that ended badly, as a power cut may: the daemon undoes
 // what is written there as a whole, says so, and works. That every cut is read rightly is undo's own test.
 func TestEarlierRunIsUndone(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	for name, c := range map[string]struct {
 		// harm is what happens to the journal, whose records begin at starts.
 		harm   func(text []byte, starts []int) []byte

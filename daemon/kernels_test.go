@@ -1,10 +1,7 @@
 package daemon_test
 
 import (
-	"os"
-	"slices"
 	"strings"
-	"testing"
 
 	"connectrpc.com/connect"
 	"golang.org/x/sys/unix"
@@ -12,6 +9,7 @@ import (
 	v1 "faultd/api/faultd/v1alpha1"
 	"faultd/bpf"
 	"faultd/cgroup"
+	"faultd/test/kernels"
 )
 
 // Calls with and without a security hook that may sleep. Go's runtime makes neither by itself.
@@ -32,32 +30,9 @@ func mechanisms() map[string]map[string]bpf.SyscallMechanism {
 	}
 }
 
-// vmKernel is the virtual machine's kernel by the runner's name, or "" on a host.
-func vmKernel() string { return os.Getenv("FAULTD_VM_KERNEL") }
-
-// onlyOnHost is for tests of what is the same on every kernel: an emulated machine would take minutes for them.
-func onlyOnHost(t *testing.T) {
-	t.Helper()
-	if vmKernel() != "" {
-		t.Skip("the same on every kernel: runs on the host")
-	}
-}
-
-// notTwice is for tests of what no kernel does in a way of its own: when all are tested they run on those at the edges, the oldest and the
-// newest, which are named (test/machines.sh); and never on the one with error injection, which lacks much that others have built in.
-func notTwice(t *testing.T) {
-	t.Helper()
-	if vmKernel() == "6.12-ei" {
-		t.Skip("the same without error injection: runs on others")
-	}
-	if edges := strings.Fields(os.Getenv("FAULTD_TEST_EDGES")); vmKernel() != "" && len(edges) > 0 && !slices.Contains(edges, vmKernel()) {
-		t.Skipf("the same on all kernels: runs on %s, and here with KERNEL=%s", strings.Join(edges, " and "), vmKernel())
-	}
-}
-
 // kernelName is the row of mechanisms that holds here, if there is one.
 func kernelName() string {
-	if name := vmKernel(); name != "" {
+	if name := kernels.Machine(); name != "" {
 		return name
 	}
 	var u unix.Utsname

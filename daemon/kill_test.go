@@ -10,6 +10,7 @@ import (
 
 	v1 "faultd/api/faultd/v1alpha1"
 	"faultd/bpf"
+	"faultd/test/kernels"
 )
 
 // kill flips the switch from outside, as somebody would whom the daemon does not hear.
@@ -89,7 +90,7 @@ func TestKillUnderLoad(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			if name == "partition" {
-				onlyOnHost(t) // there packet is enough, which it is made of
+				kernels.OnHost(t) // there packet is enough, which it is made of
 			}
 			n, late := startNode(t), receive(t, "127.0.0.1:0")
 			target := n.target()

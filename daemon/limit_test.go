@@ -18,6 +18,7 @@ import (
 
 	v1 "faultd/api/faultd/v1alpha1"
 	"faultd/cgroup"
+	"faultd/test/kernels"
 	"faultd/test/looptest"
 )
 
@@ -51,7 +52,7 @@ func (n *node) controllers(t cgroup.Target) {
 	}
 	for _, controller := range []string{"cpu", "memory", "pids", "io"} {
 		if !slices.Contains(strings.Fields(string(text)), controller) {
-			if vmKernel() != "" {
+			if kernels.Machine() != "" {
 				n.t.Fatalf("there is no %s controller in %q", controller, text)
 			}
 			n.t.Skipf("the version 2 tree has no %s controller here: runs in the virtual machines", controller)
@@ -77,7 +78,7 @@ func (n *node) setControl(t cgroup.Target, file, text string) {
 
 // TestLimitsWithoutControllers: the refusal names the controller.
 func TestLimitsWithoutControllers(t *testing.T) {
-	notTwice(t)
+	kernels.OnEdges(t)
 	n := startNode(t)
 	parent := n.target()
 	target := n.child(parent) // its parent hands nothing down
@@ -93,7 +94,7 @@ func TestLimitsWithoutControllers(t *testing.T) {
 
 // TestLimits: the target is held back and its sibling is not; whatever ends the faults, the limits are what they were, to the byte.
 func TestLimits(t *testing.T) {
-	notTwice(t)
+	kernels.OnEdges(t)
 	ends := faultEnds()
 	for _, name := range []string{"stop", "kill of a stopped daemon", "kill -9"} {
 		t.Run(name, func(t *testing.T) {
@@ -167,7 +168,7 @@ func (w *worker) processorsOf() string {
 // TestLimitOfProcessors: the target runs on fewer; afterwards the file is as it was, and who had chosen a processor has it still. What
 // could not be given back is refused.
 func TestLimitOfProcessors(t *testing.T) {
-	notTwice(t)
+	kernels.OnEdges(t)
 	n := startNode(t)
 	target, other := n.target(), n.target()
 	n.controllers(target)
@@ -202,7 +203,7 @@ func TestLimitOfProcessors(t *testing.T) {
 	}
 	spec.GetCpu().Cpus = "0"
 	f, err := n.tryInject(spec)
-	if vmKernel() == "6.1" {
+	if kernels.Machine() == "6.1" {
 		if err == nil || !strings.Contains(err.Error(), "this kernel would forget that") {
 			t.Errorf("got %v", err)
 		}
@@ -218,7 +219,7 @@ func TestLimitOfProcessors(t *testing.T) {
 
 // TestTwentyLimitsAtOnce: on twenty targets, one of which is removed and made again meanwhile; all are given back after a kill -9.
 func TestTwentyLimitsAtOnce(t *testing.T) {
-	notTwice(t)
+	kernels.OnEdges(t)
 	n := startNode(t)
 	n.controllers(n.target())
 	var targets []cgroup.Target
@@ -273,7 +274,7 @@ func TestTwentyLimitsAtOnce(t *testing.T) {
 
 // TestLimitsOnTheirWay: a daemon is killed in the middle of a ramp; of pulses the target is spared between them, and after the last.
 func TestLimitsOnTheirWay(t *testing.T) {
-	notTwice(t)
+	kernels.OnEdges(t)
 	n := startNode(t)
 	target := n.target()
 	n.controllers(target)
@@ -303,7 +304,7 @@ func TestLimitsOnTheirWay(t *testing.T) {
 
 // TestLimitOfMemoryKills: the kernel kills for a limit, which is refused below what is used unless it is allowed.
 func TestLimitOfMemoryKills(t *testing.T) {
-	notTwice(t)
+	kernels.OnEdges(t)
 	n := startNode(t)
 	target := n.target()
 	n.controllers(target)
@@ -330,7 +331,7 @@ func TestLimitOfMemoryKills(t *testing.T) {
 
 // TestLimitOfIO: what the target writes to a disk takes its time; the line of io.max is gone afterwards.
 func TestLimitOfIO(t *testing.T) {
-	notTwice(t)
+	kernels.OnEdges(t)
 	n := startNode(t)
 	target, other := n.target(), n.target()
 	n.controllers(target)
@@ -409,7 +410,7 @@ func (n *node) weighs(target cgroup.Target, dir, device string) {
 
 // TestLimitChangedBySomebodyElse: it is reported, made anew, or given up, and what somebody else has set is what stays.
 func TestLimitChangedBySomebodyElse(t *testing.T) {
-	notTwice(t)
+	kernels.OnEdges(t)
 	n := startNode(t)
 	n.controllers(n.target())
 	for onChange, ours := range map[string]bool{"": false, "report": false, "reapply": true, "give-up": false} {

@@ -13,6 +13,7 @@ import (
 
 	v1 "faultd/api/faultd/v1alpha1"
 	"faultd/cgroup"
+	"faultd/test/kernels"
 )
 
 // model is a way to lose packets, with what must come of it. The step is written after netem's description of its models; it takes
@@ -334,7 +335,7 @@ func seeded(t cgroup.Target, packet *v1.Packet, seed uint64) *v1.FaultSpec {
 // TestModelsLoseThesePackets: with a seed exactly those packets are lost that the model says, and they are as many, and as many in a
 // row, as it promises.
 func TestModelsLoseThesePackets(t *testing.T) {
-	notTwice(t)
+	kernels.OnOldest(t)
 	const seed = 20
 	n := startNode(t)
 	target := n.target()
@@ -370,7 +371,7 @@ func TestModelsLoseThesePackets(t *testing.T) {
 
 // TestModelsOnManyProcessors: what is sent at once from many threads moves a chain on packet by packet.
 func TestModelsOnManyProcessors(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	const seed = 21
 	n, nobody := startNode(t), sink(t, "127.0.0.1:0")
 	target := n.target()
@@ -390,7 +391,7 @@ func TestModelsOnManyProcessors(t *testing.T) {
 
 // TestModelsByDirection: egress and ingress are two wires. The target sends to itself.
 func TestModelsByDirection(t *testing.T) {
-	notTwice(t)
+	kernels.OnOldest(t)
 	const seed, packets = 22, 200 // a socket has room for 250
 	n := startNode(t)
 	target := n.target()
@@ -411,7 +412,7 @@ func TestModelsByDirection(t *testing.T) {
 
 // TestLossCombines: what skip_first, every_nth and max_hits spare does not come to the dice or chain, or comes to nothing.
 func TestLossCombines(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	const seed, packets = 23, 3000
 	n := startNode(t)
 	target := n.target()
@@ -447,7 +448,7 @@ func TestLossCombines(t *testing.T) {
 
 // TestModelsWithoutSeed decide otherwise each time.
 func TestModelsWithoutSeed(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	const packets = 1000
 	n := startNode(t)
 	target := n.target()
@@ -463,7 +464,7 @@ func TestModelsWithoutSeed(t *testing.T) {
 
 // TestTwoPacketFaults: the older decides first, what it loses does not come to the newer, and what they count adds up.
 func TestTwoPacketFaults(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	const packets = 3000
 	n := startNode(t)
 	target := n.target()

@@ -7,12 +7,13 @@ import (
 	"testing"
 
 	v1 "faultd/api/faultd/v1alpha1"
+	"faultd/test/kernels"
 )
 
 // TestPacketFaultEndsUnderLoad ends a loss of everything while many threads send datagrams and a connection waits for its
 // segments: then all datagrams arrive, and the connection goes on where it was.
 func TestPacketFaultEndsUnderLoad(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	for name, c := range map[string]struct {
 		duration string
 		end      func(*node)

@@ -5,11 +5,12 @@ import (
 	"testing"
 
 	v1 "faultd/api/faultd/v1alpha1"
+	"faultd/test/kernels"
 )
 
 // TestLossIsSilent has a sender that asks to be told of losses.
 func TestLossIsSilent(t *testing.T) {
-	notTwice(t)
+	kernels.OnEdges(t)
 	const sends = 50
 	n := startNode(t)
 	target, sibling := n.target(), n.target()
@@ -34,7 +35,7 @@ func TestLossIsSilent(t *testing.T) {
 
 // TestTCPSurvivesLoss sends lines to and fro while every fifth segment is lost in each direction.
 func TestTCPSurvivesLoss(t *testing.T) {
-	notTwice(t)
+	kernels.OnOldest(t)
 	const lines = "20"
 	n, server := startNode(t), tcpServer(t, "127.0.0.1:0")
 	target := n.target()
@@ -59,7 +60,7 @@ func TestTCPSurvivesLoss(t *testing.T) {
 
 // TestFlowsAreLostWhole sends many datagrams each from many sockets.
 func TestFlowsAreLostWhole(t *testing.T) {
-	notTwice(t)
+	kernels.OnOldest(t)
 	const flows, each = 64, 8
 	n, udp := startNode(t), receive(t, "127.0.0.1:0")
 	target := n.target()
@@ -78,7 +79,7 @@ func TestFlowsAreLostWhole(t *testing.T) {
 }
 
 func TestPacketFilters(t *testing.T) {
-	notTwice(t)
+	kernels.OnOldest(t)
 	n := startNode(t)
 	target := n.target()
 	w := n.worker(target)
@@ -136,7 +137,7 @@ func TestPacketFilters(t *testing.T) {
 
 // TestIngressLoss loses what is sent to the target.
 func TestIngressLoss(t *testing.T) {
-	notTwice(t)
+	kernels.OnOldest(t)
 	n := startNode(t)
 	target, sibling := n.target(), n.target()
 	w, other := n.worker(target), n.worker(sibling)
@@ -176,7 +177,7 @@ func thousand(address string) []string {
 
 // TestPacketStates tells segments of TCP apart: those that open a connection, and what their flags say.
 func TestPacketStates(t *testing.T) {
-	notTwice(t)
+	kernels.OnOldest(t)
 	n, server := startNode(t), tcpServer(t, "127.0.0.1:0")
 	target := n.target()
 	w := n.worker(target)

@@ -11,6 +11,7 @@ import (
 
 	v1 "faultd/api/faultd/v1alpha1"
 	"faultd/cgroup"
+	"faultd/test/kernels"
 )
 
 func cut(t cgroup.Target, partition *v1.Partition) *v1.FaultSpec {
@@ -54,7 +55,7 @@ func (s *split) wants(what string, reached ...string) {
 }
 
 func TestPartition(t *testing.T) {
-	notTwice(t)
+	kernels.OnOldest(t)
 	s := newSplit(t)
 	four, six := s.addresses[0], s.addresses[1]
 	s.wants("before", four, six)
@@ -85,7 +86,7 @@ func TestPartition(t *testing.T) {
 
 // TestHalfOpen lets connections open, and then nothing more comes through.
 func TestHalfOpen(t *testing.T) {
-	notTwice(t)
+	kernels.OnOldest(t)
 	s := newSplit(t)
 	s.w.wants("opened", "open %s", s.addresses[0])
 	f := s.n.inject(cut(s.target, &v1.Partition{Peers: []string{far4, far6}, HalfOpen: true}))
@@ -107,7 +108,7 @@ func TestHalfOpen(t *testing.T) {
 
 // TestPartitionEndsWithItsDaemon however that ends.
 func TestPartitionEndsWithItsDaemon(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	s := newSplit(t)
 	partition := &v1.Partition{Peers: []string{"cgroup:" + s.far.Path}}
 	s.n.inject(cut(s.target, partition))
@@ -126,7 +127,7 @@ func TestPartitionEndsWithItsDaemon(t *testing.T) {
 }
 
 func TestPartitionRefuses(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	n := startNode(t)
 	target := n.target()
 	half := 50.0

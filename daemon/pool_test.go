@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	v1 "faultd/api/faultd/v1alpha1"
+	"faultd/test/kernels"
 )
 
 // hoard is connections that a worker keeps.
@@ -127,7 +128,7 @@ func (k *keeper) reset(t *testing.T, times int) {
 
 // TestPool has one node fill pools in several ways.
 func TestPool(t *testing.T) {
-	notTwice(t)
+	kernels.OnOldest(t)
 	n := startNode(t)
 	for _, test := range []func(*testing.T, *node){fillsUp, isExact, forgets, countsWhatIsMade} {
 		test(t, n)
@@ -237,7 +238,7 @@ func countsWhatIsMade(t *testing.T, n *node) {
 
 // TestPoolEnds: with the switch, also when the daemon cannot notice, and with the daemon.
 func TestPoolEnds(t *testing.T) {
-	notTwice(t)
+	kernels.OnOldest(t)
 	n := startNode(t)
 	target, server := n.target(), newKeeper(t, "127.0.0.1:0")
 	w, at := n.worker(target), server.at()

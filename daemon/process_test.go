@@ -14,6 +14,7 @@ import (
 	v1 "faultd/api/faultd/v1alpha1"
 	"faultd/cgroup"
 	"faultd/test/cgrouptest"
+	"faultd/test/kernels"
 )
 
 // workers are several of them in one cgroup.
@@ -69,7 +70,7 @@ func onProcesses(t cgroup.Target, p *v1.Process) *v1.FaultSpec {
 
 // TestSignal: the target's processes get it, also those in a child of its cgroup; a sibling's do not.
 func TestSignal(t *testing.T) {
-	notTwice(t)
+	kernels.OnOldest(t)
 	n := startNode(t)
 	target := n.target()
 	hurt := append(n.workers(target, 3), n.worker(n.child(target)))
@@ -93,7 +94,7 @@ func TestSignal(t *testing.T) {
 
 // TestSignalChoice: by program, by arguments, by number and by chance.
 func TestSignalChoice(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	n := startNode(t)
 	own, err := os.Executable()
 	if err != nil {
@@ -134,7 +135,7 @@ func TestSignalChoice(t *testing.T) {
 
 // TestSignalAgain: each round takes one, until none is left.
 func TestSignalAgain(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	n := startNode(t)
 	target := n.target()
 	workers := n.workers(target, 3)
@@ -154,7 +155,7 @@ func TestSignalAgain(t *testing.T) {
 
 // TestSignalOfStarts is a crash loop: each new process ends, those before do not, and after so many none does.
 func TestSignalOfStarts(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	n := startNode(t)
 	target := n.target()
 	before := n.worker(target)
@@ -177,7 +178,7 @@ func TestSignalOfStarts(t *testing.T) {
 
 // TestSignalSparesInit: the first process of a PID namespace gets a signal only where it is named.
 func TestSignalSparesInit(t *testing.T) {
-	notTwice(t)
+	kernels.OnOldest(t)
 	n := startNode(t)
 	target := n.target()
 	first := n.mute(target, &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID})
@@ -195,7 +196,7 @@ func TestSignalSparesInit(t *testing.T) {
 
 // TestKillAll: nobody of the target is left, nobody of a sibling is hurt.
 func TestKillAll(t *testing.T) {
-	notTwice(t)
+	kernels.OnOldest(t)
 	n := startNode(t)
 	target := n.target()
 	hurt, spared := append(n.workers(target, 5), n.worker(n.child(target))), n.worker(n.target())
@@ -227,11 +228,11 @@ func (n *node) frozen(t cgroup.Target) bool {
 
 // TestPause: the target stands still and its sibling does not, whatever ends the fault; then it goes on.
 func TestPause(t *testing.T) {
-	notTwice(t)
+	kernels.OnOldest(t)
 	for name, end := range faultEnds() {
 		t.Run(name, func(t *testing.T) {
 			if name != "kill -9" && name != "kill of a stopped daemon" {
-				onlyOnHost(t)
+				kernels.OnHost(t)
 			}
 			n := startNode(t)
 			target, other := n.target(), n.target()
@@ -257,7 +258,7 @@ func TestPause(t *testing.T) {
 
 // TestPauseOfADeadNode: daemon and guard are killed at once; the next daemon thaws.
 func TestPauseOfADeadNode(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	n := startNode(t)
 	target := n.target()
 	w := n.worker(target)
@@ -273,7 +274,7 @@ func TestPauseOfADeadNode(t *testing.T) {
 
 // TestPauseRefuses a target that somebody else has frozen, and leaves what somebody else changed.
 func TestPauseRefuses(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	n := startNode(t)
 	target := n.target()
 	child := n.child(target)
@@ -302,7 +303,7 @@ func TestPauseRefuses(t *testing.T) {
 
 // TestPauseOfMany freezes and thaws a thousand processes.
 func TestPauseOfMany(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	n := startNode(t)
 	target := n.target()
 	cmd := exec.Command("sh", "-c", "i=0; while [ $i -lt 999 ]; do sleep 1000 & i=$((i+1)); done; echo ready; wait")

@@ -17,11 +17,12 @@ import (
 	"faultd/api/faultd/v1alpha1/faultdv1alpha1connect"
 	"faultd/cgroup"
 	"faultd/test/cgrouptest"
+	"faultd/test/kernels"
 )
 
 // TestBadInput: whatever a client sends, the daemon says what is wrong, and nothing has changed.
 func TestBadInput(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	n := startNode(t)
 	for name, test := range map[string]func(*testing.T, *node){
 		"faults": refusesBadFaults, "unknown fields": refusesUnknownFields, "dry run": rehearses, "targets": findsTargets, "junk": survivesJunk, "second daemon": refusesSecondDaemon,
@@ -202,7 +203,7 @@ func survivesJunk(t *testing.T, n *node) {
 
 // TestFullRuleSet has one fault more on a target than the kernel side can hold.
 func TestFullRuleSet(t *testing.T) {
-	notTwice(t)
+	kernels.OnOldest(t)
 	const limit = 16
 	n, server := startNode(t), tcpServer(t, "127.0.0.1:0")
 	outer := n.target()
@@ -232,7 +233,7 @@ func TestFullRuleSet(t *testing.T) {
 }
 
 func TestMaxFaults(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	n := startConfigured(t, "limits: {maxFaults: 2, maxDuration: 10m}")
 	target := n.target()
 	first := n.inject(refuse(target))
@@ -255,7 +256,7 @@ func TestMaxFaults(t *testing.T) {
 // TestConfigurationDecides: what it does not allow, and what its limits have no room for, is refused with the reason, also in a rehearsal and
 // in an update, and is written down.
 func TestConfigurationDecides(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	n := startConfigured(t, "limits: {maxTargets: 1, maxExperiments: 1, perDay: 30m}\nallow: {kinds: [connect]}\n")
 	target := n.target()
 	refused := func(what string, code connect.Code, says string, err error) {

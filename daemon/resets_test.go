@@ -12,6 +12,7 @@ import (
 	v1 "faultd/api/faultd/v1alpha1"
 	"faultd/bpf"
 	"faultd/cgroup"
+	"faultd/test/kernels"
 )
 
 // mirror is a TCP server that sends everything back and knows how its connections ended.
@@ -71,7 +72,7 @@ func (n *node) resetting(t cgroup.Target, c *v1.Connect) *v1.Fault {
 
 // TestReset: established connections of the target are reset to both ends, by each mechanism, once; others live on.
 func TestReset(t *testing.T) {
-	notTwice(t)
+	kernels.OnEdges(t)
 	for _, disabled := range []string{"", bpf.MechanismSockDestroy} {
 		t.Run("without "+disabled, func(t *testing.T) {
 			t.Setenv("FAULTD_TEST_DISABLE", disabled)
@@ -105,7 +106,7 @@ func TestReset(t *testing.T) {
 
 // TestResetEvery: again and again, with the dice; when the fault is over connections live.
 func TestResetEvery(t *testing.T) {
-	notTwice(t)
+	kernels.OnOldest(t)
 	n := startNode(t)
 	target, server := n.target(), newMirror(t, "127.0.0.1:0")
 	w := n.worker(target)
@@ -130,7 +131,7 @@ func TestResetEvery(t *testing.T) {
 
 // TestResetAfter: a connection lives until it is old, or has moved much, and then is reset once.
 func TestResetAfter(t *testing.T) {
-	notTwice(t)
+	kernels.OnOldest(t)
 	n := startNode(t)
 	target, sibling := n.target(), n.target()
 	w, other := n.worker(target), n.worker(sibling)
@@ -171,7 +172,7 @@ func TestResetAfter(t *testing.T) {
 
 // TestResetsEnd: by the switch, also when the daemon cannot notice, and with the daemon.
 func TestResetsEnd(t *testing.T) {
-	notTwice(t)
+	kernels.OnOldest(t)
 	n := startNode(t)
 	target, server := n.target(), newMirror(t, "127.0.0.1:0")
 	w := n.worker(target)

@@ -20,6 +20,7 @@ import (
 	"faultd/daemon"
 	"faultd/guard"
 	"faultd/test/cgrouptest"
+	"faultd/test/kernels"
 	"faultd/undo"
 )
 
@@ -73,7 +74,7 @@ func (p place) uninstall() (said []string, err error) {
 }
 
 func TestResidueNamesPins(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	p := newPlace(t)
 	other := filepath.Join(p.pins, "other")
 	if err := os.Mkdir(other, 0o700); err != nil {
@@ -83,6 +84,7 @@ func TestResidueNamesPins(t *testing.T) {
 }
 
 func TestResidueNamesCgroups(t *testing.T) {
+	kernels.OnEdges(t)
 	p := newPlace(t)
 	tree, err := cgroup.Find()
 	if err != nil {
@@ -124,7 +126,7 @@ func TestResidueLeavesAUsedCgroup(t *testing.T) {
 }
 
 func TestResidueNamesHalfMadeSockets(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	n := startNode(t)
 	n.end(syscall.SIGKILL)
 	p := place{t, pinDir(n.dir), stateDir(n.dir)}
@@ -136,7 +138,7 @@ func TestResidueNamesHalfMadeSockets(t *testing.T) {
 }
 
 func TestResidueNamesJournalEntries(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	p := newPlace(t)
 	journal, err := undo.Open(p.state)
 	if err != nil {
@@ -253,6 +255,7 @@ func childOf(t *testing.T, pid int) int {
 }
 
 func TestResidueNamesAnOrphanedGuard(t *testing.T) {
+	kernels.OnOldest(t)
 	p, pid, holder := orphanGuard(t)
 	p.names(fmt.Sprintf("process %d (guard)", pid), func() error { return syscall.Kill(pid, syscall.SIGKILL) })
 	p.names(fmt.Sprintf("process %d (holder)", holder), func() error { return syscall.Kill(holder, syscall.SIGKILL) })
@@ -263,6 +266,7 @@ func TestResidueNamesAnOrphanedGuard(t *testing.T) {
 
 // TestResidueLeavesALivingDaemon: whoever asks, and with its faults.
 func TestResidueLeavesALivingDaemon(t *testing.T) {
+	kernels.OnOldest(t)
 	n := startNode(t)
 	n.injectAll(n.target())
 	p := place{t, pinDir(n.dir), stateDir(n.dir)}
@@ -273,6 +277,7 @@ func TestResidueLeavesALivingDaemon(t *testing.T) {
 }
 
 func TestUninstall(t *testing.T) {
+	kernels.OnEdges(t)
 	p, pid, _ := orphanGuard(t)
 	tree, err := cgroup.Find()
 	if err != nil {
@@ -335,7 +340,7 @@ func TestUninstallSparesALivingDaemon(t *testing.T) {
 
 // TestUninstallTouchesNothingOfOthers: directories that faultd did not make.
 func TestUninstallTouchesNothingOfOthers(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	p := newPlace(t)
 	precious := filepath.Join(p.state, "precious")
 	if err := os.WriteFile(precious, nil, 0o600); err != nil {
@@ -360,7 +365,7 @@ func TestUninstallTouchesNothingOfOthers(t *testing.T) {
 
 // TestOwnWords: the guard is known by the words that it is really started with.
 func TestOwnWords(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	n := startNode(t)
 	pid := n.signalGuard(0)
 	for process, word := range map[int]string{pid: guard.Command, childOf(t, pid): guard.HolderCommand} {
@@ -373,7 +378,7 @@ func TestOwnWords(t *testing.T) {
 
 // TestResidueNamesADamagedJournal: what its bytes named may be left, and nobody knows.
 func TestResidueNamesADamagedJournal(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	p := newPlace(t)
 	journal, err := undo.Open(p.state)
 	if err != nil {

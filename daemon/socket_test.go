@@ -19,6 +19,7 @@ import (
 	"faultd/api"
 	v1 "faultd/api/faultd/v1alpha1"
 	"faultd/api/faultd/v1alpha1/faultdv1alpha1connect"
+	"faultd/test/kernels"
 )
 
 // http2 speaks HTTP/2 without TLS, as gRPC does.
@@ -52,7 +53,7 @@ func (n *node) metric(line string, want bool) {
 }
 
 func TestHealthAndMetrics(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	n := startNode(t)
 	if status, body := n.fetch("/healthz"); status != http.StatusOK {
 		t.Errorf("healthz: %d %s", status, body)
@@ -90,7 +91,7 @@ func TestHealthAndMetrics(t *testing.T) {
 
 // TestProtocols: the same calls by gRPC, gRPC-Web and Connect, with health and reflection.
 func TestProtocols(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	n := startNode(t)
 	h2 := n.http2()
 	for name, option := range map[string]connect.ClientOption{"gRPC": connect.WithGRPC(), "gRPC-Web": connect.WithGRPCWeb(), "JSON": connect.WithProtoJSON()} {
@@ -146,7 +147,7 @@ func callAs(socket, target string) error {
 
 // TestWhoMayDoWhat: the socket's mode decides who may read, and who the kernel says the caller is decides the rest.
 func TestWhoMayDoWhat(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	const group, injector, killer = 4242, 4243, 4244
 	n := startConfigured(t, fmt.Sprintf("access:\n  inject: {uids: [%d]}\n  kill: {gids: [%d]}\n", injector, killer))
 	if err := errors.Join(os.Chmod(filepath.Dir(n.dir), 0o755), os.Chmod(n.dir, 0o755), os.Chown(n.socket(), 0, group)); err != nil {

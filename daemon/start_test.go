@@ -11,11 +11,12 @@ import (
 	"faultd/daemon"
 	"faultd/guard"
 	"faultd/test/cgrouptest"
+	"faultd/test/kernels"
 )
 
 // TestGuardThatDoesNotStart: the daemon says so and leaves nothing, also when it gets a guard that is a nil pointer.
 func TestGuardThatDoesNotStart(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	cgrouptest.RequireRoot(t)
 	n := &node{t: t, dir: t.TempDir()}
 	cgrouptest.Keep(t, pinDir(n.dir))

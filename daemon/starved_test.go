@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"faultd/test/kernels"
 )
 
 // spinCommand is the argument with which the test binary runs itself to take a processor away from everybody else.
@@ -49,7 +51,7 @@ func spin(cpu, length string) error {
 
 // TestStarvedDaemonLosesItsFaults leaves the daemon a processor that a real-time thread does not give up.
 func TestStarvedDaemonLosesItsFaults(t *testing.T) {
-	if vmKernel() == "" {
+	if kernels.Machine() == "" {
 		t.Skip("takes a processor away from everybody: only in a virtual machine")
 	}
 	if runtime.NumCPU() < 2 {
@@ -58,7 +60,7 @@ func TestStarvedDaemonLosesItsFaults(t *testing.T) {
 	// Since 6.12 ordinary threads have a share of their own, which only a kernel with CONFIG_SCHED_DEBUG lets one take away.
 	const share = "/sys/kernel/debug/sched/fair_server/cpu0/runtime"
 	_, err := os.Stat(share)
-	if err != nil && vmKernel() != "6.1" {
+	if err != nil && kernels.Machine() != "6.1" {
 		t.Skipf("ordinary threads keep their share of a processor on this kernel: %v", err)
 	}
 	n := startNode(t)

@@ -15,6 +15,7 @@ import (
 
 	v1 "faultd/api/faultd/v1alpha1"
 	"faultd/cgroup"
+	"faultd/test/kernels"
 )
 
 // settler is a worker of a target in the near namespace of a lane, with files of its own: its changes to them are seen by
@@ -100,7 +101,7 @@ func (l *lane) gateway(address string) {
 
 // TestExclusions: what a node lives on is spared, unless it is included by name.
 func TestExclusions(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	n, l := startConfigured(t, "protected: {apiServers: ['10.77.0.6:6443']}"), newLane(t)
 	l.gateway(near4gateway)
 	target := n.target()
@@ -154,7 +155,7 @@ func TestExclusions(t *testing.T) {
 
 // TestSSHIsSpared: who logs in into the target gets in, and nobody else.
 func TestSSHIsSpared(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	n, l := startNode(t), newLane(t)
 	var w, client *worker
 	l.inside(l.near, func() { w = n.worker(n.target()) })
@@ -180,7 +181,7 @@ func TestSSHIsSpared(t *testing.T) {
 
 // TestNamesAreFollowed: peers are named as the target knows them, and whom a name means may change.
 func TestNamesAreFollowed(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	n, l := startNode(t), newLane(t)
 	target := n.target()
 	w := n.settle(l, target)
@@ -210,7 +211,7 @@ func TestNamesAreFollowed(t *testing.T) {
 
 // TestPeersByTarget: another target means the addresses of its network namespace.
 func TestPeersByTarget(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	n, l := startNode(t), newLane(t)
 	target, far := n.target(), n.target()
 	w := n.settle(l, target)

@@ -11,6 +11,7 @@ import (
 
 	v1 "faultd/api/faultd/v1alpha1"
 	"faultd/cgroup"
+	"faultd/test/kernels"
 	"faultd/test/powercut"
 	"faultd/test/vm/guest"
 	"faultd/undo"
@@ -26,7 +27,7 @@ func onNode(node *v1.Node) *v1.FaultSpec {
 
 // TestNodeFaultsAreOff unless the configuration allows them, and mean the whole node and nothing else.
 func TestNodeFaultsAreOff(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	n := startNode(t)
 	if _, err := n.tryInject(onNode(&v1.Node{Action: "memory", Amount: "1MiB"})); err == nil || !strings.Contains(err.Error(), "node.allow in the configuration") {
 		t.Errorf("not allowed: %v", err)
@@ -77,7 +78,7 @@ func (n *node) unitOfTest() (name string, t cgroup.Target) {
 
 // TestNodePausesAUnit: it stands still, others do not, and it goes on whatever ends the fault.
 func TestNodePausesAUnit(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	for _, name := range []string{"stop", "kill of a stopped daemon"} {
 		t.Run(name, func(t *testing.T) {
 			n := startConfigured(t, allowNode)
@@ -104,7 +105,7 @@ func TestNodePausesAUnit(t *testing.T) {
 
 // TestNodeMemory is taken at the root, and given back.
 func TestNodeMemory(t *testing.T) {
-	onlyOnHost(t)
+	kernels.OnHost(t)
 	n := startConfigured(t, allowNode)
 	f := n.inject(onNode(&v1.Node{Action: "memory", Amount: "8MiB", Floor: "0"}))
 	n.until("it is taken", func() bool { return n.get(f.GetId()).GetCounters().GetInjected() == 8 })

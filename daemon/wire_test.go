@@ -14,6 +14,7 @@ import (
 
 	v1 "faultd/api/faultd/v1alpha1"
 	"faultd/cgroup"
+	"faultd/test/kernels"
 )
 
 // wired is a target and its sibling at the near end of a lane.
@@ -54,7 +55,7 @@ func (x *wired) asBefore() {
 
 // TestWire hurts packets in all ways, one after the other.
 func TestWire(t *testing.T) {
-	notTwice(t)
+	kernels.OnEdges(t)
 	x := startWired(t)
 	for _, test := range []func(*wired){(*wired).isLate, (*wired).besideNetem, (*wired).leavesForeignRoots, (*wired).hurtsInKinds,
 		(*wired).isHeldBack, (*wired).hasTwoWires, (*wired).duplicatesBesideAnother} {
@@ -93,7 +94,7 @@ func (x *wired) isLate() {
 
 // TestDelayByBridge: what leaves by a bridge waits there, once.
 func TestDelayByBridge(t *testing.T) {
-	notTwice(t)
+	kernels.OnEdges(t)
 	x := startWiredBy(t, "bridge")
 	f := x.n.inject(lose(x.target, &v1.Packet{Delay: slow.String()}))
 	if got := x.w.median(x.far4.address, 3); got < slow || got >= 2*slow {
@@ -156,7 +157,7 @@ func (x *wired) leavesForeignRoots() {
 
 // TestWireIsUndone ends a fault in all ways while packets are late.
 func TestWireIsUndone(t *testing.T) {
-	notTwice(t)
+	kernels.OnEdges(t)
 	x := startWired(t)
 	n := x.n
 	for _, c := range []struct {
@@ -381,7 +382,7 @@ func (x *wired) duplicatesBesideAnother() {
 
 // TestResidueNamesQdiscs of which no journal tells.
 func TestResidueNamesQdiscs(t *testing.T) {
-	notTwice(t)
+	kernels.OnEdges(t)
 	needsNetem(t)
 	l, p := newLane(t), newPlace(t)
 	resident := selfCommand(workCommand)

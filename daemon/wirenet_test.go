@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+
+	"faultd/test/kernels"
 )
 
 // qdiscs is what `tc qdisc show` tells of a namespace.
@@ -49,7 +51,7 @@ func needsNetem(t *testing.T) {
 
 // kernelHasNetem says so of the kernels that the tests are made for; elsewhere it may be there.
 func kernelHasNetem() bool {
-	return slices.Contains([]string{"6.1", "6.12", "6.12-ei", "7.3"}, vmKernel())
+	return slices.Contains([]string{"6.1", "6.12", "6.12-ei", "7.3"}, kernels.Machine())
 }
 
 // listener hears numbered datagrams and sends each back.

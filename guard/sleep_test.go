@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"faultd/bpf"
+	"faultd/test/kernels"
 	"faultd/test/kerneltest"
 )
 
@@ -109,6 +110,7 @@ func TestUpdateGoesOnHurting(t *testing.T) {
 
 // TestSeedRepeatsDice: the same seed gives match n the same answer.
 func TestSeedRepeatsDice(t *testing.T) {
+	kernels.OnOldest(t)
 	k := kerneltest.Open(t, disabled()...)
 	startGuard(t, k, "", "")
 	seed := uint64(7)

@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"faultd/test/vm/guest"
+	"faultd/test/kernels"
 )
 
 func TestBeginAndDone(t *testing.T) {
@@ -182,11 +182,8 @@ func TestFullDisk(t *testing.T) {
 // TestKilledWriters: two processes write, this one compacts, the two are killed at any moment: no acknowledged entry is
 // lost, and the journal is whole.
 func TestKilledWriters(t *testing.T) {
-	rounds := 8
-	if os.Getenv(guest.KernelVar) != "" {
-		rounds = 4 // an emulated machine would take half a minute
-	}
-	for round := range rounds {
+	kernels.OnHost(t)
+	for round := range 8 {
 		dir := t.TempDir()
 		j := opened(t, dir)
 		a, b := startChild(t, "write", dir), startChild(t, "write", dir)

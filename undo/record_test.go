@@ -9,6 +9,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"faultd/test/kernels"
 )
 
 func encoded(t testing.TB, r record) []byte {
@@ -48,6 +50,7 @@ func someJournal(t *testing.T) (b []byte, ends []int) {
 
 // TestCutAtEveryByte: whatever a power cut leaves, the whole records are read, and what is appended after it is, too.
 func TestCutAtEveryByte(t *testing.T) {
+	kernels.OnHost(t)
 	whole, ends := someJournal(t)
 	dir := t.TempDir()
 	for cut := range len(whole) + 1 {
@@ -106,6 +109,7 @@ func TestZerosElsewhereAreDamage(t *testing.T) {
 
 // TestFlippedBit: damage costs the record it is in and no other, invents nothing, and is told.
 func TestFlippedBit(t *testing.T) {
+	kernels.OnHost(t)
 	whole, ends := someJournal(t)
 	hit := 0
 	for i := range whole {
