@@ -21,12 +21,14 @@ type docker struct {
 
 // newDocker dials with the first question.
 func newDocker(socket string) *docker {
-	dialer := &net.Dialer{}
-	return &docker{socket: socket, client: &http.Client{Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return dialer.DialContext(ctx, "unix", socket)
-		},
-	}}}
+	return &docker{socket: socket, client: &http.Client{Transport: &http.Transport{DialContext: dial(socket)}}}
+}
+
+// dial connects to a socket, whatever host a request names.
+func dial(socket string) func(ctx context.Context, network, address string) (net.Conn, error) {
+	return func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+	}
 }
 
 func (d *docker) close() { d.client.CloseIdleConnections() }

@@ -7,8 +7,7 @@ import (
 	"slices"
 	"strings"
 
-	v1 "k8s.io/cri-api/pkg/apis/runtime/v1"
-
+	v1 "faultd/api/cri/v1"
 	"faultd/cgroup"
 )
 

@@ -158,10 +158,7 @@ func (r *Runtimes) connectCRI() ([]*cri, error) {
 	}
 	var runtimes []*cri
 	for _, socket := range sockets {
-		c, err := newCRI(socket)
-		if err != nil {
-			return runtimes, err
-		}
+		c := newCRI(socket)
 		c.found = r.foundCRI
 		runtimes = append(runtimes, c)
 	}
