@@ -71,6 +71,8 @@ func (l *labourer) obey(order []string) (string, error) {
 		return sendFlows(a.address(), a.number(), a.number())
 	case "number": // ADDRESS FIRST TIMES
 		return numberPackets(a.address(), a.number(), a.number())
+	case "odd": // PROTOCOL ADDRESS SERVICE TIMES
+		return sendOdd(a.text(), a.text(), a.number(), a.number())
 	case "call": // NAME TIMES THREADS
 		return a.tally(callOnce(a.text()))
 	case "wire": // wirenet_test.go
