@@ -56,7 +56,9 @@ type fault struct {
 	reason  string
 	notes   []string
 	owner   string
-	harmed  bool
+	// run is that of whoever asked for it, or nil.
+	run    *experimentRun
+	harmed bool
 	// over is closed when the fault has ended, or is stuck for the first time.
 	over     chan struct{}
 	overOnce sync.Once
@@ -191,7 +193,7 @@ func (d *Daemon) inject(ctx context.Context, req *v1.InjectRequest, caller peer)
 	if err := d.permits(p.kind.Name, p.target, p.common.Until); err != nil {
 		return nil, err
 	}
-	f := &fault{id: newID(), key: key, spec: spec, kind: p.kind.Name, target: p.target, common: p.common, started: time.Now(), state: stateActive, owner: caller.String(), over: make(chan struct{})}
+	f := &fault{id: newID(), key: key, spec: spec, kind: p.kind.Name, target: p.target, common: p.common, started: time.Now(), state: stateActive, owner: caller.String(), run: d.runOf(caller.pid), over: make(chan struct{})}
 	f.common.ID = f.id
 	if err := d.auditFirst(audit.Record{Action: "inject", Who: caller.who(), Subject: f.id, Why: req.GetReason(), What: particulars(spec), Outcome: "begun"}); err != nil {
 		return nil, err

@@ -84,10 +84,9 @@ type Daemon struct {
 	order  uint64
 	lapses uint64
 	budget *budget
-	// runs are the experiments under way, and runsLooked is when their processes were last looked for.
-	runs       map[string]*experimentRun
-	runsLooked time.Time
-	reason     string
+	// runs are the experiments under way.
+	runs   map[string]*experimentRun
+	reason string
 	// capabilities are what the last check found.
 	capabilities []*v1.Capability
 }
@@ -342,6 +341,10 @@ func (d *Daemon) tendFault(f *fault, now time.Time) {
 		d.end(f, "target gone")
 		return
 	default:
+	}
+	if f.state == stateActive && f.run != nil && f.run.gone {
+		d.end(f, "run gone")
+		return
 	}
 	if f.state == stateStuck && now.Sub(f.ended) > retryUndo || f.state == stateActive && !now.Before(f.common.Until) {
 		d.end(f, "expired")

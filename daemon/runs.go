@@ -14,33 +14,40 @@ import (
 	"faultd/undo"
 )
 
-// experimentRun is a run of an experiment, from BeginRun to EndRun. The process that asked carries it out; its faults end with their leases.
+// experimentRun is a run of an experiment, from BeginRun to EndRun. The process that asked carries it out; its faults end with their leases,
+// and as soon as the process is gone.
 type experimentRun struct {
 	id, experiment string
 	pid            int
 	// born is when the process was, as its number may be given to another.
 	born uint64
 	who  audit.Who
+	// gone: the process that carries it out is no more.
+	gone bool
 }
 
-// gone says whether the process that carries the run out is no more.
-func (r *experimentRun) gone() bool {
-	runs, err := undo.Runs(r.pid, r.born)
-	return err != nil || !runs
+// runOf is the run that a process carries out, or nil.
+func (d *Daemon) runOf(pid int) *experimentRun {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, r := range d.runs {
+		if r.pid == pid {
+			return r
+		}
+	}
+	return nil
 }
 
 // tendRuns ends the runs whose process is gone. Call with d.mu held.
 func (d *Daemon) tendRuns() {
-	if time.Since(d.runsLooked) < time.Second {
-		return
-	}
-	d.runsLooked = time.Now()
 	for id, r := range d.runs {
-		if r.gone() {
-			delete(d.runs, id)
-			d.log.Warn("run is over: its process is gone", "run", id, "experiment", r.experiment)
-			d.noteLater(audit.Record{Action: "run-end", Who: audit.Self(), Subject: id, Why: "the process that carried it out is gone", Outcome: "interrupted"})
+		if runs, err := undo.Runs(r.pid, r.born); err == nil && runs {
+			continue
 		}
+		r.gone = true
+		delete(d.runs, id)
+		d.log.Warn("run is over: its process is gone", "run", id, "experiment", r.experiment)
+		d.noteLater(audit.Record{Action: "run-end", Who: audit.Self(), Subject: id, Why: "the process that carried it out is gone", Outcome: "interrupted"})
 	}
 }
 

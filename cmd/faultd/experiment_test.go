@@ -77,6 +77,7 @@ func TestExperiments(t *testing.T) {
 		{"Interrupted", interruptedExperiment},
 		{"InterruptedTwice", experimentInterruptedTwice},
 		{"Killed", killedExperiment},
+		{"Stopped", stoppedExperiment},
 		{"KillSwitch", killSwitchAbortsExperiment},
 		{"ReportIsTriedFirst", reportIsTriedFirst},
 		{"LostDaemon", lostDaemonAbortsExperiment}, // the last: the daemon is gone then
@@ -361,7 +362,7 @@ func lostDaemonAbortsExperiment(t *testing.T, l *lab) {
 	}
 }
 
-// killedExperiment: the faults end with the lease of whoever asked for them, and the journal says what happened.
+// killedExperiment: the faults end with whoever asked for them, and the journal says what happened.
 func killedExperiment(t *testing.T, l *lab) {
 	dir := t.TempDir()
 	cmd, _ := l.startRun("--report", dir)
@@ -372,7 +373,7 @@ func killedExperiment(t *testing.T, l *lab) {
 	_ = cmd.Wait() // its error is the signal
 	l.until("the fault has ended", func() bool {
 		f := l.newest()
-		return f.GetState() == "ended" && f.GetReason() == "expired"
+		return f.GetState() == "ended" && f.GetReason() == "run gone"
 	})
 	if j := readJournal(t, dir); j.Faultd.Verdict != experiment.Interrupted || len(j.Faultd.Reasons) != 1 {
 		t.Errorf("the journal has %+v", j.Faultd)
@@ -387,6 +388,27 @@ func killedExperiment(t *testing.T, l *lab) {
 	}
 	if j := readJournal(t, dir); len(j.Faultd.Events) == 0 {
 		t.Error("the report that was asked for does not have what happened")
+	}
+	l.idle()
+}
+
+// stoppedExperiment: the faults end with the lease of whoever asked for them and does nothing any more.
+func stoppedExperiment(t *testing.T, l *lab) {
+	cmd, said := l.startRun()
+	l.leased()
+	if err := cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	l.until("the fault has ended", func() bool { return l.newest().GetState() == "ended" })
+	if reason := l.newest().GetReason(); reason != "expired" {
+		t.Errorf("it ended as %s", reason)
+	}
+	if err := cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // its error is the exit code
+	if code := cmd.ProcessState.ExitCode(); code != exitAborted || !strings.Contains(said.String(), "redis-gone ended before its time: expired") {
+		t.Errorf("exit code %d:\n%s", code, said)
 	}
 	l.idle()
 }

@@ -2874,7 +2874,7 @@ type Fault struct {
 	Started  string `protobuf:"bytes,9,opt,name=started,proto3" json:"started,omitempty"`
 	Deadline string `protobuf:"bytes,10,opt,name=deadline,proto3" json:"deadline,omitempty"`
 	Ended    string `protobuf:"bytes,11,opt,name=ended,proto3" json:"ended,omitempty"`
-	// Why it ended: "stopped", "expired", "killed", "lease lapsed", "target gone", "daemon stopped".
+	// Why it ended: "stopped", "expired", "killed", "lease lapsed", "target gone", "run gone", "daemon stopped".
 	Reason string `protobuf:"bytes,12,opt,name=reason,proto3" json:"reason,omitempty"`
 	// What a person should know: parts out of reach, early releases, undo that found a changed value.
 	Notes []string `protobuf:"bytes,13,rep,name=notes,proto3" json:"notes,omitempty"`
