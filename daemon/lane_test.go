@@ -24,19 +24,44 @@ const (
 	farName     = "far"
 )
 
-func newLane(t *testing.T) *lane { return newLaneBy(t, "") }
+// nearEnd makes the device by which targets leave, with the wire to the far end; it is up and has the addresses.
+type nearEnd func(l *lane)
 
-// newLaneBy is newLane with the near end in a bridge of this name, which has the addresses; "": in none.
-func newLaneBy(t *testing.T, bridge string) *lane {
+func newLane(t *testing.T) *lane { return newLaneBy(t, byVeth) }
+
+func newLaneBy(t *testing.T, end nearEnd) *lane {
 	t.Helper()
 	l := &lane{t: t, near: newNetNS(t), far: newNetNS(t)}
-	l.inside(l.near, func() {
-		l.must(netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: nearName}, PeerName: farName, PeerNamespace: netlink.NsFd(l.far.Fd())}))
+	l.inside(l.near, func() { l.up("lo") })
+	end(l)
+	l.inside(l.far, func() {
 		l.up("lo")
-		if bridge == "" {
-			l.up(nearName, near4+"/24", near6+"/64")
-			return
-		}
+		l.up(farName, far4+"/24", far6+"/64")
+	})
+	return l
+}
+
+// wireFrom makes a pair of devices from a network namespace to the far end.
+func (l *lane) wireFrom(ns *os.File) {
+	l.t.Helper()
+	l.inside(ns, func() {
+		l.must(netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: nearName}, PeerName: farName, PeerNamespace: netlink.NsFd(l.far.Fd())}))
+	})
+}
+
+func byVeth(l *lane) {
+	l.wireFrom(l.near)
+	l.inside(l.near, l.upNear)
+}
+
+// upNear gives the near end its addresses.
+func (l *lane) upNear() { l.up(nearName, near4+"/24", near6+"/64") }
+
+// byBridge has the wire in a bridge, which has the addresses.
+func byBridge(l *lane) {
+	const bridge = "bridge"
+	l.wireFrom(l.near)
+	l.inside(l.near, func() {
 		l.must(netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: bridge}}))
 		port, err := netlink.LinkByName(nearName)
 		l.must(err)
@@ -46,11 +71,42 @@ func newLaneBy(t *testing.T, bridge string) *lane {
 		l.up(nearName)
 		l.up(bridge, near4+"/24", near6+"/64")
 	})
-	l.inside(l.far, func() {
-		l.up("lo")
-		l.up(farName, far4+"/24", far6+"/64")
+}
+
+// byMacvlan has a device of the target's over the wire of a host.
+func byMacvlan(l *lane) {
+	host := newNetNS(l.t)
+	l.wireFrom(host)
+	l.inside(host, func() {
+		l.up(nearName)
+		under, err := netlink.LinkByName(nearName)
+		l.must(err)
+		l.addOrSkip(&netlink.Macvlan{Mode: netlink.MACVLAN_MODE_BRIDGE,
+			LinkAttrs: netlink.LinkAttrs{Name: "macvlan", ParentIndex: under.Attrs().Index, Namespace: netlink.NsFd(l.near.Fd())}})
 	})
-	return l
+	l.inside(l.near, func() { l.up("macvlan", near4+"/24", near6+"/64") })
+}
+
+// byNetkit has a pair of devices whose near end has a link-layer header (NETKIT_MODE_L2), or none (NETKIT_MODE_L3).
+func byNetkit(mode netlink.NetkitMode) nearEnd {
+	return func(l *lane) {
+		l.inside(l.near, func() {
+			pair := &netlink.Netkit{Mode: mode, LinkAttrs: netlink.LinkAttrs{Name: nearName}}
+			pair.SetPeerAttrs(&netlink.LinkAttrs{Name: farName, Namespace: netlink.NsFd(l.far.Fd())})
+			l.addOrSkip(pair)
+			l.upNear()
+		})
+	}
+}
+
+// addOrSkip skips the test if the kernel knows no such device.
+func (l *lane) addOrSkip(device netlink.Link) {
+	l.t.Helper()
+	err := netlink.LinkAdd(device)
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		l.t.Skipf("this kernel has no %s", device.Type())
+	}
+	l.must(err)
 }
 
 // newNetNS makes a network namespace that is there as long as somebody is in it, or the test runs.

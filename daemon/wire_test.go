@@ -27,14 +27,16 @@ type wired struct {
 	far4, far6 *listener
 }
 
-func startWired(t *testing.T) *wired { return startWiredBy(t, "") }
-
-// startWiredBy has a bridge at the near end, or none.
-func startWiredBy(t *testing.T, bridge string) *wired {
+func startWired(t *testing.T) *wired {
 	t.Helper()
 	needsNetem(t)
-	n := startNode(t)
-	x := &wired{lane: newLaneBy(t, bridge), n: n, target: n.target()}
+	return wireBy(t, startNode(t), byVeth)
+}
+
+// wireBy makes a target of a node that leaves by a device.
+func wireBy(t *testing.T, n *node, end nearEnd) *wired {
+	t.Helper()
+	x := &wired{lane: newLaneBy(t, end), n: n, target: n.target()}
 	x.inside(x.near, func() { x.w, x.other = n.worker(x.target), n.worker(n.target()) })
 	x.far4, x.far6 = x.listen(far4+":0"), x.listen("["+far6+"]:0")
 	x.before = x.qdiscs(x.near)
@@ -92,16 +94,22 @@ func (x *wired) isLate() {
 	}
 }
 
-// TestDelayByBridge: what leaves by a bridge waits there, once.
-func TestDelayByBridge(t *testing.T) {
+// TestDelayByDevice: what leaves by a device that containers have waits there, once, and is lost there.
+func TestDelayByDevice(t *testing.T) {
 	kernels.OnEdges(t)
-	x := startWiredBy(t, "bridge")
-	f := x.n.inject(lose(x.target, &v1.Packet{Delay: slow.String()}))
-	if got := x.w.median(x.far4.address, 3); got < slow || got >= 2*slow {
-		t.Errorf("an echo takes %s, the delay is %s", got, slow)
+	needsNetem(t)
+	n := startNode(t)
+	for name, end := range map[string]nearEnd{"bridge": byBridge, "macvlan": byMacvlan, "netkit": byNetkit(netlink.NETKIT_MODE_L2), "netkit L3": byNetkit(netlink.NETKIT_MODE_L3)} {
+		t.Run(name, func(t *testing.T) {
+			x := wireBy(t, n, end)
+			f := x.n.inject(lose(x.target, &v1.Packet{Delay: slow.String()}))
+			if got, sibling := x.w.median(x.far4.address, 3), x.other.median(x.far4.address, 3); got < slow || got >= 2*slow || sibling >= slow {
+				t.Errorf("an echo takes %s, the sibling's %s; the delay is %s", got, sibling, slow)
+			}
+			x.n.stop(f.GetId())
+			x.asBefore()
+		})
 	}
-	x.n.stop(f.GetId())
-	x.asBefore()
 }
 
 // besideNetem compares with netem itself on the same device.
