@@ -152,8 +152,11 @@ func secondKills(c *cli.Context) (stop func() bool) {
 // carryOut carries out an experiment, with a place in the history, and with a report if there is a directory for it.
 func carryOut(c *cli.Context, plan *experiment.Plan, id, dir string) error {
 	where := environment(plan)
+	traces, err := tracingOf(os.Getenv)
+	if err != nil {
+		return exitError{exitUsage, fmt.Errorf("%w; nothing was injected", err)}
+	}
 	var report *experiment.Report
-	var err error
 	if dir != "" {
 		if report, err = experiment.PrepareReport(dir, plan, where); err != nil {
 			return fmt.Errorf("--report: %w; nothing was injected", err)
@@ -168,6 +171,7 @@ func carryOut(c *cli.Context, plan *experiment.Plan, id, dir string) error {
 			err = report.Write(result)
 		}
 		past.end(c, result)
+		traces.send(c, id, result)
 		return err
 	}
 	if err := beginRun(c, id, plan); err != nil {
