@@ -85,8 +85,10 @@ type Daemon struct {
 	lapses uint64
 	budget *budget
 	// runs are the experiments under way.
-	runs   map[string]*experimentRun
-	reason string
+	runs map[string]*experimentRun
+	// observed is what they told, by experiment.
+	observed map[string]*observed
+	reason   string
 	// capabilities are what the last check found.
 	capabilities []*v1.Capability
 }
@@ -106,7 +108,7 @@ func New(o Options) (*Daemon, error) {
 	if o.Lease < 500*time.Millisecond || o.Lease > time.Minute {
 		return nil, fmt.Errorf("lease: %s is out of range; it must be in 500ms..1m", o.Lease)
 	}
-	d := &Daemon{options: o, config: o.Config, log: o.Log, woken: make(chan struct{}, 1), faults: map[string]*fault{}, runs: map[string]*experimentRun{}, events: hub{readers: map[*reader]bool{}}}
+	d := &Daemon{options: o, config: o.Config, log: o.Log, woken: make(chan struct{}, 1), faults: map[string]*fault{}, runs: map[string]*experimentRun{}, observed: map[string]*observed{}, events: hub{readers: map[*reader]bool{}}}
 	var err error
 	if d.lock, err = lockState(o.StateDir); err != nil {
 		return nil, err

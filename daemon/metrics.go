@@ -15,6 +15,7 @@ type collector struct {
 	active   *prometheus.Desc
 	lapses   *prometheus.Desc
 	works    *prometheus.Desc
+	runs     runMetrics
 }
 
 type counter struct {
@@ -43,6 +44,7 @@ func newCollector(d *Daemon) *collector {
 		lapses: prometheus.NewDesc("faultd_lease_lapses_total", "Times the daemon lost its lease.", nil, nil),
 		works: prometheus.NewDesc("faultd_capability", "1 if this node can do it, 0 if not, as the last check found it; absent before the first one.",
 			[]string{"kind", "covers", "mechanism"}, nil),
+		runs: newRunMetrics(),
 	}
 }
 
@@ -55,6 +57,7 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- c.active
 	ch <- c.lapses
 	ch <- c.works
+	c.runs.describe(ch)
 }
 
 // Collect implements prometheus.Collector.
@@ -75,6 +78,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(c.armed, prometheus.GaugeValue, gauge(c.d.env.Kernel.Switch().Generation() != 0))
 	ch <- prometheus.MustNewConstMetric(c.active, prometheus.GaugeValue, float64(c.d.running()))
 	ch <- prometheus.MustNewConstMetric(c.lapses, prometheus.CounterValue, float64(c.d.lapses))
+	c.runs.collect(c.d, ch)
 }
 
 func gauge(on bool) float64 {

@@ -22,6 +22,9 @@ type experimentRun struct {
 	// born is when the process was, as its number may be given to another.
 	born uint64
 	who  audit.Who
+	// phase that it is in, and told is what came of its probes, as it says.
+	phase string
+	told  map[probePhase]*v1.ProbeResult
 	// gone: the process that carries it out is no more.
 	gone bool
 }
@@ -46,6 +49,7 @@ func (d *Daemon) tendRuns() {
 		}
 		r.gone = true
 		delete(d.runs, id)
+		d.observe(r, nil).verdicts["interrupted"]++
 		d.log.Warn("run is over: its process is gone", "run", id, "experiment", r.experiment)
 		d.noteLater(audit.Record{Action: "run-end", Who: audit.Self(), Subject: id, Why: "the process that carried it out is gone", Outcome: "interrupted"})
 	}
@@ -74,7 +78,7 @@ func (d *Daemon) beginRun(m *v1.BeginRunRequest, p peer) error {
 	if err := d.config.Allow.time(time.Now(), time.Now().Add(length)); err != nil {
 		return err
 	}
-	r := &experimentRun{id: m.GetRun(), experiment: m.GetExperiment(), pid: p.pid, born: born, who: p.who()}
+	r := &experimentRun{id: m.GetRun(), experiment: m.GetExperiment(), pid: p.pid, born: born, who: p.who(), told: map[probePhase]*v1.ProbeResult{}}
 	if err := d.admitRun(r); err != nil {
 		return err
 	}
@@ -100,7 +104,28 @@ func (d *Daemon) admitRun(r *experimentRun) error {
 		return fmt.Errorf("%w: %d experiments are under way, limits.maxExperiments is %d; wait for the end of one", bpf.ErrFull, n, d.config.Limits.MaxExperiments)
 	}
 	d.runs[r.id] = r
+	d.observe(r, nil)
 	return nil
+}
+
+// TellRun implements the service.
+func (s server) TellRun(ctx context.Context, req *connect.Request[v1.TellRunRequest]) (*connect.Response[v1.TellRunResponse], error) {
+	if err := s.d.mayInject(ctx); err != nil {
+		return nil, err
+	}
+	s.d.mu.Lock()
+	defer s.d.mu.Unlock()
+	r := s.d.runs[req.Msg.GetRun()]
+	if r == nil {
+		return nil, noRun(req.Msg.GetRun())
+	}
+	r.phase = req.Msg.GetPhase()
+	s.d.observe(r, req.Msg.GetProbes())
+	return connect.NewResponse(&v1.TellRunResponse{}), nil
+}
+
+func noRun(id string) error {
+	return rpcError(fmt.Errorf("run %q: %w: no such run is under way", id, errNotFound))
 }
 
 // EndRun implements the service.
@@ -112,9 +137,12 @@ func (s server) EndRun(ctx context.Context, req *connect.Request[v1.EndRunReques
 	s.d.mu.Lock()
 	r := s.d.runs[m.GetRun()]
 	delete(s.d.runs, m.GetRun())
+	if r != nil {
+		s.d.observe(r, m.GetProbes()).verdicts[m.GetVerdict()]++
+	}
 	s.d.mu.Unlock()
 	if r == nil {
-		return nil, rpcError(fmt.Errorf("run %q: %w: no such run is under way", m.GetRun(), errNotFound))
+		return nil, noRun(m.GetRun())
 	}
 	s.d.note(audit.Record{Action: "run-end", Who: peerOf(ctx).who(), Subject: r.id, Why: m.GetReason(), Outcome: m.GetVerdict()}, nil)
 	s.d.log.Info("run ends", "run", r.id, "experiment", r.experiment, "verdict", m.GetVerdict())

@@ -179,37 +179,44 @@ func carryOut(c *cli.Context, plan *experiment.Plan, id, dir string) error {
 	}
 	node := newDaemonNode(c)
 	node.reason = fmt.Sprintf("experiment %s, run %s", plan.Name, id)
-	result, err := runShown(c, plan, node, where, past.tell)
+	result, err := runShown(c, plan, id, node, where, past.tell)
 	if err != nil {
 		err = withinLimits(err)
-		endRun(c, id, experiment.Failed, oneLine(err))
-		return errors.Join(err, keep(experiment.Refused(plan, where, err)))
+		refused := experiment.Refused(plan, where, plainError{err})
+		endRun(c, id, refused)
+		return errors.Join(err, keep(refused))
 	}
 	err = conclude(c, result, keep(result))
-	endRun(c, id, result.Verdict, result.Reason())
+	endRun(c, id, result)
 	return err
 }
 
-// runShown carries out a plan and shows how it goes: as it stands, in a terminal; line by line elsewhere; to machines at the end.
-// keep is told all that happens too.
-func runShown(c *cli.Context, plan *experiment.Plan, node experiment.Node, where experiment.Environment, keep func(experiment.Event)) (*experiment.Result, error) {
+// runShown carries out a plan and shows how it goes: as it stands, in a terminal; line by line elsewhere; to machines at the end. The
+// daemon is told too. keep is told all that happens.
+func runShown(c *cli.Context, plan *experiment.Plan, id string, node experiment.Node, where experiment.Environment, keep func(experiment.Event)) (*experiment.Result, error) {
+	telling, told := context.WithCancel(c.Context)
+	defer told()
+	tell := func(status func() experiment.Status) { go tellRun(telling, c, id, status) }
 	line := func(e experiment.Event) string { return e.At.Format("15:04:05") + " " + plain(e.Text) }
 	if isJSON(c) {
-		return experiment.Run(c.Context, plan, node, where, keep)
+		return experiment.RunWatched(c.Context, plan, node, where, keep, tell)
 	}
 	columns, ok := columnsOf(c.App.Writer)
 	if !ok {
-		return experiment.Run(c.Context, plan, node, where, func(e experiment.Event) {
+		return experiment.RunWatched(c.Context, plan, node, where, func(e experiment.Event) {
 			keep(e)
 			fmt.Fprintln(c.App.Writer, line(e))
-		})
+		}, tell)
 	}
 	view := &live{out: c.App.Writer, columns: columns}
 	defer view.close()
 	return experiment.RunWatched(c.Context, plan, node, where, func(e experiment.Event) {
 		keep(e)
 		view.tell(line(e))
-	}, view.watch)
+	}, func(status func() experiment.Status) {
+		tell(status)
+		view.watch(status)
+	})
 }
 
 // conclude makes an exit code of the verdict; err is what could not be written down.

@@ -2,8 +2,10 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -121,6 +123,33 @@ func experimentVerdicts(t *testing.T, l *lab) {
 			l.idle()
 		})
 	}
+	for _, want := range []string{
+		`faultd_runs_active{experiment="shop-without-redis"} 0`, `faultd_runs_total{experiment="shop-without-redis",verdict="confirmed"} 1`,
+		`faultd_runs_total{experiment="shop-without-redis",verdict="aborted"} 2`, `faultd_probe_holds{experiment="shop-without-redis",phase="during",probe="shop"} `,
+	} {
+		if metrics := l.metrics(); !strings.Contains(metrics, want) {
+			t.Errorf("the metrics do not have %s:\n%s", want, metrics)
+		}
+	}
+}
+
+// metrics are what the daemon tells Prometheus.
+func (l *lab) metrics() string {
+	l.t.Helper()
+	client := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", l.socket())
+	}}}
+	defer client.CloseIdleConnections()
+	response, err := client.Get("http://faultd/metrics")
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return string(text)
 }
 
 // monitoredExperiment counts what would be hurt, and the shop, which fails without Redis, sells.

@@ -4810,20 +4810,213 @@ func (*BeginRunResponse) Descriptor() ([]byte, []int) {
 	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{55}
 }
 
+type TellRunRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Run   string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
+	// The phase that began last; empty: none has.
+	Phase         string         `protobuf:"bytes,2,opt,name=phase,proto3" json:"phase,omitempty"`
+	Probes        []*ProbeResult `protobuf:"bytes,3,rep,name=probes,proto3" json:"probes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TellRunRequest) Reset() {
+	*x = TellRunRequest{}
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[56]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TellRunRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TellRunRequest) ProtoMessage() {}
+
+func (x *TellRunRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[56]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TellRunRequest.ProtoReflect.Descriptor instead.
+func (*TellRunRequest) Descriptor() ([]byte, []int) {
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{56}
+}
+
+func (x *TellRunRequest) GetRun() string {
+	if x != nil {
+		return x.Run
+	}
+	return ""
+}
+
+func (x *TellRunRequest) GetPhase() string {
+	if x != nil {
+		return x.Phase
+	}
+	return ""
+}
+
+func (x *TellRunRequest) GetProbes() []*ProbeResult {
+	if x != nil {
+		return x.Probes
+	}
+	return nil
+}
+
+// ProbeResult is what came of a probe in one phase so far.
+type ProbeResult struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Probe  string                 `protobuf:"bytes,1,opt,name=probe,proto3" json:"probe,omitempty"`
+	Phase  string                 `protobuf:"bytes,2,opt,name=phase,proto3" json:"phase,omitempty"`
+	Holds  bool                   `protobuf:"varint,3,opt,name=holds,proto3" json:"holds,omitempty"`
+	Tries  uint64                 `protobuf:"varint,4,opt,name=tries,proto3" json:"tries,omitempty"`
+	Failed uint64                 `protobuf:"varint,5,opt,name=failed,proto3" json:"failed,omitempty"`
+	// Latencies of the good tries, in seconds.
+	P50           float64 `protobuf:"fixed64,6,opt,name=p50,proto3" json:"p50,omitempty"`
+	P99           float64 `protobuf:"fixed64,7,opt,name=p99,proto3" json:"p99,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProbeResult) Reset() {
+	*x = ProbeResult{}
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[57]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProbeResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProbeResult) ProtoMessage() {}
+
+func (x *ProbeResult) ProtoReflect() protoreflect.Message {
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[57]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProbeResult.ProtoReflect.Descriptor instead.
+func (*ProbeResult) Descriptor() ([]byte, []int) {
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{57}
+}
+
+func (x *ProbeResult) GetProbe() string {
+	if x != nil {
+		return x.Probe
+	}
+	return ""
+}
+
+func (x *ProbeResult) GetPhase() string {
+	if x != nil {
+		return x.Phase
+	}
+	return ""
+}
+
+func (x *ProbeResult) GetHolds() bool {
+	if x != nil {
+		return x.Holds
+	}
+	return false
+}
+
+func (x *ProbeResult) GetTries() uint64 {
+	if x != nil {
+		return x.Tries
+	}
+	return 0
+}
+
+func (x *ProbeResult) GetFailed() uint64 {
+	if x != nil {
+		return x.Failed
+	}
+	return 0
+}
+
+func (x *ProbeResult) GetP50() float64 {
+	if x != nil {
+		return x.P50
+	}
+	return 0
+}
+
+func (x *ProbeResult) GetP99() float64 {
+	if x != nil {
+		return x.P99
+	}
+	return 0
+}
+
+type TellRunResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TellRunResponse) Reset() {
+	*x = TellRunResponse{}
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[58]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TellRunResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TellRunResponse) ProtoMessage() {}
+
+func (x *TellRunResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[58]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TellRunResponse.ProtoReflect.Descriptor instead.
+func (*TellRunResponse) Descriptor() ([]byte, []int) {
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{58}
+}
+
 type EndRunRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Run   string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
 	// "confirmed", "refuted", "aborted", "interrupted", "inert", "monitored" or "error".
 	Verdict string `protobuf:"bytes,2,opt,name=verdict,proto3" json:"verdict,omitempty"`
 	// Why, in a line.
-	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// What came of the probes in all phases.
+	Probes        []*ProbeResult `protobuf:"bytes,4,rep,name=probes,proto3" json:"probes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *EndRunRequest) Reset() {
 	*x = EndRunRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[56]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4835,7 +5028,7 @@ func (x *EndRunRequest) String() string {
 func (*EndRunRequest) ProtoMessage() {}
 
 func (x *EndRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[56]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4848,7 +5041,7 @@ func (x *EndRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndRunRequest.ProtoReflect.Descriptor instead.
 func (*EndRunRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{56}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *EndRunRequest) GetRun() string {
@@ -4872,6 +5065,13 @@ func (x *EndRunRequest) GetReason() string {
 	return ""
 }
 
+func (x *EndRunRequest) GetProbes() []*ProbeResult {
+	if x != nil {
+		return x.Probes
+	}
+	return nil
+}
+
 type EndRunResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -4880,7 +5080,7 @@ type EndRunResponse struct {
 
 func (x *EndRunResponse) Reset() {
 	*x = EndRunResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[57]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4892,7 +5092,7 @@ func (x *EndRunResponse) String() string {
 func (*EndRunResponse) ProtoMessage() {}
 
 func (x *EndRunResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[57]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4905,7 +5105,7 @@ func (x *EndRunResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndRunResponse.ProtoReflect.Descriptor instead.
 func (*EndRunResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{57}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{60}
 }
 
 var File_faultd_v1alpha1_faultd_proto protoreflect.FileDescriptor
@@ -5336,13 +5536,28 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"hypothesis\x12\x1e\n" +
 	"\x05owner\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x05owner\x12%\n" +
 	"\bduration\x18\x05 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18 R\bduration\"\x12\n" +
-	"\x10BeginRunResponse\"\xb3\x01\n" +
+	"\x10BeginRunResponse\"\xa5\x01\n" +
+	"\x0eTellRunRequest\x12\x1c\n" +
+	"\x03run\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\x03run\x124\n" +
+	"\x05phase\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19R\x00R\x06beforeR\x06duringR\x05afterR\x05phase\x12?\n" +
+	"\x06probes\x18\x03 \x03(\v2\x1c.faultd.v1alpha1.ProbeResultB\t\xbaH\x06\x92\x01\x03\x10\xc0\x01R\x06probes\"\xee\x01\n" +
+	"\vProbeResult\x12\x1f\n" +
+	"\x05probe\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x05probe\x122\n" +
+	"\x05phase\x18\x02 \x01(\tB\x1c\xbaH\x19r\x17R\x06beforeR\x06duringR\x05afterR\x05phase\x12\x14\n" +
+	"\x05holds\x18\x03 \x01(\bR\x05holds\x12\x14\n" +
+	"\x05tries\x18\x04 \x01(\x04R\x05tries\x12\x16\n" +
+	"\x06failed\x18\x05 \x01(\x04R\x06failed\x12\"\n" +
+	"\x03p50\x18\x06 \x01(\x01B\x10\xbaH\r\x12\v@\x01)\x00\x00\x00\x00\x00\x00\x00\x00R\x03p50\x12\"\n" +
+	"\x03p99\x18\a \x01(\x01B\x10\xbaH\r\x12\v@\x01)\x00\x00\x00\x00\x00\x00\x00\x00R\x03p99\"\x11\n" +
+	"\x0fTellRunResponse\"\xf4\x01\n" +
 	"\rEndRunRequest\x12\x1c\n" +
 	"\x03run\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\x03run\x12b\n" +
 	"\averdict\x18\x02 \x01(\tBH\xbaHErCR\tconfirmedR\arefutedR\aabortedR\vinterruptedR\x05inertR\tmonitoredR\x05errorR\averdict\x12 \n" +
-	"\x06reason\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\x06reason\"\x10\n" +
-	"\x0eEndRunResponse2\xe4\b\n" +
+	"\x06reason\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\x06reason\x12?\n" +
+	"\x06probes\x18\x04 \x03(\v2\x1c.faultd.v1alpha1.ProbeResultB\t\xbaH\x06\x92\x01\x03\x10\xc0\x01R\x06probes\"\x10\n" +
+	"\x0eEndRunResponse2\xb2\t\n" +
 	"\fFaultService\x12I\n" +
 	"\x06Inject\x12\x1e.faultd.v1alpha1.InjectRequest\x1a\x1f.faultd.v1alpha1.InjectResponse\x12I\n" +
 	"\x06Update\x12\x1e.faultd.v1alpha1.UpdateRequest\x1a\x1f.faultd.v1alpha1.UpdateResponse\x12H\n" +
@@ -5355,7 +5570,8 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\x05Watch\x12\x1d.faultd.v1alpha1.WatchRequest\x1a\x1e.faultd.v1alpha1.WatchResponse0\x01\x12K\n" +
 	"\x05Kinds\x12\x1d.faultd.v1alpha1.KindsRequest\x1a\x1e.faultd.v1alpha1.KindsResponse\"\x03\x90\x02\x01\x12F\n" +
 	"\x05Check\x12\x1d.faultd.v1alpha1.CheckRequest\x1a\x1e.faultd.v1alpha1.CheckResponse\x12O\n" +
-	"\bBeginRun\x12 .faultd.v1alpha1.BeginRunRequest\x1a!.faultd.v1alpha1.BeginRunResponse\x12I\n" +
+	"\bBeginRun\x12 .faultd.v1alpha1.BeginRunRequest\x1a!.faultd.v1alpha1.BeginRunResponse\x12L\n" +
+	"\aTellRun\x12\x1f.faultd.v1alpha1.TellRunRequest\x1a .faultd.v1alpha1.TellRunResponse\x12I\n" +
 	"\x06EndRun\x12\x1e.faultd.v1alpha1.EndRunRequest\x1a\x1f.faultd.v1alpha1.EndRunResponse\x12E\n" +
 	"\x03Who\x12\x1b.faultd.v1alpha1.WhoRequest\x1a\x1c.faultd.v1alpha1.WhoResponse\"\x03\x90\x02\x01\x12Q\n" +
 	"\aTargets\x12\x1f.faultd.v1alpha1.TargetsRequest\x1a .faultd.v1alpha1.TargetsResponse\"\x03\x90\x02\x01B+Z)faultd/api/faultd/v1alpha1;faultdv1alpha1b\x06proto3"
@@ -5372,7 +5588,7 @@ func file_faultd_v1alpha1_faultd_proto_rawDescGZIP() []byte {
 	return file_faultd_v1alpha1_faultd_proto_rawDescData
 }
 
-var file_faultd_v1alpha1_faultd_proto_msgTypes = make([]protoimpl.MessageInfo, 58)
+var file_faultd_v1alpha1_faultd_proto_msgTypes = make([]protoimpl.MessageInfo, 61)
 var file_faultd_v1alpha1_faultd_proto_goTypes = []any{
 	(*FaultSpec)(nil),        // 0: faultd.v1alpha1.FaultSpec
 	(*Connect)(nil),          // 1: faultd.v1alpha1.Connect
@@ -5430,8 +5646,11 @@ var file_faultd_v1alpha1_faultd_proto_goTypes = []any{
 	(*TargetsResponse)(nil),  // 53: faultd.v1alpha1.TargetsResponse
 	(*BeginRunRequest)(nil),  // 54: faultd.v1alpha1.BeginRunRequest
 	(*BeginRunResponse)(nil), // 55: faultd.v1alpha1.BeginRunResponse
-	(*EndRunRequest)(nil),    // 56: faultd.v1alpha1.EndRunRequest
-	(*EndRunResponse)(nil),   // 57: faultd.v1alpha1.EndRunResponse
+	(*TellRunRequest)(nil),   // 56: faultd.v1alpha1.TellRunRequest
+	(*ProbeResult)(nil),      // 57: faultd.v1alpha1.ProbeResult
+	(*TellRunResponse)(nil),  // 58: faultd.v1alpha1.TellRunResponse
+	(*EndRunRequest)(nil),    // 59: faultd.v1alpha1.EndRunRequest
+	(*EndRunResponse)(nil),   // 60: faultd.v1alpha1.EndRunResponse
 }
 var file_faultd_v1alpha1_faultd_proto_depIdxs = []int32{
 	1,  // 0: faultd.v1alpha1.FaultSpec.connect:type_name -> faultd.v1alpha1.Connect
@@ -5479,41 +5698,45 @@ var file_faultd_v1alpha1_faultd_proto_depIdxs = []int32{
 	23, // 42: faultd.v1alpha1.WhoResponse.target:type_name -> faultd.v1alpha1.Target
 	22, // 43: faultd.v1alpha1.WhoResponse.faults:type_name -> faultd.v1alpha1.Fault
 	23, // 44: faultd.v1alpha1.TargetsResponse.targets:type_name -> faultd.v1alpha1.Target
-	25, // 45: faultd.v1alpha1.FaultService.Inject:input_type -> faultd.v1alpha1.InjectRequest
-	27, // 46: faultd.v1alpha1.FaultService.Update:input_type -> faultd.v1alpha1.UpdateRequest
-	29, // 47: faultd.v1alpha1.FaultService.List:input_type -> faultd.v1alpha1.ListRequest
-	31, // 48: faultd.v1alpha1.FaultService.Get:input_type -> faultd.v1alpha1.GetRequest
-	33, // 49: faultd.v1alpha1.FaultService.Stop:input_type -> faultd.v1alpha1.StopRequest
-	35, // 50: faultd.v1alpha1.FaultService.StopAll:input_type -> faultd.v1alpha1.StopAllRequest
-	37, // 51: faultd.v1alpha1.FaultService.Kill:input_type -> faultd.v1alpha1.KillRequest
-	39, // 52: faultd.v1alpha1.FaultService.Arm:input_type -> faultd.v1alpha1.ArmRequest
-	41, // 53: faultd.v1alpha1.FaultService.Watch:input_type -> faultd.v1alpha1.WatchRequest
-	43, // 54: faultd.v1alpha1.FaultService.Kinds:input_type -> faultd.v1alpha1.KindsRequest
-	47, // 55: faultd.v1alpha1.FaultService.Check:input_type -> faultd.v1alpha1.CheckRequest
-	54, // 56: faultd.v1alpha1.FaultService.BeginRun:input_type -> faultd.v1alpha1.BeginRunRequest
-	56, // 57: faultd.v1alpha1.FaultService.EndRun:input_type -> faultd.v1alpha1.EndRunRequest
-	50, // 58: faultd.v1alpha1.FaultService.Who:input_type -> faultd.v1alpha1.WhoRequest
-	52, // 59: faultd.v1alpha1.FaultService.Targets:input_type -> faultd.v1alpha1.TargetsRequest
-	26, // 60: faultd.v1alpha1.FaultService.Inject:output_type -> faultd.v1alpha1.InjectResponse
-	28, // 61: faultd.v1alpha1.FaultService.Update:output_type -> faultd.v1alpha1.UpdateResponse
-	30, // 62: faultd.v1alpha1.FaultService.List:output_type -> faultd.v1alpha1.ListResponse
-	32, // 63: faultd.v1alpha1.FaultService.Get:output_type -> faultd.v1alpha1.GetResponse
-	34, // 64: faultd.v1alpha1.FaultService.Stop:output_type -> faultd.v1alpha1.StopResponse
-	36, // 65: faultd.v1alpha1.FaultService.StopAll:output_type -> faultd.v1alpha1.StopAllResponse
-	38, // 66: faultd.v1alpha1.FaultService.Kill:output_type -> faultd.v1alpha1.KillResponse
-	40, // 67: faultd.v1alpha1.FaultService.Arm:output_type -> faultd.v1alpha1.ArmResponse
-	42, // 68: faultd.v1alpha1.FaultService.Watch:output_type -> faultd.v1alpha1.WatchResponse
-	44, // 69: faultd.v1alpha1.FaultService.Kinds:output_type -> faultd.v1alpha1.KindsResponse
-	48, // 70: faultd.v1alpha1.FaultService.Check:output_type -> faultd.v1alpha1.CheckResponse
-	55, // 71: faultd.v1alpha1.FaultService.BeginRun:output_type -> faultd.v1alpha1.BeginRunResponse
-	57, // 72: faultd.v1alpha1.FaultService.EndRun:output_type -> faultd.v1alpha1.EndRunResponse
-	51, // 73: faultd.v1alpha1.FaultService.Who:output_type -> faultd.v1alpha1.WhoResponse
-	53, // 74: faultd.v1alpha1.FaultService.Targets:output_type -> faultd.v1alpha1.TargetsResponse
-	60, // [60:75] is the sub-list for method output_type
-	45, // [45:60] is the sub-list for method input_type
-	45, // [45:45] is the sub-list for extension type_name
-	45, // [45:45] is the sub-list for extension extendee
-	0,  // [0:45] is the sub-list for field type_name
+	57, // 45: faultd.v1alpha1.TellRunRequest.probes:type_name -> faultd.v1alpha1.ProbeResult
+	57, // 46: faultd.v1alpha1.EndRunRequest.probes:type_name -> faultd.v1alpha1.ProbeResult
+	25, // 47: faultd.v1alpha1.FaultService.Inject:input_type -> faultd.v1alpha1.InjectRequest
+	27, // 48: faultd.v1alpha1.FaultService.Update:input_type -> faultd.v1alpha1.UpdateRequest
+	29, // 49: faultd.v1alpha1.FaultService.List:input_type -> faultd.v1alpha1.ListRequest
+	31, // 50: faultd.v1alpha1.FaultService.Get:input_type -> faultd.v1alpha1.GetRequest
+	33, // 51: faultd.v1alpha1.FaultService.Stop:input_type -> faultd.v1alpha1.StopRequest
+	35, // 52: faultd.v1alpha1.FaultService.StopAll:input_type -> faultd.v1alpha1.StopAllRequest
+	37, // 53: faultd.v1alpha1.FaultService.Kill:input_type -> faultd.v1alpha1.KillRequest
+	39, // 54: faultd.v1alpha1.FaultService.Arm:input_type -> faultd.v1alpha1.ArmRequest
+	41, // 55: faultd.v1alpha1.FaultService.Watch:input_type -> faultd.v1alpha1.WatchRequest
+	43, // 56: faultd.v1alpha1.FaultService.Kinds:input_type -> faultd.v1alpha1.KindsRequest
+	47, // 57: faultd.v1alpha1.FaultService.Check:input_type -> faultd.v1alpha1.CheckRequest
+	54, // 58: faultd.v1alpha1.FaultService.BeginRun:input_type -> faultd.v1alpha1.BeginRunRequest
+	56, // 59: faultd.v1alpha1.FaultService.TellRun:input_type -> faultd.v1alpha1.TellRunRequest
+	59, // 60: faultd.v1alpha1.FaultService.EndRun:input_type -> faultd.v1alpha1.EndRunRequest
+	50, // 61: faultd.v1alpha1.FaultService.Who:input_type -> faultd.v1alpha1.WhoRequest
+	52, // 62: faultd.v1alpha1.FaultService.Targets:input_type -> faultd.v1alpha1.TargetsRequest
+	26, // 63: faultd.v1alpha1.FaultService.Inject:output_type -> faultd.v1alpha1.InjectResponse
+	28, // 64: faultd.v1alpha1.FaultService.Update:output_type -> faultd.v1alpha1.UpdateResponse
+	30, // 65: faultd.v1alpha1.FaultService.List:output_type -> faultd.v1alpha1.ListResponse
+	32, // 66: faultd.v1alpha1.FaultService.Get:output_type -> faultd.v1alpha1.GetResponse
+	34, // 67: faultd.v1alpha1.FaultService.Stop:output_type -> faultd.v1alpha1.StopResponse
+	36, // 68: faultd.v1alpha1.FaultService.StopAll:output_type -> faultd.v1alpha1.StopAllResponse
+	38, // 69: faultd.v1alpha1.FaultService.Kill:output_type -> faultd.v1alpha1.KillResponse
+	40, // 70: faultd.v1alpha1.FaultService.Arm:output_type -> faultd.v1alpha1.ArmResponse
+	42, // 71: faultd.v1alpha1.FaultService.Watch:output_type -> faultd.v1alpha1.WatchResponse
+	44, // 72: faultd.v1alpha1.FaultService.Kinds:output_type -> faultd.v1alpha1.KindsResponse
+	48, // 73: faultd.v1alpha1.FaultService.Check:output_type -> faultd.v1alpha1.CheckResponse
+	55, // 74: faultd.v1alpha1.FaultService.BeginRun:output_type -> faultd.v1alpha1.BeginRunResponse
+	58, // 75: faultd.v1alpha1.FaultService.TellRun:output_type -> faultd.v1alpha1.TellRunResponse
+	60, // 76: faultd.v1alpha1.FaultService.EndRun:output_type -> faultd.v1alpha1.EndRunResponse
+	51, // 77: faultd.v1alpha1.FaultService.Who:output_type -> faultd.v1alpha1.WhoResponse
+	53, // 78: faultd.v1alpha1.FaultService.Targets:output_type -> faultd.v1alpha1.TargetsResponse
+	63, // [63:79] is the sub-list for method output_type
+	47, // [47:63] is the sub-list for method input_type
+	47, // [47:47] is the sub-list for extension type_name
+	47, // [47:47] is the sub-list for extension extendee
+	0,  // [0:47] is the sub-list for field type_name
 }
 
 func init() { file_faultd_v1alpha1_faultd_proto_init() }
@@ -5553,7 +5776,7 @@ func file_faultd_v1alpha1_faultd_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_faultd_v1alpha1_faultd_proto_rawDesc), len(file_faultd_v1alpha1_faultd_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   58,
+			NumMessages:   61,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

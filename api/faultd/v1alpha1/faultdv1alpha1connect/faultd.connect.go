@@ -60,6 +60,8 @@ const (
 	FaultServiceCheckProcedure = "/faultd.v1alpha1.FaultService/Check"
 	// FaultServiceBeginRunProcedure is the fully-qualified name of the FaultService's BeginRun RPC.
 	FaultServiceBeginRunProcedure = "/faultd.v1alpha1.FaultService/BeginRun"
+	// FaultServiceTellRunProcedure is the fully-qualified name of the FaultService's TellRun RPC.
+	FaultServiceTellRunProcedure = "/faultd.v1alpha1.FaultService/TellRun"
 	// FaultServiceEndRunProcedure is the fully-qualified name of the FaultService's EndRun RPC.
 	FaultServiceEndRunProcedure = "/faultd.v1alpha1.FaultService/EndRun"
 	// FaultServiceWhoProcedure is the fully-qualified name of the FaultService's Who RPC.
@@ -94,6 +96,8 @@ type FaultServiceClient interface {
 	Check(context.Context, *connect.Request[v1alpha1.CheckRequest]) (*connect.Response[v1alpha1.CheckResponse], error)
 	// BeginRun says that a run of an experiment begins, or why none may. It ends with EndRun, or with the process that asked.
 	BeginRun(context.Context, *connect.Request[v1alpha1.BeginRunRequest]) (*connect.Response[v1alpha1.BeginRunResponse], error)
+	// TellRun says how a run stands, for the metrics.
+	TellRun(context.Context, *connect.Request[v1alpha1.TellRunRequest]) (*connect.Response[v1alpha1.TellRunResponse], error)
 	// EndRun says what a run came to.
 	EndRun(context.Context, *connect.Request[v1alpha1.EndRunRequest]) (*connect.Response[v1alpha1.EndRunResponse], error)
 	// Who says which faults touch a process, or a target, now.
@@ -188,6 +192,12 @@ func NewFaultServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(faultServiceMethods.ByName("BeginRun")),
 			connect.WithClientOptions(opts...),
 		),
+		tellRun: connect.NewClient[v1alpha1.TellRunRequest, v1alpha1.TellRunResponse](
+			httpClient,
+			baseURL+FaultServiceTellRunProcedure,
+			connect.WithSchema(faultServiceMethods.ByName("TellRun")),
+			connect.WithClientOptions(opts...),
+		),
 		endRun: connect.NewClient[v1alpha1.EndRunRequest, v1alpha1.EndRunResponse](
 			httpClient,
 			baseURL+FaultServiceEndRunProcedure,
@@ -225,6 +235,7 @@ type faultServiceClient struct {
 	kinds    *connect.Client[v1alpha1.KindsRequest, v1alpha1.KindsResponse]
 	check    *connect.Client[v1alpha1.CheckRequest, v1alpha1.CheckResponse]
 	beginRun *connect.Client[v1alpha1.BeginRunRequest, v1alpha1.BeginRunResponse]
+	tellRun  *connect.Client[v1alpha1.TellRunRequest, v1alpha1.TellRunResponse]
 	endRun   *connect.Client[v1alpha1.EndRunRequest, v1alpha1.EndRunResponse]
 	who      *connect.Client[v1alpha1.WhoRequest, v1alpha1.WhoResponse]
 	targets  *connect.Client[v1alpha1.TargetsRequest, v1alpha1.TargetsResponse]
@@ -290,6 +301,11 @@ func (c *faultServiceClient) BeginRun(ctx context.Context, req *connect.Request[
 	return c.beginRun.CallUnary(ctx, req)
 }
 
+// TellRun calls faultd.v1alpha1.FaultService.TellRun.
+func (c *faultServiceClient) TellRun(ctx context.Context, req *connect.Request[v1alpha1.TellRunRequest]) (*connect.Response[v1alpha1.TellRunResponse], error) {
+	return c.tellRun.CallUnary(ctx, req)
+}
+
 // EndRun calls faultd.v1alpha1.FaultService.EndRun.
 func (c *faultServiceClient) EndRun(ctx context.Context, req *connect.Request[v1alpha1.EndRunRequest]) (*connect.Response[v1alpha1.EndRunResponse], error) {
 	return c.endRun.CallUnary(ctx, req)
@@ -331,6 +347,8 @@ type FaultServiceHandler interface {
 	Check(context.Context, *connect.Request[v1alpha1.CheckRequest]) (*connect.Response[v1alpha1.CheckResponse], error)
 	// BeginRun says that a run of an experiment begins, or why none may. It ends with EndRun, or with the process that asked.
 	BeginRun(context.Context, *connect.Request[v1alpha1.BeginRunRequest]) (*connect.Response[v1alpha1.BeginRunResponse], error)
+	// TellRun says how a run stands, for the metrics.
+	TellRun(context.Context, *connect.Request[v1alpha1.TellRunRequest]) (*connect.Response[v1alpha1.TellRunResponse], error)
 	// EndRun says what a run came to.
 	EndRun(context.Context, *connect.Request[v1alpha1.EndRunRequest]) (*connect.Response[v1alpha1.EndRunResponse], error)
 	// Who says which faults touch a process, or a target, now.
@@ -421,6 +439,12 @@ func NewFaultServiceHandler(svc FaultServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(faultServiceMethods.ByName("BeginRun")),
 		connect.WithHandlerOptions(opts...),
 	)
+	faultServiceTellRunHandler := connect.NewUnaryHandler(
+		FaultServiceTellRunProcedure,
+		svc.TellRun,
+		connect.WithSchema(faultServiceMethods.ByName("TellRun")),
+		connect.WithHandlerOptions(opts...),
+	)
 	faultServiceEndRunHandler := connect.NewUnaryHandler(
 		FaultServiceEndRunProcedure,
 		svc.EndRun,
@@ -467,6 +491,8 @@ func NewFaultServiceHandler(svc FaultServiceHandler, opts ...connect.HandlerOpti
 			faultServiceCheckHandler.ServeHTTP(w, r)
 		case FaultServiceBeginRunProcedure:
 			faultServiceBeginRunHandler.ServeHTTP(w, r)
+		case FaultServiceTellRunProcedure:
+			faultServiceTellRunHandler.ServeHTTP(w, r)
 		case FaultServiceEndRunProcedure:
 			faultServiceEndRunHandler.ServeHTTP(w, r)
 		case FaultServiceWhoProcedure:
@@ -528,6 +554,10 @@ func (UnimplementedFaultServiceHandler) Check(context.Context, *connect.Request[
 
 func (UnimplementedFaultServiceHandler) BeginRun(context.Context, *connect.Request[v1alpha1.BeginRunRequest]) (*connect.Response[v1alpha1.BeginRunResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("faultd.v1alpha1.FaultService.BeginRun is not implemented"))
+}
+
+func (UnimplementedFaultServiceHandler) TellRun(context.Context, *connect.Request[v1alpha1.TellRunRequest]) (*connect.Response[v1alpha1.TellRunResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("faultd.v1alpha1.FaultService.TellRun is not implemented"))
 }
 
 func (UnimplementedFaultServiceHandler) EndRun(context.Context, *connect.Request[v1alpha1.EndRunRequest]) (*connect.Response[v1alpha1.EndRunResponse], error) {
