@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -32,6 +33,8 @@ func prepareCall(name string) (call, error) {
 		return udpConnect()
 	case "udp-echo":
 		return udpEcho()
+	case "tcp-echo":
+		return tcpEcho()
 	}
 	return nil, fmt.Errorf("call %q: there is none of this name", name)
 }
@@ -126,6 +129,54 @@ func udpEcho() (call, error) {
 		_, _, errno = unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&data)), unsafe.Sizeof(data), 0, 0, 0)
 		return errno != 0
 	}, nil
+}
+
+// tcpEcho sends 64 KiB over a connection to its other end, which is here too, and receives them.
+func tcpEcho() (call, error) {
+	ends, err := tcpPair()
+	if err != nil {
+		return nil, err
+	}
+	data := make([]byte, 64<<10)
+	return func() bool {
+		n, _, errno := unix.RawSyscall(unix.SYS_WRITE, uintptr(ends[0]), uintptr(unsafe.Pointer(&data[0])), uintptr(len(data)))
+		for left := int(n); errno == 0 && left > 0; left -= int(n) {
+			n, _, errno = unix.RawSyscall(unix.SYS_READ, uintptr(ends[1]), uintptr(unsafe.Pointer(&data[0])), uintptr(left))
+		}
+		return errno != 0
+	}, nil
+}
+
+// tcpPair connects two sockets on loopback. What is sent in one piece finds room before the other end reads.
+func tcpPair() (ends [2]int, err error) {
+	l, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return ends, fmt.Errorf("make a socket: %w", err)
+	}
+	defer unix.Close(l)
+	if err := unix.SetsockoptInt(l, unix.SOL_SOCKET, unix.SO_RCVBUF, 1<<20); err != nil {
+		return ends, fmt.Errorf("set a socket's buffer: %w", err)
+	}
+	if err := errors.Join(unix.Bind(l, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), unix.Listen(l, 1)); err != nil {
+		return ends, fmt.Errorf("listen: %w", err)
+	}
+	bound, err := unix.Getsockname(l)
+	if err != nil {
+		return ends, fmt.Errorf("ask for a socket's address: %w", err)
+	}
+	if ends[0], err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0); err != nil {
+		return ends, fmt.Errorf("make a socket: %w", err)
+	}
+	if err := unix.SetsockoptInt(ends[0], unix.SOL_SOCKET, unix.SO_SNDBUF, 1<<20); err != nil {
+		return ends, fmt.Errorf("set a socket's buffer: %w", err)
+	}
+	if err := unix.Connect(ends[0], bound); err != nil {
+		return ends, fmt.Errorf("connect: %w", err)
+	}
+	if ends[1], _, err = unix.Accept4(l, unix.SOCK_CLOEXEC); err != nil {
+		return ends, fmt.Errorf("accept: %w", err)
+	}
+	return ends, nil
 }
 
 func loopback(port int) unix.RawSockaddrInet4 {

@@ -147,14 +147,16 @@ func (d *daemon) rearm() error {
 
 // injecting is what takeTurns turns on and off: faults that end together.
 func (d *daemon) injecting(specs ...*v1.FaultSpec) func() (func() error, error) {
-	return func() (func() error, error) {
-		for _, spec := range specs {
-			if _, err := d.inject(spec); err != nil {
-				return nil, err
-			}
+	return func() (func() error, error) { return d.stopAll, d.injectAll(specs...) }
+}
+
+func (d *daemon) injectAll(specs ...*v1.FaultSpec) error {
+	for _, spec := range specs {
+		if _, err := d.inject(spec); err != nil {
+			return err
 		}
-		return d.stopAll, nil
 	}
+	return nil
 }
 
 // duration is longer than any section takes.

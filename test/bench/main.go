@@ -27,6 +27,7 @@ func sections() []section {
 	return []section{
 		{"idle", (*bench).idle},
 		{"armed", (*bench).armed},
+		{"packets", (*bench).packets},
 		{"errors", (*bench).errors},
 		{"globs", (*bench).globs},
 		{"rivals", (*bench).rivals},

@@ -30,6 +30,17 @@ func (p pairs) difference(of best) float64 { return of(p.With) - of(p.Bare) }
 
 func (p pairs) ratio(of best) float64 { return of(p.With) / of(p.Bare) }
 
+// perSecond takes costs in ns for how many there are per second.
+func (p pairs) perSecond() pairs {
+	invert := func(costs []float64) (rates []float64) {
+		for _, ns := range costs {
+			rates = append(rates, 1e9/ns)
+		}
+		return rates
+	}
+	return pairs{invert(p.Bare), invert(p.With)}
+}
+
 // noise is by what share two halves of the bare runs, which also took turns, differ.
 func (p pairs) noise(of best) float64 {
 	var halves [2][]float64
