@@ -29,6 +29,8 @@ export VM_REBOOT_KERNELS := 6.12
 # Kernels on which delays work without LSM too, by task work and by clones.
 export VM_WITHOUT_LSM := 7.3 6.12-ei
 export KERNEL RUN IMAGE
+# Where generated files are.
+GENERATED := api bpf deploy/kubernetes/crd deploy/helm/crds
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "%-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,7 +45,7 @@ demo: deps build ## show the faults on a real Redis, then take everything away
 	CGO_ENABLED=0 go build -o bin/democlient ./test/democlient
 	@test/demo.sh
 
-generate: deps ## rebuild the BPF objects, with clang-19, and the API's code
+generate: deps ## rebuild the BPF objects, with clang-19, and what is made of the API's schema
 	GOBIN=$(GOBIN) go install github.com/bufbuild/buf/cmd/buf@$(BUF)
 	GOBIN=$(GOBIN) go install google.golang.org/protobuf/cmd/protoc-gen-go@$(PROTOC_GEN_GO)
 	GOBIN=$(GOBIN) go install connectrpc.com/connect/cmd/protoc-gen-connect-go@$(PROTOC_GEN_CONNECT)
@@ -51,10 +53,11 @@ generate: deps ## rebuild the BPF objects, with clang-19, and the API's code
 	PATH=$(GOBIN):$$PATH go generate ./api ./bpf
 
 check-generated: ## fail if the committed generated files are not what the sources give
-	@before=$$(find api bpf -type f | sort | xargs sha256sum); $(MAKE) generate; \
-	after=$$(find api bpf -type f | sort | xargs sha256sum); \
+	@before=$$(find $(GENERATED) -type f | sort | xargs sha256sum); $(MAKE) generate; \
+	after=$$(find $(GENERATED) -type f | sort | xargs sha256sum); \
 	diff <(echo "$$before") <(echo "$$after") || { echo "generated files differ from their sources: run make generate and commit"; exit 1; }
 
+# Without test/k8s, a module of its own, of which the linters would first build all of Kubernetes' server: make test-k8s vets it.
 lint: ## gofmt, go vet, golangci-lint
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo "run gofmt"; exit 1; }
 	go vet ./...
@@ -89,6 +92,9 @@ test-powercut: ## faults, a power cut, and what the next boot finds
 test-systemd: ## faultd as a unit, under a real systemd in a virtual machine
 	@test/machines.sh systemd
 
+test-k8s: ## the definitions and policies for Kubernetes, on its API server of custom resources with an etcd, in one process
+	cd test/k8s && go vet ./... && go test -count=1 -timeout=10m $(if $(RUN),-run $(RUN)) ./...
+
 test-runner: ## the runner of the virtual machines itself
 	@test/machines.sh runner
 
@@ -121,4 +127,4 @@ image: ## build the container image with buildah
 clean: ## remove what was built
 	rm -rf bin
 
-.PHONY: help deps build demo generate check-generated lint test test-unit test-vm test-mechanisms test-programs test-powercut test-systemd test-runner bench bench-vm FORCE image clean
+.PHONY: help deps build demo generate check-generated lint test test-unit test-vm test-mechanisms test-programs test-powercut test-systemd test-k8s test-runner bench bench-vm FORCE image clean

@@ -11,3 +11,4 @@ package api
 
 //go:generate buf generate
 //go:generate ./schema.sh
+//go:generate buf generate --template buf.gen.crd.yaml

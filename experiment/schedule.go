@@ -52,21 +52,19 @@ type schedule struct {
 func (d *document) schedule(spec *v1.ExperimentSpec) schedule {
 	s := schedule{count: 1}
 	asked, field := spec.GetSchedule(), "spec.schedule"
-	bursts, ramp, steps, continuous := asked.GetBursts(), asked.GetRamp(), asked.GetSteps(), asked.GetContinuous()
+	bursts, ramp, steps := asked.GetBursts(), asked.GetRamp(), asked.GetSteps()
 	given := 0
-	for _, one := range []bool{bursts != nil, len(ramp) > 0, len(steps) > 0, continuous != nil} {
+	for _, one := range []bool{bursts != nil, len(ramp) > 0, len(steps) > 0} {
 		given += order(one)
 	}
 	switch {
 	case asked == nil:
 	case given != 1:
-		d.wrong(field, "give one of bursts, ramp, steps and continuous")
+		d.wrong(field, "give one of bursts, ramp and steps")
 	case bursts != nil:
 		s.on = d.duration(field+".bursts.on", bursts.GetOn(), leastDuration, 0)
 		s.off = d.duration(field+".bursts.off", bursts.GetOff(), leastDuration, 0)
 		s.count = int(bursts.GetCount())
-	case continuous != nil:
-		s.on = d.duration(field+".continuous.on", continuous.GetOn(), leastDuration, 0)
 	default:
 		s.ramp, s.steps = ramp, len(ramp)
 		if len(steps) > 0 {
@@ -77,7 +75,7 @@ func (d *document) schedule(spec *v1.ExperimentSpec) schedule {
 		}
 		s.every = d.duration(field+".every", asked.GetEvery(), leastDuration, leastDuration)
 	}
-	if asked.GetEvery() != "" && (bursts != nil || continuous != nil) {
+	if bursts != nil && asked.GetEvery() != "" {
 		d.wrong(field+".every", "only a ramp has steps")
 	}
 	return s
@@ -210,13 +208,10 @@ func order(on bool) int {
 	return 0
 }
 
-// harmLength is how long there are faults, on and off.
-func (p *Plan) harmLength() time.Duration {
-	switch {
-	case p.Continuous != nil:
-		return p.Continuous.For
-	case len(p.Changes) == 0:
+// harmLength is how long there are faults.
+func harmLength(changes []Change) time.Duration {
+	if len(changes) == 0 {
 		return 0
 	}
-	return p.Changes[len(p.Changes)-1].At
+	return changes[len(changes)-1].At
 }

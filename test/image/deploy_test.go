@@ -89,7 +89,7 @@ func TestBase(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	named := append(k.Resources, "kustomization.yaml", "monitoring")
+	named := append(k.Resources, "kustomization.yaml", "monitoring", "crd", "experiments")
 	for _, g := range k.ConfigMapGenerator {
 		named = append(named, g.Files...)
 	}
@@ -126,7 +126,7 @@ func TestKustomize(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := fmt.Sprintf("resources: [%s]\ncomponents: [%[1]s/monitoring]\nimages: [{name: faultd, newName: registry.example/faultd, newTag: v1}]\n", base)
+	text := fmt.Sprintf("resources: [%s]\ncomponents: [%[1]s/monitoring, %[1]s/experiments]\nimages: [{name: faultd, newName: registry.example/faultd, newTag: v1}]\n", base)
 	if err := os.WriteFile(filepath.Join(overlay, "kustomization.yaml"), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -135,7 +135,8 @@ func TestKustomize(t *testing.T) {
 		image string
 	}{
 		deployDir: {"ConfigMap DaemonSet Namespace NetworkPolicy PriorityClass ServiceAccount", "faultd"},
-		overlay:   {"ConfigMap DaemonSet Namespace NetworkPolicy PriorityClass Service ServiceAccount ServiceMonitor", "registry.example/faultd:v1"},
+		overlay: {"ConfigMap CustomResourceDefinition CustomResourceDefinition DaemonSet Namespace NetworkPolicy PriorityClass Service ServiceAccount " +
+			"ServiceMonitor ValidatingAdmissionPolicy ValidatingAdmissionPolicyBinding", "registry.example/faultd:v1"},
 	} {
 		out, err := exec.Command(kubectl, "kustomize", dir).CombinedOutput()
 		if err != nil {
@@ -154,8 +155,9 @@ func TestKustomize(t *testing.T) {
 
 // TestChart renders the chart, which uses few of Helm's functions, and compares it with the base.
 func TestChart(t *testing.T) {
-	got := renderChart(t, func(values object) { values["monitoring"] = true })
-	want := readObjects(t, "daemonset.yaml", "networkpolicy.yaml", "priorityclass.yaml", "serviceaccount.yaml", "monitoring/service.yaml", "monitoring/servicemonitor.yaml")
+	got := renderChart(t, func(values object) { values["monitoring"], values["experiments"] = true, true })
+	want := readObjects(t, "daemonset.yaml", "networkpolicy.yaml", "priorityclass.yaml", "serviceaccount.yaml", "monitoring/service.yaml", "monitoring/servicemonitor.yaml",
+		"experiments/admission.yaml")
 	// The namespace is the user's, and the configuration is the defaults.
 	want["ConfigMap"] = object{
 		"apiVersion": "v1", "kind": "ConfigMap", "data": object{"faultd.yaml": "{}\n"},
@@ -197,6 +199,9 @@ func TestChartValues(t *testing.T) {
 	}
 	if _, ok := one["ServiceMonitor"]; ok {
 		t.Error("a ServiceMonitor is there unasked")
+	}
+	if _, ok := one["ValidatingAdmissionPolicy"]; ok {
+		t.Error("an admission policy is there unasked")
 	}
 }
 
