@@ -96,7 +96,7 @@ func hasEnded(pid int) bool {
 
 // TestLoadEnds: load is in its target and nowhere else, does what it says, and is gone with its cgroup whatever ends the fault.
 func TestLoadEnds(t *testing.T) {
-	kernels.OnEdges(t)
+	kernels.OnOldest(t)
 	for name, end := range faultEnds() {
 		t.Run(name, func(t *testing.T) {
 			if name != "kill -9" {
@@ -151,7 +151,7 @@ func TestLoadOfADeadNode(t *testing.T) {
 
 // TestLoadOnAccount: what is burnt inside a target is on its account, and within its quota; what is beside it is not.
 func TestLoadOnAccount(t *testing.T) {
-	kernels.OnEdges(t)
+	kernels.OnOldest(t)
 	n := startNode(t)
 	n.controllers(n.target())
 	outer := n.target()
@@ -250,7 +250,7 @@ func TestLoadAsAsked(t *testing.T) {
 
 // TestLoadOfThreads: the target comes to its limit, and cannot fork; a sibling can, and afterwards so can the target.
 func TestLoadOfThreads(t *testing.T) {
-	kernels.OnEdges(t)
+	kernels.OnOldest(t)
 	n := startNode(t)
 	target, other := n.target(), n.target()
 	n.controllers(target)

@@ -219,7 +219,7 @@ func TestLimitOfProcessors(t *testing.T) {
 
 // TestTwentyLimitsAtOnce: on twenty targets, one of which is removed and made again meanwhile; all are given back after a kill -9.
 func TestTwentyLimitsAtOnce(t *testing.T) {
-	kernels.OnEdges(t)
+	kernels.OnOldest(t)
 	n := startNode(t)
 	n.controllers(n.target())
 	var targets []cgroup.Target
@@ -274,7 +274,7 @@ func TestTwentyLimitsAtOnce(t *testing.T) {
 
 // TestLimitsOnTheirWay: a daemon is killed in the middle of a ramp; of pulses the target is spared between them, and after the last.
 func TestLimitsOnTheirWay(t *testing.T) {
-	kernels.OnEdges(t)
+	kernels.OnOldest(t)
 	n := startNode(t)
 	target := n.target()
 	n.controllers(target)
@@ -304,7 +304,7 @@ func TestLimitsOnTheirWay(t *testing.T) {
 
 // TestLimitOfMemoryKills: the kernel kills for a limit, which is refused below what is used unless it is allowed.
 func TestLimitOfMemoryKills(t *testing.T) {
-	kernels.OnEdges(t)
+	kernels.OnOldest(t)
 	n := startNode(t)
 	target := n.target()
 	n.controllers(target)
@@ -331,7 +331,7 @@ func TestLimitOfMemoryKills(t *testing.T) {
 
 // TestLimitOfIO: what the target writes to a disk takes its time; the line of io.max is gone afterwards.
 func TestLimitOfIO(t *testing.T) {
-	kernels.OnEdges(t)
+	kernels.OnOldest(t)
 	n := startNode(t)
 	target, other := n.target(), n.target()
 	n.controllers(target)
@@ -410,7 +410,7 @@ func (n *node) weighs(target cgroup.Target, dir, device string) {
 
 // TestLimitChangedBySomebodyElse: it is reported, made anew, or given up, and what somebody else has set is what stays.
 func TestLimitChangedBySomebodyElse(t *testing.T) {
-	kernels.OnEdges(t)
+	kernels.OnOldest(t)
 	n := startNode(t)
 	n.controllers(n.target())
 	for onChange, ours := range map[string]bool{"": false, "report": false, "reapply": true, "give-up": false} {

@@ -14,7 +14,7 @@ import (
 // TestPayloadIsCorrupted: what a target sends arrives with one bit changed in each packet, and nothing below the program notices; its
 // sibling's arrives as it was sent, and so does its own afterwards.
 func TestPayloadIsCorrupted(t *testing.T) {
-	kernels.OnEdges(t)
+	kernels.OnOldest(t)
 	n := startNode(t)
 	target, sibling := n.target(), n.target()
 	w, other := n.worker(target), n.worker(sibling)
@@ -41,7 +41,7 @@ func TestPayloadIsCorrupted(t *testing.T) {
 
 // TestCorruptedPacketsGoOn: a packet whose data was changed is judged by the next fault too.
 func TestCorruptedPacketsGoOn(t *testing.T) {
-	kernels.OnEdges(t)
+	kernels.OnOldest(t)
 	n := startNode(t)
 	target := n.target()
 	w, udp := n.worker(target), receive(t, "127.0.0.1:0")

@@ -72,7 +72,7 @@ func (n *node) resetting(t cgroup.Target, c *v1.Connect) *v1.Fault {
 
 // TestReset: established connections of the target are reset to both ends, by each mechanism, once; others live on.
 func TestReset(t *testing.T) {
-	kernels.OnEdges(t)
+	kernels.OnOldest(t)
 	for _, disabled := range []string{"", bpf.MechanismSockDestroy} {
 		t.Run("without "+disabled, func(t *testing.T) {
 			t.Setenv("FAULTD_TEST_DISABLE", disabled)

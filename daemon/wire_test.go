@@ -57,7 +57,7 @@ func (x *wired) asBefore() {
 
 // TestWire hurts packets in all ways, one after the other.
 func TestWire(t *testing.T) {
-	kernels.OnEdges(t)
+	kernels.OnOldest(t)
 	x := startWired(t)
 	for _, test := range []func(*wired){(*wired).isLate, (*wired).besideNetem, (*wired).leavesForeignRoots, (*wired).hurtsInKinds,
 		(*wired).isHeldBack, (*wired).hasTwoWires, (*wired).duplicatesBesideAnother} {
@@ -96,7 +96,7 @@ func (x *wired) isLate() {
 
 // TestDelayByDevice: what leaves by a device that containers have waits there, once, and is lost there.
 func TestDelayByDevice(t *testing.T) {
-	kernels.OnEdges(t)
+	kernels.OnNewest(t)
 	needsNetem(t)
 	n := startNode(t)
 	for name, end := range map[string]nearEnd{"bridge": byBridge, "macvlan": byMacvlan, "netkit": byNetkit(netlink.NETKIT_MODE_L2), "netkit L3": byNetkit(netlink.NETKIT_MODE_L3)} {
@@ -165,7 +165,7 @@ func (x *wired) leavesForeignRoots() {
 
 // TestWireIsUndone ends a fault in all ways while packets are late.
 func TestWireIsUndone(t *testing.T) {
-	kernels.OnEdges(t)
+	kernels.OnOldest(t)
 	x := startWired(t)
 	n := x.n
 	for _, c := range []struct {

@@ -34,6 +34,8 @@ type Plan struct {
 	Steps []string
 	// Bursts: the faults are on and off in turn, so that what they do to the probes can be told.
 	Bursts bool
+	// Continuous says that the changes come again and again; nil: they come once.
+	Continuous *Continuous
 	// Length is from the first probe to the last, if nothing ends it earlier.
 	Length time.Duration
 	// Repeat says when it is due; nil: when somebody runs it.

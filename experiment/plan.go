@@ -49,15 +49,16 @@ func (d *document) plan(m *v1.Experiment, check func(*v1.FaultSpec) error) *Plan
 	for i, f := range p.Faults {
 		stepped[i] = f.Steps != nil
 	}
-	p.Changes, p.Bursts = schedule.changes(times, stepped), schedule.count > 1
+	p.Changes, p.Bursts = schedule.changes(times, stepped), schedule.count > 1 || spec.GetSchedule().GetContinuous() != nil
 	for i, probe := range spec.GetProbes() {
 		p.Probes = append(p.Probes, d.probe(fmt.Sprintf("spec.probes[%d]", i), probe, spec))
 	}
+	p.Stop = d.stop(spec.GetStop())
+	p.Continuous = d.continuous(spec, p, schedule.on)
 	d.initialDelays(p)
 	d.unique("spec.faults", len(p.Faults), func(i int) string { return p.Faults[i].Name })
 	d.unique("spec.probes", len(p.Probes), func(i int) string { return p.Probes[i].Name })
-	p.Stop = d.stop(spec.GetStop())
-	p.Length = p.Before + harmLength(p.Changes) + p.Recovery + p.After
+	p.Length = p.Before + p.harmLength() + p.Recovery + p.After
 	d.limits(spec.GetLimits(), p)
 	p.Repeat = d.repeat(spec.GetRepeat(), p)
 	return p
@@ -82,7 +83,7 @@ func (d *document) duration(field, text string, least, otherwise time.Duration) 
 
 // initialDelays checks that there is time left for a try.
 func (d *document) initialDelays(p *Plan) {
-	last := map[Phase]time.Duration{Before: p.Before, During: harmLength(p.Changes), After: p.After}
+	last := map[Phase]time.Duration{Before: p.Before, During: p.harmLength(), After: p.After}
 	for i, probe := range p.Probes {
 		for _, phase := range Phases() {
 			lasts := last[phase]

@@ -468,10 +468,10 @@ func TestBadDocuments(t *testing.T) {
 		{strings.Replace(everything, "      cpu: 80\n      memory: 30\n      io: 60\n      freeMemory: 5\n      load: 4\n", "      {}\n", 1), "spec.stop.node: give one of cpu, memory, io, freeMemory and load"},
 		{strings.Replace(everything, "  stop:\n", "  stop: {}\n  stop:\n", 1), "spec.stop: given twice"},
 		{strings.Replace(bursts, "      count: 3\n", "      count: 3\n    every: 1s\n", 1), "spec.schedule.every: only a ramp has steps"},
-		{strings.Replace(bursts, "    bursts:\n", "    ramp: [1]\n    bursts:\n", 1), "spec.schedule: give one of bursts, ramp and steps"},
+		{strings.Replace(bursts, "    bursts:\n", "    ramp: [1]\n    bursts:\n", 1), "spec.schedule: give one of bursts, ramp, steps and continuous"},
 		{strings.Replace(bursts, "    percent: 50\n", "    offset: 1500ms\n", 1), "spec.faults[0]: one would be on until 3.5s of a burst that lasts 2s"},
-		{strings.Replace(ramp, "    ramp: [1, 10]\n", "", 1), "spec.schedule: give one of bursts, ramp and steps"},
-		{strings.Replace(ramp, "    ramp: [1, 10]\n", "    ramp: []\n", 1), "spec.schedule: give one of bursts, ramp and steps"},
+		{strings.Replace(ramp, "    ramp: [1, 10]\n", "", 1), "spec.schedule: give one of bursts, ramp, steps and continuous"},
+		{strings.Replace(ramp, "    ramp: [1, 10]\n", "    ramp: []\n", 1), "spec.schedule: give one of bursts, ramp, steps and continuous"},
 		{strings.Replace(ramp, "    every: 5s\n", "", 1), "spec.schedule.every: missing"},
 		{strings.Replace(ramp, "      loss: 10\n", "      delay: 10ms\n", 1), "fault two has no percentage to raise: packet: percent was given"},
 	} {

@@ -182,15 +182,18 @@ func (r *runner) during(ctx, harming context.Context) {
 	for _, c := range r.plan.Stop.conditions {
 		keeper.Go(func() { r.stopOn(keeping, c) })
 	}
-	probes := func() {}
-	start := time.Now()
-	for i, c := range r.plan.Changes {
-		if !pause(harming, time.Until(start.Add(c.At))) || r.rampEnds(c) {
-			break
-		}
-		start = start.Add(r.change(harming, c))
-		if first := r.plan.Changes[0].At; harming.Err() == nil && c.At == first && (i+1 == len(r.plan.Changes) || r.plan.Changes[i+1].At > first) {
-			probes = r.watch(ctx, During)
+	var probes func()
+	pace := newPace(r.plan)
+	for again := true; again; again = r.again(harming, pace) {
+		start := time.Now()
+		for i, c := range r.plan.Changes {
+			if !pause(harming, time.Until(start.Add(c.At))) || r.rampEnds(c) {
+				break
+			}
+			start = start.Add(r.change(harming, c))
+			if first := r.plan.Changes[0].At; probes == nil && harming.Err() == nil && c.At == first && (i+1 == len(r.plan.Changes) || r.plan.Changes[i+1].At > first) {
+				probes = r.watch(ctx, During)
+			}
 		}
 	}
 	if unhook() {
@@ -200,7 +203,9 @@ func (r *runner) during(ctx, harming context.Context) {
 	}
 	unkeep()
 	keeper.Wait()
-	probes()
+	if probes != nil {
+		probes()
+	}
 	r.rec.judge(During)
 }
 
@@ -270,7 +275,7 @@ func phaseText(phase Phase, p *Plan) string {
 	case Before:
 		return fmt.Sprintf("before: the probes are watched for %s", p.Before)
 	case During:
-		return fmt.Sprintf("during: faults for %s", harmLength(p.Changes)-p.Changes[0].At)
+		return fmt.Sprintf("during: faults for %s", p.harmLength()-p.Changes[0].At)
 	default:
 		return fmt.Sprintf("after: the probes are watched for %s", p.After)
 	}

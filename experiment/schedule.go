@@ -52,19 +52,21 @@ type schedule struct {
 func (d *document) schedule(spec *v1.ExperimentSpec) schedule {
 	s := schedule{count: 1}
 	asked, field := spec.GetSchedule(), "spec.schedule"
-	bursts, ramp, steps := asked.GetBursts(), asked.GetRamp(), asked.GetSteps()
+	bursts, ramp, steps, continuous := asked.GetBursts(), asked.GetRamp(), asked.GetSteps(), asked.GetContinuous()
 	given := 0
-	for _, one := range []bool{bursts != nil, len(ramp) > 0, len(steps) > 0} {
+	for _, one := range []bool{bursts != nil, len(ramp) > 0, len(steps) > 0, continuous != nil} {
 		given += order(one)
 	}
 	switch {
 	case asked == nil:
 	case given != 1:
-		d.wrong(field, "give one of bursts, ramp and steps")
+		d.wrong(field, "give one of bursts, ramp, steps and continuous")
 	case bursts != nil:
 		s.on = d.duration(field+".bursts.on", bursts.GetOn(), leastDuration, 0)
 		s.off = d.duration(field+".bursts.off", bursts.GetOff(), leastDuration, 0)
 		s.count = int(bursts.GetCount())
+	case continuous != nil:
+		s.on = d.duration(field+".continuous.on", continuous.GetOn(), leastDuration, 0)
 	default:
 		s.ramp, s.steps = ramp, len(ramp)
 		if len(steps) > 0 {
@@ -75,7 +77,7 @@ func (d *document) schedule(spec *v1.ExperimentSpec) schedule {
 		}
 		s.every = d.duration(field+".every", asked.GetEvery(), leastDuration, leastDuration)
 	}
-	if bursts != nil && asked.GetEvery() != "" {
+	if asked.GetEvery() != "" && (bursts != nil || continuous != nil) {
 		d.wrong(field+".every", "only a ramp has steps")
 	}
 	return s
@@ -208,10 +210,13 @@ func order(on bool) int {
 	return 0
 }
 
-// harmLength is how long there are faults.
-func harmLength(changes []Change) time.Duration {
-	if len(changes) == 0 {
+// harmLength is how long there are faults, on and off.
+func (p *Plan) harmLength() time.Duration {
+	switch {
+	case p.Continuous != nil:
+		return p.Continuous.For
+	case len(p.Changes) == 0:
 		return 0
 	}
-	return changes[len(changes)-1].At
+	return p.Changes[len(p.Changes)-1].At
 }

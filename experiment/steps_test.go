@@ -79,7 +79,7 @@ func TestBadSteps(t *testing.T) {
 		{"packet.lossBurst, values: [1, 2, 3]", "packet.delay, values: [a, b, c]", "spec.schedule.steps[1].parameter: packet.delay of fault two has the steps of spec.schedule.steps[0] already"},
 		{"fault: two, parameter: packet.delay, values: [10ms, 50ms, 200ms]", "fault: one, parameter: connect.errno, values: [EPERM, ENOSUCH, EIO]", "spec.schedule.steps[0].values[1]: connect.errno: ENOSUCH is unknown"},
 		{"    every: 5s\n", "", "spec.schedule.every: missing"},
-		{"    every: 5s\n", "    every: 5s\n    ramp: [1]\n", "spec.schedule: give one of bursts, ramp and steps"},
+		{"    every: 5s\n", "    every: 5s\n    ramp: [1]\n", "spec.schedule: give one of bursts, ramp, steps and continuous"},
 		{"    packet: {loss: 10}", "    packet: {loss: 10}\n    offset: 1s", "spec.faults[1].offset: was given, and spec.schedule says it"},
 	} {
 		if !strings.Contains(document, test.old) {

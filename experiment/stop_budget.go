@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"sync"
 	"time"
 
 	v1 "faultd/api/faultd/v1alpha1"
@@ -14,9 +15,11 @@ type errorBudget struct {
 	interval
 	budget     time.Duration
 	objectives []objective
+	last       time.Time
+
+	mu sync.Mutex
 	// spent of it, up to the last look.
 	spent time.Duration
-	last  time.Time
 }
 
 // objective is something that a query says.
@@ -82,6 +85,8 @@ func (b *errorBudget) look(ctx context.Context, on bool) string {
 		return "" // what was asked was cut short
 	}
 	now := time.Now()
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	if !b.last.IsZero() {
 		b.spent += time.Duration(share * float64(now.Sub(b.last)))
 	}
@@ -92,7 +97,16 @@ func (b *errorBudget) look(ctx context.Context, on bool) string {
 	return fmt.Sprintf("the error budget of %s is spent; %s", b.budget, why)
 }
 
+// share is how much of it is spent; 1: all.
+func (b *errorBudget) share() float64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return float64(b.spent) / float64(b.budget)
+}
+
 // String tells how much is spent.
 func (b *errorBudget) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	return fmt.Sprintf("of the error budget of %s %s is spent (%s %%)", b.budget, short(b.spent), strconv.FormatFloat(100*float64(b.spent)/float64(b.budget), 'f', 0, 64))
 }

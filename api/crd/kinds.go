@@ -141,7 +141,7 @@ var crossing = map[protoreflect.Name][]rule{
 			FieldPath: ".value",
 		},
 	},
-	"Schedule": {oneOf([]string{"bursts", "ramp", "steps"}, true)},
+	"Schedule": {oneOf([]string{"bursts", "ramp", "steps", "continuous"}, true)},
 	"SafetyLever": {{
 		Rule:      "!has(self.engaged) || !self.engaged || has(self.reason) && self.reason != ''",
 		Message:   "a lever that is engaged needs a reason, for those who find their experiments ended",

@@ -242,6 +242,9 @@ func dryRun(c *cli.Context, plan *experiment.Plan) error {
 	for _, change := range plan.Changes {
 		fmt.Fprintf(c.App.Writer, "at %s: fault %s\n", change.At, change.Text(plan))
 	}
+	if often := plan.Continuous; often != nil {
+		fmt.Fprintf(c.App.Writer, "and again after %s to %s, for %s\n", often.Off, often.MostOff, often.For)
+	}
 	failed := 0
 	for _, probe := range plan.Probes {
 		if probe.Kind == "counter" {

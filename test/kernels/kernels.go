@@ -31,10 +31,16 @@ func OnEdges(tb testing.TB) {
 	on(tb, edges())
 }
 
-// OnOldest is for those of them that run on any host too: of the machines, the one with the oldest kernel is enough.
+// OnOldest is for those of them for which one machine is enough: what any host can run too, and what has not changed in years.
 func OnOldest(tb testing.TB) {
 	tb.Helper()
 	on(tb, edges()[:min(1, len(edges()))])
+}
+
+// OnNewest is the same for what old kernels have only a part of.
+func OnNewest(tb testing.TB) {
+	tb.Helper()
+	on(tb, edges()[max(0, len(edges())-1):])
 }
 
 func on(tb testing.TB, enough []string) {

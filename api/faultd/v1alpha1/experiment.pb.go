@@ -1022,7 +1022,7 @@ func (*ExperimentFault_Http) isExperimentFault_Kind() {}
 
 func (*ExperimentFault_Node) isExperimentFault_Kind() {}
 
-// Schedule says when the faults are on. Exactly one of bursts, ramp and steps.
+// Schedule says when the faults are on. Exactly one of bursts, ramp, steps and continuous.
 type Schedule struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Bursts *Bursts                `protobuf:"bytes,1,opt,name=bursts,proto3" json:"bursts,omitempty"`
@@ -1032,6 +1032,7 @@ type Schedule struct {
 	Every string `protobuf:"bytes,3,opt,name=every,proto3" json:"every,omitempty"`
 	// The same with any parameters of faults; all have equally many values.
 	Steps         []*ParameterSteps `protobuf:"bytes,4,rep,name=steps,proto3" json:"steps,omitempty"`
+	Continuous    *Continuous       `protobuf:"bytes,5,opt,name=continuous,proto3" json:"continuous,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1094,6 +1095,87 @@ func (x *Schedule) GetSteps() []*ParameterSteps {
 	return nil
 }
 
+func (x *Schedule) GetContinuous() *Continuous {
+	if x != nil {
+		return x.Continuous
+	}
+	return nil
+}
+
+// Continuous are all faults, on and off in turn for days, with a budget of errors (stop.error_budget) for all of that time. Whenever more of
+// the budget is spent than of the time, the next burst comes after twice the pause; otherwise after half of it.
+type Continuous struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How long they are on each time.
+	On string `protobuf:"bytes,1,opt,name=on,proto3" json:"on,omitempty"`
+	// How long they are off in between, at least.
+	Off string `protobuf:"bytes,2,opt,name=off,proto3" json:"off,omitempty"`
+	// And at most. Empty: 16 times off.
+	MostOff string `protobuf:"bytes,3,opt,name=most_off,json=mostOff,proto3" json:"most_off,omitempty"`
+	// How long all of it lasts: "72h". The last burst is the last one that fits in.
+	For           string `protobuf:"bytes,4,opt,name=for,proto3" json:"for,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Continuous) Reset() {
+	*x = Continuous{}
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Continuous) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Continuous) ProtoMessage() {}
+
+func (x *Continuous) ProtoReflect() protoreflect.Message {
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Continuous.ProtoReflect.Descriptor instead.
+func (*Continuous) Descriptor() ([]byte, []int) {
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Continuous) GetOn() string {
+	if x != nil {
+		return x.On
+	}
+	return ""
+}
+
+func (x *Continuous) GetOff() string {
+	if x != nil {
+		return x.Off
+	}
+	return ""
+}
+
+func (x *Continuous) GetMostOff() string {
+	if x != nil {
+		return x.MostOff
+	}
+	return ""
+}
+
+func (x *Continuous) GetFor() string {
+	if x != nil {
+		return x.For
+	}
+	return ""
+}
+
 // ParameterSteps are the values that a parameter of a fault takes, one after another. At each step the fault ends and starts anew.
 type ParameterSteps struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1109,7 +1191,7 @@ type ParameterSteps struct {
 
 func (x *ParameterSteps) Reset() {
 	*x = ParameterSteps{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[7]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1121,7 +1203,7 @@ func (x *ParameterSteps) String() string {
 func (*ParameterSteps) ProtoMessage() {}
 
 func (x *ParameterSteps) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[7]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1134,7 +1216,7 @@ func (x *ParameterSteps) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ParameterSteps.ProtoReflect.Descriptor instead.
 func (*ParameterSteps) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{7}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ParameterSteps) GetFault() string {
@@ -1173,7 +1255,7 @@ type Bursts struct {
 
 func (x *Bursts) Reset() {
 	*x = Bursts{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[8]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1185,7 +1267,7 @@ func (x *Bursts) String() string {
 func (*Bursts) ProtoMessage() {}
 
 func (x *Bursts) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[8]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1198,7 +1280,7 @@ func (x *Bursts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bursts.ProtoReflect.Descriptor instead.
 func (*Bursts) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{8}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Bursts) GetOn() string {
@@ -1235,7 +1317,7 @@ type ExperimentLimits struct {
 
 func (x *ExperimentLimits) Reset() {
 	*x = ExperimentLimits{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[9]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1247,7 +1329,7 @@ func (x *ExperimentLimits) String() string {
 func (*ExperimentLimits) ProtoMessage() {}
 
 func (x *ExperimentLimits) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[9]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1260,7 +1342,7 @@ func (x *ExperimentLimits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExperimentLimits.ProtoReflect.Descriptor instead.
 func (*ExperimentLimits) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{9}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ExperimentLimits) GetMaxTargets() uint32 {
@@ -1295,7 +1377,7 @@ type StopConditions struct {
 
 func (x *StopConditions) Reset() {
 	*x = StopConditions{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[10]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1307,7 +1389,7 @@ func (x *StopConditions) String() string {
 func (*StopConditions) ProtoMessage() {}
 
 func (x *StopConditions) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[10]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1320,7 +1402,7 @@ func (x *StopConditions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopConditions.ProtoReflect.Descriptor instead.
 func (*StopConditions) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{10}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *StopConditions) GetFile() string {
@@ -1375,7 +1457,7 @@ type NodePressure struct {
 
 func (x *NodePressure) Reset() {
 	*x = NodePressure{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[11]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1387,7 +1469,7 @@ func (x *NodePressure) String() string {
 func (*NodePressure) ProtoMessage() {}
 
 func (x *NodePressure) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[11]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1400,7 +1482,7 @@ func (x *NodePressure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodePressure.ProtoReflect.Descriptor instead.
 func (*NodePressure) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{11}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *NodePressure) GetCpu() float64 {
@@ -1455,7 +1537,7 @@ type ErrorBudget struct {
 
 func (x *ErrorBudget) Reset() {
 	*x = ErrorBudget{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[12]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1467,7 +1549,7 @@ func (x *ErrorBudget) String() string {
 func (*ErrorBudget) ProtoMessage() {}
 
 func (x *ErrorBudget) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[12]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1480,7 +1562,7 @@ func (x *ErrorBudget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorBudget.ProtoReflect.Descriptor instead.
 func (*ErrorBudget) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{12}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ErrorBudget) GetUrl() string {
@@ -1527,7 +1609,7 @@ type Objective struct {
 
 func (x *Objective) Reset() {
 	*x = Objective{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[13]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1539,7 +1621,7 @@ func (x *Objective) String() string {
 func (*Objective) ProtoMessage() {}
 
 func (x *Objective) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[13]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1552,7 +1634,7 @@ func (x *Objective) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Objective.ProtoReflect.Descriptor instead.
 func (*Objective) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{13}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Objective) GetName() string {
@@ -1621,7 +1703,7 @@ type Probe struct {
 
 func (x *Probe) Reset() {
 	*x = Probe{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[14]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1633,7 +1715,7 @@ func (x *Probe) String() string {
 func (*Probe) ProtoMessage() {}
 
 func (x *Probe) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[14]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1646,7 +1728,7 @@ func (x *Probe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Probe.ProtoReflect.Descriptor instead.
 func (*Probe) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{14}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Probe) GetName() string {
@@ -1879,7 +1961,7 @@ type Tolerance struct {
 
 func (x *Tolerance) Reset() {
 	*x = Tolerance{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[15]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1891,7 +1973,7 @@ func (x *Tolerance) String() string {
 func (*Tolerance) ProtoMessage() {}
 
 func (x *Tolerance) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[15]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1904,7 +1986,7 @@ func (x *Tolerance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tolerance.ProtoReflect.Descriptor instead.
 func (*Tolerance) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{15}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Tolerance) GetValue() string {
@@ -1960,7 +2042,7 @@ type Range struct {
 
 func (x *Range) Reset() {
 	*x = Range{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[16]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1972,7 +2054,7 @@ func (x *Range) String() string {
 func (*Range) ProtoMessage() {}
 
 func (x *Range) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[16]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1985,7 +2067,7 @@ func (x *Range) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Range.ProtoReflect.Descriptor instead.
 func (*Range) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{16}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Range) GetMin() float64 {
@@ -2014,7 +2096,7 @@ type Failures struct {
 
 func (x *Failures) Reset() {
 	*x = Failures{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[17]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2026,7 +2108,7 @@ func (x *Failures) String() string {
 func (*Failures) ProtoMessage() {}
 
 func (x *Failures) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[17]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2039,7 +2121,7 @@ func (x *Failures) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failures.ProtoReflect.Descriptor instead.
 func (*Failures) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{17}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Failures) GetPercent() float64 {
@@ -2069,7 +2151,7 @@ type Baseline struct {
 
 func (x *Baseline) Reset() {
 	*x = Baseline{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[18]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2081,7 +2163,7 @@ func (x *Baseline) String() string {
 func (*Baseline) ProtoMessage() {}
 
 func (x *Baseline) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[18]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2094,7 +2176,7 @@ func (x *Baseline) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Baseline.ProtoReflect.Descriptor instead.
 func (*Baseline) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{18}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Baseline) GetPercentile() float64 {
@@ -2130,7 +2212,7 @@ type HttpProbe struct {
 
 func (x *HttpProbe) Reset() {
 	*x = HttpProbe{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[19]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2142,7 +2224,7 @@ func (x *HttpProbe) String() string {
 func (*HttpProbe) ProtoMessage() {}
 
 func (x *HttpProbe) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[19]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2155,7 +2237,7 @@ func (x *HttpProbe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HttpProbe.ProtoReflect.Descriptor instead.
 func (*HttpProbe) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{19}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *HttpProbe) GetUrl() string {
@@ -2225,7 +2307,7 @@ type Tls struct {
 
 func (x *Tls) Reset() {
 	*x = Tls{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[20]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2237,7 +2319,7 @@ func (x *Tls) String() string {
 func (*Tls) ProtoMessage() {}
 
 func (x *Tls) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[20]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2250,7 +2332,7 @@ func (x *Tls) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tls.ProtoReflect.Descriptor instead.
 func (*Tls) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{20}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Tls) GetCa() string {
@@ -2305,7 +2387,7 @@ type TcpProbe struct {
 
 func (x *TcpProbe) Reset() {
 	*x = TcpProbe{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[21]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2317,7 +2399,7 @@ func (x *TcpProbe) String() string {
 func (*TcpProbe) ProtoMessage() {}
 
 func (x *TcpProbe) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[21]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2330,7 +2412,7 @@ func (x *TcpProbe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TcpProbe.ProtoReflect.Descriptor instead.
 func (*TcpProbe) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{21}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *TcpProbe) GetAddress() string {
@@ -2377,7 +2459,7 @@ type GrpcProbe struct {
 
 func (x *GrpcProbe) Reset() {
 	*x = GrpcProbe{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[22]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2389,7 +2471,7 @@ func (x *GrpcProbe) String() string {
 func (*GrpcProbe) ProtoMessage() {}
 
 func (x *GrpcProbe) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[22]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2402,7 +2484,7 @@ func (x *GrpcProbe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GrpcProbe.ProtoReflect.Descriptor instead.
 func (*GrpcProbe) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{22}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GrpcProbe) GetAddress() string {
@@ -2447,7 +2529,7 @@ type LogProbe struct {
 
 func (x *LogProbe) Reset() {
 	*x = LogProbe{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[23]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2459,7 +2541,7 @@ func (x *LogProbe) String() string {
 func (*LogProbe) ProtoMessage() {}
 
 func (x *LogProbe) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[23]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2472,7 +2554,7 @@ func (x *LogProbe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogProbe.ProtoReflect.Descriptor instead.
 func (*LogProbe) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{23}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *LogProbe) GetPath() string {
@@ -2504,7 +2586,7 @@ type CommandProbe struct {
 
 func (x *CommandProbe) Reset() {
 	*x = CommandProbe{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[24]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2516,7 +2598,7 @@ func (x *CommandProbe) String() string {
 func (*CommandProbe) ProtoMessage() {}
 
 func (x *CommandProbe) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[24]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2529,7 +2611,7 @@ func (x *CommandProbe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandProbe.ProtoReflect.Descriptor instead.
 func (*CommandProbe) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{24}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *CommandProbe) GetArgv() []string {
@@ -2568,7 +2650,7 @@ type DnsProbe struct {
 
 func (x *DnsProbe) Reset() {
 	*x = DnsProbe{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[25]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2580,7 +2662,7 @@ func (x *DnsProbe) String() string {
 func (*DnsProbe) ProtoMessage() {}
 
 func (x *DnsProbe) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[25]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2593,7 +2675,7 @@ func (x *DnsProbe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DnsProbe.ProtoReflect.Descriptor instead.
 func (*DnsProbe) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{25}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *DnsProbe) GetName() string {
@@ -2637,7 +2719,7 @@ type CounterProbe struct {
 
 func (x *CounterProbe) Reset() {
 	*x = CounterProbe{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[26]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2649,7 +2731,7 @@ func (x *CounterProbe) String() string {
 func (*CounterProbe) ProtoMessage() {}
 
 func (x *CounterProbe) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[26]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2662,7 +2744,7 @@ func (x *CounterProbe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CounterProbe.ProtoReflect.Descriptor instead.
 func (*CounterProbe) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{26}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *CounterProbe) GetFault() string {
@@ -2694,7 +2776,7 @@ type PressureProbe struct {
 
 func (x *PressureProbe) Reset() {
 	*x = PressureProbe{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[27]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2706,7 +2788,7 @@ func (x *PressureProbe) String() string {
 func (*PressureProbe) ProtoMessage() {}
 
 func (x *PressureProbe) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[27]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2719,7 +2801,7 @@ func (x *PressureProbe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PressureProbe.ProtoReflect.Descriptor instead.
 func (*PressureProbe) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{27}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *PressureProbe) GetResource() string {
@@ -2755,7 +2837,7 @@ type PrometheusProbe struct {
 
 func (x *PrometheusProbe) Reset() {
 	*x = PrometheusProbe{}
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[28]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2767,7 +2849,7 @@ func (x *PrometheusProbe) String() string {
 func (*PrometheusProbe) ProtoMessage() {}
 
 func (x *PrometheusProbe) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[28]
+	mi := &file_faultd_v1alpha1_experiment_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2780,7 +2862,7 @@ func (x *PrometheusProbe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrometheusProbe.ProtoReflect.Descriptor instead.
 func (*PrometheusProbe) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{28}
+	return file_faultd_v1alpha1_experiment_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *PrometheusProbe) GetUrl() string {
@@ -2902,12 +2984,21 @@ const file_faultd_v1alpha1_experiment_proto_rawDesc = "" +
 	"\x04node\x18( \x01(\v2\x15.faultd.v1alpha1.NodeH\x00R\x04nodeB\r\n" +
 	"\x04kind\x12\x05\xbaH\x02\b\x01B\n" +
 	"\n" +
-	"\b_percent\"\xd1\x01\n" +
+	"\b_percent\"\x8e\x02\n" +
 	"\bSchedule\x12/\n" +
 	"\x06bursts\x18\x01 \x01(\v2\x17.faultd.v1alpha1.BurstsR\x06bursts\x124\n" +
 	"\x04ramp\x18\x02 \x03(\x01B \xbaH\x1d\x92\x01\x1a\x10d\"\x16\x12\x14@\x01\x19\x00\x00\x00\x00\x00\x00Y@!\x00\x00\x00\x00\x00\x00\x00\x00R\x04ramp\x12\x1d\n" +
 	"\x05every\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18 R\x05every\x12?\n" +
-	"\x05steps\x18\x04 \x03(\v2\x1f.faultd.v1alpha1.ParameterStepsB\b\xbaH\x05\x92\x01\x02\x10 R\x05steps\"\x88\x01\n" +
+	"\x05steps\x18\x04 \x03(\v2\x1f.faultd.v1alpha1.ParameterStepsB\b\xbaH\x05\x92\x01\x02\x10 R\x05steps\x12;\n" +
+	"\n" +
+	"continuous\x18\x05 \x01(\v2\x1b.faultd.v1alpha1.ContinuousR\n" +
+	"continuous\"\x85\x01\n" +
+	"\n" +
+	"Continuous\x12\x19\n" +
+	"\x02on\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18 R\x02on\x12\x1b\n" +
+	"\x03off\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18 R\x03off\x12\"\n" +
+	"\bmost_off\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18 R\amostOff\x12\x1b\n" +
+	"\x03for\x18\x04 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18 R\x03for\"\x88\x01\n" +
 	"\x0eParameterSteps\x12\x1f\n" +
 	"\x05fault\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x05fault\x12(\n" +
 	"\tparameter\x18\x02 \x01(\tB\n" +
@@ -3060,7 +3151,7 @@ func file_faultd_v1alpha1_experiment_proto_rawDescGZIP() []byte {
 	return file_faultd_v1alpha1_experiment_proto_rawDescData
 }
 
-var file_faultd_v1alpha1_experiment_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_faultd_v1alpha1_experiment_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_faultd_v1alpha1_experiment_proto_goTypes = []any{
 	(*Experiment)(nil),       // 0: faultd.v1alpha1.Experiment
 	(*Metadata)(nil),         // 1: faultd.v1alpha1.Metadata
@@ -3069,102 +3160,104 @@ var file_faultd_v1alpha1_experiment_proto_goTypes = []any{
 	(*ExperimentTarget)(nil), // 4: faultd.v1alpha1.ExperimentTarget
 	(*ExperimentFault)(nil),  // 5: faultd.v1alpha1.ExperimentFault
 	(*Schedule)(nil),         // 6: faultd.v1alpha1.Schedule
-	(*ParameterSteps)(nil),   // 7: faultd.v1alpha1.ParameterSteps
-	(*Bursts)(nil),           // 8: faultd.v1alpha1.Bursts
-	(*ExperimentLimits)(nil), // 9: faultd.v1alpha1.ExperimentLimits
-	(*StopConditions)(nil),   // 10: faultd.v1alpha1.StopConditions
-	(*NodePressure)(nil),     // 11: faultd.v1alpha1.NodePressure
-	(*ErrorBudget)(nil),      // 12: faultd.v1alpha1.ErrorBudget
-	(*Objective)(nil),        // 13: faultd.v1alpha1.Objective
-	(*Probe)(nil),            // 14: faultd.v1alpha1.Probe
-	(*Tolerance)(nil),        // 15: faultd.v1alpha1.Tolerance
-	(*Range)(nil),            // 16: faultd.v1alpha1.Range
-	(*Failures)(nil),         // 17: faultd.v1alpha1.Failures
-	(*Baseline)(nil),         // 18: faultd.v1alpha1.Baseline
-	(*HttpProbe)(nil),        // 19: faultd.v1alpha1.HttpProbe
-	(*Tls)(nil),              // 20: faultd.v1alpha1.Tls
-	(*TcpProbe)(nil),         // 21: faultd.v1alpha1.TcpProbe
-	(*GrpcProbe)(nil),        // 22: faultd.v1alpha1.GrpcProbe
-	(*LogProbe)(nil),         // 23: faultd.v1alpha1.LogProbe
-	(*CommandProbe)(nil),     // 24: faultd.v1alpha1.CommandProbe
-	(*DnsProbe)(nil),         // 25: faultd.v1alpha1.DnsProbe
-	(*CounterProbe)(nil),     // 26: faultd.v1alpha1.CounterProbe
-	(*PressureProbe)(nil),    // 27: faultd.v1alpha1.PressureProbe
-	(*PrometheusProbe)(nil),  // 28: faultd.v1alpha1.PrometheusProbe
-	nil,                      // 29: faultd.v1alpha1.Metadata.LabelsEntry
-	nil,                      // 30: faultd.v1alpha1.HttpProbe.HeadersEntry
-	(*Connect)(nil),          // 31: faultd.v1alpha1.Connect
-	(*Packet)(nil),           // 32: faultd.v1alpha1.Packet
-	(*Syscall)(nil),          // 33: faultd.v1alpha1.Syscall
-	(*File)(nil),             // 34: faultd.v1alpha1.File
-	(*Block)(nil),            // 35: faultd.v1alpha1.Block
-	(*Kernel)(nil),           // 36: faultd.v1alpha1.Kernel
-	(*Disk)(nil),             // 37: faultd.v1alpha1.Disk
-	(*Process)(nil),          // 38: faultd.v1alpha1.Process
-	(*Cpu)(nil),              // 39: faultd.v1alpha1.Cpu
-	(*Memory)(nil),           // 40: faultd.v1alpha1.Memory
-	(*Io)(nil),               // 41: faultd.v1alpha1.Io
-	(*Pids)(nil),             // 42: faultd.v1alpha1.Pids
-	(*Partition)(nil),        // 43: faultd.v1alpha1.Partition
-	(*Dns)(nil),              // 44: faultd.v1alpha1.Dns
-	(*Http)(nil),             // 45: faultd.v1alpha1.Http
-	(*Node)(nil),             // 46: faultd.v1alpha1.Node
+	(*Continuous)(nil),       // 7: faultd.v1alpha1.Continuous
+	(*ParameterSteps)(nil),   // 8: faultd.v1alpha1.ParameterSteps
+	(*Bursts)(nil),           // 9: faultd.v1alpha1.Bursts
+	(*ExperimentLimits)(nil), // 10: faultd.v1alpha1.ExperimentLimits
+	(*StopConditions)(nil),   // 11: faultd.v1alpha1.StopConditions
+	(*NodePressure)(nil),     // 12: faultd.v1alpha1.NodePressure
+	(*ErrorBudget)(nil),      // 13: faultd.v1alpha1.ErrorBudget
+	(*Objective)(nil),        // 14: faultd.v1alpha1.Objective
+	(*Probe)(nil),            // 15: faultd.v1alpha1.Probe
+	(*Tolerance)(nil),        // 16: faultd.v1alpha1.Tolerance
+	(*Range)(nil),            // 17: faultd.v1alpha1.Range
+	(*Failures)(nil),         // 18: faultd.v1alpha1.Failures
+	(*Baseline)(nil),         // 19: faultd.v1alpha1.Baseline
+	(*HttpProbe)(nil),        // 20: faultd.v1alpha1.HttpProbe
+	(*Tls)(nil),              // 21: faultd.v1alpha1.Tls
+	(*TcpProbe)(nil),         // 22: faultd.v1alpha1.TcpProbe
+	(*GrpcProbe)(nil),        // 23: faultd.v1alpha1.GrpcProbe
+	(*LogProbe)(nil),         // 24: faultd.v1alpha1.LogProbe
+	(*CommandProbe)(nil),     // 25: faultd.v1alpha1.CommandProbe
+	(*DnsProbe)(nil),         // 26: faultd.v1alpha1.DnsProbe
+	(*CounterProbe)(nil),     // 27: faultd.v1alpha1.CounterProbe
+	(*PressureProbe)(nil),    // 28: faultd.v1alpha1.PressureProbe
+	(*PrometheusProbe)(nil),  // 29: faultd.v1alpha1.PrometheusProbe
+	nil,                      // 30: faultd.v1alpha1.Metadata.LabelsEntry
+	nil,                      // 31: faultd.v1alpha1.HttpProbe.HeadersEntry
+	(*Connect)(nil),          // 32: faultd.v1alpha1.Connect
+	(*Packet)(nil),           // 33: faultd.v1alpha1.Packet
+	(*Syscall)(nil),          // 34: faultd.v1alpha1.Syscall
+	(*File)(nil),             // 35: faultd.v1alpha1.File
+	(*Block)(nil),            // 36: faultd.v1alpha1.Block
+	(*Kernel)(nil),           // 37: faultd.v1alpha1.Kernel
+	(*Disk)(nil),             // 38: faultd.v1alpha1.Disk
+	(*Process)(nil),          // 39: faultd.v1alpha1.Process
+	(*Cpu)(nil),              // 40: faultd.v1alpha1.Cpu
+	(*Memory)(nil),           // 41: faultd.v1alpha1.Memory
+	(*Io)(nil),               // 42: faultd.v1alpha1.Io
+	(*Pids)(nil),             // 43: faultd.v1alpha1.Pids
+	(*Partition)(nil),        // 44: faultd.v1alpha1.Partition
+	(*Dns)(nil),              // 45: faultd.v1alpha1.Dns
+	(*Http)(nil),             // 46: faultd.v1alpha1.Http
+	(*Node)(nil),             // 47: faultd.v1alpha1.Node
 }
 var file_faultd_v1alpha1_experiment_proto_depIdxs = []int32{
 	1,  // 0: faultd.v1alpha1.Experiment.metadata:type_name -> faultd.v1alpha1.Metadata
 	2,  // 1: faultd.v1alpha1.Experiment.spec:type_name -> faultd.v1alpha1.ExperimentSpec
-	29, // 2: faultd.v1alpha1.Metadata.labels:type_name -> faultd.v1alpha1.Metadata.LabelsEntry
+	30, // 2: faultd.v1alpha1.Metadata.labels:type_name -> faultd.v1alpha1.Metadata.LabelsEntry
 	4,  // 3: faultd.v1alpha1.ExperimentSpec.target:type_name -> faultd.v1alpha1.ExperimentTarget
 	4,  // 4: faultd.v1alpha1.ExperimentSpec.targets:type_name -> faultd.v1alpha1.ExperimentTarget
 	5,  // 5: faultd.v1alpha1.ExperimentSpec.faults:type_name -> faultd.v1alpha1.ExperimentFault
 	6,  // 6: faultd.v1alpha1.ExperimentSpec.schedule:type_name -> faultd.v1alpha1.Schedule
-	14, // 7: faultd.v1alpha1.ExperimentSpec.probes:type_name -> faultd.v1alpha1.Probe
-	9,  // 8: faultd.v1alpha1.ExperimentSpec.limits:type_name -> faultd.v1alpha1.ExperimentLimits
-	10, // 9: faultd.v1alpha1.ExperimentSpec.stop:type_name -> faultd.v1alpha1.StopConditions
+	15, // 7: faultd.v1alpha1.ExperimentSpec.probes:type_name -> faultd.v1alpha1.Probe
+	10, // 8: faultd.v1alpha1.ExperimentSpec.limits:type_name -> faultd.v1alpha1.ExperimentLimits
+	11, // 9: faultd.v1alpha1.ExperimentSpec.stop:type_name -> faultd.v1alpha1.StopConditions
 	3,  // 10: faultd.v1alpha1.ExperimentSpec.repeat:type_name -> faultd.v1alpha1.Repeat
-	31, // 11: faultd.v1alpha1.ExperimentFault.connect:type_name -> faultd.v1alpha1.Connect
-	32, // 12: faultd.v1alpha1.ExperimentFault.packet:type_name -> faultd.v1alpha1.Packet
-	33, // 13: faultd.v1alpha1.ExperimentFault.syscall:type_name -> faultd.v1alpha1.Syscall
-	34, // 14: faultd.v1alpha1.ExperimentFault.file:type_name -> faultd.v1alpha1.File
-	35, // 15: faultd.v1alpha1.ExperimentFault.block:type_name -> faultd.v1alpha1.Block
-	36, // 16: faultd.v1alpha1.ExperimentFault.kernel:type_name -> faultd.v1alpha1.Kernel
-	37, // 17: faultd.v1alpha1.ExperimentFault.disk:type_name -> faultd.v1alpha1.Disk
-	38, // 18: faultd.v1alpha1.ExperimentFault.process:type_name -> faultd.v1alpha1.Process
-	39, // 19: faultd.v1alpha1.ExperimentFault.cpu:type_name -> faultd.v1alpha1.Cpu
-	40, // 20: faultd.v1alpha1.ExperimentFault.memory:type_name -> faultd.v1alpha1.Memory
-	41, // 21: faultd.v1alpha1.ExperimentFault.io:type_name -> faultd.v1alpha1.Io
-	42, // 22: faultd.v1alpha1.ExperimentFault.pids:type_name -> faultd.v1alpha1.Pids
-	43, // 23: faultd.v1alpha1.ExperimentFault.partition:type_name -> faultd.v1alpha1.Partition
-	44, // 24: faultd.v1alpha1.ExperimentFault.dns:type_name -> faultd.v1alpha1.Dns
-	45, // 25: faultd.v1alpha1.ExperimentFault.http:type_name -> faultd.v1alpha1.Http
-	46, // 26: faultd.v1alpha1.ExperimentFault.node:type_name -> faultd.v1alpha1.Node
-	8,  // 27: faultd.v1alpha1.Schedule.bursts:type_name -> faultd.v1alpha1.Bursts
-	7,  // 28: faultd.v1alpha1.Schedule.steps:type_name -> faultd.v1alpha1.ParameterSteps
-	11, // 29: faultd.v1alpha1.StopConditions.node:type_name -> faultd.v1alpha1.NodePressure
-	12, // 30: faultd.v1alpha1.StopConditions.error_budget:type_name -> faultd.v1alpha1.ErrorBudget
-	13, // 31: faultd.v1alpha1.ErrorBudget.objectives:type_name -> faultd.v1alpha1.Objective
-	15, // 32: faultd.v1alpha1.Probe.tolerance:type_name -> faultd.v1alpha1.Tolerance
-	19, // 33: faultd.v1alpha1.Probe.http:type_name -> faultd.v1alpha1.HttpProbe
-	21, // 34: faultd.v1alpha1.Probe.tcp:type_name -> faultd.v1alpha1.TcpProbe
-	24, // 35: faultd.v1alpha1.Probe.command:type_name -> faultd.v1alpha1.CommandProbe
-	25, // 36: faultd.v1alpha1.Probe.dns:type_name -> faultd.v1alpha1.DnsProbe
-	26, // 37: faultd.v1alpha1.Probe.counter:type_name -> faultd.v1alpha1.CounterProbe
-	27, // 38: faultd.v1alpha1.Probe.pressure:type_name -> faultd.v1alpha1.PressureProbe
-	28, // 39: faultd.v1alpha1.Probe.prometheus:type_name -> faultd.v1alpha1.PrometheusProbe
-	22, // 40: faultd.v1alpha1.Probe.grpc:type_name -> faultd.v1alpha1.GrpcProbe
-	23, // 41: faultd.v1alpha1.Probe.log:type_name -> faultd.v1alpha1.LogProbe
-	16, // 42: faultd.v1alpha1.Tolerance.range:type_name -> faultd.v1alpha1.Range
-	17, // 43: faultd.v1alpha1.Tolerance.failures:type_name -> faultd.v1alpha1.Failures
-	18, // 44: faultd.v1alpha1.Tolerance.baseline:type_name -> faultd.v1alpha1.Baseline
-	30, // 45: faultd.v1alpha1.HttpProbe.headers:type_name -> faultd.v1alpha1.HttpProbe.HeadersEntry
-	20, // 46: faultd.v1alpha1.HttpProbe.tls:type_name -> faultd.v1alpha1.Tls
-	20, // 47: faultd.v1alpha1.TcpProbe.tls:type_name -> faultd.v1alpha1.Tls
-	20, // 48: faultd.v1alpha1.GrpcProbe.tls:type_name -> faultd.v1alpha1.Tls
-	49, // [49:49] is the sub-list for method output_type
-	49, // [49:49] is the sub-list for method input_type
-	49, // [49:49] is the sub-list for extension type_name
-	49, // [49:49] is the sub-list for extension extendee
-	0,  // [0:49] is the sub-list for field type_name
+	32, // 11: faultd.v1alpha1.ExperimentFault.connect:type_name -> faultd.v1alpha1.Connect
+	33, // 12: faultd.v1alpha1.ExperimentFault.packet:type_name -> faultd.v1alpha1.Packet
+	34, // 13: faultd.v1alpha1.ExperimentFault.syscall:type_name -> faultd.v1alpha1.Syscall
+	35, // 14: faultd.v1alpha1.ExperimentFault.file:type_name -> faultd.v1alpha1.File
+	36, // 15: faultd.v1alpha1.ExperimentFault.block:type_name -> faultd.v1alpha1.Block
+	37, // 16: faultd.v1alpha1.ExperimentFault.kernel:type_name -> faultd.v1alpha1.Kernel
+	38, // 17: faultd.v1alpha1.ExperimentFault.disk:type_name -> faultd.v1alpha1.Disk
+	39, // 18: faultd.v1alpha1.ExperimentFault.process:type_name -> faultd.v1alpha1.Process
+	40, // 19: faultd.v1alpha1.ExperimentFault.cpu:type_name -> faultd.v1alpha1.Cpu
+	41, // 20: faultd.v1alpha1.ExperimentFault.memory:type_name -> faultd.v1alpha1.Memory
+	42, // 21: faultd.v1alpha1.ExperimentFault.io:type_name -> faultd.v1alpha1.Io
+	43, // 22: faultd.v1alpha1.ExperimentFault.pids:type_name -> faultd.v1alpha1.Pids
+	44, // 23: faultd.v1alpha1.ExperimentFault.partition:type_name -> faultd.v1alpha1.Partition
+	45, // 24: faultd.v1alpha1.ExperimentFault.dns:type_name -> faultd.v1alpha1.Dns
+	46, // 25: faultd.v1alpha1.ExperimentFault.http:type_name -> faultd.v1alpha1.Http
+	47, // 26: faultd.v1alpha1.ExperimentFault.node:type_name -> faultd.v1alpha1.Node
+	9,  // 27: faultd.v1alpha1.Schedule.bursts:type_name -> faultd.v1alpha1.Bursts
+	8,  // 28: faultd.v1alpha1.Schedule.steps:type_name -> faultd.v1alpha1.ParameterSteps
+	7,  // 29: faultd.v1alpha1.Schedule.continuous:type_name -> faultd.v1alpha1.Continuous
+	12, // 30: faultd.v1alpha1.StopConditions.node:type_name -> faultd.v1alpha1.NodePressure
+	13, // 31: faultd.v1alpha1.StopConditions.error_budget:type_name -> faultd.v1alpha1.ErrorBudget
+	14, // 32: faultd.v1alpha1.ErrorBudget.objectives:type_name -> faultd.v1alpha1.Objective
+	16, // 33: faultd.v1alpha1.Probe.tolerance:type_name -> faultd.v1alpha1.Tolerance
+	20, // 34: faultd.v1alpha1.Probe.http:type_name -> faultd.v1alpha1.HttpProbe
+	22, // 35: faultd.v1alpha1.Probe.tcp:type_name -> faultd.v1alpha1.TcpProbe
+	25, // 36: faultd.v1alpha1.Probe.command:type_name -> faultd.v1alpha1.CommandProbe
+	26, // 37: faultd.v1alpha1.Probe.dns:type_name -> faultd.v1alpha1.DnsProbe
+	27, // 38: faultd.v1alpha1.Probe.counter:type_name -> faultd.v1alpha1.CounterProbe
+	28, // 39: faultd.v1alpha1.Probe.pressure:type_name -> faultd.v1alpha1.PressureProbe
+	29, // 40: faultd.v1alpha1.Probe.prometheus:type_name -> faultd.v1alpha1.PrometheusProbe
+	23, // 41: faultd.v1alpha1.Probe.grpc:type_name -> faultd.v1alpha1.GrpcProbe
+	24, // 42: faultd.v1alpha1.Probe.log:type_name -> faultd.v1alpha1.LogProbe
+	17, // 43: faultd.v1alpha1.Tolerance.range:type_name -> faultd.v1alpha1.Range
+	18, // 44: faultd.v1alpha1.Tolerance.failures:type_name -> faultd.v1alpha1.Failures
+	19, // 45: faultd.v1alpha1.Tolerance.baseline:type_name -> faultd.v1alpha1.Baseline
+	31, // 46: faultd.v1alpha1.HttpProbe.headers:type_name -> faultd.v1alpha1.HttpProbe.HeadersEntry
+	21, // 47: faultd.v1alpha1.HttpProbe.tls:type_name -> faultd.v1alpha1.Tls
+	21, // 48: faultd.v1alpha1.TcpProbe.tls:type_name -> faultd.v1alpha1.Tls
+	21, // 49: faultd.v1alpha1.GrpcProbe.tls:type_name -> faultd.v1alpha1.Tls
+	50, // [50:50] is the sub-list for method output_type
+	50, // [50:50] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_faultd_v1alpha1_experiment_proto_init() }
@@ -3200,7 +3293,7 @@ func file_faultd_v1alpha1_experiment_proto_init() {
 		(*ExperimentFault_Http)(nil),
 		(*ExperimentFault_Node)(nil),
 	}
-	file_faultd_v1alpha1_experiment_proto_msgTypes[14].OneofWrappers = []any{
+	file_faultd_v1alpha1_experiment_proto_msgTypes[15].OneofWrappers = []any{
 		(*Probe_Http)(nil),
 		(*Probe_Tcp)(nil),
 		(*Probe_Command)(nil),
@@ -3211,15 +3304,15 @@ func file_faultd_v1alpha1_experiment_proto_init() {
 		(*Probe_Grpc)(nil),
 		(*Probe_Log)(nil),
 	}
-	file_faultd_v1alpha1_experiment_proto_msgTypes[15].OneofWrappers = []any{}
 	file_faultd_v1alpha1_experiment_proto_msgTypes[16].OneofWrappers = []any{}
+	file_faultd_v1alpha1_experiment_proto_msgTypes[17].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_faultd_v1alpha1_experiment_proto_rawDesc), len(file_faultd_v1alpha1_experiment_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   31,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
