@@ -25,18 +25,18 @@ func openBoard(fd int) (board, error) {
 // until is the deadline on the clock of bpf.Monotonic. The daemon writes it, as it does wanted.
 func (b board) until() *atomic.Int64 { return b.Word(0) }
 
-// wanted is, of memory and threads, how many bytes and threads to hold; of processor time the part that each thread burns, in millionths; of a disk the time
+// wanted is, of what is held, how many bytes, threads or files to hold; of processor time the part that each thread burns, in millionths; of a disk the time
 // from one operation to the next, in ns. 0: no harm.
 func (b board) wanted() *atomic.Int64 { return b.Word(1) }
 
-// done is, of memory and threads, how many are held; of processor time how much was got, in ns; of a disk how many
+// done is, of what is held, how many are; of processor time how much was got, in ns; of a disk how many
 // operations.
 func (b board) done() *atomic.Int64 { return b.Word(2) }
 
 // asked is how much of what done counts there should be by now, of processor time and of a disk.
 func (b board) asked() *atomic.Int64 { return b.Word(3) }
 
-// failed is how many operations of a disk failed, or how often a thread was refused.
+// failed is how many operations of a disk failed, or how often the kernel refused what was to be held.
 func (b board) failed() *atomic.Int64 { return b.Word(4) }
 
 func (b board) setUntil(t time.Time) {

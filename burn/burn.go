@@ -1,5 +1,5 @@
-// Package burn is load that is no stranger's program: our own binary, started again, burns processor time, holds memory or threads, or keeps
-// a disk busy.
+// Package burn is load that is no stranger's program: our own binary, started again, burns processor time, holds memory, threads or
+// files, or keeps a disk busy.
 // Such a process, a burner, lives in a cgroup of its own. It asks switch, lease and deadline itself, at least every few
 // milliseconds, and the kernel ends it with the daemon.
 package burn
@@ -28,9 +28,10 @@ const (
 	kindMemory = "memory"
 	kindIO     = "io"
 	kindIdle   = "threads"
+	kindFiles  = "files"
 )
 
-// Work is what a burner does. Exactly one of Threads, Bytes, IO and IdleThreads.
+// Work is what a burner does. Exactly one of Threads, Bytes, IO, IdleThreads and Files.
 type Work struct {
 	// Threads burn processor time.
 	Threads int
@@ -53,6 +54,17 @@ type Work struct {
 
 	// IdleThreads is the most threads that it can be asked to have, which do nothing.
 	IdleThreads int64
+
+	// Files is the most open files that it can be asked to hold.
+	Files int64
+}
+
+// file is what it works on, if that is one.
+func (w Work) file() *os.File {
+	if w.IO != nil {
+		return w.IO.File
+	}
+	return nil
 }
 
 // words are the arguments after Command and the generation.
@@ -69,6 +81,9 @@ func (w Work) words() []string {
 	}
 	if w.IdleThreads > 0 {
 		return []string{kindIdle, strconv.FormatInt(w.IdleThreads, 10)}
+	}
+	if w.Files > 0 {
+		return []string{kindFiles, strconv.FormatInt(w.Files, 10)}
 	}
 	return []string{kindMemory, strconv.FormatInt(w.Bytes, 10), strconv.FormatBool(w.Shared), strconv.FormatBool(w.Locked)}
 }
@@ -146,6 +161,8 @@ func run(words []string) error {
 		return b.useDisk(words[2:])
 	case kindIdle:
 		return b.holdThreads(words[2:])
+	case kindFiles:
+		return b.holdFiles(words[2:])
 	}
 	return errors.New("read the burner's arguments: unknown work " + words[1])
 }

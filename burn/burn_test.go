@@ -60,6 +60,7 @@ func until(t *testing.T, what string, holds func() bool) {
 func works(t *testing.T) map[string]burn.Work {
 	works := map[string]burn.Work{
 		"cpu": {Threads: 2}, "memory": {Bytes: 4 << 20}, "shared": {Bytes: 4 << 20, Shared: true}, "locked": {Bytes: 4 << 20, Locked: true}, "threads": {IdleThreads: 64},
+		"files": {Files: 64},
 	}
 	for _, op := range []string{burn.OpRead, burn.OpWrite, burn.OpFsync} {
 		f, err := os.CreateTemp(t.TempDir(), "")
@@ -79,6 +80,8 @@ func enough(w burn.Work) int64 {
 		return 20
 	case w.IdleThreads > 0:
 		return w.IdleThreads
+	case w.Files > 0:
+		return w.Files
 	}
 	return 1 << 20
 }
@@ -133,12 +136,12 @@ func TestDoesWhatIsWanted(t *testing.T) {
 			}
 			continue
 		}
-		if kind == "threads" {
-			for _, threads := range []int64{10, 64} {
-				p.Want(threads)
-				until(t, "there are threads", func() bool { return p.Done() == threads })
-				if there, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", p.PID())); err != nil || len(there) <= int(threads) {
-					t.Errorf("of %d threads there are %d, %v", threads, len(there), err)
+		if of := map[string]string{"threads": "task", "files": "fd"}[kind]; of != "" {
+			for _, n := range []int64{10, 64} {
+				p.Want(n)
+				until(t, "it holds "+kind, func() bool { return p.Done() == n })
+				if there, err := os.ReadDir(fmt.Sprintf("/proc/%d/%s", p.PID(), of)); err != nil || len(there) <= int(n) {
+					t.Errorf("of %d %s there are %d, %v", n, kind, len(there), err)
 				}
 			}
 			continue

@@ -4,15 +4,9 @@ import (
 	"fmt"
 	"runtime"
 	"strconv"
-	"time"
 
 	"golang.org/x/sys/unix"
-
-	"faultd/bpf"
 )
-
-// threadsAgain is how soon a thread that the kernel refused is tried again.
-const threadsAgain = 50 * time.Millisecond
 
 // threadFlags make a thread, and nothing but a thread, of this process.
 const threadFlags = unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_SIGHAND | unix.CLONE_THREAD | unix.CLONE_SYSVSEM
@@ -34,25 +28,12 @@ func (b *burner) holdThreads(words []string) error {
 	if err := ready(); err != nil {
 		return err
 	}
-	again := int64(0)
-	for held := int64(0); b.may(); {
-		b.board.asked().Store(b.board.wanted().Load())
-		if held >= min(most, b.board.wanted().Load()) || bpf.Monotonic() < again {
-			rest(pause)
-			continue
-		}
+	return b.hold(most, func() (bool, error) {
 		if err := blockSignals(); err != nil {
-			return err
+			return false, err
 		}
-		if number := int64(parkThread(threadFlags)); number < 0 {
-			b.board.failed().Add(1)
-			again = bpf.Monotonic() + threadsAgain.Nanoseconds()
-			continue
-		}
-		held++
-		b.board.done().Store(held)
-	}
-	return nil
+		return int64(parkThread(threadFlags)) >= 0, nil
+	})
 }
 
 // blockSignals is for the calling thread, and those that it starts.

@@ -41,6 +41,12 @@ func holdThreads(t cgroup.Target, p *v1.Pids) *v1.FaultSpec {
 	return spec
 }
 
+func holdFiles(t cgroup.Target, f *v1.Fds) *v1.FaultSpec {
+	spec := refuse(t)
+	spec.Kind = &v1.FaultSpec_Fds{Fds: f}
+	return spec
+}
+
 // burners are the cgroups of burners right below a cgroup.
 func (n *node) burners(t cgroup.Target) []string {
 	n.t.Helper()
@@ -107,7 +113,7 @@ func TestLoadEnds(t *testing.T) {
 			w := n.worker(target)
 			n.worker(other)
 			for _, spec := range []*v1.FaultSpec{burnCPU(target, &v1.Cpu{Load: "30%"}), takeMemory(target, &v1.Memory{Load: "8MiB", Floor: "0"}),
-				holdThreads(target, &v1.Pids{Load: "50"})} {
+				holdThreads(target, &v1.Pids{Load: "50"}), holdFiles(target, &v1.Fds{Load: "50"})} {
 				f := n.inject(spec)
 				pid := n.burner(target)
 				n.until("it burns", func() bool {
@@ -394,15 +400,16 @@ func TestLoadRefusals(t *testing.T) {
 	}
 	n.worker(target)
 	for want, spec := range map[string]*v1.FaultSpec{
-		"cpu.cores: a load on 60000 processors is more than":   burnCPU(target, &v1.Cpu{Load: "50%", Cores: proto.Uint32(60000)}),
-		"cpu.load: a load on 60000 processors is more than":    burnCPU(target, &v1.Cpu{Load: "60000"}),
-		"cpu.load: a load on 2 processors is more than the 1 ": burnCPU(target, &v1.Cpu{Load: "1.5", Cpus: "0"}),
-		"cpu.cpus: processor 1000 is not online":               burnCPU(target, &v1.Cpu{Load: "1", Cpus: "0,1000"}),
-		"memory.load: it would leave 0 B of the":               takeMemory(target, &v1.Memory{Load: "1000TiB"}),
-		"io.path: ":                                            useDisk(target, &v1.Io{Path: "/nowhere", Load: "1MiB"}),
-		"choose a volume":                                      useDisk(target, &v1.Io{Path: "/", Load: "1MiB"}),
-		"io.size: it would leave":                              useDisk(target, &v1.Io{Path: "/", Load: "1MiB", Size: "1000TiB", AllowRoot: true}),
-		"pids.load: 1000000 threads are more than half of the": holdThreads(target, &v1.Pids{Load: "1000000"}),
+		"cpu.cores: a load on 60000 processors is more than":      burnCPU(target, &v1.Cpu{Load: "50%", Cores: proto.Uint32(60000)}),
+		"cpu.load: a load on 60000 processors is more than":       burnCPU(target, &v1.Cpu{Load: "60000"}),
+		"cpu.load: a load on 2 processors is more than the 1 ":    burnCPU(target, &v1.Cpu{Load: "1.5", Cpus: "0"}),
+		"cpu.cpus: processor 1000 is not online":                  burnCPU(target, &v1.Cpu{Load: "1", Cpus: "0,1000"}),
+		"memory.load: it would leave 0 B of the":                  takeMemory(target, &v1.Memory{Load: "1000TiB"}),
+		"io.path: ":                                               useDisk(target, &v1.Io{Path: "/nowhere", Load: "1MiB"}),
+		"choose a volume":                                         useDisk(target, &v1.Io{Path: "/", Load: "1MiB"}),
+		"io.size: it would leave":                                 useDisk(target, &v1.Io{Path: "/", Load: "1MiB", Size: "1000TiB", AllowRoot: true}),
+		"pids.load: 1000000 threads are more than half of the":    holdThreads(target, &v1.Pids{Load: "1000000"}),
+		"fds.load: 100000000 files are more than one process may": holdFiles(target, &v1.Fds{Load: "100000000"}),
 		"has no disk":                      useDisk(target, &v1.Io{Path: "/dev/shm", Load: "1MiB", AllowRoot: true}),
 		"and the floor is 104857600.0 MiB": takeMemory(target, &v1.Memory{Load: "1MiB", Floor: "100TiB"}),
 	} {

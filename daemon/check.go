@@ -45,6 +45,7 @@ func trials(stateDir string) []trial {
 		{"disk", faults.Disk{Path: stateDir, Size: &space, Floor: &none, AllowRoot: true}, "getpgid", "space, as in the state directory"},
 		{"disk", faults.Disk{Path: stateDir, Inodes: true, Size: &inodes, Floor: &none, AllowRoot: true}, "getpgid", "inodes, as in the state directory"},
 		{"dns", faults.DNS{Names: []string{canaryName}, Answers: []string{"NXDOMAIN"}}, "dns", "queries to port 53, IPv4 and IPv6"},
+		{"fds", faults.FDs{Files: 1}, "getpgid", "load of open files"},
 		{"file", faults.File{Ops: []string{"open"}, Errnos: []string{"EIO"}, Filter: faults.Filter{Paths: []string{os.DevNull}}}, "openat", "errors of what has a security hook, by path"},
 		{"file", faults.File{Ops: []string{"fsync"}, Errnos: []string{"EIO"}}, "fsync", "errors of fsync"},
 		{"file", faults.File{Ops: []string{"fsync"}, Drop: true}, "fsync", "fsync that does nothing"},

@@ -304,5 +304,11 @@ func (b *burner) residentMiB() uint64 {
 	return uint64((b.resident + lag() + mebibyte - 1) / mebibyte)
 }
 
-// lag is how far the kernel's count of a process' memory may be behind: each processor keeps up to 32 pages to itself (percpu_counter_batch).
-func lag() int64 { return int64(runtime.NumCPU()) * 2 * 32 * int64(os.Getpagesize()) }
+// lag is how far the kernel's count of a process' memory may be behind: two counts of pages.
+func lag() int64 { return 2 * countLag() * int64(os.Getpagesize()) }
+
+// countLag is how far a count of the kernel may be behind: each processor keeps up to 32, or two for each processor, to itself (percpu_counter_batch).
+func countLag() int64 {
+	processors := int64(runtime.NumCPU())
+	return processors * max(32, 2*processors)
+}

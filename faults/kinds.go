@@ -32,6 +32,7 @@ func Kinds() []Kind {
 		{"cpu", "squeeze the processor time, or burn some", cpuParameters(), false, newCPU},
 		{"disk", "fill a file system, or use up its inodes", diskParameters(), false, newDisk},
 		{"dns", "answer queries in the server's place, or late", dnsParameters(), false, newDNS},
+		{"fds", "hold files open, until the node may have no more", fdsParameters(), false, newFDs},
 		{"file", "fail, delay or pretend what is done to files, by path", fileParameters(), true, newFile},
 		{"http", "answer requests in the server's place, late or changed", httpParameters(), false, newHTTP},
 		{"io", "squeeze reads from and writes to a disk, or keep it busy", ioParameters(), false, newIO},

@@ -25,6 +25,9 @@ func TestLoadRefusals(t *testing.T) {
 	pids := func(p *v1.Pids) *v1.FaultSpec {
 		return &v1.FaultSpec{Duration: "1m", Kind: &v1.FaultSpec_Pids{Pids: p}}
 	}
+	fds := func(f *v1.Fds) *v1.FaultSpec {
+		return &v1.FaultSpec{Duration: "1m", Kind: &v1.FaultSpec_Fds{Fds: f}}
+	}
 	dice := cpu(&v1.Cpu{Load: "1"})
 	dice.EveryNth = 2
 	for want, spec := range map[string]*v1.FaultSpec{
@@ -63,6 +66,11 @@ func TestLoadRefusals(t *testing.T) {
 		`pids.place: "near" must be inside or beside`:          pids(&v1.Pids{Load: "5", Place: "near"}),
 		"pids.place: beside was given with":                    pids(&v1.Pids{Load: "5% of limit", Place: "beside"}),
 		"pids.place: it was given without load":                pids(&v1.Pids{More: proto.Uint32(0), Place: "beside"}),
+		"fds.load: missing":                                    fds(&v1.Fds{}),
+		`fds.load: "0" must be a number of files`:              fds(&v1.Fds{Load: "0"}),
+		`fds.load: "101% of limit" must be`:                    fds(&v1.Fds{Load: "101% of limit"}),
+		`fds.load: "50%" must be a number of files`:            fds(&v1.Fds{Load: "50%"}),
+		`fds.place: "near" must be inside or beside`:           fds(&v1.Fds{Load: "5", Place: "near"}),
 		"io.load: given together with read":                    io(&v1.Io{Path: "/data", Load: "1MiB", Write: "1MiB"}),
 		"io.device: it was given with load":                    io(&v1.Io{Device: "/dev/vdb", Load: "1MiB"}),
 		`io.load: "0" must be more than 0 bytes`:               io(&v1.Io{Path: "/data", Load: "0"}),

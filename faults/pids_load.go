@@ -4,12 +4,8 @@ import (
 	"fmt"
 	"math"
 	"os"
-	"strconv"
-	"strings"
-	"time"
 
 	v1 "faultd/api/faultd/v1alpha1"
-	"faultd/bpf"
 	"faultd/burn"
 	"faultd/cgroup"
 )
@@ -40,11 +36,7 @@ func newPidsLoad(s *v1.Pids) (*PidsLoad, error) {
 	}
 	l := &PidsLoad{Place: s.GetPlace()}
 	var err error
-	if percent, ofLimit := strings.CutSuffix(s.GetLoad(), "% of limit"); ofLimit {
-		l.PercentOfLimit, err = strconv.ParseFloat(percent, 64)
-	} else {
-		l.Threads, err = strconv.ParseInt(s.GetLoad(), 10, 64)
-	}
+	l.Threads, l.PercentOfLimit, err = parseHeld(s.GetLoad())
 	if err != nil || !(l.Threads > 0 && l.Threads <= mostThreads || l.PercentOfLimit > 0 && l.PercentOfLimit <= 100) {
 		return nil, fmt.Errorf("load: %q must be a number of threads in 1..%d, or a percentage of the target's pids.max, such as %q", s.GetLoad(), mostThreads, "100% of limit")
 	}
@@ -93,14 +85,7 @@ func (l *PidsLoad) fits(env Env, target cgroup.Target, threads int64) error {
 	if threads > free/2 {
 		return &ParameterError{"pids.load", fmt.Sprintf("%d threads are more than half of the %d that the node may still have (kernel.threads-max, kernel.pid_max)", threads, free)}
 	}
-	u, err := memoryRoom{env: env, dir: memoryDir(env, target, l.Place)}.usage()
-	if err != nil {
-		return err
-	}
-	if need := threads * threadMemory; u.free-need < 64*mebibyte {
-		return &ParameterError{"pids.load", fmt.Sprintf("%d threads need some %d MiB of the kernel's memory, and 64 of the %d MiB that are available stay free", threads, need/mebibyte+1, u.free/mebibyte)}
-	}
-	return nil
+	return kernelMemoryFits(env, target, l.Place, "pids.load", "threads", threads, threadMemory)
 }
 
 // threadsFree is how many threads the node may still start.
@@ -125,13 +110,6 @@ func threadsFree() (int64, error) {
 	return most - all, nil
 }
 
-// pidsLoad is a running PidsLoad.
-type pidsLoad struct {
-	*burner
-	pids  Pids
-	level int64
-}
-
 func (p Pids) startLoad(env Env, target cgroup.Target, common Common) (Handle, error) {
 	level, err := p.Load.level(env, target)
 	if err != nil {
@@ -144,71 +122,9 @@ func (p Pids) startLoad(env Env, target cgroup.Target, common Common) (Handle, e
 	if err != nil {
 		return nil, err
 	}
-	l := &pidsLoad{burner: b, pids: p, level: level}
-	l.awaitFirst(func() bool { return l.order() || l.FailedOperations() > 0 })
-	if level > 0 {
-		b.watched.Go(l.keep)
-	}
-	return l, nil
-}
-
-// order asks for what is missing, and says whether nothing is.
-func (l *pidsLoad) order() bool {
-	wanted := l.pids.Load.Threads + l.Done() + l.missing()
-	if l.level == 0 {
-		wanted = l.pids.Load.Threads
-	}
-	l.Want(max(1, wanted))
-	return l.Done() >= wanted
-}
-
-// missing is how many threads there are too few in the target.
-func (l *pidsLoad) missing() int64 {
-	now, err := readNumber(l.env, l.target, "pids.current")
-	if err != nil {
-		return 0 // the target is gone
-	}
-	return max(0, l.level-now)
-}
-
-// keep takes what the target gives back.
-func (l *pidsLoad) keep() {
-	tick := time.NewTicker(fillStep)
-	defer tick.Stop()
-	for {
-		select {
-		case <-l.Ended():
-			return
-		case <-tick.C:
-			l.order()
-		}
-	}
-}
-
-// Update implements Handle: only the end can change.
-func (l *pidsLoad) Update(fault Fault, common Common) error {
-	if err := onlyEnd("pids.load", "load", l.pids, fault); err != nil {
-		return err
-	}
-	l.extend(common.Until)
-	return nil
-}
-
-// Counters implements Handle: threads that are held, and those that could not be had.
-func (l *pidsLoad) Counters() bpf.Counters {
-	held := l.Done()
-	c := bpf.Counters{Injected: uint64(held)}
-	if l.FailedOperations() > 0 {
-		c.NotApplied = uint64(max(0, l.Asked()-held))
-	}
-	return l.account(c)
-}
-
-// Notes implements Handle.
-func (l *pidsLoad) Notes() []string {
-	notes := l.burner.Notes()
-	if n := l.FailedOperations(); n > 0 {
-		notes = append(notes, fmt.Sprintf("the kernel has refused a thread %d times: a limit of the target, of a cgroup above it or of the node was reached", n))
-	}
-	return notes
+	return startHeld(&heldLoad{
+		burner: b, fault: p, kind: "pids", amount: p.Load.Threads, level: level,
+		inUse:   func() (int64, error) { return readNumber(env, target, "pids.current") },
+		refused: "the kernel has refused a thread %d times: a limit of the target, of a cgroup above it or of the node was reached",
+	}), nil
 }

@@ -23,6 +23,7 @@ func injectCommand() *cli.Command {
 			kindCommand("cpu", "squeeze the processor time, or burn some", cpuFlags(), cpuKind),
 			kindCommand("disk", "fill a file system, or use up its inodes", diskFlags(), diskKind),
 			kindCommand("dns", "answer queries in the server's place, or late", dnsFlags(), dnsKind),
+			kindCommand("fds", "hold files open, until the node may have no more", fdsFlags(), fdsKind),
 			kindCommand("file", "fail, delay or pretend what is done to files, by path", fileFlags(), fileKind),
 			kindCommand("http", "answer requests in the server's place, late or changed", httpFlags(), httpKind),
 			kindCommand("io", "squeeze reads from and writes to a disk, or keep it busy", ioFlags(), ioKind),

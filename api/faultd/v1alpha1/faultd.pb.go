@@ -64,6 +64,7 @@ type FaultSpec struct {
 	//	*FaultSpec_Partition
 	//	*FaultSpec_Dns
 	//	*FaultSpec_Http
+	//	*FaultSpec_Fds
 	//	*FaultSpec_Node
 	Kind          isFaultSpec_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
@@ -305,6 +306,15 @@ func (x *FaultSpec) GetHttp() *Http {
 	return nil
 }
 
+func (x *FaultSpec) GetFds() *Fds {
+	if x != nil {
+		if x, ok := x.Kind.(*FaultSpec_Fds); ok {
+			return x.Fds
+		}
+	}
+	return nil
+}
+
 func (x *FaultSpec) GetNode() *Node {
 	if x != nil {
 		if x, ok := x.Kind.(*FaultSpec_Node); ok {
@@ -378,6 +388,10 @@ type FaultSpec_Http struct {
 	Http *Http `protobuf:"bytes,31,opt,name=http,proto3,oneof"`
 }
 
+type FaultSpec_Fds struct {
+	Fds *Fds `protobuf:"bytes,32,opt,name=fds,proto3,oneof"`
+}
+
 type FaultSpec_Node struct {
 	Node *Node `protobuf:"bytes,40,opt,name=node,proto3,oneof"`
 }
@@ -411,6 +425,8 @@ func (*FaultSpec_Partition) isFaultSpec_Kind() {}
 func (*FaultSpec_Dns) isFaultSpec_Kind() {}
 
 func (*FaultSpec_Http) isFaultSpec_Kind() {}
+
+func (*FaultSpec_Fds) isFaultSpec_Kind() {}
 
 func (*FaultSpec_Node) isFaultSpec_Kind() {}
 
@@ -2522,6 +2538,61 @@ func (x *Pids) GetPlace() string {
 	return ""
 }
 
+// Fds holds files open that do nothing.
+type Fds struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Hold "5000" files open, or so many that "100% of limit" are open, of what the node may have (fs.file-max).
+	Load string `protobuf:"bytes,20,opt,name=load,proto3" json:"load,omitempty"`
+	// Where the load is, as for Cpu.
+	Place         string `protobuf:"bytes,21,opt,name=place,proto3" json:"place,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Fds) Reset() {
+	*x = Fds{}
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Fds) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Fds) ProtoMessage() {}
+
+func (x *Fds) ProtoReflect() protoreflect.Message {
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Fds.ProtoReflect.Descriptor instead.
+func (*Fds) Descriptor() ([]byte, []int) {
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Fds) GetLoad() string {
+	if x != nil {
+		return x.Load
+	}
+	return ""
+}
+
+func (x *Fds) GetPlace() string {
+	if x != nil {
+		return x.Place
+	}
+	return ""
+}
+
 // Node hurts the node as a whole. Its target is "cgroup:/", and the daemon's configuration must allow it.
 type Node struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2542,7 +2613,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[19]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2554,7 +2625,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[19]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2567,7 +2638,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{19}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Node) GetAction() string {
@@ -2623,7 +2694,7 @@ type Dns struct {
 
 func (x *Dns) Reset() {
 	*x = Dns{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[20]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2635,7 +2706,7 @@ func (x *Dns) String() string {
 func (*Dns) ProtoMessage() {}
 
 func (x *Dns) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[20]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2648,7 +2719,7 @@ func (x *Dns) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Dns.ProtoReflect.Descriptor instead.
 func (*Dns) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{20}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Dns) GetNames() []string {
@@ -2719,7 +2790,7 @@ type Http struct {
 
 func (x *Http) Reset() {
 	*x = Http{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[21]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2731,7 +2802,7 @@ func (x *Http) String() string {
 func (*Http) ProtoMessage() {}
 
 func (x *Http) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[21]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2744,7 +2815,7 @@ func (x *Http) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Http.ProtoReflect.Descriptor instead.
 func (*Http) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{21}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Http) GetMethods() []string {
@@ -2886,7 +2957,7 @@ type Fault struct {
 
 func (x *Fault) Reset() {
 	*x = Fault{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[22]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2898,7 +2969,7 @@ func (x *Fault) String() string {
 func (*Fault) ProtoMessage() {}
 
 func (x *Fault) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[22]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2911,7 +2982,7 @@ func (x *Fault) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fault.ProtoReflect.Descriptor instead.
 func (*Fault) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{22}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Fault) GetId() string {
@@ -3023,7 +3094,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[23]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3035,7 +3106,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[23]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3048,7 +3119,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{23}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Target) GetPath() string {
@@ -3092,7 +3163,7 @@ type Counters struct {
 
 func (x *Counters) Reset() {
 	*x = Counters{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[24]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3104,7 +3175,7 @@ func (x *Counters) String() string {
 func (*Counters) ProtoMessage() {}
 
 func (x *Counters) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[24]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3117,7 +3188,7 @@ func (x *Counters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counters.ProtoReflect.Descriptor instead.
 func (*Counters) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{24}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Counters) GetEvaluated() uint64 {
@@ -3199,7 +3270,7 @@ type InjectRequest struct {
 
 func (x *InjectRequest) Reset() {
 	*x = InjectRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[25]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3211,7 +3282,7 @@ func (x *InjectRequest) String() string {
 func (*InjectRequest) ProtoMessage() {}
 
 func (x *InjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[25]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3224,7 +3295,7 @@ func (x *InjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InjectRequest.ProtoReflect.Descriptor instead.
 func (*InjectRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{25}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *InjectRequest) GetSpec() *FaultSpec {
@@ -3272,7 +3343,7 @@ type InjectResponse struct {
 
 func (x *InjectResponse) Reset() {
 	*x = InjectResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[26]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3284,7 +3355,7 @@ func (x *InjectResponse) String() string {
 func (*InjectResponse) ProtoMessage() {}
 
 func (x *InjectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[26]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3297,7 +3368,7 @@ func (x *InjectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InjectResponse.ProtoReflect.Descriptor instead.
 func (*InjectResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{26}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *InjectResponse) GetFault() *Fault {
@@ -3326,7 +3397,7 @@ type UpdateRequest struct {
 
 func (x *UpdateRequest) Reset() {
 	*x = UpdateRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[27]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3338,7 +3409,7 @@ func (x *UpdateRequest) String() string {
 func (*UpdateRequest) ProtoMessage() {}
 
 func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[27]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3351,7 +3422,7 @@ func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRequest.ProtoReflect.Descriptor instead.
 func (*UpdateRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{27}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *UpdateRequest) GetId() string {
@@ -3412,7 +3483,7 @@ type UpdateResponse struct {
 
 func (x *UpdateResponse) Reset() {
 	*x = UpdateResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[28]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3424,7 +3495,7 @@ func (x *UpdateResponse) String() string {
 func (*UpdateResponse) ProtoMessage() {}
 
 func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[28]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3437,7 +3508,7 @@ func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateResponse.ProtoReflect.Descriptor instead.
 func (*UpdateResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{28}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *UpdateResponse) GetFault() *Fault {
@@ -3455,7 +3526,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[29]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3467,7 +3538,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[29]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3480,7 +3551,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{29}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{30}
 }
 
 type ListResponse struct {
@@ -3495,7 +3566,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[30]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3507,7 +3578,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[30]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3520,7 +3591,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{30}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ListResponse) GetFaults() []*Fault {
@@ -3553,7 +3624,7 @@ type GetRequest struct {
 
 func (x *GetRequest) Reset() {
 	*x = GetRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[31]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3565,7 +3636,7 @@ func (x *GetRequest) String() string {
 func (*GetRequest) ProtoMessage() {}
 
 func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[31]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3578,7 +3649,7 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{31}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *GetRequest) GetId() string {
@@ -3597,7 +3668,7 @@ type GetResponse struct {
 
 func (x *GetResponse) Reset() {
 	*x = GetResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[32]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3609,7 +3680,7 @@ func (x *GetResponse) String() string {
 func (*GetResponse) ProtoMessage() {}
 
 func (x *GetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[32]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3622,7 +3693,7 @@ func (x *GetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResponse.ProtoReflect.Descriptor instead.
 func (*GetResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{32}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *GetResponse) GetFault() *Fault {
@@ -3643,7 +3714,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[33]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3655,7 +3726,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[33]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3668,7 +3739,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{33}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *StopRequest) GetId() string {
@@ -3694,7 +3765,7 @@ type StopResponse struct {
 
 func (x *StopResponse) Reset() {
 	*x = StopResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[34]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3706,7 +3777,7 @@ func (x *StopResponse) String() string {
 func (*StopResponse) ProtoMessage() {}
 
 func (x *StopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[34]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3719,7 +3790,7 @@ func (x *StopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopResponse.ProtoReflect.Descriptor instead.
 func (*StopResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{34}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *StopResponse) GetFault() *Fault {
@@ -3739,7 +3810,7 @@ type StopAllRequest struct {
 
 func (x *StopAllRequest) Reset() {
 	*x = StopAllRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[35]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3751,7 +3822,7 @@ func (x *StopAllRequest) String() string {
 func (*StopAllRequest) ProtoMessage() {}
 
 func (x *StopAllRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[35]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3764,7 +3835,7 @@ func (x *StopAllRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopAllRequest.ProtoReflect.Descriptor instead.
 func (*StopAllRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{35}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *StopAllRequest) GetReason() string {
@@ -3783,7 +3854,7 @@ type StopAllResponse struct {
 
 func (x *StopAllResponse) Reset() {
 	*x = StopAllResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[36]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3795,7 +3866,7 @@ func (x *StopAllResponse) String() string {
 func (*StopAllResponse) ProtoMessage() {}
 
 func (x *StopAllResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[36]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3808,7 +3879,7 @@ func (x *StopAllResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopAllResponse.ProtoReflect.Descriptor instead.
 func (*StopAllResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{36}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *StopAllResponse) GetFaults() []*Fault {
@@ -3827,7 +3898,7 @@ type KillRequest struct {
 
 func (x *KillRequest) Reset() {
 	*x = KillRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[37]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3839,7 +3910,7 @@ func (x *KillRequest) String() string {
 func (*KillRequest) ProtoMessage() {}
 
 func (x *KillRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[37]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3852,7 +3923,7 @@ func (x *KillRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillRequest.ProtoReflect.Descriptor instead.
 func (*KillRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{37}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *KillRequest) GetReason() string {
@@ -3872,7 +3943,7 @@ type KillResponse struct {
 
 func (x *KillResponse) Reset() {
 	*x = KillResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[38]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3884,7 +3955,7 @@ func (x *KillResponse) String() string {
 func (*KillResponse) ProtoMessage() {}
 
 func (x *KillResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[38]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3897,7 +3968,7 @@ func (x *KillResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillResponse.ProtoReflect.Descriptor instead.
 func (*KillResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{38}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *KillResponse) GetEnded() uint32 {
@@ -3916,7 +3987,7 @@ type ArmRequest struct {
 
 func (x *ArmRequest) Reset() {
 	*x = ArmRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[39]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3928,7 +3999,7 @@ func (x *ArmRequest) String() string {
 func (*ArmRequest) ProtoMessage() {}
 
 func (x *ArmRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[39]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3941,7 +4012,7 @@ func (x *ArmRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArmRequest.ProtoReflect.Descriptor instead.
 func (*ArmRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{39}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ArmRequest) GetReason() string {
@@ -3959,7 +4030,7 @@ type ArmResponse struct {
 
 func (x *ArmResponse) Reset() {
 	*x = ArmResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[40]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3971,7 +4042,7 @@ func (x *ArmResponse) String() string {
 func (*ArmResponse) ProtoMessage() {}
 
 func (x *ArmResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[40]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3984,7 +4055,7 @@ func (x *ArmResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArmResponse.ProtoReflect.Descriptor instead.
 func (*ArmResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{40}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{41}
 }
 
 type WatchRequest struct {
@@ -3995,7 +4066,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[41]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4007,7 +4078,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[41]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4020,7 +4091,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{41}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{42}
 }
 
 type WatchResponse struct {
@@ -4041,7 +4112,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[42]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4053,7 +4124,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[42]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4066,7 +4137,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{42}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *WatchResponse) GetTime() string {
@@ -4112,7 +4183,7 @@ type KindsRequest struct {
 
 func (x *KindsRequest) Reset() {
 	*x = KindsRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[43]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4124,7 +4195,7 @@ func (x *KindsRequest) String() string {
 func (*KindsRequest) ProtoMessage() {}
 
 func (x *KindsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[43]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4137,7 +4208,7 @@ func (x *KindsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KindsRequest.ProtoReflect.Descriptor instead.
 func (*KindsRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{43}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{44}
 }
 
 type KindsResponse struct {
@@ -4149,7 +4220,7 @@ type KindsResponse struct {
 
 func (x *KindsResponse) Reset() {
 	*x = KindsResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[44]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4161,7 +4232,7 @@ func (x *KindsResponse) String() string {
 func (*KindsResponse) ProtoMessage() {}
 
 func (x *KindsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[44]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4174,7 +4245,7 @@ func (x *KindsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KindsResponse.ProtoReflect.Descriptor instead.
 func (*KindsResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{44}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *KindsResponse) GetKinds() []*Kind {
@@ -4196,7 +4267,7 @@ type Kind struct {
 
 func (x *Kind) Reset() {
 	*x = Kind{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[45]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4208,7 +4279,7 @@ func (x *Kind) String() string {
 func (*Kind) ProtoMessage() {}
 
 func (x *Kind) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[45]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4221,7 +4292,7 @@ func (x *Kind) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Kind.ProtoReflect.Descriptor instead.
 func (*Kind) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{45}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Kind) GetName() string {
@@ -4256,7 +4327,7 @@ type Parameter struct {
 
 func (x *Parameter) Reset() {
 	*x = Parameter{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[46]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4268,7 +4339,7 @@ func (x *Parameter) String() string {
 func (*Parameter) ProtoMessage() {}
 
 func (x *Parameter) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[46]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4281,7 +4352,7 @@ func (x *Parameter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Parameter.ProtoReflect.Descriptor instead.
 func (*Parameter) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{46}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Parameter) GetName() string {
@@ -4315,7 +4386,7 @@ type CheckRequest struct {
 
 func (x *CheckRequest) Reset() {
 	*x = CheckRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[47]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4327,7 +4398,7 @@ func (x *CheckRequest) String() string {
 func (*CheckRequest) ProtoMessage() {}
 
 func (x *CheckRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[47]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4340,7 +4411,7 @@ func (x *CheckRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckRequest.ProtoReflect.Descriptor instead.
 func (*CheckRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{47}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *CheckRequest) GetResidue() bool {
@@ -4361,7 +4432,7 @@ type CheckResponse struct {
 
 func (x *CheckResponse) Reset() {
 	*x = CheckResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[48]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4373,7 +4444,7 @@ func (x *CheckResponse) String() string {
 func (*CheckResponse) ProtoMessage() {}
 
 func (x *CheckResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[48]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4386,7 +4457,7 @@ func (x *CheckResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckResponse.ProtoReflect.Descriptor instead.
 func (*CheckResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{48}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *CheckResponse) GetCapabilities() []*Capability {
@@ -4427,7 +4498,7 @@ type Capability struct {
 
 func (x *Capability) Reset() {
 	*x = Capability{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[49]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4439,7 +4510,7 @@ func (x *Capability) String() string {
 func (*Capability) ProtoMessage() {}
 
 func (x *Capability) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[49]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4452,7 +4523,7 @@ func (x *Capability) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Capability.ProtoReflect.Descriptor instead.
 func (*Capability) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{49}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Capability) GetKind() string {
@@ -4501,7 +4572,7 @@ type WhoRequest struct {
 
 func (x *WhoRequest) Reset() {
 	*x = WhoRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[50]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4513,7 +4584,7 @@ func (x *WhoRequest) String() string {
 func (*WhoRequest) ProtoMessage() {}
 
 func (x *WhoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[50]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4526,7 +4597,7 @@ func (x *WhoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoRequest.ProtoReflect.Descriptor instead.
 func (*WhoRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{50}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *WhoRequest) GetPid() int32 {
@@ -4553,7 +4624,7 @@ type WhoResponse struct {
 
 func (x *WhoResponse) Reset() {
 	*x = WhoResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[51]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4565,7 +4636,7 @@ func (x *WhoResponse) String() string {
 func (*WhoResponse) ProtoMessage() {}
 
 func (x *WhoResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[51]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4578,7 +4649,7 @@ func (x *WhoResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoResponse.ProtoReflect.Descriptor instead.
 func (*WhoResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{51}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *WhoResponse) GetTarget() *Target {
@@ -4605,7 +4676,7 @@ type TargetsRequest struct {
 
 func (x *TargetsRequest) Reset() {
 	*x = TargetsRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[52]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4617,7 +4688,7 @@ func (x *TargetsRequest) String() string {
 func (*TargetsRequest) ProtoMessage() {}
 
 func (x *TargetsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[52]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4630,7 +4701,7 @@ func (x *TargetsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TargetsRequest.ProtoReflect.Descriptor instead.
 func (*TargetsRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{52}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *TargetsRequest) GetSelector() string {
@@ -4652,7 +4723,7 @@ type TargetsResponse struct {
 
 func (x *TargetsResponse) Reset() {
 	*x = TargetsResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[53]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4664,7 +4735,7 @@ func (x *TargetsResponse) String() string {
 func (*TargetsResponse) ProtoMessage() {}
 
 func (x *TargetsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[53]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4677,7 +4748,7 @@ func (x *TargetsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TargetsResponse.ProtoReflect.Descriptor instead.
 func (*TargetsResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{53}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *TargetsResponse) GetTargets() []*Target {
@@ -4711,7 +4782,7 @@ type BeginRunRequest struct {
 
 func (x *BeginRunRequest) Reset() {
 	*x = BeginRunRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[54]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4723,7 +4794,7 @@ func (x *BeginRunRequest) String() string {
 func (*BeginRunRequest) ProtoMessage() {}
 
 func (x *BeginRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[54]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4736,7 +4807,7 @@ func (x *BeginRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeginRunRequest.ProtoReflect.Descriptor instead.
 func (*BeginRunRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{54}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *BeginRunRequest) GetRun() string {
@@ -4782,7 +4853,7 @@ type BeginRunResponse struct {
 
 func (x *BeginRunResponse) Reset() {
 	*x = BeginRunResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[55]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4794,7 +4865,7 @@ func (x *BeginRunResponse) String() string {
 func (*BeginRunResponse) ProtoMessage() {}
 
 func (x *BeginRunResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[55]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4807,7 +4878,7 @@ func (x *BeginRunResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeginRunResponse.ProtoReflect.Descriptor instead.
 func (*BeginRunResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{55}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{56}
 }
 
 type TellRunRequest struct {
@@ -4822,7 +4893,7 @@ type TellRunRequest struct {
 
 func (x *TellRunRequest) Reset() {
 	*x = TellRunRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[56]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4834,7 +4905,7 @@ func (x *TellRunRequest) String() string {
 func (*TellRunRequest) ProtoMessage() {}
 
 func (x *TellRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[56]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4847,7 +4918,7 @@ func (x *TellRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TellRunRequest.ProtoReflect.Descriptor instead.
 func (*TellRunRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{56}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *TellRunRequest) GetRun() string {
@@ -4888,7 +4959,7 @@ type ProbeResult struct {
 
 func (x *ProbeResult) Reset() {
 	*x = ProbeResult{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[57]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4900,7 +4971,7 @@ func (x *ProbeResult) String() string {
 func (*ProbeResult) ProtoMessage() {}
 
 func (x *ProbeResult) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[57]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4913,7 +4984,7 @@ func (x *ProbeResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeResult.ProtoReflect.Descriptor instead.
 func (*ProbeResult) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{57}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ProbeResult) GetProbe() string {
@@ -4973,7 +5044,7 @@ type TellRunResponse struct {
 
 func (x *TellRunResponse) Reset() {
 	*x = TellRunResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[58]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4985,7 +5056,7 @@ func (x *TellRunResponse) String() string {
 func (*TellRunResponse) ProtoMessage() {}
 
 func (x *TellRunResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[58]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4998,7 +5069,7 @@ func (x *TellRunResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TellRunResponse.ProtoReflect.Descriptor instead.
 func (*TellRunResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{58}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{59}
 }
 
 type EndRunRequest struct {
@@ -5016,7 +5087,7 @@ type EndRunRequest struct {
 
 func (x *EndRunRequest) Reset() {
 	*x = EndRunRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[59]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5028,7 +5099,7 @@ func (x *EndRunRequest) String() string {
 func (*EndRunRequest) ProtoMessage() {}
 
 func (x *EndRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[59]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5041,7 +5112,7 @@ func (x *EndRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndRunRequest.ProtoReflect.Descriptor instead.
 func (*EndRunRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{59}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *EndRunRequest) GetRun() string {
@@ -5080,7 +5151,7 @@ type EndRunResponse struct {
 
 func (x *EndRunResponse) Reset() {
 	*x = EndRunResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[60]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5092,7 +5163,7 @@ func (x *EndRunResponse) String() string {
 func (*EndRunResponse) ProtoMessage() {}
 
 func (x *EndRunResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[60]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5105,14 +5176,14 @@ func (x *EndRunResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndRunResponse.ProtoReflect.Descriptor instead.
 func (*EndRunResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{60}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{61}
 }
 
 var File_faultd_v1alpha1_faultd_proto protoreflect.FileDescriptor
 
 const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\n" +
-	"\x1cfaultd/v1alpha1/faultd.proto\x12\x0ffaultd.v1alpha1\x1a\x1bbuf/validate/validate.proto\"\x8a\t\n" +
+	"\x1cfaultd/v1alpha1/faultd.proto\x12\x0ffaultd.v1alpha1\x1a\x1bbuf/validate/validate.proto\"\xb4\t\n" +
 	"\tFaultSpec\x12\"\n" +
 	"\x06target\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80 R\x06target\x12%\n" +
@@ -5139,7 +5210,8 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\x04pids\x18\x1b \x01(\v2\x15.faultd.v1alpha1.PidsH\x00R\x04pids\x12:\n" +
 	"\tpartition\x18\x1c \x01(\v2\x1a.faultd.v1alpha1.PartitionH\x00R\tpartition\x12(\n" +
 	"\x03dns\x18\x1e \x01(\v2\x14.faultd.v1alpha1.DnsH\x00R\x03dns\x12+\n" +
-	"\x04http\x18\x1f \x01(\v2\x15.faultd.v1alpha1.HttpH\x00R\x04http\x12+\n" +
+	"\x04http\x18\x1f \x01(\v2\x15.faultd.v1alpha1.HttpH\x00R\x04http\x12(\n" +
+	"\x03fds\x18  \x01(\v2\x14.faultd.v1alpha1.FdsH\x00R\x03fds\x12+\n" +
 	"\x04node\x18( \x01(\v2\x15.faultd.v1alpha1.NodeH\x00R\x04nodeB\r\n" +
 	"\x04kind\x12\x05\xbaH\x02\b\x01B\n" +
 	"\n" +
@@ -5364,7 +5436,10 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\x06pulses\x18\x04 \x01(\v2\x17.faultd.v1alpha1.PulsesR\x06pulses\x12\x1b\n" +
 	"\x04load\x18\x14 \x01(\tB\a\xbaH\x04r\x02\x18 R\x04load\x12-\n" +
 	"\x05place\x18\x15 \x01(\tB\x17\xbaH\x14r\x12R\x00R\x06insideR\x06besideR\x05placeB\a\n" +
-	"\x05_more\"\xae\x01\n" +
+	"\x05_more\"Q\n" +
+	"\x03Fds\x12\x1b\n" +
+	"\x04load\x18\x14 \x01(\tB\a\xbaH\x04r\x02\x18 R\x04load\x12-\n" +
+	"\x05place\x18\x15 \x01(\tB\x17\xbaH\x14r\x12R\x00R\x06insideR\x06besideR\x05place\"\xae\x01\n" +
 	"\x04Node\x12\x1f\n" +
 	"\x06action\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18 R\x06action\x12\x1c\n" +
 	"\x04unit\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x04unit\x12\x1f\n" +
@@ -5588,7 +5663,7 @@ func file_faultd_v1alpha1_faultd_proto_rawDescGZIP() []byte {
 	return file_faultd_v1alpha1_faultd_proto_rawDescData
 }
 
-var file_faultd_v1alpha1_faultd_proto_msgTypes = make([]protoimpl.MessageInfo, 61)
+var file_faultd_v1alpha1_faultd_proto_msgTypes = make([]protoimpl.MessageInfo, 62)
 var file_faultd_v1alpha1_faultd_proto_goTypes = []any{
 	(*FaultSpec)(nil),        // 0: faultd.v1alpha1.FaultSpec
 	(*Connect)(nil),          // 1: faultd.v1alpha1.Connect
@@ -5609,48 +5684,49 @@ var file_faultd_v1alpha1_faultd_proto_goTypes = []any{
 	(*Memory)(nil),           // 16: faultd.v1alpha1.Memory
 	(*Io)(nil),               // 17: faultd.v1alpha1.Io
 	(*Pids)(nil),             // 18: faultd.v1alpha1.Pids
-	(*Node)(nil),             // 19: faultd.v1alpha1.Node
-	(*Dns)(nil),              // 20: faultd.v1alpha1.Dns
-	(*Http)(nil),             // 21: faultd.v1alpha1.Http
-	(*Fault)(nil),            // 22: faultd.v1alpha1.Fault
-	(*Target)(nil),           // 23: faultd.v1alpha1.Target
-	(*Counters)(nil),         // 24: faultd.v1alpha1.Counters
-	(*InjectRequest)(nil),    // 25: faultd.v1alpha1.InjectRequest
-	(*InjectResponse)(nil),   // 26: faultd.v1alpha1.InjectResponse
-	(*UpdateRequest)(nil),    // 27: faultd.v1alpha1.UpdateRequest
-	(*UpdateResponse)(nil),   // 28: faultd.v1alpha1.UpdateResponse
-	(*ListRequest)(nil),      // 29: faultd.v1alpha1.ListRequest
-	(*ListResponse)(nil),     // 30: faultd.v1alpha1.ListResponse
-	(*GetRequest)(nil),       // 31: faultd.v1alpha1.GetRequest
-	(*GetResponse)(nil),      // 32: faultd.v1alpha1.GetResponse
-	(*StopRequest)(nil),      // 33: faultd.v1alpha1.StopRequest
-	(*StopResponse)(nil),     // 34: faultd.v1alpha1.StopResponse
-	(*StopAllRequest)(nil),   // 35: faultd.v1alpha1.StopAllRequest
-	(*StopAllResponse)(nil),  // 36: faultd.v1alpha1.StopAllResponse
-	(*KillRequest)(nil),      // 37: faultd.v1alpha1.KillRequest
-	(*KillResponse)(nil),     // 38: faultd.v1alpha1.KillResponse
-	(*ArmRequest)(nil),       // 39: faultd.v1alpha1.ArmRequest
-	(*ArmResponse)(nil),      // 40: faultd.v1alpha1.ArmResponse
-	(*WatchRequest)(nil),     // 41: faultd.v1alpha1.WatchRequest
-	(*WatchResponse)(nil),    // 42: faultd.v1alpha1.WatchResponse
-	(*KindsRequest)(nil),     // 43: faultd.v1alpha1.KindsRequest
-	(*KindsResponse)(nil),    // 44: faultd.v1alpha1.KindsResponse
-	(*Kind)(nil),             // 45: faultd.v1alpha1.Kind
-	(*Parameter)(nil),        // 46: faultd.v1alpha1.Parameter
-	(*CheckRequest)(nil),     // 47: faultd.v1alpha1.CheckRequest
-	(*CheckResponse)(nil),    // 48: faultd.v1alpha1.CheckResponse
-	(*Capability)(nil),       // 49: faultd.v1alpha1.Capability
-	(*WhoRequest)(nil),       // 50: faultd.v1alpha1.WhoRequest
-	(*WhoResponse)(nil),      // 51: faultd.v1alpha1.WhoResponse
-	(*TargetsRequest)(nil),   // 52: faultd.v1alpha1.TargetsRequest
-	(*TargetsResponse)(nil),  // 53: faultd.v1alpha1.TargetsResponse
-	(*BeginRunRequest)(nil),  // 54: faultd.v1alpha1.BeginRunRequest
-	(*BeginRunResponse)(nil), // 55: faultd.v1alpha1.BeginRunResponse
-	(*TellRunRequest)(nil),   // 56: faultd.v1alpha1.TellRunRequest
-	(*ProbeResult)(nil),      // 57: faultd.v1alpha1.ProbeResult
-	(*TellRunResponse)(nil),  // 58: faultd.v1alpha1.TellRunResponse
-	(*EndRunRequest)(nil),    // 59: faultd.v1alpha1.EndRunRequest
-	(*EndRunResponse)(nil),   // 60: faultd.v1alpha1.EndRunResponse
+	(*Fds)(nil),              // 19: faultd.v1alpha1.Fds
+	(*Node)(nil),             // 20: faultd.v1alpha1.Node
+	(*Dns)(nil),              // 21: faultd.v1alpha1.Dns
+	(*Http)(nil),             // 22: faultd.v1alpha1.Http
+	(*Fault)(nil),            // 23: faultd.v1alpha1.Fault
+	(*Target)(nil),           // 24: faultd.v1alpha1.Target
+	(*Counters)(nil),         // 25: faultd.v1alpha1.Counters
+	(*InjectRequest)(nil),    // 26: faultd.v1alpha1.InjectRequest
+	(*InjectResponse)(nil),   // 27: faultd.v1alpha1.InjectResponse
+	(*UpdateRequest)(nil),    // 28: faultd.v1alpha1.UpdateRequest
+	(*UpdateResponse)(nil),   // 29: faultd.v1alpha1.UpdateResponse
+	(*ListRequest)(nil),      // 30: faultd.v1alpha1.ListRequest
+	(*ListResponse)(nil),     // 31: faultd.v1alpha1.ListResponse
+	(*GetRequest)(nil),       // 32: faultd.v1alpha1.GetRequest
+	(*GetResponse)(nil),      // 33: faultd.v1alpha1.GetResponse
+	(*StopRequest)(nil),      // 34: faultd.v1alpha1.StopRequest
+	(*StopResponse)(nil),     // 35: faultd.v1alpha1.StopResponse
+	(*StopAllRequest)(nil),   // 36: faultd.v1alpha1.StopAllRequest
+	(*StopAllResponse)(nil),  // 37: faultd.v1alpha1.StopAllResponse
+	(*KillRequest)(nil),      // 38: faultd.v1alpha1.KillRequest
+	(*KillResponse)(nil),     // 39: faultd.v1alpha1.KillResponse
+	(*ArmRequest)(nil),       // 40: faultd.v1alpha1.ArmRequest
+	(*ArmResponse)(nil),      // 41: faultd.v1alpha1.ArmResponse
+	(*WatchRequest)(nil),     // 42: faultd.v1alpha1.WatchRequest
+	(*WatchResponse)(nil),    // 43: faultd.v1alpha1.WatchResponse
+	(*KindsRequest)(nil),     // 44: faultd.v1alpha1.KindsRequest
+	(*KindsResponse)(nil),    // 45: faultd.v1alpha1.KindsResponse
+	(*Kind)(nil),             // 46: faultd.v1alpha1.Kind
+	(*Parameter)(nil),        // 47: faultd.v1alpha1.Parameter
+	(*CheckRequest)(nil),     // 48: faultd.v1alpha1.CheckRequest
+	(*CheckResponse)(nil),    // 49: faultd.v1alpha1.CheckResponse
+	(*Capability)(nil),       // 50: faultd.v1alpha1.Capability
+	(*WhoRequest)(nil),       // 51: faultd.v1alpha1.WhoRequest
+	(*WhoResponse)(nil),      // 52: faultd.v1alpha1.WhoResponse
+	(*TargetsRequest)(nil),   // 53: faultd.v1alpha1.TargetsRequest
+	(*TargetsResponse)(nil),  // 54: faultd.v1alpha1.TargetsResponse
+	(*BeginRunRequest)(nil),  // 55: faultd.v1alpha1.BeginRunRequest
+	(*BeginRunResponse)(nil), // 56: faultd.v1alpha1.BeginRunResponse
+	(*TellRunRequest)(nil),   // 57: faultd.v1alpha1.TellRunRequest
+	(*ProbeResult)(nil),      // 58: faultd.v1alpha1.ProbeResult
+	(*TellRunResponse)(nil),  // 59: faultd.v1alpha1.TellRunResponse
+	(*EndRunRequest)(nil),    // 60: faultd.v1alpha1.EndRunRequest
+	(*EndRunResponse)(nil),   // 61: faultd.v1alpha1.EndRunResponse
 }
 var file_faultd_v1alpha1_faultd_proto_depIdxs = []int32{
 	1,  // 0: faultd.v1alpha1.FaultSpec.connect:type_name -> faultd.v1alpha1.Connect
@@ -5666,77 +5742,78 @@ var file_faultd_v1alpha1_faultd_proto_depIdxs = []int32{
 	17, // 10: faultd.v1alpha1.FaultSpec.io:type_name -> faultd.v1alpha1.Io
 	18, // 11: faultd.v1alpha1.FaultSpec.pids:type_name -> faultd.v1alpha1.Pids
 	5,  // 12: faultd.v1alpha1.FaultSpec.partition:type_name -> faultd.v1alpha1.Partition
-	20, // 13: faultd.v1alpha1.FaultSpec.dns:type_name -> faultd.v1alpha1.Dns
-	21, // 14: faultd.v1alpha1.FaultSpec.http:type_name -> faultd.v1alpha1.Http
-	19, // 15: faultd.v1alpha1.FaultSpec.node:type_name -> faultd.v1alpha1.Node
-	6,  // 16: faultd.v1alpha1.Connect.traffic:type_name -> faultd.v1alpha1.Traffic
-	6,  // 17: faultd.v1alpha1.Packet.traffic:type_name -> faultd.v1alpha1.Traffic
-	3,  // 18: faultd.v1alpha1.Packet.loss_gemodel:type_name -> faultd.v1alpha1.GilbertElliott
-	4,  // 19: faultd.v1alpha1.Packet.loss_state:type_name -> faultd.v1alpha1.FourState
-	6,  // 20: faultd.v1alpha1.Partition.traffic:type_name -> faultd.v1alpha1.Traffic
-	8,  // 21: faultd.v1alpha1.Syscall.filter:type_name -> faultd.v1alpha1.Filter
-	8,  // 22: faultd.v1alpha1.File.filter:type_name -> faultd.v1alpha1.Filter
-	15, // 23: faultd.v1alpha1.Cpu.pulses:type_name -> faultd.v1alpha1.Pulses
-	15, // 24: faultd.v1alpha1.Memory.pulses:type_name -> faultd.v1alpha1.Pulses
-	15, // 25: faultd.v1alpha1.Io.pulses:type_name -> faultd.v1alpha1.Pulses
-	15, // 26: faultd.v1alpha1.Pids.pulses:type_name -> faultd.v1alpha1.Pulses
-	6,  // 27: faultd.v1alpha1.Http.traffic:type_name -> faultd.v1alpha1.Traffic
-	0,  // 28: faultd.v1alpha1.Fault.spec:type_name -> faultd.v1alpha1.FaultSpec
-	23, // 29: faultd.v1alpha1.Fault.target:type_name -> faultd.v1alpha1.Target
-	24, // 30: faultd.v1alpha1.Fault.counters:type_name -> faultd.v1alpha1.Counters
-	0,  // 31: faultd.v1alpha1.InjectRequest.spec:type_name -> faultd.v1alpha1.FaultSpec
-	22, // 32: faultd.v1alpha1.InjectResponse.fault:type_name -> faultd.v1alpha1.Fault
-	22, // 33: faultd.v1alpha1.UpdateResponse.fault:type_name -> faultd.v1alpha1.Fault
-	22, // 34: faultd.v1alpha1.ListResponse.faults:type_name -> faultd.v1alpha1.Fault
-	22, // 35: faultd.v1alpha1.GetResponse.fault:type_name -> faultd.v1alpha1.Fault
-	22, // 36: faultd.v1alpha1.StopResponse.fault:type_name -> faultd.v1alpha1.Fault
-	22, // 37: faultd.v1alpha1.StopAllResponse.faults:type_name -> faultd.v1alpha1.Fault
-	22, // 38: faultd.v1alpha1.WatchResponse.fault:type_name -> faultd.v1alpha1.Fault
-	45, // 39: faultd.v1alpha1.KindsResponse.kinds:type_name -> faultd.v1alpha1.Kind
-	46, // 40: faultd.v1alpha1.Kind.parameters:type_name -> faultd.v1alpha1.Parameter
-	49, // 41: faultd.v1alpha1.CheckResponse.capabilities:type_name -> faultd.v1alpha1.Capability
-	23, // 42: faultd.v1alpha1.WhoResponse.target:type_name -> faultd.v1alpha1.Target
-	22, // 43: faultd.v1alpha1.WhoResponse.faults:type_name -> faultd.v1alpha1.Fault
-	23, // 44: faultd.v1alpha1.TargetsResponse.targets:type_name -> faultd.v1alpha1.Target
-	57, // 45: faultd.v1alpha1.TellRunRequest.probes:type_name -> faultd.v1alpha1.ProbeResult
-	57, // 46: faultd.v1alpha1.EndRunRequest.probes:type_name -> faultd.v1alpha1.ProbeResult
-	25, // 47: faultd.v1alpha1.FaultService.Inject:input_type -> faultd.v1alpha1.InjectRequest
-	27, // 48: faultd.v1alpha1.FaultService.Update:input_type -> faultd.v1alpha1.UpdateRequest
-	29, // 49: faultd.v1alpha1.FaultService.List:input_type -> faultd.v1alpha1.ListRequest
-	31, // 50: faultd.v1alpha1.FaultService.Get:input_type -> faultd.v1alpha1.GetRequest
-	33, // 51: faultd.v1alpha1.FaultService.Stop:input_type -> faultd.v1alpha1.StopRequest
-	35, // 52: faultd.v1alpha1.FaultService.StopAll:input_type -> faultd.v1alpha1.StopAllRequest
-	37, // 53: faultd.v1alpha1.FaultService.Kill:input_type -> faultd.v1alpha1.KillRequest
-	39, // 54: faultd.v1alpha1.FaultService.Arm:input_type -> faultd.v1alpha1.ArmRequest
-	41, // 55: faultd.v1alpha1.FaultService.Watch:input_type -> faultd.v1alpha1.WatchRequest
-	43, // 56: faultd.v1alpha1.FaultService.Kinds:input_type -> faultd.v1alpha1.KindsRequest
-	47, // 57: faultd.v1alpha1.FaultService.Check:input_type -> faultd.v1alpha1.CheckRequest
-	54, // 58: faultd.v1alpha1.FaultService.BeginRun:input_type -> faultd.v1alpha1.BeginRunRequest
-	56, // 59: faultd.v1alpha1.FaultService.TellRun:input_type -> faultd.v1alpha1.TellRunRequest
-	59, // 60: faultd.v1alpha1.FaultService.EndRun:input_type -> faultd.v1alpha1.EndRunRequest
-	50, // 61: faultd.v1alpha1.FaultService.Who:input_type -> faultd.v1alpha1.WhoRequest
-	52, // 62: faultd.v1alpha1.FaultService.Targets:input_type -> faultd.v1alpha1.TargetsRequest
-	26, // 63: faultd.v1alpha1.FaultService.Inject:output_type -> faultd.v1alpha1.InjectResponse
-	28, // 64: faultd.v1alpha1.FaultService.Update:output_type -> faultd.v1alpha1.UpdateResponse
-	30, // 65: faultd.v1alpha1.FaultService.List:output_type -> faultd.v1alpha1.ListResponse
-	32, // 66: faultd.v1alpha1.FaultService.Get:output_type -> faultd.v1alpha1.GetResponse
-	34, // 67: faultd.v1alpha1.FaultService.Stop:output_type -> faultd.v1alpha1.StopResponse
-	36, // 68: faultd.v1alpha1.FaultService.StopAll:output_type -> faultd.v1alpha1.StopAllResponse
-	38, // 69: faultd.v1alpha1.FaultService.Kill:output_type -> faultd.v1alpha1.KillResponse
-	40, // 70: faultd.v1alpha1.FaultService.Arm:output_type -> faultd.v1alpha1.ArmResponse
-	42, // 71: faultd.v1alpha1.FaultService.Watch:output_type -> faultd.v1alpha1.WatchResponse
-	44, // 72: faultd.v1alpha1.FaultService.Kinds:output_type -> faultd.v1alpha1.KindsResponse
-	48, // 73: faultd.v1alpha1.FaultService.Check:output_type -> faultd.v1alpha1.CheckResponse
-	55, // 74: faultd.v1alpha1.FaultService.BeginRun:output_type -> faultd.v1alpha1.BeginRunResponse
-	58, // 75: faultd.v1alpha1.FaultService.TellRun:output_type -> faultd.v1alpha1.TellRunResponse
-	60, // 76: faultd.v1alpha1.FaultService.EndRun:output_type -> faultd.v1alpha1.EndRunResponse
-	51, // 77: faultd.v1alpha1.FaultService.Who:output_type -> faultd.v1alpha1.WhoResponse
-	53, // 78: faultd.v1alpha1.FaultService.Targets:output_type -> faultd.v1alpha1.TargetsResponse
-	63, // [63:79] is the sub-list for method output_type
-	47, // [47:63] is the sub-list for method input_type
-	47, // [47:47] is the sub-list for extension type_name
-	47, // [47:47] is the sub-list for extension extendee
-	0,  // [0:47] is the sub-list for field type_name
+	21, // 13: faultd.v1alpha1.FaultSpec.dns:type_name -> faultd.v1alpha1.Dns
+	22, // 14: faultd.v1alpha1.FaultSpec.http:type_name -> faultd.v1alpha1.Http
+	19, // 15: faultd.v1alpha1.FaultSpec.fds:type_name -> faultd.v1alpha1.Fds
+	20, // 16: faultd.v1alpha1.FaultSpec.node:type_name -> faultd.v1alpha1.Node
+	6,  // 17: faultd.v1alpha1.Connect.traffic:type_name -> faultd.v1alpha1.Traffic
+	6,  // 18: faultd.v1alpha1.Packet.traffic:type_name -> faultd.v1alpha1.Traffic
+	3,  // 19: faultd.v1alpha1.Packet.loss_gemodel:type_name -> faultd.v1alpha1.GilbertElliott
+	4,  // 20: faultd.v1alpha1.Packet.loss_state:type_name -> faultd.v1alpha1.FourState
+	6,  // 21: faultd.v1alpha1.Partition.traffic:type_name -> faultd.v1alpha1.Traffic
+	8,  // 22: faultd.v1alpha1.Syscall.filter:type_name -> faultd.v1alpha1.Filter
+	8,  // 23: faultd.v1alpha1.File.filter:type_name -> faultd.v1alpha1.Filter
+	15, // 24: faultd.v1alpha1.Cpu.pulses:type_name -> faultd.v1alpha1.Pulses
+	15, // 25: faultd.v1alpha1.Memory.pulses:type_name -> faultd.v1alpha1.Pulses
+	15, // 26: faultd.v1alpha1.Io.pulses:type_name -> faultd.v1alpha1.Pulses
+	15, // 27: faultd.v1alpha1.Pids.pulses:type_name -> faultd.v1alpha1.Pulses
+	6,  // 28: faultd.v1alpha1.Http.traffic:type_name -> faultd.v1alpha1.Traffic
+	0,  // 29: faultd.v1alpha1.Fault.spec:type_name -> faultd.v1alpha1.FaultSpec
+	24, // 30: faultd.v1alpha1.Fault.target:type_name -> faultd.v1alpha1.Target
+	25, // 31: faultd.v1alpha1.Fault.counters:type_name -> faultd.v1alpha1.Counters
+	0,  // 32: faultd.v1alpha1.InjectRequest.spec:type_name -> faultd.v1alpha1.FaultSpec
+	23, // 33: faultd.v1alpha1.InjectResponse.fault:type_name -> faultd.v1alpha1.Fault
+	23, // 34: faultd.v1alpha1.UpdateResponse.fault:type_name -> faultd.v1alpha1.Fault
+	23, // 35: faultd.v1alpha1.ListResponse.faults:type_name -> faultd.v1alpha1.Fault
+	23, // 36: faultd.v1alpha1.GetResponse.fault:type_name -> faultd.v1alpha1.Fault
+	23, // 37: faultd.v1alpha1.StopResponse.fault:type_name -> faultd.v1alpha1.Fault
+	23, // 38: faultd.v1alpha1.StopAllResponse.faults:type_name -> faultd.v1alpha1.Fault
+	23, // 39: faultd.v1alpha1.WatchResponse.fault:type_name -> faultd.v1alpha1.Fault
+	46, // 40: faultd.v1alpha1.KindsResponse.kinds:type_name -> faultd.v1alpha1.Kind
+	47, // 41: faultd.v1alpha1.Kind.parameters:type_name -> faultd.v1alpha1.Parameter
+	50, // 42: faultd.v1alpha1.CheckResponse.capabilities:type_name -> faultd.v1alpha1.Capability
+	24, // 43: faultd.v1alpha1.WhoResponse.target:type_name -> faultd.v1alpha1.Target
+	23, // 44: faultd.v1alpha1.WhoResponse.faults:type_name -> faultd.v1alpha1.Fault
+	24, // 45: faultd.v1alpha1.TargetsResponse.targets:type_name -> faultd.v1alpha1.Target
+	58, // 46: faultd.v1alpha1.TellRunRequest.probes:type_name -> faultd.v1alpha1.ProbeResult
+	58, // 47: faultd.v1alpha1.EndRunRequest.probes:type_name -> faultd.v1alpha1.ProbeResult
+	26, // 48: faultd.v1alpha1.FaultService.Inject:input_type -> faultd.v1alpha1.InjectRequest
+	28, // 49: faultd.v1alpha1.FaultService.Update:input_type -> faultd.v1alpha1.UpdateRequest
+	30, // 50: faultd.v1alpha1.FaultService.List:input_type -> faultd.v1alpha1.ListRequest
+	32, // 51: faultd.v1alpha1.FaultService.Get:input_type -> faultd.v1alpha1.GetRequest
+	34, // 52: faultd.v1alpha1.FaultService.Stop:input_type -> faultd.v1alpha1.StopRequest
+	36, // 53: faultd.v1alpha1.FaultService.StopAll:input_type -> faultd.v1alpha1.StopAllRequest
+	38, // 54: faultd.v1alpha1.FaultService.Kill:input_type -> faultd.v1alpha1.KillRequest
+	40, // 55: faultd.v1alpha1.FaultService.Arm:input_type -> faultd.v1alpha1.ArmRequest
+	42, // 56: faultd.v1alpha1.FaultService.Watch:input_type -> faultd.v1alpha1.WatchRequest
+	44, // 57: faultd.v1alpha1.FaultService.Kinds:input_type -> faultd.v1alpha1.KindsRequest
+	48, // 58: faultd.v1alpha1.FaultService.Check:input_type -> faultd.v1alpha1.CheckRequest
+	55, // 59: faultd.v1alpha1.FaultService.BeginRun:input_type -> faultd.v1alpha1.BeginRunRequest
+	57, // 60: faultd.v1alpha1.FaultService.TellRun:input_type -> faultd.v1alpha1.TellRunRequest
+	60, // 61: faultd.v1alpha1.FaultService.EndRun:input_type -> faultd.v1alpha1.EndRunRequest
+	51, // 62: faultd.v1alpha1.FaultService.Who:input_type -> faultd.v1alpha1.WhoRequest
+	53, // 63: faultd.v1alpha1.FaultService.Targets:input_type -> faultd.v1alpha1.TargetsRequest
+	27, // 64: faultd.v1alpha1.FaultService.Inject:output_type -> faultd.v1alpha1.InjectResponse
+	29, // 65: faultd.v1alpha1.FaultService.Update:output_type -> faultd.v1alpha1.UpdateResponse
+	31, // 66: faultd.v1alpha1.FaultService.List:output_type -> faultd.v1alpha1.ListResponse
+	33, // 67: faultd.v1alpha1.FaultService.Get:output_type -> faultd.v1alpha1.GetResponse
+	35, // 68: faultd.v1alpha1.FaultService.Stop:output_type -> faultd.v1alpha1.StopResponse
+	37, // 69: faultd.v1alpha1.FaultService.StopAll:output_type -> faultd.v1alpha1.StopAllResponse
+	39, // 70: faultd.v1alpha1.FaultService.Kill:output_type -> faultd.v1alpha1.KillResponse
+	41, // 71: faultd.v1alpha1.FaultService.Arm:output_type -> faultd.v1alpha1.ArmResponse
+	43, // 72: faultd.v1alpha1.FaultService.Watch:output_type -> faultd.v1alpha1.WatchResponse
+	45, // 73: faultd.v1alpha1.FaultService.Kinds:output_type -> faultd.v1alpha1.KindsResponse
+	49, // 74: faultd.v1alpha1.FaultService.Check:output_type -> faultd.v1alpha1.CheckResponse
+	56, // 75: faultd.v1alpha1.FaultService.BeginRun:output_type -> faultd.v1alpha1.BeginRunResponse
+	59, // 76: faultd.v1alpha1.FaultService.TellRun:output_type -> faultd.v1alpha1.TellRunResponse
+	61, // 77: faultd.v1alpha1.FaultService.EndRun:output_type -> faultd.v1alpha1.EndRunResponse
+	52, // 78: faultd.v1alpha1.FaultService.Who:output_type -> faultd.v1alpha1.WhoResponse
+	54, // 79: faultd.v1alpha1.FaultService.Targets:output_type -> faultd.v1alpha1.TargetsResponse
+	64, // [64:80] is the sub-list for method output_type
+	48, // [48:64] is the sub-list for method input_type
+	48, // [48:48] is the sub-list for extension type_name
+	48, // [48:48] is the sub-list for extension extendee
+	0,  // [0:48] is the sub-list for field type_name
 }
 
 func init() { file_faultd_v1alpha1_faultd_proto_init() }
@@ -5760,6 +5837,7 @@ func file_faultd_v1alpha1_faultd_proto_init() {
 		(*FaultSpec_Partition)(nil),
 		(*FaultSpec_Dns)(nil),
 		(*FaultSpec_Http)(nil),
+		(*FaultSpec_Fds)(nil),
 		(*FaultSpec_Node)(nil),
 	}
 	file_faultd_v1alpha1_faultd_proto_msgTypes[3].OneofWrappers = []any{}
@@ -5768,15 +5846,15 @@ func file_faultd_v1alpha1_faultd_proto_init() {
 	file_faultd_v1alpha1_faultd_proto_msgTypes[12].OneofWrappers = []any{}
 	file_faultd_v1alpha1_faultd_proto_msgTypes[14].OneofWrappers = []any{}
 	file_faultd_v1alpha1_faultd_proto_msgTypes[18].OneofWrappers = []any{}
-	file_faultd_v1alpha1_faultd_proto_msgTypes[21].OneofWrappers = []any{}
-	file_faultd_v1alpha1_faultd_proto_msgTypes[27].OneofWrappers = []any{}
+	file_faultd_v1alpha1_faultd_proto_msgTypes[22].OneofWrappers = []any{}
+	file_faultd_v1alpha1_faultd_proto_msgTypes[28].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_faultd_v1alpha1_faultd_proto_rawDesc), len(file_faultd_v1alpha1_faultd_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   61,
+			NumMessages:   62,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

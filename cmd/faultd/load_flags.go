@@ -1,0 +1,20 @@
+package main
+
+import (
+	"github.com/urfave/cli/v2"
+
+	v1 "faultd/api/faultd/v1alpha1"
+)
+
+func fdsFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "load", Usage: "hold files open: `N`, or so many that '100% of limit' are open, of what the node may have (fs.file-max)"},
+		placeFlag(),
+	}
+}
+
+func fdsKind(c *cli.Context, spec *v1.FaultSpec) error {
+	load, err := needed(c, "load")
+	spec.Kind = &v1.FaultSpec_Fds{Fds: &v1.Fds{Load: load, Place: c.String("place")}}
+	return err
+}
