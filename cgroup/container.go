@@ -15,6 +15,9 @@ type Runtimes interface {
 	Containers(ctx context.Context, s ContainerSelector) ([]Container, error)
 	// Pods leaves out pods without a running container among those that are meant, and gives the others with these alone.
 	Pods(ctx context.Context, s PodSelector) ([]Pod, error)
+	// Starts gives a value soon after containers may have started, until ctx is over; several starts may be one value, and a value may
+	// mean nothing.
+	Starts(ctx context.Context) <-chan struct{}
 }
 
 // RuntimeError says which container runtime did not answer which question, and why: who is meant is not known then.
@@ -62,21 +65,32 @@ func (c Container) selector() string {
 
 var errNoRuntimes = errors.New("no container runtime can be asked here")
 
-// inContainers gives all that a selector of containers or pods means.
+// inContainers gives all that a selector of containers or pods means. What is wrong with one of them is wrong with all.
 func (h *Hierarchy) inContainers(ctx context.Context, s Selector) ([]found, error) {
+	all, refused, err := h.eachInContainers(ctx, s, false)
+	if err == nil && len(refused) > 0 {
+		err = refused[0]
+	}
+	return all, err
+}
+
+// eachInContainers gives all that a selector of containers or pods means, and says which of them can be no targets. With part, some of
+// the containers that it names do.
+func (h *Hierarchy) eachInContainers(ctx context.Context, s Selector, part bool) (all []found, refused []error, err error) {
 	if h.Runtimes == nil {
-		return nil, errNoRuntimes
+		return nil, nil, errNoRuntimes
 	}
 	if s.scheme == "container" {
 		meant, err := parseContainer(s.value)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		containers, err := h.Runtimes.Containers(ctx, meant)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		return h.ofContainers(containers)
+		all, refused = h.ofContainers(containers)
+		return all, refused, nil
 	}
 	parse := parsePod
 	if s.scheme == "pods" {
@@ -84,8 +98,9 @@ func (h *Hierarchy) inContainers(ctx context.Context, s Selector) ([]found, erro
 	}
 	meant, err := parse(s.value)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
+	meant.Part = part
 	return h.pods(ctx, meant)
 }
 
@@ -117,12 +132,12 @@ type found struct {
 	named string
 }
 
-func (h *Hierarchy) ofContainers(containers []Container) ([]found, error) {
-	var all []found
+func (h *Hierarchy) ofContainers(containers []Container) (all []found, refused []error) {
 	for _, c := range containers {
 		t, err := h.ofContainer(c)
 		if err != nil {
-			return nil, err
+			refused = append(refused, err)
+			continue
 		}
 		f := found{target: t, selector: c.selector()}
 		if c.Pod == "" {
@@ -130,29 +145,25 @@ func (h *Hierarchy) ofContainers(containers []Container) ([]found, error) {
 		}
 		all = append(all, f)
 	}
-	return all, nil
+	return all, refused
 }
 
 // pods gives the cgroups of all that "pod:" and "pods:" mean.
-func (h *Hierarchy) pods(ctx context.Context, s PodSelector) ([]found, error) {
+func (h *Hierarchy) pods(ctx context.Context, s PodSelector) (all []found, refused []error, err error) {
 	pods, err := h.Runtimes.Pods(ctx, s)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var all []found
 	for _, pod := range pods {
-		some, err := h.ofPod(pod, len(s.Containers) == 0)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, some...)
+		some, without := h.ofPod(pod, len(s.Containers) == 0)
+		all, refused = append(all, some...), append(refused, without...)
 	}
-	return all, nil
+	return all, refused, nil
 }
 
 // ofPod gives the cgroup of a whole pod, in which its containers come and go. A pod that has none of its own, or of which only some
 // containers are meant, is these containers.
-func (h *Hierarchy) ofPod(pod Pod, whole bool) ([]found, error) {
+func (h *Hierarchy) ofPod(pod Pod, whole bool) (all []found, refused []error) {
 	if !whole {
 		return h.ofContainers(pod.Containers)
 	}
@@ -163,14 +174,14 @@ func (h *Hierarchy) ofPod(pod Pod, whole bool) ([]found, error) {
 	}
 	t, err := h.ofContainer(inside)
 	if err != nil {
-		return nil, err
+		return nil, []error{err}
 	}
 	own := path.Dir(t.Path)
 	if !isOfPod(own, pod.UID) {
 		return h.ofContainers(pod.Containers)
 	}
 	if t, err = h.Lookup(own); err != nil {
-		return nil, err
+		return nil, []error{err}
 	}
 	return []found{{target: t, selector: "pod:" + pod.Namespace + "/" + pod.Name}}, nil
 }

@@ -22,6 +22,8 @@ func (f fakeRuntimes) Containers(context.Context, ContainerSelector) ([]Containe
 
 func (f fakeRuntimes) Pods(context.Context, PodSelector) ([]Pod, error) { return f.pods, f.err }
 
+func (f fakeRuntimes) Starts(context.Context) <-chan struct{} { return nil }
+
 // Shapes of paths as runtimes tell them, and where their processes are then.
 func TestPathOfContainer(t *testing.T) {
 	const id = "0d6f5a"
@@ -127,5 +129,29 @@ func TestResolveContainers(t *testing.T) {
 	all, err := h.ResolveAll(t.Context(), mustParse(t, "pods:shop"))
 	if err != nil || len(all) != 3 || all[0].Path != "/k8s.io/a2" || all[1].Path != "/k8s.io/b2" || all[2].Path != "/kubepods/poduid-1" {
 		t.Errorf("all pods: %+v, %v", all, err)
+	}
+}
+
+// Whoever follows a selector is not kept from it by one that can be no target, nor by nobody.
+func TestFollowing(t *testing.T) {
+	h := fakeTree(t, "k8s.io/a", "k8s.io/b")
+	h.proc = t.TempDir()
+	app, kata, gone := inTree(t, h, "shop/web-0", "app", 12, "/k8s.io/a"), inTree(t, h, "shop/web-1", "app", 13, "/k8s.io/b"), Container{ID: "x"}
+	kata.Isolated = "Kata Containers"
+	for _, test := range []struct {
+		runtimes      fakeRuntimes
+		want, refused int
+		err           string
+	}{
+		{runtimes: fakeRuntimes{containers: []Container{kata, app, gone}}, want: 1, refused: 1},
+		{runtimes: fakeRuntimes{containers: []Container{gone}}},
+		{runtimes: fakeRuntimes{err: fmt.Errorf("%w: no such container", ErrNotFound)}},
+		{runtimes: fakeRuntimes{err: &RuntimeError{Socket: "/x", Question: "who runs", Err: errors.New("it hangs")}}, err: "ask the container runtime at /x who runs: it hangs"},
+	} {
+		h.Runtimes = test.runtimes
+		targets, refused, err := h.Following(t.Context(), mustParse(t, "container:app"))
+		if test.err == "" && err != nil || test.err != "" && (err == nil || !strings.Contains(err.Error(), test.err)) || len(targets) != test.want || len(refused) != test.refused {
+			t.Errorf("%v: %v, %v, %v", test.runtimes, targets, refused, err)
+		}
 	}
 }

@@ -68,6 +68,8 @@ type PodSelector struct {
 	labels []requirement
 	// Containers are names of those that are meant in the pods; none: the whole pods.
 	Containers []string
+	// Part: of a pod with a Name some of the Containers do.
+	Part bool
 }
 
 // parsePod reads "shop/web-0" and "shop/web-0#app,proxy".

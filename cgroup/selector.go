@@ -76,8 +76,8 @@ func (s Selector) String() string {
 	return s.scheme + ":" + s.value
 }
 
-// inContainers says whether container runtimes must be asked.
-func (s Selector) inContainers() bool {
+// InContainers says whether container runtimes must be asked.
+func (s Selector) InContainers() bool {
 	return s.scheme == "container" || s.scheme == "pod" || s.scheme == "pods"
 }
 
@@ -95,7 +95,7 @@ func (h *Hierarchy) Resolve(ctx context.Context, s Selector) (Target, error) {
 }
 
 func (h *Hierarchy) resolve(ctx context.Context, s Selector) (Target, error) {
-	if s.inContainers() {
+	if s.InContainers() {
 		return oneOf(h.inContainers(ctx, s))
 	}
 	switch s.scheme {

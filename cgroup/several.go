@@ -19,7 +19,7 @@ const wildcards = "*?[{"
 // "**" for any names), of containers and of pods there may be several, else it is Resolve. Of nested ones only the outermost is given, as it holds the others.
 // The error wraps ErrNotFound if there is none.
 func (h *Hierarchy) ResolveAll(ctx context.Context, s Selector) ([]Target, error) {
-	if s.inContainers() {
+	if s.InContainers() {
 		return h.allInContainers(ctx, s)
 	}
 	one, err := h.Resolve(ctx, s)
@@ -53,6 +53,27 @@ func (h *Hierarchy) allInContainers(ctx context.Context, s Selector) ([]Target, 
 	}
 	slices.SortFunc(targets, func(a, b Target) int { return strings.Compare(a.Path, b.Path) })
 	return targets, nil
+}
+
+// Following finds what a selector of containers or pods means now, for whoever hurts all that come. What can be no target keeps nobody
+// else from being one: refused says why not. It is no error if there is nobody.
+func (h *Hierarchy) Following(ctx context.Context, s Selector) (targets []Target, refused []error, err error) {
+	all, refused, err := h.eachInContainers(ctx, s, true)
+	if errors.Is(err, ErrNotFound) {
+		return nil, nil, nil
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("resolve %q: %w", s, err)
+	}
+	for _, f := range all {
+		if err := f.target.checkLevel(); err != nil {
+			refused = append(refused, err)
+			continue
+		}
+		targets = append(targets, f.target)
+	}
+	// One that went meanwhile is nobody.
+	return targets, slices.DeleteFunc(refused, func(err error) bool { return errors.Is(err, ErrNotFound) }), nil
 }
 
 // matching gives the cgroups whose path fits a pattern. One that goes meanwhile is left out.

@@ -29,22 +29,25 @@ type cri struct {
 }
 
 // newCRI dials with the first question.
-func newCRI(socket string) *cri {
-	protocols := &http.Protocols{}
-	protocols.SetUnencryptedHTTP2(true)
-	return &cri{socket: socket, client: &http.Client{Transport: &http.Transport{DialContext: dial(socket), Protocols: protocols}}}
-}
+func newCRI(socket string) *cri { return &cri{socket: socket, client: clientOfGRPC(dial(socket))} }
 
 func (c *cri) close() { c.client.CloseIdleConnections() }
 
+// clientOfGRPC speaks HTTP/2 without TLS, and nothing else.
+func clientOfGRPC(dial dialer) *http.Client {
+	protocols := &http.Protocols{}
+	protocols.SetUnencryptedHTTP2(true)
+	return &http.Client{Transport: &http.Transport{DialContext: dial, Protocols: protocols}}
+}
+
 // method is one of a gRPC service behind a socket. The host is what a server is called; the path of a socket is no name.
-func method[Req, Res any](c *cri, name string) *connect.Client[Req, Res] {
-	return connect.NewClient[Req, Res](c.client, "http://localhost"+name, connect.WithGRPC(), connect.WithReadMaxBytes(maxAnswer))
+func method[Req, Res any](client *http.Client, name string) *connect.Client[Req, Res] {
+	return connect.NewClient[Req, Res](client, "http://localhost"+name, connect.WithGRPC(), connect.WithReadMaxBytes(maxAnswer))
 }
 
 // ask calls a method of the CRI.
 func ask[Res, Req any](ctx context.Context, c *cri, name string, request *Req) (*Res, error) {
-	response, err := method[Req, Res](c, "/runtime.v1.RuntimeService/"+name).CallUnary(ctx, connect.NewRequest(request))
+	response, err := method[Req, Res](c.client, "/runtime.v1.RuntimeService/"+name).CallUnary(ctx, connect.NewRequest(request))
 	if err != nil {
 		return nil, err
 	}

@@ -24,8 +24,11 @@ func newDocker(socket string) *docker {
 	return &docker{socket: socket, client: &http.Client{Transport: &http.Transport{DialContext: dial(socket)}}}
 }
 
+// dialer is how a client of HTTP connects.
+type dialer func(ctx context.Context, network, address string) (net.Conn, error)
+
 // dial connects to a socket, whatever host a request names.
-func dial(socket string) func(ctx context.Context, network, address string) (net.Conn, error) {
+func dial(socket string) dialer {
 	return func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
 	}

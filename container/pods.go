@@ -58,7 +58,7 @@ func (c *cri) podsLike(ctx context.Context, s cgroup.PodSelector) (pods []cgroup
 			return nil, nil, err
 		}
 		// Who names a pod and its containers means all of them.
-		if len(pod.Containers) == 0 || s.Name != "" && len(pod.Containers) < len(s.Containers) {
+		if len(pod.Containers) == 0 || s.Name != "" && !s.Part && len(pod.Containers) < len(s.Containers) {
 			missing = append(missing, fmt.Sprintf("of pod %s there runs %s", nameOfPod(sandbox), orNone(runningIn(sandbox, all))))
 			continue
 		}

@@ -44,7 +44,8 @@ type fault struct {
 	key     string
 	spec    *v1.FaultSpec
 	kind    string
-	target  cgroup.Target
+	target  cgroup.Target // if it has one
+	members *members      // if it has several: its handle
 	common  faults.Common
 	handle  faults.Handle
 	gone    <-chan struct{}
@@ -88,10 +89,18 @@ func notResolved(err error) error {
 
 // prepared is a fault that could be injected.
 type prepared struct {
-	kind   faults.Kind
-	fault  faults.Fault
-	target cgroup.Target
-	common faults.Common
+	kind     faults.Kind
+	fault    faults.Fault
+	selector cgroup.Selector
+	targets  []cgroup.Target
+	common   faults.Common
+	caller   int
+	// generation of the switch.
+	generation uint64
+	// several: there may be more targets than one, or none later; follow: also those that come.
+	several, follow bool
+	// spared says who is not hurt of those that are meant.
+	spared []string
 }
 
 // prepare checks everything but what the kernel can do, and changes nothing.
@@ -105,14 +114,16 @@ func (d *Daemon) prepare(ctx context.Context, spec *v1.FaultSpec, caller int) (p
 	if err != nil {
 		return p, fmt.Errorf("%w: %w", errBadInput, err)
 	}
-	selector, err := cgroup.ParseSelector(spec.GetTarget())
-	if err != nil {
+	if p.selector, err = cgroup.ParseSelector(spec.GetTarget()); err != nil {
 		return p, badInput("target: %w", err)
 	}
-	if p.target, err = d.env.Cgroups.Resolve(ctx, selector); err != nil {
-		return p, notResolved(fmt.Errorf("target: %w", err))
+	p.follow, p.several, p.caller = spec.GetFollow(), spec.GetAll() || spec.GetFollow(), caller
+	if p.several {
+		err = p.aimAtAll(ctx, d, spec, caller)
+	} else {
+		err = p.aimAtOne(ctx, d)
 	}
-	if err := d.mayHurt(p, caller); err != nil {
+	if err != nil {
 		return p, err
 	}
 	p.common = faults.Common{
@@ -128,10 +139,20 @@ func (d *Daemon) prepare(ctx context.Context, spec *v1.FaultSpec, caller int) (p
 	return p, nil
 }
 
+// aimAtOne finds the target of a spec that means one.
+func (p *prepared) aimAtOne(ctx context.Context, d *Daemon) error {
+	target, err := d.env.Cgroups.Resolve(ctx, p.selector)
+	if err != nil {
+		return notResolved(fmt.Errorf("target: %w", err))
+	}
+	p.targets = []cgroup.Target{target}
+	return d.mayHurt(*p, target)
+}
+
 // mayHurt refuses protected targets, and the whole node unless it is allowed.
-func (d *Daemon) mayHurt(p prepared, caller int) error {
+func (d *Daemon) mayHurt(p prepared, target cgroup.Target) error {
 	if p.kind.Name != faults.KindNode {
-		if err := d.env.Cgroups.Check(p.target, d.config.protection(caller)); err != nil {
+		if err := d.env.Cgroups.Check(target, d.config.protection(p.caller)); err != nil {
 			return badInput("target: %w", err)
 		}
 		return nil
@@ -139,8 +160,8 @@ func (d *Daemon) mayHurt(p prepared, caller int) error {
 	if !d.config.Node.Allow {
 		return badInput("node: faults of the whole node are off; node.allow in the configuration switches them on")
 	}
-	if p.target.Path != "/" {
-		return badInput("target: %q is not the whole node, which a node fault hurts; write cgroup:/", p.target.Path)
+	if target.Path != "/" {
+		return badInput("target: %q is not the whole node, which a node fault hurts; write cgroup:/", target.Path)
 	}
 	return nil
 }
@@ -156,15 +177,29 @@ func (d *Daemon) rehearse(ctx context.Context, spec *v1.FaultSpec, caller int) (
 	if err != nil {
 		return nil, err
 	}
-	if err := d.permits(p.kind.Name, p.target, p.common.Until); err != nil {
+	if err := d.permits(p.kind.Name, p.targets, p.common.Until); err != nil {
 		return nil, err
 	}
 	mechanism, err := p.fault.Mechanism(ctx, d.env)
 	if err != nil {
 		return nil, err
 	}
-	return &v1.Fault{Spec: spec, Kind: p.kind.Name, Mechanism: mechanism,
-		Target: &v1.Target{Path: p.target.Path, CgroupId: p.target.ID}, Deadline: stamp(p.common.Until)}, nil
+	would := &v1.Fault{Spec: spec, Kind: p.kind.Name, Mechanism: mechanism, Deadline: stamp(p.common.Until), Notes: p.sparedNotes()}
+	if !p.several {
+		would.Target = targetMessage(p.targets[0])
+		return would, nil
+	}
+	for _, t := range p.targets {
+		would.Targets = append(would.Targets, &v1.FaultTarget{Target: targetMessage(t)})
+	}
+	return would, nil
+}
+
+func (p prepared) sparedNotes() (notes []string) {
+	for _, who := range p.spared {
+		notes = append(notes, "spared: "+who)
+	}
+	return notes
 }
 
 // inject starts a fault. The same key gives the same fault.
@@ -190,15 +225,16 @@ func (d *Daemon) inject(ctx context.Context, req *v1.InjectRequest, caller peer)
 		}
 		p.common.Until = time.Now().Add(lease)
 	}
-	if err := d.permits(p.kind.Name, p.target, p.common.Until); err != nil {
+	if err := d.permits(p.kind.Name, p.targets, p.common.Until); err != nil {
 		return nil, err
 	}
-	f := &fault{id: newID(), key: key, spec: spec, kind: p.kind.Name, target: p.target, common: p.common, started: time.Now(), state: stateActive, owner: caller.String(), run: d.runOf(caller.pid), over: make(chan struct{})}
+	p.generation = generation
+	f := &fault{id: newID(), key: key, spec: spec, kind: p.kind.Name, notes: p.sparedNotes(), common: p.common, started: time.Now(), state: stateActive, owner: caller.String(), run: d.runOf(caller.pid), over: make(chan struct{})}
 	f.common.ID = f.id
 	if err := d.auditFirst(audit.Record{Action: "inject", Who: caller.who(), Subject: f.id, Why: req.GetReason(), What: particulars(spec), Outcome: "begun"}); err != nil {
 		return nil, err
 	}
-	if err := d.start(ctx, f, p.fault); err != nil {
+	if err := d.start(ctx, f, p); err != nil {
 		d.note(audit.Record{Action: actionEnd, Who: audit.Self(), Subject: f.id, Outcome: "not started"}, err)
 		return nil, err
 	}
@@ -206,16 +242,17 @@ func (d *Daemon) inject(ctx context.Context, req *v1.InjectRequest, caller peer)
 }
 
 // start puts a fault into the kernel. Has it failed, nothing is left.
-func (d *Daemon) start(ctx context.Context, f *fault, how faults.Fault) error {
+func (d *Daemon) start(ctx context.Context, f *fault, p prepared) error {
 	// The watch lives as long as the fault, not as long as the call.
 	watching, unwatch := context.WithCancel(context.WithoutCancel(ctx))
 	f.unwatch = unwatch
 	var err error
-	if f.gone, err = d.env.Cgroups.Watch(watching, f.target); err != nil {
-		unwatch()
-		return err
+	if p.several {
+		err = d.startSeveral(ctx, watching, f, p)
+	} else {
+		err = d.startOne(ctx, watching, f, p)
 	}
-	if f.handle, err = how.Inject(ctx, d.env, f.target, f.common); err != nil {
+	if err != nil {
 		unwatch()
 		return err
 	}
@@ -225,6 +262,53 @@ func (d *Daemon) start(ctx context.Context, f *fault, how faults.Fault) error {
 		return errors.Join(fmt.Errorf("inject: the caller is gone: %w", ctx.Err()), f.handle.Close())
 	}
 	return nil
+}
+
+func (d *Daemon) startOne(ctx, watching context.Context, f *fault, p prepared) (err error) {
+	f.target = p.targets[0]
+	if f.gone, err = d.env.Cgroups.Watch(watching, f.target); err != nil {
+		return err
+	}
+	f.handle, err = p.fault.Inject(ctx, d.env, f.target, f.common)
+	return err
+}
+
+// startSeveral starts a fault on all targets, or on none.
+func (d *Daemon) startSeveral(ctx, watching context.Context, f *fault, p prepared) error {
+	f.members = newMembers(d.env, f.id, p.fault, f.common)
+	f.handle = f.members
+	for _, target := range p.targets {
+		if err := f.members.take(ctx, target); err != nil {
+			return errors.Join(fmt.Errorf("%s: %w", target.Path, err), f.members.Close())
+		}
+	}
+	if !p.follow {
+		f.gone = f.members.allGone
+		return nil
+	}
+	d.closing.Go(func() { d.follow(watching, f.members, p) })
+	return nil
+}
+
+// targets are those that are hurt now.
+func (f *fault) targets() []cgroup.Target {
+	if f.members != nil {
+		return f.members.present()
+	}
+	return []cgroup.Target{f.target}
+}
+
+// touches says whether it hurts what is in a cgroup.
+func (f *fault) touches(t cgroup.Target) bool {
+	return slices.ContainsFunc(f.targets(), func(hurt cgroup.Target) bool { return slices.Contains(t.Ancestors, hurt.ID) })
+}
+
+// where is the target in words: of several what was asked for.
+func (f *fault) where() string {
+	if f.members != nil {
+		return f.spec.GetTarget()
+	}
+	return f.target.Path
 }
 
 // admit gives the fault of a key that was used before, and refuses more faults than the limit.
@@ -247,21 +331,30 @@ func (d *Daemon) admit(spec *v1.FaultSpec, key string) (*v1.Fault, error) {
 }
 
 // permits refuses what the configuration does not allow, and more than the limits have room for.
-func (d *Daemon) permits(kind string, target cgroup.Target, until time.Time) error {
+func (d *Daemon) permits(kind string, hurt []cgroup.Target, until time.Time) error {
 	now := time.Now()
-	if err := d.config.Allow.fault(kind, target, now, until); err != nil {
-		return err
+	for _, target := range hurt {
+		if err := d.config.Allow.fault(kind, target, now, until); err != nil {
+			return err
+		}
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	targets := map[uint64]bool{target.ID: true}
+	targets := map[uint64]bool{}
 	for _, f := range d.faults {
-		if f.state != stateEnded {
-			targets[f.target.ID] = true
+		if f.state == stateEnded {
+			continue
+		}
+		for _, target := range f.targets() {
+			targets[target.ID] = true
 		}
 	}
+	already := len(targets)
+	for _, target := range hurt {
+		targets[target.ID] = true
+	}
 	if most := d.config.Limits.MaxTargets; len(targets) > most {
-		return fmt.Errorf("%w: %d targets are being hurt, limits.maxTargets is %d; stop a fault first", bpf.ErrFull, len(targets)-1, most)
+		return fmt.Errorf("%w: %d targets are being hurt, and %d more would be; limits.maxTargets is %d; stop a fault first", bpf.ErrFull, already, len(targets)-already, most)
 	}
 	return d.budget.admit(now, until)
 }
@@ -274,7 +367,7 @@ func (d *Daemon) register(f *fault, generation uint64) *v1.Fault {
 	d.order++
 	f.order = d.order
 	d.faults[f.id] = f
-	d.log.Info("fault started", "fault", f.id, "kind", f.kind, "target", f.target.Path, "mechanism", f.handle.Mechanism(), "until", f.common.Until, "owner", f.owner)
+	d.log.Info("fault started", "fault", f.id, "kind", f.kind, "target", f.where(), "mechanism", f.handle.Mechanism(), "until", f.common.Until, "owner", f.owner)
 	d.events.send("started", f.message(), "")
 	switch d.env.Kernel.Switch().Generation() {
 	case generation:
@@ -466,12 +559,20 @@ func changeDelay(spec *v1.FaultSpec, delay, jitter string) error {
 
 // message is the fault on the wire.
 func (f *fault) message() *v1.Fault {
-	c := f.handle.Counters()
-	return &v1.Fault{
+	m := &v1.Fault{
 		Id: f.id, Spec: f.spec, Kind: f.kind, State: f.state, Verdict: f.verdict, Mechanism: f.handle.Mechanism(),
-		Target:  &v1.Target{Path: f.target.Path, CgroupId: f.target.ID},
 		Started: stamp(f.started), Deadline: stamp(f.common.Until), Ended: stamp(f.ended), Reason: f.reason, Notes: slices.Concat(f.handle.Notes(), f.notes), Owner: f.owner,
-		Counters: &v1.Counters{Evaluated: c.Evaluated, Matched: c.Matched, Injected: c.Injected, NotApplied: c.NotApplied,
-			Spared: c.Spared, CutShort: c.CutShort, Missed: c.Missed, Unknown: c.Unknown, Pulses: c.Pulses},
+		Counters: countersMessage(f.handle.Counters()),
 	}
+	if f.members != nil {
+		m.Targets = f.members.messages()
+	} else {
+		m.Target = targetMessage(f.target)
+	}
+	return m
+}
+
+func countersMessage(c bpf.Counters) *v1.Counters {
+	return &v1.Counters{Evaluated: c.Evaluated, Matched: c.Matched, Injected: c.Injected, NotApplied: c.NotApplied,
+		Spared: c.Spared, CutShort: c.CutShort, Missed: c.Missed, Unknown: c.Unknown, Pulses: c.Pulses}
 }

@@ -118,7 +118,7 @@ func (d *Daemon) noteLater(r audit.Record) { d.closing.Go(func() { d.note(r, nil
 
 // noteEnd writes down what a fault came to.
 func (d *Daemon) noteEnd(f *fault) {
-	what, _ := json.Marshal(map[string]any{"kind": f.kind, "cgroup": f.target.Path, "injected": f.handle.Counters().Injected, "matched": f.handle.Counters().Matched})
+	what, _ := json.Marshal(map[string]any{"kind": f.kind, "cgroup": f.where(), "injected": f.handle.Counters().Injected, "matched": f.handle.Counters().Matched})
 	d.note(audit.Record{Action: actionEnd, Who: audit.Self(), Subject: f.id, Why: f.reason, What: what, Outcome: f.verdict}, nil)
 }
 

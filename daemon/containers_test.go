@@ -19,9 +19,9 @@ type pods struct {
 	r *containerdtest.Runtime
 }
 
-func startPods(t *testing.T) pods {
+func startPods(t *testing.T, config ...string) pods {
 	r := containerdtest.Start(t)
-	return pods{startConfigured(t, fmt.Sprintf("runtimes: {cri: [%q], docker: []}", r.Socket)), r}
+	return pods{startConfigured(t, strings.Join(append(config, fmt.Sprintf("runtimes: {cri: [%q], docker: []}", r.Socket)), "\n")), r}
 }
 
 func (p pods) run(name string) *containerdtest.Pod {

@@ -69,7 +69,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 			continue
 		}
 		for _, counter := range c.counters {
-			ch <- prometheus.MustNewConstMetric(counter.desc, prometheus.CounterValue, float64(counter.read(f)), f.id, f.kind, f.target.Path)
+			ch <- prometheus.MustNewConstMetric(counter.desc, prometheus.CounterValue, float64(counter.read(f)), f.id, f.kind, f.where())
 		}
 	}
 	for _, can := range c.d.capabilities {

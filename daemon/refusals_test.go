@@ -277,7 +277,7 @@ func TestConfigurationDecides(t *testing.T) {
 	_, err = n.client.Update(t.Context(), connect.NewRequest(&v1.UpdateRequest{Id: f.GetId(), Duration: "31m", Quiet: true}))
 	refused("an update", connect.CodePermissionDenied, "limits.perDay", err)
 	_, err = n.tryInject(refuse(n.target()))
-	refused("a second target", connect.CodeResourceExhausted, "1 targets are being hurt, limits.maxTargets is 1", err)
+	refused("a second target", connect.CodeResourceExhausted, "1 targets are being hurt, and 1 more would be; limits.maxTargets is 1", err)
 	n.inject(refuse(target))
 	if _, err := n.client.BeginRun(t.Context(), connect.NewRequest(&v1.BeginRunRequest{Run: "one", Experiment: "e", Duration: "1m"})); err != nil {
 		t.Error(err)

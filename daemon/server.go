@@ -328,11 +328,11 @@ func (s server) Who(ctx context.Context, req *connect.Request[v1.WhoRequest]) (*
 	if err != nil {
 		return nil, rpcError(err)
 	}
-	response := &v1.WhoResponse{Target: &v1.Target{Path: target.Path, CgroupId: target.ID}}
+	response := &v1.WhoResponse{Target: targetMessage(target)}
 	s.d.mu.Lock()
 	defer s.d.mu.Unlock()
 	for _, f := range s.d.ordered() {
-		if f.state == stateActive && slices.Contains(target.Ancestors, f.target.ID) {
+		if f.state == stateActive && f.touches(target) {
 			response.Faults = append(response.Faults, f.message())
 		}
 	}

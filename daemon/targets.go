@@ -3,11 +3,13 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"connectrpc.com/connect"
 
 	v1 "faultd/api/faultd/v1alpha1"
 	"faultd/cgroup"
+	"faultd/faults"
 )
 
 // Targets implements the service.
@@ -29,7 +31,19 @@ func (d *Daemon) targets(ctx context.Context, text string, caller int) (*v1.Targ
 	if err != nil {
 		return nil, notResolved(err)
 	}
-	response := &v1.TargetsResponse{}
+	hurt, spared, err := d.spare(found, caller)
+	if err != nil {
+		return nil, err
+	}
+	response := &v1.TargetsResponse{Spared: spared}
+	for _, t := range hurt {
+		response.Targets = append(response.Targets, targetMessage(t))
+	}
+	return response, nil
+}
+
+// spare leaves out of several targets those that are protected, and says why. When that leaves nobody, it is an error.
+func (d *Daemon) spare(found []cgroup.Target, caller int) (hurt []cgroup.Target, spared []string, err error) {
 	protection := d.config.protection(caller)
 	var refused error
 	for _, t := range found {
@@ -37,17 +51,37 @@ func (d *Daemon) targets(ctx context.Context, text string, caller int) (*v1.Targ
 		var protected *cgroup.ProtectedError
 		switch {
 		case err == nil:
-			response.Targets = append(response.Targets, &v1.Target{Path: t.Path, CgroupId: t.ID})
+			hurt = append(hurt, t)
 		case errors.As(err, &protected):
-			response.Spared = append(response.Spared, protected.Error())
+			spared = append(spared, protected.Error())
 			refused = err
 		case errors.Is(err, cgroup.ErrNotFound): // it went meanwhile
 		default:
-			return nil, err
+			return nil, nil, err
 		}
 	}
-	if len(response.Targets) == 0 && refused != nil {
-		return nil, badInput("%w", refused)
+	if len(hurt) == 0 && refused != nil {
+		return nil, nil, badInput("%w", refused)
 	}
-	return response, nil
+	return hurt, spared, nil
 }
+
+// aimAtAll finds the targets of a spec that means several. What is protected among them is spared.
+func (p *prepared) aimAtAll(ctx context.Context, d *Daemon, spec *v1.FaultSpec, caller int) error {
+	if p.kind.Name == faults.KindNode {
+		return badInput("all: a node fault has one target, the whole node")
+	}
+	if spec.GetFollow() && !p.selector.InContainers() {
+		return badInput("follow: %q is no selector of containers or pods, which alone come and go with a name; write container:, pod: or pods:, or leave follow out", p.selector)
+	}
+	found, err := d.env.Cgroups.ResolveAll(ctx, p.selector)
+	if err != nil {
+		return notResolved(fmt.Errorf("target: %w", err))
+	}
+	if p.targets, p.spared, err = d.spare(found, caller); err == nil && len(p.targets) == 0 {
+		err = badInput("target: %w: all that %q means went meanwhile", cgroup.ErrNotFound, p.selector)
+	}
+	return err
+}
+
+func targetMessage(t cgroup.Target) *v1.Target { return &v1.Target{Path: t.Path, CgroupId: t.ID} }

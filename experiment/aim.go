@@ -163,7 +163,7 @@ func score(seed uint64, name string) uint64 {
 func (p *Plan) checkLimit(would []*v1.Fault) error {
 	var hurt []string
 	for _, f := range would {
-		hurt = append(hurt, f.GetTarget().GetPath())
+		hurt = append(hurt, cgroupsOf(f)...)
 	}
 	slices.Sort(hurt)
 	hurt = slices.Compact(hurt)
@@ -173,11 +173,25 @@ func (p *Plan) checkLimit(would []*v1.Fault) error {
 	return nil
 }
 
+// cgroupsOf are those that a fault hurts, or has hurt.
+func cgroupsOf(f *v1.Fault) (paths []string) {
+	if f.GetTarget() != nil {
+		return []string{f.GetTarget().GetPath()}
+	}
+	for _, t := range f.GetTargets() {
+		paths = append(paths, t.GetTarget().GetPath())
+	}
+	return paths
+}
+
 // aim reads who is hurt. One target that is named by a selector that means one needs no choice, and has none.
 func (d *document) aim(field string, t *v1.ExperimentTarget) target {
 	selectors := t.GetSelectors()
 	if t.GetSelector() != nil {
 		selectors = append([]string{selector(t)}, selectors...)
+	}
+	if t.GetFollow() {
+		return d.following(field, t)
 	}
 	several := mayBeSeveral(t)
 	switch given := t.GetValue() != 0; {
@@ -200,7 +214,20 @@ func (d *document) aim(field string, t *v1.ExperimentTarget) target {
 	if !several {
 		return target{selector: selectors[0]}
 	}
-	return target{strings.Join(selectors, ","), &Aim{Selectors: selectors, Mode: t.GetMode(), Value: t.GetValue()}}
+	return target{selector: strings.Join(selectors, ","), aim: &Aim{Selectors: selectors, Mode: t.GetMode(), Value: t.GetValue()}}
+}
+
+// following reads who is hurt where that may change while the faults are on: the daemon keeps to it, so all that come are hurt.
+func (d *document) following(field string, t *v1.ExperimentTarget) target {
+	switch {
+	case t.GetContainer() == "" && t.GetPod() == "" && t.GetPods() == "", len(t.GetSelectors()) > 0:
+		d.wrong(field+".follow", "true was given; it has a meaning with container, pod and pods, which come and go")
+	case t.GetMode() != "" && t.GetMode() != "all":
+		d.wrong(field+".mode", "%s was given with follow, which hurts all that come; it must be all, or left out", t.GetMode())
+	case t.GetValue() != 0:
+		d.wrong(field+".value", "%v was given; it has a meaning with fixed, percent and random-max-percent", t.GetValue())
+	}
+	return target{selector: selector(t), follow: true}
 }
 
 // mayBeSeveral goes by what is written: a pod that a kubelet made is one target.

@@ -1,6 +1,7 @@
 package experiment
 
 import (
+	"strings"
 	"time"
 
 	v1 "faultd/api/faultd/v1alpha1"
@@ -227,7 +228,7 @@ func (r *Result) journalRun(a *Activation) JournalActivity {
 func journalFault(f *v1.Fault) *JournalFault {
 	c := f.GetCounters()
 	return &JournalFault{
-		ID: f.GetId(), Mechanism: f.GetMechanism(), Verdict: f.GetVerdict(), Reason: f.GetReason(), Cgroup: f.GetTarget().GetPath(),
+		ID: f.GetId(), Mechanism: f.GetMechanism(), Verdict: f.GetVerdict(), Reason: f.GetReason(), Cgroup: strings.Join(cgroupsOf(f), ", "),
 		Evaluated: c.GetEvaluated(), Matched: c.GetMatched(), Injected: c.GetInjected(), NotApplied: c.GetNotApplied(), Spared: c.GetSpared(),
 		Notes: append([]string{}, f.GetNotes()...),
 	}

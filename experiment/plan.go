@@ -109,6 +109,8 @@ func (d *document) unique(field string, n int, name func(int) string) {
 type target struct {
 	selector string
 	aim      *Aim
+	// follow: whoever the selector means while the fault is on.
+	follow bool
 }
 
 // targets gives them by name; "" is the one of spec.target.
@@ -159,7 +161,7 @@ func (d *document) fault(i int, f *v1.ExperimentFault, targets map[string]target
 	target, known := targets[f.GetTarget()]
 	switch {
 	case known:
-		spec.Target = target.selector
+		spec.Target, spec.Follow = target.selector, target.follow
 	case f.GetTarget() == "":
 		d.wrong(field+".target", "missing, and there is no spec.target; give one")
 	default:

@@ -463,6 +463,8 @@ func TestBadDocuments(t *testing.T) {
 		{strings.Replace(everything, "    mode: fixed\n", "    unit: web\n", 1), "shop.yaml:17: spec.targets[1]: give one of cgroup, unit, pid, container, pod, pods and selectors"},
 		{strings.Replace(everything, "    mode: fixed\n", "    mode: one\n", 1), "shop.yaml:20: spec.targets[1].value: 2 was given; it has a meaning with fixed, percent"},
 		{strings.Replace(everything, `    selectors: ["cgroup:/web-*", "unit:web"]`, "    unit: web", 1), "shop.yaml:19: spec.targets[1].mode: fixed was given, and unit:web means one target"},
+		{strings.Replace(everything, "    cgroup: /shop\n", "    cgroup: /shop\n    follow: true\n", 1), "shop.yaml:14: spec.target.follow: true was given; it has a meaning with container, pod and pods"},
+		{strings.Replace(everything, "    cgroup: /shop\n", "    pods: shop\n    follow: true\n    mode: one\n", 1), "shop.yaml:15: spec.target.mode: one was given with follow, which hurts all that come"},
 		{strings.Replace(everything, "    mode: fixed\n    value: 2\n", "    mode: percent\n    value: 101\n", 1), "shop.yaml:20: spec.targets[1].value: 101 is out of range; it must be in (0,100]"},
 		{strings.Replace(everything, "        cert: /a.pem\n", "", 1), "shop.yaml:141: spec.probes[7].grpc.tls: give both cert and key, or neither"},
 		{strings.Replace(everything, "      cpu: 80\n      memory: 30\n      io: 60\n      freeMemory: 5\n      load: 4\n", "      {}\n", 1), "spec.stop.node: give one of cpu, memory, io, freeMemory and load"},
@@ -499,14 +501,33 @@ func FuzzRead(f *testing.F) {
 	})
 }
 
+// TestFollowingTarget: who follows is aimed at by the daemon, with one fault.
+func TestFollowingTarget(t *testing.T) {
+	text := strings.Replace(everything, "    cgroup: /shop\n", "    pods: shop?app=web\n    follow: true\n", 1)
+	plan, err := Read("shop.yaml", []byte(text), anyFault)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f := plan.Faults[0]; f.Aim != nil || f.Spec.GetTarget() != "pods:shop?app=web" || !f.Spec.GetFollow() {
+		t.Errorf("%+v", f)
+	}
+	would := &v1.Fault{Targets: []*v1.FaultTarget{{Target: &v1.Target{Path: "/a"}}, {Target: &v1.Target{Path: "/b"}}}}
+	if err := (&Plan{MaxTargets: 1}).checkLimit([]*v1.Fault{would}); !errors.Is(err, ErrLimit) {
+		t.Errorf("two targets where one may be: %v", err)
+	}
+}
+
 // TestEveryKindStandsInAnExperiment: what FaultSpec has, ExperimentFault has, by the same name and number.
 func TestEveryKindStandsInAnExperiment(t *testing.T) {
 	ours := (&v1.ExperimentFault{}).ProtoReflect().Descriptor().Fields()
 	theirs := (&v1.FaultSpec{}).ProtoReflect().Descriptor().Fields()
 	for i := range theirs.Len() {
 		field := theirs.Get(i)
-		if field.Name() == "seed" {
-			continue // of the whole experiment
+		switch field.Name() {
+		case "seed": // of the whole experiment
+			continue
+		case "all", "follow": // of the target
+			continue
 		}
 		if same := ours.ByName(field.Name()); same == nil || same.Number() != field.Number() {
 			t.Errorf("ExperimentFault has no %s = %d; add it to experiment.proto", field.Name(), field.Number())

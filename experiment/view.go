@@ -103,7 +103,7 @@ func (r *Result) faultView(i int, f Fault) faultView {
 		v.Times++
 		addCounters(v.Counters, a.Last.GetCounters())
 		v.On += a.End.Sub(a.Start)
-		v.Cgroup, v.Mechanism = a.Last.GetTarget().GetPath(), a.Last.GetMechanism()
+		v.Cgroup, v.Mechanism = strings.Join(cgroupsOf(a.Last), ", "), a.Last.GetMechanism()
 		for _, note := range a.Last.GetNotes() {
 			if !slices.Contains(v.Notes, note) {
 				v.Notes = append(v.Notes, note)

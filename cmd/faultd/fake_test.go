@@ -69,6 +69,13 @@ func (f *fake) Inject(_ context.Context, r *connect.Request[v1.InjectRequest]) (
 		Counters: &v1.Counters{Evaluated: 1 << 60, Matched: 5, Injected: 3, NotApplied: 1, Spared: 1, CutShort: 2, Missed: 4},
 		Started:  "2026-01-02T03:04:05.000000006Z", Deadline: "2026-01-02T03:05:05Z", Owner: "uid=0 pid=1 test",
 	}
+	if spec.GetAll() || spec.GetFollow() {
+		fault.Target = nil
+		fault.Targets = []*v1.FaultTarget{
+			{Target: &v1.Target{Path: "/web-0"}, Counters: &v1.Counters{Matched: 3, Injected: 2}},
+			{Target: &v1.Target{Path: "/web-1"}, Counters: &v1.Counters{Matched: 1, Injected: 1}, Gone: "2026-01-02T03:04:05.6Z"},
+		}
+	}
 	if r.Msg.GetDryRun() {
 		fault.State, fault.Notes = "", []string{"this is a rehearsal"}
 		return connect.NewResponse(&v1.InjectResponse{Fault: fault}), nil

@@ -50,6 +50,8 @@ func kindCommand(name, usage string, flags []cli.Flag, fill func(*cli.Context, *
 func commonFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "target", Usage: "who is hurt, a `SELECTOR`: cgroup:PATH, pid:N, unit:NAME, container:NAME, pod:NAMESPACE/NAME#CONTAINER or pods:NAMESPACE?LABELS"},
+		&cli.BoolFlag{Name: "all", Usage: "hurt all targets that the selector means, if there are several"},
+		&cli.BoolFlag{Name: "follow", Usage: "hurt all containers and pods that the selector means while the fault lasts: those that start are taken in, those that are gone dropped"},
 		&cli.StringFlag{Name: "duration", Usage: "how long the fault lasts, such as 30s or 5m"},
 		&cli.Float64Flag{Name: "percent", Usage: "chance of each match in (0,100]", DefaultText: "100"},
 		&cli.Uint64Flag{Name: "every-nth", Usage: "hurt only every `N`-th match"},
@@ -112,7 +114,7 @@ func injectRequest(c *cli.Context, fill func(*cli.Context, *v1.FaultSpec) error)
 		Target: target, Duration: duration,
 		Percent:  given(c, "percent", c.Float64),
 		EveryNth: c.Uint64("every-nth"), SkipFirst: c.Uint64("skip-first"), MaxHits: c.Uint64("max-hits"), Rate: c.Float64("rate"), Dice: c.String("dice"),
-		Seed: given(c, "seed", c.Uint64),
+		Seed: given(c, "seed", c.Uint64), All: c.Bool("all"), Follow: c.Bool("follow"),
 	}
 	if err := fill(c, spec); err != nil {
 		return nil, err

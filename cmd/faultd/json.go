@@ -28,6 +28,24 @@ type faultJSON struct {
 	Reason     string   `json:"reason"`
 	Notes      []string `json:"notes"`
 	Owner      string   `json:"owner"`
+	// Targets are those of a fault that has several.
+	Targets []targetJSON `json:"targets,omitempty"`
+}
+
+type targetJSON struct {
+	Path     string `json:"path"`
+	CgroupID uint64 `json:"cgroupId"`
+	Started  string `json:"started"`
+	Gone     string `json:"gone"`
+	Matched  uint64 `json:"matched"`
+	Injected uint64 `json:"injected"`
+}
+
+func newTargetsJSON(targets []*v1.FaultTarget) (rows []targetJSON) {
+	for _, t := range targets {
+		rows = append(rows, targetJSON{t.GetTarget().GetPath(), t.GetTarget().GetCgroupId(), t.GetStarted(), t.GetGone(), t.GetCounters().GetMatched(), t.GetCounters().GetInjected()})
+	}
+	return rows
 }
 
 func newFaultJSON(fault *v1.Fault) faultJSON {
@@ -38,7 +56,7 @@ func newFaultJSON(fault *v1.Fault) faultJSON {
 		Evaluated: n.GetEvaluated(), Matched: n.GetMatched(), Injected: n.GetInjected(), NotApplied: n.GetNotApplied(),
 		Spared: n.GetSpared(), CutShort: n.GetCutShort(), Missed: n.GetMissed(), Unknown: n.GetUnknown(), Pulses: n.GetPulses(),
 		Started: fault.GetStarted(), Deadline: fault.GetDeadline(), Ended: fault.GetEnded(),
-		Reason: fault.GetReason(), Notes: notNil(fault.GetNotes()), Owner: fault.GetOwner(),
+		Reason: fault.GetReason(), Notes: notNil(fault.GetNotes()), Owner: fault.GetOwner(), Targets: newTargetsJSON(fault.GetTargets()),
 	}
 }
 

@@ -70,10 +70,26 @@ func printFault(c *cli.Context, fault *v1.Fault) error {
 		{"reason", orDash(fault.GetReason())},
 		{"owner", orDash(fault.GetOwner())},
 	}
+	rows = append(rows, targetRows(fault)...)
 	for _, text := range fault.GetNotes() {
 		rows = append(rows, []string{"note", text})
 	}
 	return printTable(c.App.Writer, rows)
+}
+
+// targetRows are the targets of a fault that has several, each with what is its own.
+func targetRows(fault *v1.Fault) (rows [][]string) {
+	for _, t := range fault.GetTargets() {
+		text := orDash(t.GetTarget().GetPath())
+		if n := t.GetCounters(); n != nil {
+			text += fmt.Sprintf(": matched %d, injected %d", n.GetMatched(), n.GetInjected())
+		}
+		if t.GetGone() != "" {
+			text += ", gone since " + toSecond(t.GetGone())
+		}
+		rows = append(rows, []string{"hurts", text})
+	}
+	return rows
 }
 
 // printEnded is printFault for commands that judge: a fault that ended inert is an error without words.
@@ -98,6 +114,7 @@ func printDryRun(c *cli.Context, fault *v1.Fault) error {
 		{"mechanism", orDash(fault.GetMechanism())},
 		{"duration", orDash(fault.GetSpec().GetDuration())},
 	}
+	rows = append(rows, targetRows(fault)...)
 	for _, text := range fault.GetNotes() {
 		rows = append(rows, []string{"note", text})
 	}
@@ -141,12 +158,25 @@ func printCapabilities(w io.Writer, check *v1.CheckResponse) error {
 	return printTable(w, rows)
 }
 
-// targetOf is the cgroup of a fault, or what was asked for when it is not known.
+// targetOf is the cgroup of a fault, or what was asked for when it is not known or one of several.
 func targetOf(fault *v1.Fault) string {
 	if path := fault.GetTarget().GetPath(); path != "" {
 		return path
 	}
+	if fault.GetSpec().GetAll() || fault.GetSpec().GetFollow() {
+		return fmt.Sprintf("%s (%d)", fault.GetSpec().GetTarget(), present(fault))
+	}
 	return fault.GetSpec().GetTarget()
+}
+
+// present is how many of several targets are there.
+func present(fault *v1.Fault) (n int) {
+	for _, t := range fault.GetTargets() {
+		if t.GetGone() == "" {
+			n++
+		}
+	}
+	return n
 }
 
 func orDash(text string) string {

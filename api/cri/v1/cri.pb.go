@@ -131,6 +131,63 @@ func (ContainerState) EnumDescriptor() ([]byte, []int) {
 	return file_cri_v1_cri_proto_rawDescGZIP(), []int{1}
 }
 
+type ContainerEventType int32
+
+const (
+	// buf:lint:ignore ENUM_VALUE_PREFIX
+	// buf:lint:ignore ENUM_ZERO_VALUE_SUFFIX
+	ContainerEventType_CONTAINER_CREATED_EVENT ContainerEventType = 0
+	// buf:lint:ignore ENUM_VALUE_PREFIX
+	ContainerEventType_CONTAINER_STARTED_EVENT ContainerEventType = 1
+	// buf:lint:ignore ENUM_VALUE_PREFIX
+	ContainerEventType_CONTAINER_STOPPED_EVENT ContainerEventType = 2
+	// buf:lint:ignore ENUM_VALUE_PREFIX
+	ContainerEventType_CONTAINER_DELETED_EVENT ContainerEventType = 3
+)
+
+// Enum value maps for ContainerEventType.
+var (
+	ContainerEventType_name = map[int32]string{
+		0: "CONTAINER_CREATED_EVENT",
+		1: "CONTAINER_STARTED_EVENT",
+		2: "CONTAINER_STOPPED_EVENT",
+		3: "CONTAINER_DELETED_EVENT",
+	}
+	ContainerEventType_value = map[string]int32{
+		"CONTAINER_CREATED_EVENT": 0,
+		"CONTAINER_STARTED_EVENT": 1,
+		"CONTAINER_STOPPED_EVENT": 2,
+		"CONTAINER_DELETED_EVENT": 3,
+	}
+)
+
+func (x ContainerEventType) Enum() *ContainerEventType {
+	p := new(ContainerEventType)
+	*p = x
+	return p
+}
+
+func (x ContainerEventType) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ContainerEventType) Descriptor() protoreflect.EnumDescriptor {
+	return file_cri_v1_cri_proto_enumTypes[2].Descriptor()
+}
+
+func (ContainerEventType) Type() protoreflect.EnumType {
+	return &file_cri_v1_cri_proto_enumTypes[2]
+}
+
+func (x ContainerEventType) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ContainerEventType.Descriptor instead.
+func (ContainerEventType) EnumDescriptor() ([]byte, []int) {
+	return file_cri_v1_cri_proto_rawDescGZIP(), []int{2}
+}
+
 // What lists ask for is everything: no filter is ever set.
 type ListPodSandboxRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -779,11 +836,12 @@ func (*GetEventsRequest) Descriptor() ([]byte, []int) {
 	return file_cri_v1_cri_proto_rawDescGZIP(), []int{12}
 }
 
-// What happened to a container. faultd looks at everything anew then, so nothing of it is read.
+// What happened to a container. faultd looks at everything anew then, so no more of it is read.
 type ContainerEventResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state              protoimpl.MessageState `protogen:"open.v1"`
+	ContainerEventType ContainerEventType     `protobuf:"varint,2,opt,name=container_event_type,json=containerEventType,proto3,enum=cri.v1.ContainerEventType" json:"container_event_type,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *ContainerEventResponse) Reset() {
@@ -814,6 +872,13 @@ func (x *ContainerEventResponse) ProtoReflect() protoreflect.Message {
 // Deprecated: Use ContainerEventResponse.ProtoReflect.Descriptor instead.
 func (*ContainerEventResponse) Descriptor() ([]byte, []int) {
 	return file_cri_v1_cri_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ContainerEventResponse) GetContainerEventType() ContainerEventType {
+	if x != nil {
+		return x.ContainerEventType
+	}
+	return ContainerEventType_CONTAINER_CREATED_EVENT
 }
 
 var File_cri_v1_cri_proto protoreflect.FileDescriptor
@@ -868,8 +933,9 @@ const file_cri_v1_cri_proto_rawDesc = "" +
 	"\tInfoEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x12\n" +
-	"\x10GetEventsRequest\"\x18\n" +
-	"\x16ContainerEventResponse*:\n" +
+	"\x10GetEventsRequest\"f\n" +
+	"\x16ContainerEventResponse\x12L\n" +
+	"\x14container_event_type\x18\x02 \x01(\x0e2\x1a.cri.v1.ContainerEventTypeR\x12containerEventType*:\n" +
 	"\x0fPodSandboxState\x12\x11\n" +
 	"\rSANDBOX_READY\x10\x00\x12\x14\n" +
 	"\x10SANDBOX_NOTREADY\x10\x01*k\n" +
@@ -877,7 +943,12 @@ const file_cri_v1_cri_proto_rawDesc = "" +
 	"\x11CONTAINER_CREATED\x10\x00\x12\x15\n" +
 	"\x11CONTAINER_RUNNING\x10\x01\x12\x14\n" +
 	"\x10CONTAINER_EXITED\x10\x02\x12\x15\n" +
-	"\x11CONTAINER_UNKNOWN\x10\x03B\x19Z\x17faultd/api/cri/v1;criv1b\x06proto3"
+	"\x11CONTAINER_UNKNOWN\x10\x03*\x88\x01\n" +
+	"\x12ContainerEventType\x12\x1b\n" +
+	"\x17CONTAINER_CREATED_EVENT\x10\x00\x12\x1b\n" +
+	"\x17CONTAINER_STARTED_EVENT\x10\x01\x12\x1b\n" +
+	"\x17CONTAINER_STOPPED_EVENT\x10\x02\x12\x1b\n" +
+	"\x17CONTAINER_DELETED_EVENT\x10\x03B\x19Z\x17faultd/api/cri/v1;criv1b\x06proto3"
 
 var (
 	file_cri_v1_cri_proto_rawDescOnce sync.Once
@@ -891,44 +962,46 @@ func file_cri_v1_cri_proto_rawDescGZIP() []byte {
 	return file_cri_v1_cri_proto_rawDescData
 }
 
-var file_cri_v1_cri_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_cri_v1_cri_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
 var file_cri_v1_cri_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_cri_v1_cri_proto_goTypes = []any{
 	(PodSandboxState)(0),             // 0: cri.v1.PodSandboxState
 	(ContainerState)(0),              // 1: cri.v1.ContainerState
-	(*ListPodSandboxRequest)(nil),    // 2: cri.v1.ListPodSandboxRequest
-	(*ListPodSandboxResponse)(nil),   // 3: cri.v1.ListPodSandboxResponse
-	(*PodSandbox)(nil),               // 4: cri.v1.PodSandbox
-	(*PodSandboxMetadata)(nil),       // 5: cri.v1.PodSandboxMetadata
-	(*PodSandboxStatusRequest)(nil),  // 6: cri.v1.PodSandboxStatusRequest
-	(*PodSandboxStatusResponse)(nil), // 7: cri.v1.PodSandboxStatusResponse
-	(*ListContainersRequest)(nil),    // 8: cri.v1.ListContainersRequest
-	(*ListContainersResponse)(nil),   // 9: cri.v1.ListContainersResponse
-	(*Container)(nil),                // 10: cri.v1.Container
-	(*ContainerMetadata)(nil),        // 11: cri.v1.ContainerMetadata
-	(*ContainerStatusRequest)(nil),   // 12: cri.v1.ContainerStatusRequest
-	(*ContainerStatusResponse)(nil),  // 13: cri.v1.ContainerStatusResponse
-	(*GetEventsRequest)(nil),         // 14: cri.v1.GetEventsRequest
-	(*ContainerEventResponse)(nil),   // 15: cri.v1.ContainerEventResponse
-	nil,                              // 16: cri.v1.PodSandbox.LabelsEntry
-	nil,                              // 17: cri.v1.PodSandboxStatusResponse.InfoEntry
-	nil,                              // 18: cri.v1.ContainerStatusResponse.InfoEntry
+	(ContainerEventType)(0),          // 2: cri.v1.ContainerEventType
+	(*ListPodSandboxRequest)(nil),    // 3: cri.v1.ListPodSandboxRequest
+	(*ListPodSandboxResponse)(nil),   // 4: cri.v1.ListPodSandboxResponse
+	(*PodSandbox)(nil),               // 5: cri.v1.PodSandbox
+	(*PodSandboxMetadata)(nil),       // 6: cri.v1.PodSandboxMetadata
+	(*PodSandboxStatusRequest)(nil),  // 7: cri.v1.PodSandboxStatusRequest
+	(*PodSandboxStatusResponse)(nil), // 8: cri.v1.PodSandboxStatusResponse
+	(*ListContainersRequest)(nil),    // 9: cri.v1.ListContainersRequest
+	(*ListContainersResponse)(nil),   // 10: cri.v1.ListContainersResponse
+	(*Container)(nil),                // 11: cri.v1.Container
+	(*ContainerMetadata)(nil),        // 12: cri.v1.ContainerMetadata
+	(*ContainerStatusRequest)(nil),   // 13: cri.v1.ContainerStatusRequest
+	(*ContainerStatusResponse)(nil),  // 14: cri.v1.ContainerStatusResponse
+	(*GetEventsRequest)(nil),         // 15: cri.v1.GetEventsRequest
+	(*ContainerEventResponse)(nil),   // 16: cri.v1.ContainerEventResponse
+	nil,                              // 17: cri.v1.PodSandbox.LabelsEntry
+	nil,                              // 18: cri.v1.PodSandboxStatusResponse.InfoEntry
+	nil,                              // 19: cri.v1.ContainerStatusResponse.InfoEntry
 }
 var file_cri_v1_cri_proto_depIdxs = []int32{
-	4,  // 0: cri.v1.ListPodSandboxResponse.items:type_name -> cri.v1.PodSandbox
-	5,  // 1: cri.v1.PodSandbox.metadata:type_name -> cri.v1.PodSandboxMetadata
+	5,  // 0: cri.v1.ListPodSandboxResponse.items:type_name -> cri.v1.PodSandbox
+	6,  // 1: cri.v1.PodSandbox.metadata:type_name -> cri.v1.PodSandboxMetadata
 	0,  // 2: cri.v1.PodSandbox.state:type_name -> cri.v1.PodSandboxState
-	16, // 3: cri.v1.PodSandbox.labels:type_name -> cri.v1.PodSandbox.LabelsEntry
-	17, // 4: cri.v1.PodSandboxStatusResponse.info:type_name -> cri.v1.PodSandboxStatusResponse.InfoEntry
-	10, // 5: cri.v1.ListContainersResponse.containers:type_name -> cri.v1.Container
-	11, // 6: cri.v1.Container.metadata:type_name -> cri.v1.ContainerMetadata
+	17, // 3: cri.v1.PodSandbox.labels:type_name -> cri.v1.PodSandbox.LabelsEntry
+	18, // 4: cri.v1.PodSandboxStatusResponse.info:type_name -> cri.v1.PodSandboxStatusResponse.InfoEntry
+	11, // 5: cri.v1.ListContainersResponse.containers:type_name -> cri.v1.Container
+	12, // 6: cri.v1.Container.metadata:type_name -> cri.v1.ContainerMetadata
 	1,  // 7: cri.v1.Container.state:type_name -> cri.v1.ContainerState
-	18, // 8: cri.v1.ContainerStatusResponse.info:type_name -> cri.v1.ContainerStatusResponse.InfoEntry
-	9,  // [9:9] is the sub-list for method output_type
-	9,  // [9:9] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	19, // 8: cri.v1.ContainerStatusResponse.info:type_name -> cri.v1.ContainerStatusResponse.InfoEntry
+	2,  // 9: cri.v1.ContainerEventResponse.container_event_type:type_name -> cri.v1.ContainerEventType
+	10, // [10:10] is the sub-list for method output_type
+	10, // [10:10] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_cri_v1_cri_proto_init() }
@@ -941,7 +1014,7 @@ func file_cri_v1_cri_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cri_v1_cri_proto_rawDesc), len(file_cri_v1_cri_proto_rawDesc)),
-			NumEnums:      2,
+			NumEnums:      3,
 			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,

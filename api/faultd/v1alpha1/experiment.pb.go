@@ -449,7 +449,10 @@ type ExperimentTarget struct {
 	// paths alone. Empty: there is one target.
 	Mode string `protobuf:"bytes,6,opt,name=mode,proto3" json:"mode,omitempty"`
 	// With fixed, percent and random-max-percent.
-	Value         float64 `protobuf:"fixed64,7,opt,name=value,proto3" json:"value,omitempty"`
+	Value float64 `protobuf:"fixed64,7,opt,name=value,proto3" json:"value,omitempty"`
+	// With container, pod and pods: containers and pods that start while a fault is on are hurt too, and one that is gone does not end it.
+	// Each fault is one then, with all targets, so there is no mode but all.
+	Follow        bool `protobuf:"varint,11,opt,name=follow,proto3" json:"follow,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -571,6 +574,13 @@ func (x *ExperimentTarget) GetValue() float64 {
 		return x.Value
 	}
 	return 0
+}
+
+func (x *ExperimentTarget) GetFollow() bool {
+	if x != nil {
+		return x.Follow
+	}
+	return false
 }
 
 type isExperimentTarget_Selector interface {
@@ -2948,7 +2958,7 @@ const file_faultd_v1alpha1_experiment_proto_rawDesc = "" +
 	"\x04days\x18\x05 \x03(\tB\x10\xbaH\r\x92\x01\n" +
 	"\x10\a\"\x06r\x04\x10\x01\x18\aR\x04days\x12\x1b\n" +
 	"\x04from\x18\x06 \x01(\tB\a\xbaH\x04r\x02\x18\x05R\x04from\x12\x17\n" +
-	"\x02to\x18\a \x01(\tB\a\xbaH\x04r\x02\x18\x05R\x02to\"\xe1\x03\n" +
+	"\x02to\x18\a \x01(\tB\a\xbaH\x04r\x02\x18\x05R\x02to\"\xf9\x03\n" +
 	"\x10ExperimentTarget\x12?\n" +
 	"\x04name\x18\x01 \x01(\tB+\xbaH(r&\x18?2\"^([a-z0-9]([-a-z0-9]*[a-z0-9])?)?$R\x04name\x12$\n" +
 	"\x06cgroup\x18\x02 \x01(\tB\n" +
@@ -2965,7 +2975,8 @@ const file_faultd_v1alpha1_experiment_proto_rawDesc = "" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\bH\x00R\x04pods\x121\n" +
 	"\tselectors\x18\x05 \x03(\tB\x13\xbaH\x10\x92\x01\r\x10@\x18\x01\"\ar\x05\x10\x01\x18\x80 R\tselectors\x12I\n" +
 	"\x04mode\x18\x06 \x01(\tB5\xbaH2r0R\x00R\x03allR\x03oneR\x05fixedR\apercentR\x12random-max-percentR\x04mode\x12/\n" +
-	"\x05value\x18\a \x01(\x01B\x19\xbaH\x16\x12\x14@\x01\x19\x00\x00\x00\x00\x80\x84.A)\x00\x00\x00\x00\x00\x00\x00\x00R\x05valueB\n" +
+	"\x05value\x18\a \x01(\x01B\x19\xbaH\x16\x12\x14@\x01\x19\x00\x00\x00\x00\x80\x84.A)\x00\x00\x00\x00\x00\x00\x00\x00R\x05value\x12\x16\n" +
+	"\x06follow\x18\v \x01(\bR\x06followB\n" +
 	"\n" +
 	"\bselector\"\x91\n" +
 	"\n" +

@@ -29,7 +29,7 @@ const (
 type FaultSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Selector of the target: "cgroup:PATH", "pid:N" (its cgroup), "unit:NAME" (systemd), "container:NAME" (or ID), "pod:NAMESPACE/NAME",
-	// "pod:NAMESPACE/NAME#CONTAINER" or "pods:NAMESPACE?LABEL=VALUE". It must mean one cgroup.
+	// "pod:NAMESPACE/NAME#CONTAINER" or "pods:NAMESPACE?LABEL=VALUE". It must mean one cgroup, unless all or follow is set.
 	Target string `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
 	// How long the fault lasts, from the time it is active: "30s", "5m".
 	Duration string `protobuf:"bytes,2,opt,name=duration,proto3" json:"duration,omitempty"`
@@ -47,6 +47,11 @@ type FaultSpec struct {
 	Rate float64 `protobuf:"fixed64,8,opt,name=rate,proto3" json:"rate,omitempty"`
 	// What the chance is thrown for: "call" (or packet), "thread" or "process": then all its calls are hurt, or none. Empty: call.
 	Dice string `protobuf:"bytes,9,opt,name=dice,proto3" json:"dice,omitempty"`
+	// All targets that the selector means are hurt, as in TargetsRequest. The dice, every_nth, skip_first, max_hits and rate are each one's own.
+	All bool `protobuf:"varint,10,opt,name=all,proto3" json:"all,omitempty"`
+	// With containers and pods: all that the selector means while the fault lasts. One that starts meanwhile is taken in, one that is gone is
+	// dropped, and the fault goes on without any.
+	Follow bool `protobuf:"varint,11,opt,name=follow,proto3" json:"follow,omitempty"`
 	// Types that are valid to be assigned to Kind:
 	//
 	//	*FaultSpec_Connect
@@ -162,6 +167,20 @@ func (x *FaultSpec) GetDice() string {
 		return x.Dice
 	}
 	return ""
+}
+
+func (x *FaultSpec) GetAll() bool {
+	if x != nil {
+		return x.All
+	}
+	return false
+}
+
+func (x *FaultSpec) GetFollow() bool {
+	if x != nil {
+		return x.Follow
+	}
+	return false
 }
 
 func (x *FaultSpec) GetKind() isFaultSpec_Kind {
@@ -2938,7 +2957,7 @@ type Fault struct {
 	Verdict string `protobuf:"bytes,5,opt,name=verdict,proto3" json:"verdict,omitempty"`
 	// How it is done on this kernel, such as "cgroup-connect", "tcx", "task-work".
 	Mechanism string `protobuf:"bytes,6,opt,name=mechanism,proto3" json:"mechanism,omitempty"`
-	// The resolved target.
+	// The resolved target; none with all or follow.
 	Target   *Target   `protobuf:"bytes,7,opt,name=target,proto3" json:"target,omitempty"`
 	Counters *Counters `protobuf:"bytes,8,opt,name=counters,proto3" json:"counters,omitempty"`
 	// RFC 3339 with nanoseconds.
@@ -2950,7 +2969,9 @@ type Fault struct {
 	// What a person should know: parts out of reach, early releases, undo that found a changed value.
 	Notes []string `protobuf:"bytes,13,rep,name=notes,proto3" json:"notes,omitempty"`
 	// Who asked for it: "uid=0 pid=123 faultd".
-	Owner         string `protobuf:"bytes,14,opt,name=owner,proto3" json:"owner,omitempty"`
+	Owner string `protobuf:"bytes,14,opt,name=owner,proto3" json:"owner,omitempty"`
+	// With all or follow: those that are hurt, and the last hundred that are gone.
+	Targets       []*FaultTarget `protobuf:"bytes,15,rep,name=targets,proto3" json:"targets,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3083,6 +3104,84 @@ func (x *Fault) GetOwner() string {
 	return ""
 }
 
+func (x *Fault) GetTargets() []*FaultTarget {
+	if x != nil {
+		return x.Targets
+	}
+	return nil
+}
+
+// FaultTarget is one of several targets of a fault.
+type FaultTarget struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Target *Target                `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
+	// When the fault reached it, and when it was gone; empty: it is there.
+	Started string `protobuf:"bytes,2,opt,name=started,proto3" json:"started,omitempty"`
+	Gone    string `protobuf:"bytes,3,opt,name=gone,proto3" json:"gone,omitempty"`
+	// What is its own.
+	Counters      *Counters `protobuf:"bytes,4,opt,name=counters,proto3" json:"counters,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FaultTarget) Reset() {
+	*x = FaultTarget{}
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FaultTarget) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FaultTarget) ProtoMessage() {}
+
+func (x *FaultTarget) ProtoReflect() protoreflect.Message {
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FaultTarget.ProtoReflect.Descriptor instead.
+func (*FaultTarget) Descriptor() ([]byte, []int) {
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *FaultTarget) GetTarget() *Target {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *FaultTarget) GetStarted() string {
+	if x != nil {
+		return x.Started
+	}
+	return ""
+}
+
+func (x *FaultTarget) GetGone() string {
+	if x != nil {
+		return x.Gone
+	}
+	return ""
+}
+
+func (x *FaultTarget) GetCounters() *Counters {
+	if x != nil {
+		return x.Counters
+	}
+	return nil
+}
+
 // Target is a cgroup of the version 2 tree.
 type Target struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3094,7 +3193,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[24]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3106,7 +3205,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[24]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3119,7 +3218,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{24}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Target) GetPath() string {
@@ -3163,7 +3262,7 @@ type Counters struct {
 
 func (x *Counters) Reset() {
 	*x = Counters{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[25]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3175,7 +3274,7 @@ func (x *Counters) String() string {
 func (*Counters) ProtoMessage() {}
 
 func (x *Counters) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[25]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3188,7 +3287,7 @@ func (x *Counters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counters.ProtoReflect.Descriptor instead.
 func (*Counters) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{25}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Counters) GetEvaluated() uint64 {
@@ -3270,7 +3369,7 @@ type InjectRequest struct {
 
 func (x *InjectRequest) Reset() {
 	*x = InjectRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[26]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3282,7 +3381,7 @@ func (x *InjectRequest) String() string {
 func (*InjectRequest) ProtoMessage() {}
 
 func (x *InjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[26]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3295,7 +3394,7 @@ func (x *InjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InjectRequest.ProtoReflect.Descriptor instead.
 func (*InjectRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{26}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *InjectRequest) GetSpec() *FaultSpec {
@@ -3343,7 +3442,7 @@ type InjectResponse struct {
 
 func (x *InjectResponse) Reset() {
 	*x = InjectResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[27]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3355,7 +3454,7 @@ func (x *InjectResponse) String() string {
 func (*InjectResponse) ProtoMessage() {}
 
 func (x *InjectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[27]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3368,7 +3467,7 @@ func (x *InjectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InjectResponse.ProtoReflect.Descriptor instead.
 func (*InjectResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{27}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *InjectResponse) GetFault() *Fault {
@@ -3397,7 +3496,7 @@ type UpdateRequest struct {
 
 func (x *UpdateRequest) Reset() {
 	*x = UpdateRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[28]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3409,7 +3508,7 @@ func (x *UpdateRequest) String() string {
 func (*UpdateRequest) ProtoMessage() {}
 
 func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[28]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3422,7 +3521,7 @@ func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRequest.ProtoReflect.Descriptor instead.
 func (*UpdateRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{28}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *UpdateRequest) GetId() string {
@@ -3483,7 +3582,7 @@ type UpdateResponse struct {
 
 func (x *UpdateResponse) Reset() {
 	*x = UpdateResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[29]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3495,7 +3594,7 @@ func (x *UpdateResponse) String() string {
 func (*UpdateResponse) ProtoMessage() {}
 
 func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[29]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3508,7 +3607,7 @@ func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateResponse.ProtoReflect.Descriptor instead.
 func (*UpdateResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{29}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *UpdateResponse) GetFault() *Fault {
@@ -3526,7 +3625,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[30]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3538,7 +3637,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[30]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3551,7 +3650,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{30}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{31}
 }
 
 type ListResponse struct {
@@ -3566,7 +3665,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[31]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3578,7 +3677,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[31]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3591,7 +3690,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{31}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ListResponse) GetFaults() []*Fault {
@@ -3624,7 +3723,7 @@ type GetRequest struct {
 
 func (x *GetRequest) Reset() {
 	*x = GetRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[32]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3636,7 +3735,7 @@ func (x *GetRequest) String() string {
 func (*GetRequest) ProtoMessage() {}
 
 func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[32]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3649,7 +3748,7 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{32}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *GetRequest) GetId() string {
@@ -3668,7 +3767,7 @@ type GetResponse struct {
 
 func (x *GetResponse) Reset() {
 	*x = GetResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[33]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3680,7 +3779,7 @@ func (x *GetResponse) String() string {
 func (*GetResponse) ProtoMessage() {}
 
 func (x *GetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[33]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3693,7 +3792,7 @@ func (x *GetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResponse.ProtoReflect.Descriptor instead.
 func (*GetResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{33}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *GetResponse) GetFault() *Fault {
@@ -3714,7 +3813,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[34]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3726,7 +3825,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[34]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3739,7 +3838,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{34}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *StopRequest) GetId() string {
@@ -3765,7 +3864,7 @@ type StopResponse struct {
 
 func (x *StopResponse) Reset() {
 	*x = StopResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[35]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3777,7 +3876,7 @@ func (x *StopResponse) String() string {
 func (*StopResponse) ProtoMessage() {}
 
 func (x *StopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[35]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3790,7 +3889,7 @@ func (x *StopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopResponse.ProtoReflect.Descriptor instead.
 func (*StopResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{35}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *StopResponse) GetFault() *Fault {
@@ -3810,7 +3909,7 @@ type StopAllRequest struct {
 
 func (x *StopAllRequest) Reset() {
 	*x = StopAllRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[36]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3822,7 +3921,7 @@ func (x *StopAllRequest) String() string {
 func (*StopAllRequest) ProtoMessage() {}
 
 func (x *StopAllRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[36]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3835,7 +3934,7 @@ func (x *StopAllRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopAllRequest.ProtoReflect.Descriptor instead.
 func (*StopAllRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{36}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *StopAllRequest) GetReason() string {
@@ -3854,7 +3953,7 @@ type StopAllResponse struct {
 
 func (x *StopAllResponse) Reset() {
 	*x = StopAllResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[37]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3866,7 +3965,7 @@ func (x *StopAllResponse) String() string {
 func (*StopAllResponse) ProtoMessage() {}
 
 func (x *StopAllResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[37]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3879,7 +3978,7 @@ func (x *StopAllResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopAllResponse.ProtoReflect.Descriptor instead.
 func (*StopAllResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{37}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *StopAllResponse) GetFaults() []*Fault {
@@ -3898,7 +3997,7 @@ type KillRequest struct {
 
 func (x *KillRequest) Reset() {
 	*x = KillRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[38]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3910,7 +4009,7 @@ func (x *KillRequest) String() string {
 func (*KillRequest) ProtoMessage() {}
 
 func (x *KillRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[38]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3923,7 +4022,7 @@ func (x *KillRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillRequest.ProtoReflect.Descriptor instead.
 func (*KillRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{38}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *KillRequest) GetReason() string {
@@ -3943,7 +4042,7 @@ type KillResponse struct {
 
 func (x *KillResponse) Reset() {
 	*x = KillResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[39]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3955,7 +4054,7 @@ func (x *KillResponse) String() string {
 func (*KillResponse) ProtoMessage() {}
 
 func (x *KillResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[39]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3968,7 +4067,7 @@ func (x *KillResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillResponse.ProtoReflect.Descriptor instead.
 func (*KillResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{39}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *KillResponse) GetEnded() uint32 {
@@ -3987,7 +4086,7 @@ type ArmRequest struct {
 
 func (x *ArmRequest) Reset() {
 	*x = ArmRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[40]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3999,7 +4098,7 @@ func (x *ArmRequest) String() string {
 func (*ArmRequest) ProtoMessage() {}
 
 func (x *ArmRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[40]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4012,7 +4111,7 @@ func (x *ArmRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArmRequest.ProtoReflect.Descriptor instead.
 func (*ArmRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{40}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ArmRequest) GetReason() string {
@@ -4030,7 +4129,7 @@ type ArmResponse struct {
 
 func (x *ArmResponse) Reset() {
 	*x = ArmResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[41]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4042,7 +4141,7 @@ func (x *ArmResponse) String() string {
 func (*ArmResponse) ProtoMessage() {}
 
 func (x *ArmResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[41]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4055,7 +4154,7 @@ func (x *ArmResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArmResponse.ProtoReflect.Descriptor instead.
 func (*ArmResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{41}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{42}
 }
 
 type WatchRequest struct {
@@ -4066,7 +4165,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[42]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4078,7 +4177,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[42]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4091,7 +4190,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{42}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{43}
 }
 
 type WatchResponse struct {
@@ -4099,7 +4198,7 @@ type WatchResponse struct {
 	// RFC 3339 with nanoseconds.
 	Time string `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
 	// "hello", "started", "first-harm", "updated", "ended", "stuck", "killed", "armed", "lapsed", "lost",
-	// "changed": what a running fault follows, such as the addresses of a name.
+	// "changed": what a running fault follows, such as the addresses of a name, or its targets.
 	Type string `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
 	// The fault, for events about one.
 	Fault   *Fault `protobuf:"bytes,3,opt,name=fault,proto3" json:"fault,omitempty"`
@@ -4112,7 +4211,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[43]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4124,7 +4223,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[43]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4137,7 +4236,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{43}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *WatchResponse) GetTime() string {
@@ -4183,7 +4282,7 @@ type KindsRequest struct {
 
 func (x *KindsRequest) Reset() {
 	*x = KindsRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[44]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4195,7 +4294,7 @@ func (x *KindsRequest) String() string {
 func (*KindsRequest) ProtoMessage() {}
 
 func (x *KindsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[44]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4208,7 +4307,7 @@ func (x *KindsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KindsRequest.ProtoReflect.Descriptor instead.
 func (*KindsRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{44}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{45}
 }
 
 type KindsResponse struct {
@@ -4220,7 +4319,7 @@ type KindsResponse struct {
 
 func (x *KindsResponse) Reset() {
 	*x = KindsResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[45]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4232,7 +4331,7 @@ func (x *KindsResponse) String() string {
 func (*KindsResponse) ProtoMessage() {}
 
 func (x *KindsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[45]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4245,7 +4344,7 @@ func (x *KindsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KindsResponse.ProtoReflect.Descriptor instead.
 func (*KindsResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{45}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *KindsResponse) GetKinds() []*Kind {
@@ -4267,7 +4366,7 @@ type Kind struct {
 
 func (x *Kind) Reset() {
 	*x = Kind{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[46]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4279,7 +4378,7 @@ func (x *Kind) String() string {
 func (*Kind) ProtoMessage() {}
 
 func (x *Kind) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[46]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4292,7 +4391,7 @@ func (x *Kind) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Kind.ProtoReflect.Descriptor instead.
 func (*Kind) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{46}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Kind) GetName() string {
@@ -4327,7 +4426,7 @@ type Parameter struct {
 
 func (x *Parameter) Reset() {
 	*x = Parameter{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[47]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4339,7 +4438,7 @@ func (x *Parameter) String() string {
 func (*Parameter) ProtoMessage() {}
 
 func (x *Parameter) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[47]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4352,7 +4451,7 @@ func (x *Parameter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Parameter.ProtoReflect.Descriptor instead.
 func (*Parameter) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{47}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Parameter) GetName() string {
@@ -4386,7 +4485,7 @@ type CheckRequest struct {
 
 func (x *CheckRequest) Reset() {
 	*x = CheckRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[48]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4398,7 +4497,7 @@ func (x *CheckRequest) String() string {
 func (*CheckRequest) ProtoMessage() {}
 
 func (x *CheckRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[48]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4411,7 +4510,7 @@ func (x *CheckRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckRequest.ProtoReflect.Descriptor instead.
 func (*CheckRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{48}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *CheckRequest) GetResidue() bool {
@@ -4432,7 +4531,7 @@ type CheckResponse struct {
 
 func (x *CheckResponse) Reset() {
 	*x = CheckResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[49]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4444,7 +4543,7 @@ func (x *CheckResponse) String() string {
 func (*CheckResponse) ProtoMessage() {}
 
 func (x *CheckResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[49]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4457,7 +4556,7 @@ func (x *CheckResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckResponse.ProtoReflect.Descriptor instead.
 func (*CheckResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{49}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *CheckResponse) GetCapabilities() []*Capability {
@@ -4498,7 +4597,7 @@ type Capability struct {
 
 func (x *Capability) Reset() {
 	*x = Capability{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[50]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4510,7 +4609,7 @@ func (x *Capability) String() string {
 func (*Capability) ProtoMessage() {}
 
 func (x *Capability) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[50]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4523,7 +4622,7 @@ func (x *Capability) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Capability.ProtoReflect.Descriptor instead.
 func (*Capability) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{50}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Capability) GetKind() string {
@@ -4572,7 +4671,7 @@ type WhoRequest struct {
 
 func (x *WhoRequest) Reset() {
 	*x = WhoRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[51]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4584,7 +4683,7 @@ func (x *WhoRequest) String() string {
 func (*WhoRequest) ProtoMessage() {}
 
 func (x *WhoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[51]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4597,7 +4696,7 @@ func (x *WhoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoRequest.ProtoReflect.Descriptor instead.
 func (*WhoRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{51}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *WhoRequest) GetPid() int32 {
@@ -4624,7 +4723,7 @@ type WhoResponse struct {
 
 func (x *WhoResponse) Reset() {
 	*x = WhoResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[52]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4636,7 +4735,7 @@ func (x *WhoResponse) String() string {
 func (*WhoResponse) ProtoMessage() {}
 
 func (x *WhoResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[52]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4649,7 +4748,7 @@ func (x *WhoResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoResponse.ProtoReflect.Descriptor instead.
 func (*WhoResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{52}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *WhoResponse) GetTarget() *Target {
@@ -4676,7 +4775,7 @@ type TargetsRequest struct {
 
 func (x *TargetsRequest) Reset() {
 	*x = TargetsRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[53]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4688,7 +4787,7 @@ func (x *TargetsRequest) String() string {
 func (*TargetsRequest) ProtoMessage() {}
 
 func (x *TargetsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[53]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4701,7 +4800,7 @@ func (x *TargetsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TargetsRequest.ProtoReflect.Descriptor instead.
 func (*TargetsRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{53}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *TargetsRequest) GetSelector() string {
@@ -4723,7 +4822,7 @@ type TargetsResponse struct {
 
 func (x *TargetsResponse) Reset() {
 	*x = TargetsResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[54]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4735,7 +4834,7 @@ func (x *TargetsResponse) String() string {
 func (*TargetsResponse) ProtoMessage() {}
 
 func (x *TargetsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[54]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4748,7 +4847,7 @@ func (x *TargetsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TargetsResponse.ProtoReflect.Descriptor instead.
 func (*TargetsResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{54}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *TargetsResponse) GetTargets() []*Target {
@@ -4782,7 +4881,7 @@ type BeginRunRequest struct {
 
 func (x *BeginRunRequest) Reset() {
 	*x = BeginRunRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[55]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4794,7 +4893,7 @@ func (x *BeginRunRequest) String() string {
 func (*BeginRunRequest) ProtoMessage() {}
 
 func (x *BeginRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[55]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4807,7 +4906,7 @@ func (x *BeginRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeginRunRequest.ProtoReflect.Descriptor instead.
 func (*BeginRunRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{55}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *BeginRunRequest) GetRun() string {
@@ -4853,7 +4952,7 @@ type BeginRunResponse struct {
 
 func (x *BeginRunResponse) Reset() {
 	*x = BeginRunResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[56]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4865,7 +4964,7 @@ func (x *BeginRunResponse) String() string {
 func (*BeginRunResponse) ProtoMessage() {}
 
 func (x *BeginRunResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[56]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4878,7 +4977,7 @@ func (x *BeginRunResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeginRunResponse.ProtoReflect.Descriptor instead.
 func (*BeginRunResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{56}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{57}
 }
 
 type TellRunRequest struct {
@@ -4893,7 +4992,7 @@ type TellRunRequest struct {
 
 func (x *TellRunRequest) Reset() {
 	*x = TellRunRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[57]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4905,7 +5004,7 @@ func (x *TellRunRequest) String() string {
 func (*TellRunRequest) ProtoMessage() {}
 
 func (x *TellRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[57]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4918,7 +5017,7 @@ func (x *TellRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TellRunRequest.ProtoReflect.Descriptor instead.
 func (*TellRunRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{57}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *TellRunRequest) GetRun() string {
@@ -4959,7 +5058,7 @@ type ProbeResult struct {
 
 func (x *ProbeResult) Reset() {
 	*x = ProbeResult{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[58]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4971,7 +5070,7 @@ func (x *ProbeResult) String() string {
 func (*ProbeResult) ProtoMessage() {}
 
 func (x *ProbeResult) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[58]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4984,7 +5083,7 @@ func (x *ProbeResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeResult.ProtoReflect.Descriptor instead.
 func (*ProbeResult) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{58}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ProbeResult) GetProbe() string {
@@ -5044,7 +5143,7 @@ type TellRunResponse struct {
 
 func (x *TellRunResponse) Reset() {
 	*x = TellRunResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[59]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5056,7 +5155,7 @@ func (x *TellRunResponse) String() string {
 func (*TellRunResponse) ProtoMessage() {}
 
 func (x *TellRunResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[59]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5069,7 +5168,7 @@ func (x *TellRunResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TellRunResponse.ProtoReflect.Descriptor instead.
 func (*TellRunResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{59}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{60}
 }
 
 type EndRunRequest struct {
@@ -5087,7 +5186,7 @@ type EndRunRequest struct {
 
 func (x *EndRunRequest) Reset() {
 	*x = EndRunRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[60]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5099,7 +5198,7 @@ func (x *EndRunRequest) String() string {
 func (*EndRunRequest) ProtoMessage() {}
 
 func (x *EndRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[60]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5112,7 +5211,7 @@ func (x *EndRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndRunRequest.ProtoReflect.Descriptor instead.
 func (*EndRunRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{60}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *EndRunRequest) GetRun() string {
@@ -5151,7 +5250,7 @@ type EndRunResponse struct {
 
 func (x *EndRunResponse) Reset() {
 	*x = EndRunResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[61]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5163,7 +5262,7 @@ func (x *EndRunResponse) String() string {
 func (*EndRunResponse) ProtoMessage() {}
 
 func (x *EndRunResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[61]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5176,14 +5275,14 @@ func (x *EndRunResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndRunResponse.ProtoReflect.Descriptor instead.
 func (*EndRunResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{61}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{62}
 }
 
 var File_faultd_v1alpha1_faultd_proto protoreflect.FileDescriptor
 
 const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\n" +
-	"\x1cfaultd/v1alpha1/faultd.proto\x12\x0ffaultd.v1alpha1\x1a\x1bbuf/validate/validate.proto\"\xb4\t\n" +
+	"\x1cfaultd/v1alpha1/faultd.proto\x12\x0ffaultd.v1alpha1\x1a\x1bbuf/validate/validate.proto\"\xde\t\n" +
 	"\tFaultSpec\x12\"\n" +
 	"\x06target\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80 R\x06target\x12%\n" +
@@ -5195,7 +5294,10 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\bmax_hits\x18\x06 \x01(\x04R\amaxHits\x12\x17\n" +
 	"\x04seed\x18\a \x01(\x04H\x02R\x04seed\x88\x01\x01\x12-\n" +
 	"\x04rate\x18\b \x01(\x01B\x19\xbaH\x16\x12\x14@\x01\x19\x00\x00\x00\x00e\xcd\xcdA)\x00\x00\x00\x00\x00\x00\x00\x00R\x04rate\x122\n" +
-	"\x04dice\x18\t \x01(\tB\x1e\xbaH\x1br\x19R\x00R\x04callR\x06threadR\aprocessR\x04dice\x124\n" +
+	"\x04dice\x18\t \x01(\tB\x1e\xbaH\x1br\x19R\x00R\x04callR\x06threadR\aprocessR\x04dice\x12\x10\n" +
+	"\x03all\x18\n" +
+	" \x01(\bR\x03all\x12\x16\n" +
+	"\x06follow\x18\v \x01(\bR\x06follow\x124\n" +
 	"\aconnect\x18\x10 \x01(\v2\x18.faultd.v1alpha1.ConnectH\x00R\aconnect\x121\n" +
 	"\x06packet\x18\x11 \x01(\v2\x17.faultd.v1alpha1.PacketH\x00R\x06packet\x124\n" +
 	"\asyscall\x18\x12 \x01(\v2\x18.faultd.v1alpha1.SyscallH\x00R\asyscall\x12+\n" +
@@ -5472,7 +5574,7 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\x0frequest_headers\x18\x0e \x03(\tB\x11\xbaH\x0e\x92\x01\v\x10\x10\"\ar\x05\x10\x01\x18\x80 R\x0erequestHeaders\x12<\n" +
 	"\x10response_headers\x18\x0f \x03(\tB\x11\xbaH\x0e\x92\x01\v\x10\x10\"\ar\x05\x10\x01\x18\x80 R\x0fresponseHeadersB\a\n" +
 	"\x05_bodyB\x0f\n" +
-	"\r_request_body\"\xa1\x03\n" +
+	"\r_request_body\"\xd9\x03\n" +
 	"\x05Fault\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12.\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1a.faultd.v1alpha1.FaultSpecR\x04spec\x12\x12\n" +
@@ -5488,7 +5590,13 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\x05ended\x18\v \x01(\tR\x05ended\x12\x16\n" +
 	"\x06reason\x18\f \x01(\tR\x06reason\x12\x14\n" +
 	"\x05notes\x18\r \x03(\tR\x05notes\x12\x14\n" +
-	"\x05owner\x18\x0e \x01(\tR\x05owner\"9\n" +
+	"\x05owner\x18\x0e \x01(\tR\x05owner\x126\n" +
+	"\atargets\x18\x0f \x03(\v2\x1c.faultd.v1alpha1.FaultTargetR\atargets\"\xa3\x01\n" +
+	"\vFaultTarget\x12/\n" +
+	"\x06target\x18\x01 \x01(\v2\x17.faultd.v1alpha1.TargetR\x06target\x12\x18\n" +
+	"\astarted\x18\x02 \x01(\tR\astarted\x12\x12\n" +
+	"\x04gone\x18\x03 \x01(\tR\x04gone\x125\n" +
+	"\bcounters\x18\x04 \x01(\v2\x19.faultd.v1alpha1.CountersR\bcounters\"9\n" +
 	"\x06Target\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x1b\n" +
 	"\tcgroup_id\x18\x02 \x01(\x04R\bcgroupId\"\xfe\x01\n" +
@@ -5663,7 +5771,7 @@ func file_faultd_v1alpha1_faultd_proto_rawDescGZIP() []byte {
 	return file_faultd_v1alpha1_faultd_proto_rawDescData
 }
 
-var file_faultd_v1alpha1_faultd_proto_msgTypes = make([]protoimpl.MessageInfo, 62)
+var file_faultd_v1alpha1_faultd_proto_msgTypes = make([]protoimpl.MessageInfo, 63)
 var file_faultd_v1alpha1_faultd_proto_goTypes = []any{
 	(*FaultSpec)(nil),        // 0: faultd.v1alpha1.FaultSpec
 	(*Connect)(nil),          // 1: faultd.v1alpha1.Connect
@@ -5689,44 +5797,45 @@ var file_faultd_v1alpha1_faultd_proto_goTypes = []any{
 	(*Dns)(nil),              // 21: faultd.v1alpha1.Dns
 	(*Http)(nil),             // 22: faultd.v1alpha1.Http
 	(*Fault)(nil),            // 23: faultd.v1alpha1.Fault
-	(*Target)(nil),           // 24: faultd.v1alpha1.Target
-	(*Counters)(nil),         // 25: faultd.v1alpha1.Counters
-	(*InjectRequest)(nil),    // 26: faultd.v1alpha1.InjectRequest
-	(*InjectResponse)(nil),   // 27: faultd.v1alpha1.InjectResponse
-	(*UpdateRequest)(nil),    // 28: faultd.v1alpha1.UpdateRequest
-	(*UpdateResponse)(nil),   // 29: faultd.v1alpha1.UpdateResponse
-	(*ListRequest)(nil),      // 30: faultd.v1alpha1.ListRequest
-	(*ListResponse)(nil),     // 31: faultd.v1alpha1.ListResponse
-	(*GetRequest)(nil),       // 32: faultd.v1alpha1.GetRequest
-	(*GetResponse)(nil),      // 33: faultd.v1alpha1.GetResponse
-	(*StopRequest)(nil),      // 34: faultd.v1alpha1.StopRequest
-	(*StopResponse)(nil),     // 35: faultd.v1alpha1.StopResponse
-	(*StopAllRequest)(nil),   // 36: faultd.v1alpha1.StopAllRequest
-	(*StopAllResponse)(nil),  // 37: faultd.v1alpha1.StopAllResponse
-	(*KillRequest)(nil),      // 38: faultd.v1alpha1.KillRequest
-	(*KillResponse)(nil),     // 39: faultd.v1alpha1.KillResponse
-	(*ArmRequest)(nil),       // 40: faultd.v1alpha1.ArmRequest
-	(*ArmResponse)(nil),      // 41: faultd.v1alpha1.ArmResponse
-	(*WatchRequest)(nil),     // 42: faultd.v1alpha1.WatchRequest
-	(*WatchResponse)(nil),    // 43: faultd.v1alpha1.WatchResponse
-	(*KindsRequest)(nil),     // 44: faultd.v1alpha1.KindsRequest
-	(*KindsResponse)(nil),    // 45: faultd.v1alpha1.KindsResponse
-	(*Kind)(nil),             // 46: faultd.v1alpha1.Kind
-	(*Parameter)(nil),        // 47: faultd.v1alpha1.Parameter
-	(*CheckRequest)(nil),     // 48: faultd.v1alpha1.CheckRequest
-	(*CheckResponse)(nil),    // 49: faultd.v1alpha1.CheckResponse
-	(*Capability)(nil),       // 50: faultd.v1alpha1.Capability
-	(*WhoRequest)(nil),       // 51: faultd.v1alpha1.WhoRequest
-	(*WhoResponse)(nil),      // 52: faultd.v1alpha1.WhoResponse
-	(*TargetsRequest)(nil),   // 53: faultd.v1alpha1.TargetsRequest
-	(*TargetsResponse)(nil),  // 54: faultd.v1alpha1.TargetsResponse
-	(*BeginRunRequest)(nil),  // 55: faultd.v1alpha1.BeginRunRequest
-	(*BeginRunResponse)(nil), // 56: faultd.v1alpha1.BeginRunResponse
-	(*TellRunRequest)(nil),   // 57: faultd.v1alpha1.TellRunRequest
-	(*ProbeResult)(nil),      // 58: faultd.v1alpha1.ProbeResult
-	(*TellRunResponse)(nil),  // 59: faultd.v1alpha1.TellRunResponse
-	(*EndRunRequest)(nil),    // 60: faultd.v1alpha1.EndRunRequest
-	(*EndRunResponse)(nil),   // 61: faultd.v1alpha1.EndRunResponse
+	(*FaultTarget)(nil),      // 24: faultd.v1alpha1.FaultTarget
+	(*Target)(nil),           // 25: faultd.v1alpha1.Target
+	(*Counters)(nil),         // 26: faultd.v1alpha1.Counters
+	(*InjectRequest)(nil),    // 27: faultd.v1alpha1.InjectRequest
+	(*InjectResponse)(nil),   // 28: faultd.v1alpha1.InjectResponse
+	(*UpdateRequest)(nil),    // 29: faultd.v1alpha1.UpdateRequest
+	(*UpdateResponse)(nil),   // 30: faultd.v1alpha1.UpdateResponse
+	(*ListRequest)(nil),      // 31: faultd.v1alpha1.ListRequest
+	(*ListResponse)(nil),     // 32: faultd.v1alpha1.ListResponse
+	(*GetRequest)(nil),       // 33: faultd.v1alpha1.GetRequest
+	(*GetResponse)(nil),      // 34: faultd.v1alpha1.GetResponse
+	(*StopRequest)(nil),      // 35: faultd.v1alpha1.StopRequest
+	(*StopResponse)(nil),     // 36: faultd.v1alpha1.StopResponse
+	(*StopAllRequest)(nil),   // 37: faultd.v1alpha1.StopAllRequest
+	(*StopAllResponse)(nil),  // 38: faultd.v1alpha1.StopAllResponse
+	(*KillRequest)(nil),      // 39: faultd.v1alpha1.KillRequest
+	(*KillResponse)(nil),     // 40: faultd.v1alpha1.KillResponse
+	(*ArmRequest)(nil),       // 41: faultd.v1alpha1.ArmRequest
+	(*ArmResponse)(nil),      // 42: faultd.v1alpha1.ArmResponse
+	(*WatchRequest)(nil),     // 43: faultd.v1alpha1.WatchRequest
+	(*WatchResponse)(nil),    // 44: faultd.v1alpha1.WatchResponse
+	(*KindsRequest)(nil),     // 45: faultd.v1alpha1.KindsRequest
+	(*KindsResponse)(nil),    // 46: faultd.v1alpha1.KindsResponse
+	(*Kind)(nil),             // 47: faultd.v1alpha1.Kind
+	(*Parameter)(nil),        // 48: faultd.v1alpha1.Parameter
+	(*CheckRequest)(nil),     // 49: faultd.v1alpha1.CheckRequest
+	(*CheckResponse)(nil),    // 50: faultd.v1alpha1.CheckResponse
+	(*Capability)(nil),       // 51: faultd.v1alpha1.Capability
+	(*WhoRequest)(nil),       // 52: faultd.v1alpha1.WhoRequest
+	(*WhoResponse)(nil),      // 53: faultd.v1alpha1.WhoResponse
+	(*TargetsRequest)(nil),   // 54: faultd.v1alpha1.TargetsRequest
+	(*TargetsResponse)(nil),  // 55: faultd.v1alpha1.TargetsResponse
+	(*BeginRunRequest)(nil),  // 56: faultd.v1alpha1.BeginRunRequest
+	(*BeginRunResponse)(nil), // 57: faultd.v1alpha1.BeginRunResponse
+	(*TellRunRequest)(nil),   // 58: faultd.v1alpha1.TellRunRequest
+	(*ProbeResult)(nil),      // 59: faultd.v1alpha1.ProbeResult
+	(*TellRunResponse)(nil),  // 60: faultd.v1alpha1.TellRunResponse
+	(*EndRunRequest)(nil),    // 61: faultd.v1alpha1.EndRunRequest
+	(*EndRunResponse)(nil),   // 62: faultd.v1alpha1.EndRunResponse
 }
 var file_faultd_v1alpha1_faultd_proto_depIdxs = []int32{
 	1,  // 0: faultd.v1alpha1.FaultSpec.connect:type_name -> faultd.v1alpha1.Connect
@@ -5759,61 +5868,64 @@ var file_faultd_v1alpha1_faultd_proto_depIdxs = []int32{
 	15, // 27: faultd.v1alpha1.Pids.pulses:type_name -> faultd.v1alpha1.Pulses
 	6,  // 28: faultd.v1alpha1.Http.traffic:type_name -> faultd.v1alpha1.Traffic
 	0,  // 29: faultd.v1alpha1.Fault.spec:type_name -> faultd.v1alpha1.FaultSpec
-	24, // 30: faultd.v1alpha1.Fault.target:type_name -> faultd.v1alpha1.Target
-	25, // 31: faultd.v1alpha1.Fault.counters:type_name -> faultd.v1alpha1.Counters
-	0,  // 32: faultd.v1alpha1.InjectRequest.spec:type_name -> faultd.v1alpha1.FaultSpec
-	23, // 33: faultd.v1alpha1.InjectResponse.fault:type_name -> faultd.v1alpha1.Fault
-	23, // 34: faultd.v1alpha1.UpdateResponse.fault:type_name -> faultd.v1alpha1.Fault
-	23, // 35: faultd.v1alpha1.ListResponse.faults:type_name -> faultd.v1alpha1.Fault
-	23, // 36: faultd.v1alpha1.GetResponse.fault:type_name -> faultd.v1alpha1.Fault
-	23, // 37: faultd.v1alpha1.StopResponse.fault:type_name -> faultd.v1alpha1.Fault
-	23, // 38: faultd.v1alpha1.StopAllResponse.faults:type_name -> faultd.v1alpha1.Fault
-	23, // 39: faultd.v1alpha1.WatchResponse.fault:type_name -> faultd.v1alpha1.Fault
-	46, // 40: faultd.v1alpha1.KindsResponse.kinds:type_name -> faultd.v1alpha1.Kind
-	47, // 41: faultd.v1alpha1.Kind.parameters:type_name -> faultd.v1alpha1.Parameter
-	50, // 42: faultd.v1alpha1.CheckResponse.capabilities:type_name -> faultd.v1alpha1.Capability
-	24, // 43: faultd.v1alpha1.WhoResponse.target:type_name -> faultd.v1alpha1.Target
-	23, // 44: faultd.v1alpha1.WhoResponse.faults:type_name -> faultd.v1alpha1.Fault
-	24, // 45: faultd.v1alpha1.TargetsResponse.targets:type_name -> faultd.v1alpha1.Target
-	58, // 46: faultd.v1alpha1.TellRunRequest.probes:type_name -> faultd.v1alpha1.ProbeResult
-	58, // 47: faultd.v1alpha1.EndRunRequest.probes:type_name -> faultd.v1alpha1.ProbeResult
-	26, // 48: faultd.v1alpha1.FaultService.Inject:input_type -> faultd.v1alpha1.InjectRequest
-	28, // 49: faultd.v1alpha1.FaultService.Update:input_type -> faultd.v1alpha1.UpdateRequest
-	30, // 50: faultd.v1alpha1.FaultService.List:input_type -> faultd.v1alpha1.ListRequest
-	32, // 51: faultd.v1alpha1.FaultService.Get:input_type -> faultd.v1alpha1.GetRequest
-	34, // 52: faultd.v1alpha1.FaultService.Stop:input_type -> faultd.v1alpha1.StopRequest
-	36, // 53: faultd.v1alpha1.FaultService.StopAll:input_type -> faultd.v1alpha1.StopAllRequest
-	38, // 54: faultd.v1alpha1.FaultService.Kill:input_type -> faultd.v1alpha1.KillRequest
-	40, // 55: faultd.v1alpha1.FaultService.Arm:input_type -> faultd.v1alpha1.ArmRequest
-	42, // 56: faultd.v1alpha1.FaultService.Watch:input_type -> faultd.v1alpha1.WatchRequest
-	44, // 57: faultd.v1alpha1.FaultService.Kinds:input_type -> faultd.v1alpha1.KindsRequest
-	48, // 58: faultd.v1alpha1.FaultService.Check:input_type -> faultd.v1alpha1.CheckRequest
-	55, // 59: faultd.v1alpha1.FaultService.BeginRun:input_type -> faultd.v1alpha1.BeginRunRequest
-	57, // 60: faultd.v1alpha1.FaultService.TellRun:input_type -> faultd.v1alpha1.TellRunRequest
-	60, // 61: faultd.v1alpha1.FaultService.EndRun:input_type -> faultd.v1alpha1.EndRunRequest
-	51, // 62: faultd.v1alpha1.FaultService.Who:input_type -> faultd.v1alpha1.WhoRequest
-	53, // 63: faultd.v1alpha1.FaultService.Targets:input_type -> faultd.v1alpha1.TargetsRequest
-	27, // 64: faultd.v1alpha1.FaultService.Inject:output_type -> faultd.v1alpha1.InjectResponse
-	29, // 65: faultd.v1alpha1.FaultService.Update:output_type -> faultd.v1alpha1.UpdateResponse
-	31, // 66: faultd.v1alpha1.FaultService.List:output_type -> faultd.v1alpha1.ListResponse
-	33, // 67: faultd.v1alpha1.FaultService.Get:output_type -> faultd.v1alpha1.GetResponse
-	35, // 68: faultd.v1alpha1.FaultService.Stop:output_type -> faultd.v1alpha1.StopResponse
-	37, // 69: faultd.v1alpha1.FaultService.StopAll:output_type -> faultd.v1alpha1.StopAllResponse
-	39, // 70: faultd.v1alpha1.FaultService.Kill:output_type -> faultd.v1alpha1.KillResponse
-	41, // 71: faultd.v1alpha1.FaultService.Arm:output_type -> faultd.v1alpha1.ArmResponse
-	43, // 72: faultd.v1alpha1.FaultService.Watch:output_type -> faultd.v1alpha1.WatchResponse
-	45, // 73: faultd.v1alpha1.FaultService.Kinds:output_type -> faultd.v1alpha1.KindsResponse
-	49, // 74: faultd.v1alpha1.FaultService.Check:output_type -> faultd.v1alpha1.CheckResponse
-	56, // 75: faultd.v1alpha1.FaultService.BeginRun:output_type -> faultd.v1alpha1.BeginRunResponse
-	59, // 76: faultd.v1alpha1.FaultService.TellRun:output_type -> faultd.v1alpha1.TellRunResponse
-	61, // 77: faultd.v1alpha1.FaultService.EndRun:output_type -> faultd.v1alpha1.EndRunResponse
-	52, // 78: faultd.v1alpha1.FaultService.Who:output_type -> faultd.v1alpha1.WhoResponse
-	54, // 79: faultd.v1alpha1.FaultService.Targets:output_type -> faultd.v1alpha1.TargetsResponse
-	64, // [64:80] is the sub-list for method output_type
-	48, // [48:64] is the sub-list for method input_type
-	48, // [48:48] is the sub-list for extension type_name
-	48, // [48:48] is the sub-list for extension extendee
-	0,  // [0:48] is the sub-list for field type_name
+	25, // 30: faultd.v1alpha1.Fault.target:type_name -> faultd.v1alpha1.Target
+	26, // 31: faultd.v1alpha1.Fault.counters:type_name -> faultd.v1alpha1.Counters
+	24, // 32: faultd.v1alpha1.Fault.targets:type_name -> faultd.v1alpha1.FaultTarget
+	25, // 33: faultd.v1alpha1.FaultTarget.target:type_name -> faultd.v1alpha1.Target
+	26, // 34: faultd.v1alpha1.FaultTarget.counters:type_name -> faultd.v1alpha1.Counters
+	0,  // 35: faultd.v1alpha1.InjectRequest.spec:type_name -> faultd.v1alpha1.FaultSpec
+	23, // 36: faultd.v1alpha1.InjectResponse.fault:type_name -> faultd.v1alpha1.Fault
+	23, // 37: faultd.v1alpha1.UpdateResponse.fault:type_name -> faultd.v1alpha1.Fault
+	23, // 38: faultd.v1alpha1.ListResponse.faults:type_name -> faultd.v1alpha1.Fault
+	23, // 39: faultd.v1alpha1.GetResponse.fault:type_name -> faultd.v1alpha1.Fault
+	23, // 40: faultd.v1alpha1.StopResponse.fault:type_name -> faultd.v1alpha1.Fault
+	23, // 41: faultd.v1alpha1.StopAllResponse.faults:type_name -> faultd.v1alpha1.Fault
+	23, // 42: faultd.v1alpha1.WatchResponse.fault:type_name -> faultd.v1alpha1.Fault
+	47, // 43: faultd.v1alpha1.KindsResponse.kinds:type_name -> faultd.v1alpha1.Kind
+	48, // 44: faultd.v1alpha1.Kind.parameters:type_name -> faultd.v1alpha1.Parameter
+	51, // 45: faultd.v1alpha1.CheckResponse.capabilities:type_name -> faultd.v1alpha1.Capability
+	25, // 46: faultd.v1alpha1.WhoResponse.target:type_name -> faultd.v1alpha1.Target
+	23, // 47: faultd.v1alpha1.WhoResponse.faults:type_name -> faultd.v1alpha1.Fault
+	25, // 48: faultd.v1alpha1.TargetsResponse.targets:type_name -> faultd.v1alpha1.Target
+	59, // 49: faultd.v1alpha1.TellRunRequest.probes:type_name -> faultd.v1alpha1.ProbeResult
+	59, // 50: faultd.v1alpha1.EndRunRequest.probes:type_name -> faultd.v1alpha1.ProbeResult
+	27, // 51: faultd.v1alpha1.FaultService.Inject:input_type -> faultd.v1alpha1.InjectRequest
+	29, // 52: faultd.v1alpha1.FaultService.Update:input_type -> faultd.v1alpha1.UpdateRequest
+	31, // 53: faultd.v1alpha1.FaultService.List:input_type -> faultd.v1alpha1.ListRequest
+	33, // 54: faultd.v1alpha1.FaultService.Get:input_type -> faultd.v1alpha1.GetRequest
+	35, // 55: faultd.v1alpha1.FaultService.Stop:input_type -> faultd.v1alpha1.StopRequest
+	37, // 56: faultd.v1alpha1.FaultService.StopAll:input_type -> faultd.v1alpha1.StopAllRequest
+	39, // 57: faultd.v1alpha1.FaultService.Kill:input_type -> faultd.v1alpha1.KillRequest
+	41, // 58: faultd.v1alpha1.FaultService.Arm:input_type -> faultd.v1alpha1.ArmRequest
+	43, // 59: faultd.v1alpha1.FaultService.Watch:input_type -> faultd.v1alpha1.WatchRequest
+	45, // 60: faultd.v1alpha1.FaultService.Kinds:input_type -> faultd.v1alpha1.KindsRequest
+	49, // 61: faultd.v1alpha1.FaultService.Check:input_type -> faultd.v1alpha1.CheckRequest
+	56, // 62: faultd.v1alpha1.FaultService.BeginRun:input_type -> faultd.v1alpha1.BeginRunRequest
+	58, // 63: faultd.v1alpha1.FaultService.TellRun:input_type -> faultd.v1alpha1.TellRunRequest
+	61, // 64: faultd.v1alpha1.FaultService.EndRun:input_type -> faultd.v1alpha1.EndRunRequest
+	52, // 65: faultd.v1alpha1.FaultService.Who:input_type -> faultd.v1alpha1.WhoRequest
+	54, // 66: faultd.v1alpha1.FaultService.Targets:input_type -> faultd.v1alpha1.TargetsRequest
+	28, // 67: faultd.v1alpha1.FaultService.Inject:output_type -> faultd.v1alpha1.InjectResponse
+	30, // 68: faultd.v1alpha1.FaultService.Update:output_type -> faultd.v1alpha1.UpdateResponse
+	32, // 69: faultd.v1alpha1.FaultService.List:output_type -> faultd.v1alpha1.ListResponse
+	34, // 70: faultd.v1alpha1.FaultService.Get:output_type -> faultd.v1alpha1.GetResponse
+	36, // 71: faultd.v1alpha1.FaultService.Stop:output_type -> faultd.v1alpha1.StopResponse
+	38, // 72: faultd.v1alpha1.FaultService.StopAll:output_type -> faultd.v1alpha1.StopAllResponse
+	40, // 73: faultd.v1alpha1.FaultService.Kill:output_type -> faultd.v1alpha1.KillResponse
+	42, // 74: faultd.v1alpha1.FaultService.Arm:output_type -> faultd.v1alpha1.ArmResponse
+	44, // 75: faultd.v1alpha1.FaultService.Watch:output_type -> faultd.v1alpha1.WatchResponse
+	46, // 76: faultd.v1alpha1.FaultService.Kinds:output_type -> faultd.v1alpha1.KindsResponse
+	50, // 77: faultd.v1alpha1.FaultService.Check:output_type -> faultd.v1alpha1.CheckResponse
+	57, // 78: faultd.v1alpha1.FaultService.BeginRun:output_type -> faultd.v1alpha1.BeginRunResponse
+	60, // 79: faultd.v1alpha1.FaultService.TellRun:output_type -> faultd.v1alpha1.TellRunResponse
+	62, // 80: faultd.v1alpha1.FaultService.EndRun:output_type -> faultd.v1alpha1.EndRunResponse
+	53, // 81: faultd.v1alpha1.FaultService.Who:output_type -> faultd.v1alpha1.WhoResponse
+	55, // 82: faultd.v1alpha1.FaultService.Targets:output_type -> faultd.v1alpha1.TargetsResponse
+	67, // [67:83] is the sub-list for method output_type
+	51, // [51:67] is the sub-list for method input_type
+	51, // [51:51] is the sub-list for extension type_name
+	51, // [51:51] is the sub-list for extension extendee
+	0,  // [0:51] is the sub-list for field type_name
 }
 
 func init() { file_faultd_v1alpha1_faultd_proto_init() }
@@ -5847,14 +5959,14 @@ func file_faultd_v1alpha1_faultd_proto_init() {
 	file_faultd_v1alpha1_faultd_proto_msgTypes[14].OneofWrappers = []any{}
 	file_faultd_v1alpha1_faultd_proto_msgTypes[18].OneofWrappers = []any{}
 	file_faultd_v1alpha1_faultd_proto_msgTypes[22].OneofWrappers = []any{}
-	file_faultd_v1alpha1_faultd_proto_msgTypes[28].OneofWrappers = []any{}
+	file_faultd_v1alpha1_faultd_proto_msgTypes[29].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_faultd_v1alpha1_faultd_proto_rawDesc), len(file_faultd_v1alpha1_faultd_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   62,
+			NumMessages:   63,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
