@@ -153,3 +153,24 @@ func (s PodSelector) String() string {
 	}
 	return b.String()
 }
+
+// ParsePods reads "pod:…" and "pods:…".
+func ParsePods(text string) (PodSelector, error) {
+	scheme, value, _ := strings.Cut(text, ":")
+	switch scheme {
+	case "pod":
+		return parsePod(value)
+	case "pods":
+		return parsePods(value)
+	}
+	return PodSelector{}, fmt.Errorf("%.80q means no pods; write pod:NAMESPACE/NAME or pods:NAMESPACE?LABELS", text)
+}
+
+// Labels are the conditions on labels, as Kubernetes writes them.
+func (s PodSelector) Labels() string {
+	var all []string
+	for _, r := range s.labels {
+		all = append(all, r.String())
+	}
+	return strings.Join(all, ",")
+}

@@ -26,8 +26,8 @@ type Aim struct {
 	Value float64
 }
 
-// least is how many targets there are at least.
-func (a *Aim) least() int {
+// Least is how many targets there must be.
+func (a *Aim) Least() int {
 	if a.Mode == "fixed" {
 		return int(a.Value)
 	}
@@ -45,13 +45,13 @@ func aimed(ctx context.Context, p *Plan, node Node) (*Plan, []string, error) {
 			continue
 		}
 		found, spared, err := find(ctx, node, f.Aim.Selectors)
-		if err == nil && f.Aim.least() > len(found) {
-			err = fmt.Errorf("%d targets are asked for, and there are %d: %s", f.Aim.least(), len(found), strings.Join(found, ", "))
+		if err == nil && f.Aim.Least() > len(found) {
+			err = fmt.Errorf("%d targets are asked for, and there are %d: %s", f.Aim.Least(), len(found), strings.Join(found, ", "))
 		}
 		if err != nil {
 			return nil, nil, fmt.Errorf("find the targets of %s: %w", f.Name, err)
 		}
-		chosen[f.Aim] = f.Aim.choose(p.Seed, found)
+		chosen[f.Aim] = f.Aim.Choose(p.Seed, found)
 		told = append(told, fmt.Sprintf("targets of %s: %s, of %d found", f.Name, strings.Join(chosen[f.Aim], ", "), len(found)))
 		told = append(told, spared...)
 	}
@@ -113,9 +113,9 @@ func aimAt(spec *v1.FaultSpec, target string) *v1.FaultSpec {
 	return spec
 }
 
-// choose takes as many as the mode says. Which ones depends on nothing but the seed and their names, so that everybody who knows
+// Choose takes as many as the mode says, or all, if there are fewer. Which ones depends on nothing but the seed and their names, so that everybody who knows
 // these makes the same choice, and one target more or less changes it by one at most (rendezvous hashing).
-func (a *Aim) choose(seed uint64, found []string) []string {
+func (a *Aim) Choose(seed uint64, found []string) []string {
 	byScore := slices.Clone(found)
 	slices.SortFunc(byScore, func(one, other string) int {
 		if x, y := score(seed, one), score(seed, other); x != y {
@@ -126,7 +126,7 @@ func (a *Aim) choose(seed uint64, found []string) []string {
 		}
 		return strings.Compare(one, other)
 	})
-	chosen := byScore[:a.count(seed, len(found))]
+	chosen := byScore[:min(a.count(seed, len(found)), len(found))]
 	slices.Sort(chosen)
 	return chosen
 }

@@ -32,14 +32,14 @@ func TestChoose(t *testing.T) {
 		counts := map[int]bool{}
 		for seed := range uint64(200) {
 			a := &Aim{Mode: test.mode, Value: test.value}
-			chosen := a.choose(seed, webs(20))
+			chosen := a.Choose(seed, webs(20))
 			counts[len(chosen)] = true
 			if len(chosen) < test.least || len(chosen) > test.most {
 				t.Fatalf("%s %v chooses %d", test.mode, test.value, len(chosen))
 			}
 			backwards := webs(20)
 			slices.Reverse(backwards)
-			if again := a.choose(seed, backwards); !slices.Equal(chosen, again) {
+			if again := a.Choose(seed, backwards); !slices.Equal(chosen, again) {
 				t.Fatalf("%s %v chooses %v, and then %v", test.mode, test.value, chosen, again)
 			}
 		}
@@ -53,9 +53,9 @@ func TestChoose(t *testing.T) {
 func TestChoiceIsStable(t *testing.T) {
 	a := &Aim{Mode: "fixed", Value: 5}
 	for seed := range uint64(100) {
-		before := a.choose(seed, webs(20))
+		before := a.Choose(seed, webs(20))
 		for gone := range 20 {
-			after := a.choose(seed, slices.Delete(webs(20), gone, gone+1))
+			after := a.Choose(seed, slices.Delete(webs(20), gone, gone+1))
 			kept := 0
 			for _, p := range after {
 				if slices.Contains(before, p) {
@@ -79,7 +79,7 @@ func TestChoiceIsFair(t *testing.T) {
 	times := map[string]int{}
 	a := &Aim{Mode: "one"}
 	for seed := range uint64(10000) {
-		times[a.choose(seed, webs(10))[0]]++
+		times[a.Choose(seed, webs(10))[0]]++
 	}
 	for path, n := range times {
 		if len(times) != 10 || n < 760 || n > 1240 {

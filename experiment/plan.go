@@ -249,7 +249,7 @@ func (d *document) limits(limits *v1.ExperimentLimits, p *Plan) {
 		}
 		hurt[f.Spec.GetTarget()] = true
 		if least++; f.Aim != nil {
-			least += f.Aim.least() - 1
+			least += f.Aim.Least() - 1
 		}
 	}
 	if p.MaxTargets > 0 && least > p.MaxTargets {

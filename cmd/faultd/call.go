@@ -17,7 +17,7 @@ import (
 
 // How long the daemon may take to answer.
 const (
-	callTimeout  = 10 * time.Second
+	callTimeout  = api.CallTimeout
 	checkTimeout = 60 * time.Second
 	killTimeout  = 2 * time.Second
 )

@@ -11,11 +11,10 @@ import (
 	"syscall"
 	"time"
 
-	"connectrpc.com/connect"
 	"github.com/urfave/cli/v2"
 
+	"faultd/api"
 	v1 "faultd/api/faultd/v1alpha1"
-	"faultd/api/faultd/v1alpha1/faultdv1alpha1connect"
 	"faultd/experiment"
 	"faultd/faults"
 )
@@ -178,7 +177,7 @@ func carryOut(c *cli.Context, plan *experiment.Plan, id, dir string) error {
 		return errors.Join(err, keep(experiment.Refused(plan, where, err)))
 	}
 	node := newDaemonNode(c)
-	node.reason = fmt.Sprintf("experiment %s, run %s", plan.Name, id)
+	node.Reason = fmt.Sprintf("experiment %s, run %s", plan.Name, id)
 	result, err := runShown(c, plan, id, node, where, past.tell)
 	if err != nil {
 		err = withinLimits(err)
@@ -279,26 +278,9 @@ func environment(plan *experiment.Plan) experiment.Environment {
 	}
 }
 
-// daemonNode is the daemon as experiments know it.
-type daemonNode struct {
-	c      *cli.Context
-	client faultdv1alpha1connect.FaultServiceClient
-	// reason is why faults are started and stopped, for the audit log.
-	reason string
-}
-
-func newDaemonNode(c *cli.Context) daemonNode { return daemonNode{c: c, client: client(c)} }
-
-// faulty is an answer with a fault in it.
-type faulty interface{ GetFault() *v1.Fault }
-
-// fault asks the daemon for one.
-func fault[Req, Res any](ctx context.Context, n daemonNode, do func(context.Context, *connect.Request[Req]) (*connect.Response[Res], error), request *Req) (*v1.Fault, error) {
-	response, err := call(ctx, n.c, callTimeout, do, request)
-	if err != nil {
-		return nil, plainError{err}
-	}
-	return any(response).(faulty).GetFault(), nil
+// newDaemonNode is the daemon as experiments know it.
+func newDaemonNode(c *cli.Context) api.Node {
+	return api.Node{Client: client(c), Explain: func(err error) error { return plainError{explain(c, api.CallTimeout, err)} }}
 }
 
 // plainError says an error without the words of the transport, as reports repeat it.
@@ -309,37 +291,3 @@ func (e plainError) Error() string { return oneLine(e.error) }
 
 // Unwrap gives the error with its code.
 func (e plainError) Unwrap() error { return e.error }
-
-// Targets implements experiment.Node.
-func (n daemonNode) Targets(ctx context.Context, selector string) (*v1.TargetsResponse, error) {
-	response, err := call(ctx, n.c, callTimeout, n.client.Targets, &v1.TargetsRequest{Selector: selector})
-	if err != nil {
-		return nil, plainError{err}
-	}
-	return response, nil
-}
-
-// Rehearse implements experiment.Node.
-func (n daemonNode) Rehearse(ctx context.Context, spec *v1.FaultSpec) (*v1.Fault, error) {
-	return fault(ctx, n, n.client.Inject, &v1.InjectRequest{Spec: spec, DryRun: true})
-}
-
-// Inject implements experiment.Node.
-func (n daemonNode) Inject(ctx context.Context, spec *v1.FaultSpec, lease time.Duration) (*v1.Fault, error) {
-	return fault(ctx, n, n.client.Inject, &v1.InjectRequest{Spec: spec, Reason: n.reason, Lease: lease.String()})
-}
-
-// Update implements experiment.Node.
-func (n daemonNode) Update(ctx context.Context, request *v1.UpdateRequest) (*v1.Fault, error) {
-	return fault(ctx, n, n.client.Update, request)
-}
-
-// Get implements experiment.Node.
-func (n daemonNode) Get(ctx context.Context, id string) (*v1.Fault, error) {
-	return fault(ctx, n, n.client.Get, &v1.GetRequest{Id: id})
-}
-
-// Stop implements experiment.Node.
-func (n daemonNode) Stop(ctx context.Context, id string) (*v1.Fault, error) {
-	return fault(ctx, n, n.client.Stop, &v1.StopRequest{Id: id, Reason: n.reason})
-}

@@ -245,8 +245,10 @@ type NodeRecord struct {
 	// Something of what was done to the node's pods is harmless, but not undone yet.
 	Stuck bool `protobuf:"varint,8,opt,name=stuck,proto3" json:"stuck,omitempty"`
 	// Of all targets.
-	Counters      *RecordCounters `protobuf:"bytes,9,opt,name=counters,proto3" json:"counters,omitempty"`
-	Targets       []*TargetRecord `protobuf:"bytes,10,rep,name=targets,proto3" json:"targets,omitempty"`
+	Counters *RecordCounters `protobuf:"bytes,9,opt,name=counters,proto3" json:"counters,omitempty"`
+	Targets  []*TargetRecord `protobuf:"bytes,10,rep,name=targets,proto3" json:"targets,omitempty"`
+	// Generation of the object that the node carries out.
+	Generation    int64 `protobuf:"varint,11,opt,name=generation,proto3" json:"generation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -349,6 +351,13 @@ func (x *NodeRecord) GetTargets() []*TargetRecord {
 		return x.Targets
 	}
 	return nil
+}
+
+func (x *NodeRecord) GetGeneration() int64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
 }
 
 // TargetRecord is what was done to one chosen pod, or to containers of it.
@@ -520,7 +529,7 @@ type ChaosPolicySpec struct {
 	OptIn map[string]string `protobuf:"bytes,4,rep,name=opt_in,json=optIn,proto3" json:"opt_in,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Kinds of faults: "connect", "packet". None: every kind.
 	AllowedKinds []string `protobuf:"bytes,5,rep,name=allowed_kinds,json=allowedKinds,proto3" json:"allowed_kinds,omitempty"`
-	// Faults of the kind node, and targets that are no pods, are allowed. All policies must say so, and there must be one.
+	// Faults of the kind node, which hurt everybody there, are allowed. All policies must say so, and there must be one.
 	AllowNodes    bool          `protobuf:"varint,6,opt,name=allow_nodes,json=allowNodes,proto3" json:"allow_nodes,omitempty"`
 	Hours         *PolicyHours  `protobuf:"bytes,7,opt,name=hours,proto3" json:"hours,omitempty"`
 	Limits        *PolicyLimits `protobuf:"bytes,8,opt,name=limits,proto3" json:"limits,omitempty"`
@@ -839,7 +848,7 @@ const file_faultd_v1alpha1_kube_proto_rawDesc = "" +
 	"\amessage\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\amessage\x12<\n" +
 	"\x14last_transition_time\x18\x05 \x01(\tB\n" +
 	"\xbaH\a\xc8\x01\x01r\x02\x18@R\x12lastTransitionTime\x128\n" +
-	"\x13observed_generation\x18\x06 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x12observedGeneration\"\xe2\x03\n" +
+	"\x13observed_generation\x18\x06 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x12observedGeneration\"\x8b\x04\n" +
 	"\n" +
 	"NodeRecord\x12!\n" +
 	"\x04name\x18\x01 \x01(\tB\r\xbaH\n" +
@@ -853,7 +862,10 @@ const file_faultd_v1alpha1_kube_proto_rawDesc = "" +
 	"\x05stuck\x18\b \x01(\bR\x05stuck\x12;\n" +
 	"\bcounters\x18\t \x01(\v2\x1f.faultd.v1alpha1.RecordCountersR\bcounters\x12B\n" +
 	"\atargets\x18\n" +
-	" \x03(\v2\x1d.faultd.v1alpha1.TargetRecordB\t\xbaH\x06\x92\x01\x03\x10\xf4\x03R\atargets\"\xd4\x01\n" +
+	" \x03(\v2\x1d.faultd.v1alpha1.TargetRecordB\t\xbaH\x06\x92\x01\x03\x10\xf4\x03R\atargets\x12'\n" +
+	"\n" +
+	"generation\x18\v \x01(\x03B\a\xbaH\x04\"\x02(\x00R\n" +
+	"generation\"\xd4\x01\n" +
 	"\fTargetRecord\x12\x1f\n" +
 	"\x03pod\x18\x01 \x01(\tB\r\xbaH\n" +
 	"\xc8\x01\x01r\x05\x10\x01\x18\xfd\x01R\x03pod\x12\x1a\n" +

@@ -1,0 +1,280 @@
+// Package kube carries out the Experiment objects of a Kubernetes cluster on one node: it watches them, finds out by itself which of the
+// chosen pods run here, has the node's daemon hurt them by its control socket, and writes down what came of it.
+package kube
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/util/workqueue"
+
+	v1 "faultd/api/faultd/v1alpha1"
+	"faultd/api/faultd/v1alpha1/faultdv1alpha1connect"
+	"faultd/experiment"
+)
+
+// Options are what an agent works with.
+type Options struct {
+	// Node is the name of the node in the cluster.
+	Node string
+	// Objects and Metadata ask the API server.
+	Objects  dynamic.Interface
+	Metadata metadata.Interface
+	// Daemon is the node's.
+	Daemon faultdv1alpha1connect.FaultServiceClient
+	// Check says what is wrong with the parameters of a fault.
+	Check func(*v1.FaultSpec) error
+	// Environment says where runs take place, for their reports.
+	Environment experiment.Environment
+	Log         *slog.Logger
+}
+
+// Agent is one node's part in the experiments of a cluster.
+type Agent struct {
+	cluster
+	daemon      faultdv1alpha1connect.FaultServiceClient
+	check       func(*v1.FaultSpec) error
+	environment experiment.Environment
+	log         *slog.Logger
+	pace        pace
+
+	experiments, policies, pods cache.SharedIndexInformer
+	// queue has names of experiments that are to be looked at.
+	queue workqueue.TypedRateLimitingInterface[string]
+	// policiesChanged wakes whoever holds the lever.
+	policiesChanged chan struct{}
+
+	mu sync.Mutex
+	// runs are those of this process, by the uid of their object, as long as that is there.
+	runs map[string]*run
+	// times are when something is due that all nodes would do, but one does first.
+	times map[string]time.Time
+	// working are runs, and events that are being told.
+	working sync.WaitGroup
+	telling sync.WaitGroup
+}
+
+// pace is how patient an agent is.
+type pace struct {
+	// claim is how long nodes may take to say that chosen pods are theirs, before somebody says that nobody has.
+	claim time.Duration
+	// spread is the time in which one of all nodes does what each of them would.
+	spread time.Duration
+	// settle is how long after an object was made nodes may still begin, so that nothing has ended.
+	settle time.Duration
+	// late is how long after the first node another one may begin.
+	late time.Duration
+	// wait is how often an experiment that waits for others is looked at.
+	wait time.Duration
+}
+
+var usualPace = pace{claim: 20 * time.Second, spread: 2 * time.Second, settle: 5 * time.Second, late: time.Minute, wait: 5 * time.Second}
+
+// New gives an agent that does nothing before Run.
+func New(o Options) *Agent {
+	c := cluster{objects: o.Objects, metadata: o.Metadata, node: o.Node}
+	a := &Agent{
+		cluster: c, daemon: o.Daemon, check: o.Check, environment: o.Environment, log: o.Log, pace: usualPace,
+		experiments: c.objectInformer(experimentKind), policies: c.objectInformer(policyKind), pods: c.podInformer(),
+		queue:           workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[string](200*time.Millisecond, 30*time.Second)),
+		policiesChanged: make(chan struct{}, 1), runs: map[string]*run{}, times: map[string]time.Time{},
+	}
+	// These fail only for informers that were stopped.
+	_, _ = a.experiments.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc: func(object any) { a.enqueue(object) },
+		UpdateFunc: func(before, now any) {
+			if uidOf(before) != uidOf(now) {
+				a.deleted(before)
+			}
+			a.changed(now)
+		},
+		DeleteFunc: a.deleted,
+	})
+	wake := func() {
+		select {
+		case a.policiesChanged <- struct{}{}:
+		default:
+		}
+	}
+	_, _ = a.policies.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc: func(any) { wake() }, UpdateFunc: func(any, any) { wake() }, DeleteFunc: func(any) { wake() },
+	})
+	return a
+}
+
+// Ready says whether the agent knows the cluster: before that, it starts nothing.
+func (a *Agent) Ready() bool {
+	return a.experiments.HasSynced() && a.policies.HasSynced() && a.pods.HasSynced()
+}
+
+// Running is how many experiments run on this node.
+func (a *Agent) Running() (n int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, r := range a.runs {
+		if record, _ := r.current(); record.GetPhase() == "running" {
+			n++
+		}
+	}
+	return n
+}
+
+// Run works until ctx is over, then ends what runs and says so.
+func (a *Agent) Run(ctx context.Context) {
+	var watching sync.WaitGroup
+	for _, informer := range []cache.SharedIndexInformer{a.experiments, a.policies, a.pods} {
+		watching.Go(func() { informer.RunWithContext(ctx) })
+	}
+	// The lever does not wait for the rest.
+	if cache.WaitForCacheSync(ctx.Done(), a.policies.HasSynced) {
+		watching.Go(func() { a.holdLever(ctx) })
+	}
+	if cache.WaitForCacheSync(ctx.Done(), a.Ready) {
+		a.log.Info("watching", "node", a.node)
+		watching.Go(func() { a.work(ctx) })
+	}
+	<-ctx.Done()
+	a.queue.ShutDown()
+	a.endAll(errors.New("faultd's agent on the node was told to end"))
+	watching.Wait() // nothing begins any more
+	a.working.Wait()
+	a.lastWords()
+	a.telling.Wait()
+}
+
+// lastWords writes what is not written yet.
+func (a *Agent) lastWords() {
+	ctx, cancel := context.WithTimeout(context.Background(), answerWithin)
+	defer cancel()
+	for _, r := range a.runs {
+		record, _ := r.current()
+		if _, ok := r.unwritten(time.Now()); ok {
+			if err := a.writeRecord(ctx, r.object, record); err != nil {
+				a.log.Error("the end of a run is not in its object", "experiment", r.name(), "error", err)
+			}
+		}
+	}
+}
+
+// work looks at experiments, one at a time.
+func (a *Agent) work(ctx context.Context) {
+	for {
+		name, over := a.queue.Get()
+		if over {
+			return
+		}
+		if err := a.look(ctx, name); err != nil {
+			a.log.Warn("experiment is looked at again", "experiment", name, "error", err)
+			a.queue.AddRateLimited(name)
+		} else {
+			a.queue.Forget(name)
+		}
+		a.queue.Done(name)
+	}
+}
+
+// enqueue has an experiment looked at.
+func (a *Agent) enqueue(object any) {
+	if name, err := cache.DeletionHandlingMetaNamespaceKeyFunc(object); err == nil {
+		a.queue.Add(name)
+	}
+}
+
+// changed has an experiment looked at, and ends it at once if it is to end: that waits for nobody.
+func (a *Agent) changed(object any) {
+	if now, ok := object.(*unstructured.Unstructured); ok {
+		if now.GetDeletionTimestamp() != nil {
+			a.end(now, errors.New("the Experiment object is being deleted"))
+		} else if a.runOf(now) != nil {
+			if by := abortedBy(statusOf(now), a.node); by != "" {
+				a.end(now, errors.New("it was aborted on node "+by))
+			}
+		}
+	}
+	a.enqueue(object)
+}
+
+// abortedBy is another node on which an experiment was aborted. What stops it there stops it everywhere.
+func abortedBy(status *v1.ExperimentStatus, here string) string {
+	for _, n := range status.GetNodes() {
+		if n.GetName() != here && n.GetVerdict() == string(experiment.Aborted) {
+			return n.GetName()
+		}
+	}
+	return ""
+}
+
+// deleted ends an experiment whose object is gone.
+func (a *Agent) deleted(object any) {
+	if unknown, ok := object.(cache.DeletedFinalStateUnknown); ok {
+		object = unknown.Obj
+	}
+	gone, ok := object.(*unstructured.Unstructured)
+	if !ok {
+		return
+	}
+	a.end(gone, errors.New("the Experiment object was deleted"))
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.runs, string(gone.GetUID()))
+	for _, what := range []string{waitClaim, waitRefuse, waitOrphan, lastSummary, sinceIdle} {
+		delete(a.times, what+string(gone.GetUID()))
+	}
+}
+
+func (a *Agent) end(object *unstructured.Unstructured, why error) {
+	if r := a.runOf(object); r != nil {
+		r.end(why)
+	}
+}
+
+func (a *Agent) endAll(why error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, r := range a.runs {
+		r.end(why)
+	}
+}
+
+func (a *Agent) runOf(object *unstructured.Unstructured) *run {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.runs[string(object.GetUID())]
+}
+
+func uidOf(object any) string {
+	if o, ok := object.(*unstructured.Unstructured); ok {
+		return string(o.GetUID())
+	}
+	return ""
+}
+
+// jitter spreads what many nodes write at the same time: 20 ms for each pod, up to 10 s.
+func jitter(pods int) time.Duration {
+	if pods <= 1 {
+		return 0
+	}
+	return rand.N(min(time.Duration(pods)*20*time.Millisecond, 10*time.Second))
+}
+
+// tell makes an event about a pod. That it cannot be made changes nothing.
+func (a *Agent) tell(p pod, kind, reason, text string) {
+	now := time.Now()
+	a.telling.Go(func() {
+		if err := a.tellPod(context.Background(), p, kind, reason, text, now); err != nil {
+			a.log.Warn("an event is lost", "error", err)
+		}
+	})
+}
+
+// gone says whether an object is not there any more, or is another one now.
+func gone(err error) bool { return apierrors.IsNotFound(err) || apierrors.IsConflict(err) }

@@ -1,0 +1,154 @@
+package kube
+
+import (
+	"fmt"
+	"hash/fnv"
+	"slices"
+	"strings"
+	"time"
+
+	"faultd/cgroup"
+	"faultd/experiment"
+)
+
+// pod is one of the API server's pods.
+type pod struct {
+	namespace, name, uid string
+	labels               map[string]string
+	created              time.Time
+}
+
+// choice is who is hurt by an experiment, in the whole cluster. Every node makes it by itself, of the experiment's uid and the pods'
+// uids alone, so that those who saw the same pods make the same one, and one pod more or less changes it by one at most.
+type choice struct {
+	// chosen are pods by uid, for each list of selectors.
+	chosen map[string]map[string]bool
+	// all are those that are chosen for anything.
+	all map[string]pod
+	// shares are how many were chosen of how many, for each list of selectors.
+	shares []share
+	// spared is how many pods a policy keeps from being chosen.
+	spared int
+}
+
+// share is how many pods were chosen of those that match.
+type share struct{ chosen, matching int }
+
+// key tells lists of selectors apart.
+func key(selectors []string) string { return strings.Join(selectors, "\n") }
+
+// choose chooses the pods for each fault of a plan, of those that there are. protected says whether a pod is never hurt.
+func choose(experimentUID string, plan *experiment.Plan, pods []pod, protected func(pod) bool) (choice, error) {
+	c := choice{chosen: map[string]map[string]bool{}, all: map[string]pod{}}
+	spared := map[string]bool{}
+	for _, f := range plan.Faults {
+		selectors := f.Selectors()
+		if c.chosen[key(selectors)] != nil {
+			continue
+		}
+		wanted, err := parseAll(selectors)
+		if err != nil {
+			return c, err
+		}
+		there := map[string]pod{}
+		var uids []string
+		for _, p := range pods {
+			switch {
+			case there[p.uid].uid != "" || !slices.ContainsFunc(wanted, p.fits):
+			case protected(p):
+				spared[p.uid] = true
+			default:
+				there[p.uid] = p
+				uids = append(uids, p.uid)
+			}
+		}
+		aim := f.Aim
+		if aim == nil {
+			aim = &experiment.Aim{Mode: "all"}
+		}
+		if len(uids) < aim.Least() {
+			return c, fmt.Errorf("target of %s: %d pods are asked for, and %d match %s%s", f.Name, aim.Least(), len(uids), strings.Join(selectors, ", "), sparedText(len(spared)))
+		}
+		picked := map[string]bool{}
+		for _, uid := range aim.Choose(seedOf(experimentUID), uids) {
+			picked[uid] = true
+			c.all[uid] = there[uid]
+		}
+		c.chosen[key(selectors)] = picked
+		c.shares = append(c.shares, share{len(picked), len(uids)})
+	}
+	c.spared = len(spared)
+	return c, nil
+}
+
+func sparedText(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf("; %d are spared, as a ChaosPolicy protects their labels", n)
+}
+
+// selectorsOn says how a node names those pods that are chosen for a fault and run on it.
+func (c choice) selectorsOn(f experiment.Fault, here []pod) (names []string) {
+	wanted, err := parseAll(f.Selectors())
+	if err != nil {
+		return nil // choose has refused it
+	}
+	for _, p := range here {
+		if !c.chosen[key(f.Selectors())][p.uid] {
+			continue
+		}
+		for _, s := range wanted {
+			if p.fits(s) {
+				names = append(names, p.selector(s.Containers))
+			}
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// on are the chosen pods among some.
+func (c choice) on(here []pod) (chosen []pod) {
+	for _, p := range here {
+		if _, ok := c.all[p.uid]; ok {
+			chosen = append(chosen, p)
+		}
+	}
+	slices.SortFunc(chosen, func(a, b pod) int { return strings.Compare(a.name, b.name) })
+	return chosen
+}
+
+func (p pod) fits(s cgroup.PodSelector) bool { return s.Fits(p.namespace, p.name, p.labels) }
+
+// selector names the pod, or containers of it, as the daemon knows them.
+func (p pod) selector(containers []string) string {
+	return cgroup.PodSelector{Namespace: p.namespace, Name: p.name, Containers: containers}.String()
+}
+
+func parseAll(selectors []string) (parsed []cgroup.PodSelector, err error) {
+	for _, text := range selectors {
+		s, err := cgroup.ParsePods(text)
+		if err != nil {
+			return nil, err
+		}
+		parsed = append(parsed, s)
+	}
+	return parsed, nil
+}
+
+// seedOf makes dice of a uid.
+func seedOf(uid string) uint64 {
+	hash := fnv.New64a()
+	_, _ = hash.Write([]byte(uid)) // it never fails
+	return hash.Sum64()
+}
+
+// first is whom all who know the same names put first.
+func first(experimentUID string, names []string) string {
+	one := &experiment.Aim{Mode: "one"}
+	if chosen := one.Choose(seedOf(experimentUID), names); len(chosen) > 0 {
+		return chosen[0]
+	}
+	return ""
+}

@@ -1,0 +1,353 @@
+package kube
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	v1 "faultd/api/faultd/v1alpha1"
+	"faultd/experiment"
+)
+
+// What Agent.times has of an experiment: until when is waited, before one of all nodes does something.
+const (
+	waitClaim  = "claim "
+	waitRefuse = "refuse "
+	waitOrphan = "orphan "
+	// When the summary was written last.
+	lastSummary = "summary "
+	// Since when it is known that there is nothing to do here.
+	sinceIdle = "nothing "
+)
+
+// look does what there is to do about an experiment. An error is a reason to look again.
+func (a *Agent) look(ctx context.Context, name string) error {
+	found, there, err := a.experiments.GetStore().GetByKey(name)
+	object, ok := found.(*unstructured.Unstructured)
+	if err != nil || !there || !ok || object.GetDeletionTimestamp() != nil {
+		return err
+	}
+	status := statusOf(object)
+	mine := recordOf(status, a.node)
+	switch r := a.runOf(object); {
+	case r != nil:
+		err = a.publish(ctx, r)
+	case mine.GetPhase() == "running":
+		err = a.writeRecord(ctx, object, interrupted(mine))
+	case mine == nil && status.GetPhase() != "ended":
+		err = a.consider(ctx, object, status)
+	}
+	if err == nil {
+		err = a.sumUp(ctx, object, status)
+	}
+	if gone(err) {
+		return nil // the watch says so too
+	}
+	return err
+}
+
+func recordOf(status *v1.ExperimentStatus, node string) *v1.NodeRecord {
+	if i := slices.IndexFunc(status.GetNodes(), func(n *v1.NodeRecord) bool { return n.GetName() == node }); i >= 0 {
+		return status.GetNodes()[i]
+	}
+	return nil
+}
+
+// interrupted is the record of a run that an agent of before did not end: its faults ended with their leases.
+func interrupted(mine *v1.NodeRecord) *v1.NodeRecord {
+	record := proto.CloneOf(mine)
+	record.Phase, record.Verdict, record.End = "ended", string(experiment.Interrupted), clock(time.Now())
+	record.Message = "faultd's agent on the node was killed, restarted or cut off meanwhile; the faults ended with their leases, and what they did since the record was written is not known"
+	return record
+}
+
+// publish writes a record that has changed, when it is due.
+func (a *Agent) publish(ctx context.Context, r *run) error {
+	wait, unwritten := r.unwritten(time.Now())
+	if !unwritten {
+		return nil
+	}
+	if wait > 0 {
+		a.queue.AddAfter(r.name(), wait)
+		return nil
+	}
+	record, change := r.current()
+	if err := a.writeRecord(ctx, r.object, record); err != nil {
+		return err
+	}
+	r.wrote(change)
+	return nil
+}
+
+// consider finds out whether there is something to do here, and whether it may be done, and begins it.
+func (a *Agent) consider(ctx context.Context, object *unstructured.Unstructured, status *v1.ExperimentStatus) error {
+	if a.isIdle(object) && len(status.GetNodes()) > 0 {
+		return nil
+	}
+	plan, err := readPlan(object, a.check)
+	if err != nil {
+		return a.refuse(ctx, object, status, "Invalid", err)
+	}
+	if why := a.knownLever(); why != "" {
+		return a.refuse(ctx, object, status, "SafetyLever", errors.New(why))
+	}
+	here := a.podsHere(plan)
+	if len(here) == 0 || a.isIdle(object) {
+		if time.Since(object.GetCreationTimestamp().Time) > a.pace.settle { // every watch knows the pods of before by now
+			a.setIdle(object)
+		}
+		return a.unclaimed(ctx, object, status, plan)
+	}
+	// What was seen by watches may be old. Whoever cannot ask starts nothing.
+	all, err := a.readPolicies(ctx)
+	var wrong *policyError
+	if errors.As(err, &wrong) {
+		return a.refuse(ctx, object, status, "Policy", err)
+	} else if err != nil {
+		return err
+	}
+	pods, err := a.matching(ctx, plan, object.GetCreationTimestamp().Time)
+	if err != nil {
+		return err
+	}
+	chosen, err := choose(string(object.GetUID()), plan, pods, all.protects)
+	if err != nil {
+		return a.refuse(ctx, object, status, "NoPods", err)
+	}
+	q := question{
+		namespace: object.GetNamespace(), kinds: kindsOf(plan), length: plan.Length, now: time.Now(),
+		pods: len(chosen.all), shares: chosen.shares, older: a.older(object),
+	}
+	if q.namespaceLabels, err = a.namespaceLabels(ctx, object.GetNamespace()); err != nil {
+		return err
+	}
+	if err := all.refuses(q); err != nil {
+		return a.refuse(ctx, object, status, "Policy", err)
+	}
+	if why := all.waits(q); why != "" && len(status.GetNodes()) == 0 {
+		return a.wait(ctx, object, status, why)
+	}
+	mine := chosen.on(here)
+	if len(mine) == 0 {
+		a.setIdle(object)
+		return a.unclaimed(ctx, object, status, plan)
+	}
+	return a.begin(ctx, object, status, plan, chosen, mine)
+}
+
+// isIdle says whether it is known that this node has nothing to do with an experiment. Pods that come later are nobody's choice.
+func (a *Agent) isIdle(object *unstructured.Unstructured) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return !a.times[sinceIdle+string(object.GetUID())].IsZero()
+}
+
+func (a *Agent) setIdle(object *unstructured.Unstructured) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.times[sinceIdle+string(object.GetUID())] = time.Now()
+}
+
+// begin writes down that the run begins here, and only then begins it.
+func (a *Agent) begin(ctx context.Context, object *unstructured.Unstructured, status *v1.ExperimentStatus, plan *experiment.Plan, chosen choice, mine []pod) error {
+	narrow := plan.Narrow(func(f experiment.Fault) []string { return chosen.selectorsOn(f, mine) })
+	r := newRun(object, narrow, a.node, mine, len(chosen.all), time.Now())
+	if err := a.joins(object, status); err != nil {
+		return a.refuseHere(ctx, r, err)
+	}
+	a.mu.Lock()
+	if err := ctx.Err(); err != nil {
+		a.mu.Unlock()
+		return err
+	}
+	a.runs[string(object.GetUID())] = r
+	a.mu.Unlock()
+	if err := a.writeRecord(ctx, object, r.record); err != nil {
+		a.mu.Lock()
+		delete(a.runs, string(object.GetUID()))
+		a.mu.Unlock()
+		return err
+	}
+	r.wrote(1)
+	a.log.Info("run begins", "experiment", r.name(), "uid", object.GetUID(), "pods", len(mine), "of", len(chosen.all))
+	a.working.Go(func() { a.carryOut(r) })
+	return nil
+}
+
+// joins says why this node may not do what others have begun; nil: it may.
+func (a *Agent) joins(object *unstructured.Unstructured, status *v1.ExperimentStatus) error {
+	if by := abortedBy(status, a.node); by != "" {
+		return fmt.Errorf("it was aborted on node %s", by)
+	}
+	for _, n := range status.GetNodes() {
+		if n.GetGeneration() != object.GetGeneration() {
+			return fmt.Errorf("it was edited after it began: node %s carries out generation %d, and this is %d", n.GetName(), n.GetGeneration(), object.GetGeneration())
+		}
+		if time.Since(readClock(n.GetStart())) > a.pace.late {
+			return fmt.Errorf("it runs since %s on node %s, and this node comes too late", n.GetStart(), n.GetName())
+		}
+	}
+	return nil
+}
+
+// refuseHere writes down that an experiment which runs elsewhere does not begin here.
+func (a *Agent) refuseHere(ctx context.Context, r *run, why error) error {
+	r.record.Phase, r.record.Verdict, r.record.Message, r.record.End = "refused", string(experiment.Failed), cut(why.Error(), 4096), r.record.GetStart()
+	r.record.Until = ""
+	return a.writeRecord(ctx, r.object, r.record)
+}
+
+// podsHere are the pods of this node that a plan's selectors match.
+func (a *Agent) podsHere(plan *experiment.Plan) (here []pod) {
+	var wanted []string
+	for _, f := range plan.Faults {
+		wanted = append(wanted, f.Selectors()...)
+	}
+	selectors, err := parseAll(wanted)
+	if err != nil {
+		return nil // readPlan has refused it
+	}
+	for _, one := range a.pods.GetStore().List() {
+		m, ok := one.(*metav1.PartialObjectMetadata)
+		if !ok || m.DeletionTimestamp != nil {
+			continue
+		}
+		if p := podOf(m); slices.ContainsFunc(selectors, p.fits) {
+			here = append(here, p)
+		}
+	}
+	return here
+}
+
+func kindsOf(plan *experiment.Plan) (kinds []string) {
+	for _, f := range plan.Faults {
+		kinds = append(kinds, f.Kind)
+	}
+	return kinds
+}
+
+// older is how many experiments that were made before this one are not over.
+func (a *Agent) older(object *unstructured.Unstructured) (n int) {
+	for _, one := range a.experiments.GetStore().List() {
+		other, ok := one.(*unstructured.Unstructured)
+		if !ok || other.GetUID() == object.GetUID() || statusOf(other).GetPhase() == "ended" || other.GetDeletionTimestamp() != nil {
+			continue
+		}
+		made, its := object.GetCreationTimestamp(), other.GetCreationTimestamp()
+		if its.Before(&made) || its.Equal(&made) && other.GetUID() < object.GetUID() {
+			n++
+		}
+	}
+	return n
+}
+
+// due says whether the time has come to do what each node would do; before that, it has the experiment looked at again then.
+func (a *Agent) due(what string, object *unstructured.Unstructured, after time.Duration) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	key := what + string(object.GetUID())
+	at, known := a.times[key]
+	if !known {
+		at = time.Now().Add(after + rand.N(a.pace.spread+1))
+		a.times[key] = at
+	}
+	left := time.Until(at)
+	if left > 0 {
+		a.queue.AddAfter(object.GetNamespace()+"/"+object.GetName(), left)
+		return false
+	}
+	delete(a.times, key)
+	return true
+}
+
+// refuse ends an experiment before it began anywhere. Where it runs, it goes on.
+func (a *Agent) refuse(ctx context.Context, object *unstructured.Unstructured, status *v1.ExperimentStatus, reason string, why error) error {
+	if len(status.GetNodes()) > 0 || !a.due(waitRefuse, object, 0) {
+		return nil
+	}
+	a.log.Warn("experiment refused", "experiment", object.GetNamespace()+"/"+object.GetName(), "reason", reason, "error", why)
+	return a.writeSummary(ctx, object, refusedStatus(status, object.GetGeneration(), time.Now(), reason, why.Error()))
+}
+
+// wait says that an experiment waits, and has it looked at again.
+func (a *Agent) wait(ctx context.Context, object *unstructured.Unstructured, status *v1.ExperimentStatus, why string) error {
+	a.queue.AddAfter(object.GetNamespace()+"/"+object.GetName(), a.pace.wait)
+	if status.GetPhase() == "pending" || !a.due(waitRefuse, object, 0) {
+		return nil
+	}
+	return a.writeSummary(ctx, object, waitingStatus(status, object.GetGeneration(), time.Now(), why))
+}
+
+// unclaimed says, when no node has begun for a while, that none will.
+func (a *Agent) unclaimed(ctx context.Context, object *unstructured.Unstructured, status *v1.ExperimentStatus, plan *experiment.Plan) error {
+	if len(status.GetNodes()) > 0 || status.GetPhase() == "pending" || !a.due(waitClaim, object, a.pace.claim) {
+		return nil
+	}
+	pods, err := a.matching(ctx, plan, object.GetCreationTimestamp().Time)
+	if err != nil {
+		return err
+	}
+	why := errors.New("no pod that runs matches")
+	if len(pods) > 0 {
+		why = fmt.Errorf("%s match, and none that was chosen is on a node on which faultd runs", several(len(pods), "pod"))
+	}
+	return a.refuse(ctx, object, status, "NoPods", why)
+}
+
+// sumUp writes the summary if this node is the one that does.
+func (a *Agent) sumUp(ctx context.Context, object *unstructured.Unstructured, status *v1.ExperimentStatus) error {
+	if len(status.GetNodes()) == 0 || status.GetPhase() == "ended" {
+		return nil
+	}
+	now := time.Now()
+	a.lookWhenLost(object, status, now)
+	who := summarizer(string(object.GetUID()), status.GetNodes(), now)
+	if who != "" && who != a.node || who == "" && !a.due(waitOrphan, object, 0) {
+		return nil
+	}
+	settled := object.GetCreationTimestamp().Add(a.pace.settle)
+	if wait := settled.Sub(now); wait > 0 {
+		a.queue.AddAfter(object.GetNamespace()+"/"+object.GetName(), wait)
+	}
+	summary := summarize(status, now, now.Before(settled))
+	if edited := object.GetGeneration(); edited != summary.GetObservedGeneration() {
+		summary.Message = cut(fmt.Sprintf("edited while it ran: generation %d is not carried out; make a new object. %s", edited, summary.GetMessage()), 4096)
+	}
+	before := proto.CloneOf(status)
+	before.Nodes = nil
+	if proto.Equal(before, summary) || !a.mayWriteSummary(object, len(status.GetNodes())) {
+		return nil
+	}
+	return a.writeSummary(ctx, object, summary)
+}
+
+// mayWriteSummary says whether the last one is long enough ago: 20 ms for each node, up to 10 s. Otherwise it is looked at again then.
+func (a *Agent) mayWriteSummary(object *unstructured.Unstructured, nodes int) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	key, now := lastSummary+string(object.GetUID()), time.Now()
+	next := a.times[key].Add(min(time.Duration(nodes-1)*20*time.Millisecond, 10*time.Second))
+	if wait := next.Sub(now); wait > 0 {
+		a.queue.AddAfter(object.GetNamespace()+"/"+object.GetName(), wait)
+		return false
+	}
+	a.times[key] = now
+	return true
+}
+
+// lookWhenLost has an experiment looked at when the first of its nodes would count as lost.
+func (a *Agent) lookWhenLost(object *unstructured.Unstructured, status *v1.ExperimentStatus, now time.Time) {
+	for _, n := range status.GetNodes() {
+		if wait := readClock(n.GetUntil()).Add(lateReport).Sub(now); n.GetPhase() == "running" && wait > 0 {
+			a.queue.AddAfter(object.GetNamespace()+"/"+object.GetName(), wait+time.Second)
+			return
+		}
+	}
+}
