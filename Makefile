@@ -124,7 +124,10 @@ bin/bench-caller: test/bench/testdata/caller.c
 image: ## build the container image with buildah
 	buildah bud -t faultd:dev .
 
+image-kube: ## build the image of the agent for Kubernetes with buildah
+	buildah bud -t faultd-kube:dev --target faultd-kube .
+
 clean: ## remove what was built
 	rm -rf bin
 
-.PHONY: help deps build demo generate check-generated lint test test-unit test-vm test-mechanisms test-programs test-powercut test-systemd test-k8s test-runner bench bench-vm FORCE image clean
+.PHONY: help deps build demo generate check-generated lint test test-unit test-vm test-mechanisms test-programs test-powercut test-systemd test-k8s test-runner bench bench-vm FORCE image image-kube clean

@@ -1,6 +1,7 @@
 package experiment
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -116,13 +117,14 @@ func aimAt(spec *v1.FaultSpec, target string) *v1.FaultSpec {
 // Choose takes as many as the mode says, or all, if there are fewer. Which ones depends on nothing but the seed and their names, so that everybody who knows
 // these makes the same choice, and one target more or less changes it by one at most (rendezvous hashing).
 func (a *Aim) Choose(seed uint64, found []string) []string {
+	scores := make(map[string]uint64, len(found))
+	for _, name := range found {
+		scores[name] = score(seed, name)
+	}
 	byScore := slices.Clone(found)
 	slices.SortFunc(byScore, func(one, other string) int {
-		if x, y := score(seed, one), score(seed, other); x != y {
-			if x > y {
-				return -1
-			}
-			return 1
+		if by := cmp.Compare(scores[other], scores[one]); by != 0 {
+			return by
 		}
 		return strings.Compare(one, other)
 	})

@@ -30,6 +30,12 @@ import (
 	"faultd/kube"
 )
 
+// How many requests a second an agent makes at most, and at once. A run makes about seven.
+const (
+	requestRate  = 20
+	requestBurst = 50
+)
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, os.Args, os.Stderr)
@@ -84,7 +90,7 @@ func newAgent(c *cli.Context, log *slog.Logger) (*kube.Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	config.UserAgent = "faultd-kube"
+	config.UserAgent, config.QPS, config.Burst = "faultd-kube", requestRate, requestBurst
 	objects, err := dynamic.NewForConfig(config)
 	if err != nil {
 		return nil, fmt.Errorf("reach the API server: %w", err)
