@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 
 	"github.com/vishvananda/netlink"
@@ -66,6 +67,22 @@ func (ns NetNS) Dial(ctx context.Context, network, address string) (conn net.Con
 		return err
 	})
 	return conn, err
+}
+
+// LocalPorts is how many ports the kernel chooses from for who does not say which (ip(7)).
+func (ns NetNS) LocalPorts() (n int64, err error) {
+	var first, last int64
+	err = inNamespace(ns, func() error {
+		text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
+		if err == nil {
+			_, err = fmt.Sscan(string(text), &first, &last)
+		}
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("read the local ports of network namespace %d: %w", ns.Inode, err)
+	}
+	return last - first + 1, nil
 }
 
 func (ns NetNS) netlink() (*netlink.Handle, error) {

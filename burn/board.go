@@ -25,7 +25,7 @@ func openBoard(fd int) (board, error) {
 // until is the deadline on the clock of bpf.Monotonic. The daemon writes it, as it does wanted.
 func (b board) until() *atomic.Int64 { return b.Word(0) }
 
-// wanted is, of what is held, how many bytes, threads or files to hold; of processor time the part that each thread burns, in millionths; of a disk the time
+// wanted is, of what is held, how many bytes, threads, files or ports to hold; of processor time the part that each thread burns, in millionths; of a disk the time
 // from one operation to the next, in ns. 0: no harm.
 func (b board) wanted() *atomic.Int64 { return b.Word(1) }
 

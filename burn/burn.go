@@ -1,5 +1,5 @@
-// Package burn is load that is no stranger's program: our own binary, started again, burns processor time, holds memory, threads or
-// files, or keeps a disk busy.
+// Package burn is load that is no stranger's program: our own binary, started again, burns processor time, holds memory, threads, files
+// or ports, or keeps a disk busy.
 // Such a process, a burner, lives in a cgroup of its own. It asks switch, lease and deadline itself, at least every few
 // milliseconds, and the kernel ends it with the daemon.
 package burn
@@ -29,9 +29,10 @@ const (
 	kindIO     = "io"
 	kindIdle   = "threads"
 	kindFiles  = "files"
+	kindPorts  = "ports"
 )
 
-// Work is what a burner does. Exactly one of Threads, Bytes, IO, IdleThreads and Files.
+// Work is what a burner does. Exactly one of Threads, Bytes, IO, IdleThreads, Files and Ports.
 type Work struct {
 	// Threads burn processor time.
 	Threads int
@@ -57,12 +58,18 @@ type Work struct {
 
 	// Files is the most open files that it can be asked to hold.
 	Files int64
+
+	// Ports are local ports toward an address.
+	Ports *Ports
 }
 
 // file is what it works on, if that is one.
 func (w Work) file() *os.File {
-	if w.IO != nil {
+	switch {
+	case w.IO != nil:
 		return w.IO.File
+	case w.Ports != nil:
+		return w.Ports.Namespace
 	}
 	return nil
 }
@@ -85,6 +92,9 @@ func (w Work) words() []string {
 	if w.Files > 0 {
 		return []string{kindFiles, strconv.FormatInt(w.Files, 10)}
 	}
+	if w.Ports != nil {
+		return w.Ports.words()
+	}
 	return []string{kindMemory, strconv.FormatInt(w.Bytes, 10), strconv.FormatBool(w.Shared), strconv.FormatBool(w.Locked)}
 }
 
@@ -101,7 +111,7 @@ const (
 	fileKill  = 2 + iota
 	fileLease
 	fileBoard
-	// fileWork is what it works on, if that is a file.
+	// fileWork is what it works on, if that is a file, or where.
 	fileWork
 )
 
@@ -163,6 +173,8 @@ func run(words []string) error {
 		return b.holdThreads(words[2:])
 	case kindFiles:
 		return b.holdFiles(words[2:])
+	case kindPorts:
+		return b.holdPorts(words[2:])
 	}
 	return errors.New("read the burner's arguments: unknown work " + words[1])
 }

@@ -2,6 +2,7 @@ package burn_test
 
 import (
 	"fmt"
+	"net/netip"
 	"os"
 	"testing"
 	"time"
@@ -62,6 +63,12 @@ func works(t *testing.T) map[string]burn.Work {
 		"cpu": {Threads: 2}, "memory": {Bytes: 4 << 20}, "shared": {Bytes: 4 << 20, Shared: true}, "locked": {Bytes: 4 << 20, Locked: true}, "threads": {IdleThreads: 64},
 		"files": {Files: 64},
 	}
+	namespace, err := os.Open("/proc/self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { namespace.Close() })
+	works["ports"] = burn.Work{Ports: &burn.Ports{Namespace: namespace, Peer: netip.MustParseAddrPort("127.0.0.1:1"), Most: 64}}
 	for _, op := range []string{burn.OpRead, burn.OpWrite, burn.OpFsync} {
 		f, err := os.CreateTemp(t.TempDir(), "")
 		if err != nil {
@@ -82,6 +89,8 @@ func enough(w burn.Work) int64 {
 		return w.IdleThreads
 	case w.Files > 0:
 		return w.Files
+	case w.Ports != nil:
+		return w.Ports.Most
 	}
 	return 1 << 20
 }
@@ -136,7 +145,7 @@ func TestDoesWhatIsWanted(t *testing.T) {
 			}
 			continue
 		}
-		if of := map[string]string{"threads": "task", "files": "fd"}[kind]; of != "" {
+		if of := map[string]string{"threads": "task", "files": "fd", "ports": "fd"}[kind]; of != "" {
 			for _, n := range []int64{10, 64} {
 				p.Want(n)
 				until(t, "it holds "+kind, func() bool { return p.Done() == n })

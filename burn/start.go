@@ -126,7 +126,7 @@ func waitReady(report *os.File) error {
 // PID is its process.
 func (p *Process) PID() int { return p.process.Pid }
 
-// Want orders harm: bytes of memory, how many threads or files, the part of a processor that each thread burns, in millionths, or the time from one operation of a
+// Want orders harm: bytes of memory, how many threads, files or ports, the part of a processor that each thread burns, in millionths, or the time from one operation of a
 // disk to the next, in ns.
 func (p *Process) Want(n int64) {
 	p.mu.Lock()
@@ -136,7 +136,7 @@ func (p *Process) Want(n int64) {
 	}
 }
 
-// Done is what was got: bytes of memory, or threads or files that are held, ns of processor time, or operations. Asked is how much processor time, or how many
+// Done is what was got: bytes of memory, or threads, files or ports that are held, ns of processor time, or operations. Asked is how much processor time, or how many
 // operations, there should be by now. FailedOperations is how many of these failed, or how often the kernel refused what was to be held. All can be asked for ever.
 func (p *Process) Done() int64             { return p.read(board.done, &p.done) }
 func (p *Process) Asked() int64            { return p.read(board.asked, &p.asked) }

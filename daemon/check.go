@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -65,6 +66,7 @@ func trials(stateDir string) []trial {
 		{"packet", faults.Packet{Wire: faults.Wire{Delay: "1ms"}}, aloneAction, "delay, jitter, reorder, duplicate, corrupt, bandwidth; egress"},
 		{"pids", faults.Pids{More: new(uint32)}, "fork", "limit of threads and processes"},
 		{"pids", faults.Pids{Load: &faults.PidsLoad{Threads: 1}}, "getpgid", "load of threads"},
+		{"ports", faults.Ports{Peer: netip.MustParseAddrPort("127.0.0.1:1"), Ports: 1}, "getpgid", "load of local ports"},
 		{"process", faults.Process{Signal: unix.SIGCONT}, "getpgid", "signals"},
 		{"process", faults.Process{Kill: true}, "getpgid", "kill, all at once"},
 		{"process", faults.Process{Pause: true}, "getpgid", "pause"},

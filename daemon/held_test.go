@@ -2,12 +2,16 @@ package daemon_test
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"strings"
 	"syscall"
 	"testing"
 
+	"github.com/vishvananda/netlink"
+
 	v1 "faultd/api/faultd/v1alpha1"
+	"faultd/cgroup"
 	"faultd/test/kernels"
 )
 
@@ -69,4 +73,62 @@ func (n *node) openFiles() (open int) {
 		n.t.Fatal(err)
 	}
 	return open
+}
+
+// peerOfPorts and elsewhere are servers on the loopback of a worker that has few ports.
+const peerOfPorts, elsewhere = "127.0.0.1:7001", "127.0.0.1:7002"
+
+// fewPorts is a worker in a network namespace of its own with 20 local ports.
+func (n *node) fewPorts(t cgroup.Target) *worker {
+	n.t.Helper()
+	w := n.workerWith(t, &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET})
+	w.inside(func() error {
+		lo, err := netlink.LinkByName("lo")
+		if err == nil {
+			err = netlink.LinkSetUp(lo)
+		}
+		if err == nil {
+			err = os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", []byte("40000 40019"), 0)
+		}
+		for _, address := range []string{peerOfPorts, elsewhere} {
+			if err != nil {
+				break
+			}
+			var l net.Listener
+			if l, err = net.Listen("tcp", address); err == nil {
+				n.t.Cleanup(func() { l.Close() })
+			}
+		}
+		return err
+	})
+	return w
+}
+
+// TestLoadOfPorts: there is no local port left toward the peer, but toward others, and for others; nobody heard of it, and afterwards there are ports again.
+func TestLoadOfPorts(t *testing.T) {
+	kernels.OnOldest(t)
+	n := startNode(t)
+	target, other := n.target(), n.target()
+	w, sibling := n.fewPorts(target), n.fewPorts(other)
+	const dial = "dial tcp %s 1m 1 1"
+	load := func(p *v1.Ports) *v1.FaultSpec {
+		spec := refuse(target)
+		spec.Kind = &v1.FaultSpec_Ports{Ports: p}
+		return spec
+	}
+	if _, err := n.tryInject(load(&v1.Ports{Peer: peerOfPorts, Load: "21"})); err == nil || !strings.Contains(err.Error(), "ports.load: 21 are more than the 20 ports") {
+		t.Errorf("more than there are: %v", err)
+	}
+	for _, spec := range []*v1.Ports{{Peer: peerOfPorts, Load: "all"}, {Peer: peerOfPorts, Load: "20", Place: "beside"}} {
+		f := n.inject(load(spec))
+		n.until("all ports are taken", func() bool { return n.get(f.GetId()).GetCounters().GetInjected() == 20 })
+		w.wants("map[EADDRNOTAVAIL:1]", dial, peerOfPorts)
+		w.wants("map[ok:1]", dial, elsewhere)
+		sibling.wants("map[ok:1]", dial, peerOfPorts)
+		if ended := n.stop(f.GetId()); ended.GetVerdict() != "injected" {
+			t.Errorf("it ended as %v", ended)
+		}
+	}
+	w.wants("map[ok:1]", dial, peerOfPorts)
+	n.idle()
 }

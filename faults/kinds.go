@@ -42,6 +42,7 @@ func Kinds() []Kind {
 		{"packet", "lose, delay or damage packets, silently as a wire does", packetParameters(), false, newPacket},
 		{"partition", "cut the target from peers, or from all but some", partitionParameters(), false, newPartition},
 		{"pids", "squeeze the number of threads and processes, or use some up", pidsParameters(), false, newPids},
+		{"ports", "take local ports, until new connections to a peer find none", portsParameters(), false, newPorts},
 		{"process", "signal, kill or pause processes", processParameters(), false, newProcess},
 		{"syscall", "delay system calls, fail them, pretend them, or cut them short", syscallParameters(), true, newSyscall},
 	}

@@ -28,6 +28,9 @@ func TestLoadRefusals(t *testing.T) {
 	fds := func(f *v1.Fds) *v1.FaultSpec {
 		return &v1.FaultSpec{Duration: "1m", Kind: &v1.FaultSpec_Fds{Fds: f}}
 	}
+	ports := func(p *v1.Ports) *v1.FaultSpec {
+		return &v1.FaultSpec{Duration: "1m", Kind: &v1.FaultSpec_Ports{Ports: p}}
+	}
 	dice := cpu(&v1.Cpu{Load: "1"})
 	dice.EveryNth = 2
 	for want, spec := range map[string]*v1.FaultSpec{
@@ -66,6 +69,11 @@ func TestLoadRefusals(t *testing.T) {
 		`pids.place: "near" must be inside or beside`:          pids(&v1.Pids{Load: "5", Place: "near"}),
 		"pids.place: beside was given with":                    pids(&v1.Pids{Load: "5% of limit", Place: "beside"}),
 		"pids.place: it was given without load":                pids(&v1.Pids{More: proto.Uint32(0), Place: "beside"}),
+		`ports.peer: "" must be an address with a port`:        ports(&v1.Ports{Load: "all"}),
+		`ports.peer: "db:5432" must be an address`:             ports(&v1.Ports{Peer: "db:5432", Load: "all"}),
+		`ports.peer: "0.0.0.0:1" must be`:                      ports(&v1.Ports{Peer: "0.0.0.0:1", Load: "all"}),
+		`ports.load: "70000" must be a number of ports`:        ports(&v1.Ports{Peer: "10.0.0.5:1", Load: "70000"}),
+		`ports.load: "" must be`:                               ports(&v1.Ports{Peer: "10.0.0.5:1"}),
 		"fds.load: missing":                                    fds(&v1.Fds{}),
 		`fds.load: "0" must be a number of files`:              fds(&v1.Fds{Load: "0"}),
 		`fds.load: "101% of limit" must be`:                    fds(&v1.Fds{Load: "101% of limit"}),

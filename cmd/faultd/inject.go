@@ -33,6 +33,7 @@ func injectCommand() *cli.Command {
 			kindCommand("packet", "lose, delay or damage packets, silently as a wire does", packetFlags(), packetKind),
 			kindCommand("partition", "cut the target from peers, or from all but some", partitionFlags(), partitionKind),
 			kindCommand("pids", "squeeze the number of threads and processes, or use some up", pidsFlags(), pidsKind),
+			kindCommand("ports", "take local ports, until new connections to a peer find none", portsFlags(), portsKind),
 			kindCommand("process", "signal, kill or pause processes", processFlags(), processKind),
 			kindCommand("syscall", "delay system calls, fail them, pretend them, or cut them short", syscallFlags(), syscallKind),
 		},

@@ -18,3 +18,21 @@ func fdsKind(c *cli.Context, spec *v1.FaultSpec) error {
 	spec.Kind = &v1.FaultSpec_Fds{Fds: &v1.Fds{Load: load, Place: c.String("place")}}
 	return err
 }
+
+func portsFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "peer", Usage: "whom new connections find no local port for: `ADDRESS:PORT`"},
+		&cli.StringFlag{Name: "load", Usage: "how many ports are taken: `N`, or all", DefaultText: "all"},
+		placeFlag(),
+	}
+}
+
+func portsKind(c *cli.Context, spec *v1.FaultSpec) error {
+	peer, err := needed(c, "peer")
+	load := c.String("load")
+	if load == "" {
+		load = "all"
+	}
+	spec.Kind = &v1.FaultSpec_Ports{Ports: &v1.Ports{Peer: peer, Load: load, Place: c.String("place")}}
+	return err
+}

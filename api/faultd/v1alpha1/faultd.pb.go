@@ -70,6 +70,7 @@ type FaultSpec struct {
 	//	*FaultSpec_Dns
 	//	*FaultSpec_Http
 	//	*FaultSpec_Fds
+	//	*FaultSpec_Ports
 	//	*FaultSpec_Node
 	Kind          isFaultSpec_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
@@ -334,6 +335,15 @@ func (x *FaultSpec) GetFds() *Fds {
 	return nil
 }
 
+func (x *FaultSpec) GetPorts() *Ports {
+	if x != nil {
+		if x, ok := x.Kind.(*FaultSpec_Ports); ok {
+			return x.Ports
+		}
+	}
+	return nil
+}
+
 func (x *FaultSpec) GetNode() *Node {
 	if x != nil {
 		if x, ok := x.Kind.(*FaultSpec_Node); ok {
@@ -411,6 +421,10 @@ type FaultSpec_Fds struct {
 	Fds *Fds `protobuf:"bytes,32,opt,name=fds,proto3,oneof"`
 }
 
+type FaultSpec_Ports struct {
+	Ports *Ports `protobuf:"bytes,33,opt,name=ports,proto3,oneof"`
+}
+
 type FaultSpec_Node struct {
 	Node *Node `protobuf:"bytes,40,opt,name=node,proto3,oneof"`
 }
@@ -446,6 +460,8 @@ func (*FaultSpec_Dns) isFaultSpec_Kind() {}
 func (*FaultSpec_Http) isFaultSpec_Kind() {}
 
 func (*FaultSpec_Fds) isFaultSpec_Kind() {}
+
+func (*FaultSpec_Ports) isFaultSpec_Kind() {}
 
 func (*FaultSpec_Node) isFaultSpec_Kind() {}
 
@@ -2612,6 +2628,70 @@ func (x *Fds) GetPlace() string {
 	return ""
 }
 
+// Ports takes local ports of TCP toward one address, so that new connections to it find none.
+type Ports struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whom they find none for, such as "10.0.0.5:5432".
+	Peer string `protobuf:"bytes,1,opt,name=peer,proto3" json:"peer,omitempty"`
+	// How many are taken, such as "20000", or "all".
+	Load string `protobuf:"bytes,20,opt,name=load,proto3" json:"load,omitempty"`
+	// Where the load is, as for Cpu.
+	Place         string `protobuf:"bytes,21,opt,name=place,proto3" json:"place,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Ports) Reset() {
+	*x = Ports{}
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Ports) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Ports) ProtoMessage() {}
+
+func (x *Ports) ProtoReflect() protoreflect.Message {
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Ports.ProtoReflect.Descriptor instead.
+func (*Ports) Descriptor() ([]byte, []int) {
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *Ports) GetPeer() string {
+	if x != nil {
+		return x.Peer
+	}
+	return ""
+}
+
+func (x *Ports) GetLoad() string {
+	if x != nil {
+		return x.Load
+	}
+	return ""
+}
+
+func (x *Ports) GetPlace() string {
+	if x != nil {
+		return x.Place
+	}
+	return ""
+}
+
 // Node hurts the node as a whole. Its target is "cgroup:/", and the daemon's configuration must allow it.
 type Node struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2632,7 +2712,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[20]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2644,7 +2724,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[20]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2657,7 +2737,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{20}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Node) GetAction() string {
@@ -2713,7 +2793,7 @@ type Dns struct {
 
 func (x *Dns) Reset() {
 	*x = Dns{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[21]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2725,7 +2805,7 @@ func (x *Dns) String() string {
 func (*Dns) ProtoMessage() {}
 
 func (x *Dns) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[21]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2738,7 +2818,7 @@ func (x *Dns) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Dns.ProtoReflect.Descriptor instead.
 func (*Dns) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{21}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Dns) GetNames() []string {
@@ -2809,7 +2889,7 @@ type Http struct {
 
 func (x *Http) Reset() {
 	*x = Http{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[22]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2821,7 +2901,7 @@ func (x *Http) String() string {
 func (*Http) ProtoMessage() {}
 
 func (x *Http) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[22]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2834,7 +2914,7 @@ func (x *Http) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Http.ProtoReflect.Descriptor instead.
 func (*Http) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{22}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Http) GetMethods() []string {
@@ -2978,7 +3058,7 @@ type Fault struct {
 
 func (x *Fault) Reset() {
 	*x = Fault{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[23]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2990,7 +3070,7 @@ func (x *Fault) String() string {
 func (*Fault) ProtoMessage() {}
 
 func (x *Fault) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[23]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3003,7 +3083,7 @@ func (x *Fault) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fault.ProtoReflect.Descriptor instead.
 func (*Fault) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{23}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Fault) GetId() string {
@@ -3126,7 +3206,7 @@ type FaultTarget struct {
 
 func (x *FaultTarget) Reset() {
 	*x = FaultTarget{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[24]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3138,7 +3218,7 @@ func (x *FaultTarget) String() string {
 func (*FaultTarget) ProtoMessage() {}
 
 func (x *FaultTarget) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[24]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3151,7 +3231,7 @@ func (x *FaultTarget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FaultTarget.ProtoReflect.Descriptor instead.
 func (*FaultTarget) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{24}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *FaultTarget) GetTarget() *Target {
@@ -3193,7 +3273,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[25]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3205,7 +3285,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[25]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3218,7 +3298,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{25}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Target) GetPath() string {
@@ -3262,7 +3342,7 @@ type Counters struct {
 
 func (x *Counters) Reset() {
 	*x = Counters{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[26]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3274,7 +3354,7 @@ func (x *Counters) String() string {
 func (*Counters) ProtoMessage() {}
 
 func (x *Counters) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[26]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3287,7 +3367,7 @@ func (x *Counters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counters.ProtoReflect.Descriptor instead.
 func (*Counters) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{26}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Counters) GetEvaluated() uint64 {
@@ -3369,7 +3449,7 @@ type InjectRequest struct {
 
 func (x *InjectRequest) Reset() {
 	*x = InjectRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[27]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3381,7 +3461,7 @@ func (x *InjectRequest) String() string {
 func (*InjectRequest) ProtoMessage() {}
 
 func (x *InjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[27]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3394,7 +3474,7 @@ func (x *InjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InjectRequest.ProtoReflect.Descriptor instead.
 func (*InjectRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{27}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *InjectRequest) GetSpec() *FaultSpec {
@@ -3442,7 +3522,7 @@ type InjectResponse struct {
 
 func (x *InjectResponse) Reset() {
 	*x = InjectResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[28]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3454,7 +3534,7 @@ func (x *InjectResponse) String() string {
 func (*InjectResponse) ProtoMessage() {}
 
 func (x *InjectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[28]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3467,7 +3547,7 @@ func (x *InjectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InjectResponse.ProtoReflect.Descriptor instead.
 func (*InjectResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{28}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *InjectResponse) GetFault() *Fault {
@@ -3496,7 +3576,7 @@ type UpdateRequest struct {
 
 func (x *UpdateRequest) Reset() {
 	*x = UpdateRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[29]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3508,7 +3588,7 @@ func (x *UpdateRequest) String() string {
 func (*UpdateRequest) ProtoMessage() {}
 
 func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[29]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3521,7 +3601,7 @@ func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRequest.ProtoReflect.Descriptor instead.
 func (*UpdateRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{29}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *UpdateRequest) GetId() string {
@@ -3582,7 +3662,7 @@ type UpdateResponse struct {
 
 func (x *UpdateResponse) Reset() {
 	*x = UpdateResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[30]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3594,7 +3674,7 @@ func (x *UpdateResponse) String() string {
 func (*UpdateResponse) ProtoMessage() {}
 
 func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[30]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3607,7 +3687,7 @@ func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateResponse.ProtoReflect.Descriptor instead.
 func (*UpdateResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{30}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *UpdateResponse) GetFault() *Fault {
@@ -3625,7 +3705,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[31]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3637,7 +3717,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[31]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3650,7 +3730,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{31}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{32}
 }
 
 type ListResponse struct {
@@ -3665,7 +3745,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[32]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3677,7 +3757,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[32]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3690,7 +3770,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{32}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ListResponse) GetFaults() []*Fault {
@@ -3723,7 +3803,7 @@ type GetRequest struct {
 
 func (x *GetRequest) Reset() {
 	*x = GetRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[33]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3735,7 +3815,7 @@ func (x *GetRequest) String() string {
 func (*GetRequest) ProtoMessage() {}
 
 func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[33]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3748,7 +3828,7 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{33}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *GetRequest) GetId() string {
@@ -3767,7 +3847,7 @@ type GetResponse struct {
 
 func (x *GetResponse) Reset() {
 	*x = GetResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[34]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3779,7 +3859,7 @@ func (x *GetResponse) String() string {
 func (*GetResponse) ProtoMessage() {}
 
 func (x *GetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[34]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3792,7 +3872,7 @@ func (x *GetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResponse.ProtoReflect.Descriptor instead.
 func (*GetResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{34}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *GetResponse) GetFault() *Fault {
@@ -3813,7 +3893,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[35]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3825,7 +3905,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[35]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3838,7 +3918,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{35}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *StopRequest) GetId() string {
@@ -3864,7 +3944,7 @@ type StopResponse struct {
 
 func (x *StopResponse) Reset() {
 	*x = StopResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[36]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3876,7 +3956,7 @@ func (x *StopResponse) String() string {
 func (*StopResponse) ProtoMessage() {}
 
 func (x *StopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[36]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3889,7 +3969,7 @@ func (x *StopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopResponse.ProtoReflect.Descriptor instead.
 func (*StopResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{36}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *StopResponse) GetFault() *Fault {
@@ -3909,7 +3989,7 @@ type StopAllRequest struct {
 
 func (x *StopAllRequest) Reset() {
 	*x = StopAllRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[37]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3921,7 +4001,7 @@ func (x *StopAllRequest) String() string {
 func (*StopAllRequest) ProtoMessage() {}
 
 func (x *StopAllRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[37]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3934,7 +4014,7 @@ func (x *StopAllRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopAllRequest.ProtoReflect.Descriptor instead.
 func (*StopAllRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{37}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *StopAllRequest) GetReason() string {
@@ -3953,7 +4033,7 @@ type StopAllResponse struct {
 
 func (x *StopAllResponse) Reset() {
 	*x = StopAllResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[38]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3965,7 +4045,7 @@ func (x *StopAllResponse) String() string {
 func (*StopAllResponse) ProtoMessage() {}
 
 func (x *StopAllResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[38]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3978,7 +4058,7 @@ func (x *StopAllResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopAllResponse.ProtoReflect.Descriptor instead.
 func (*StopAllResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{38}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *StopAllResponse) GetFaults() []*Fault {
@@ -3997,7 +4077,7 @@ type KillRequest struct {
 
 func (x *KillRequest) Reset() {
 	*x = KillRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[39]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4009,7 +4089,7 @@ func (x *KillRequest) String() string {
 func (*KillRequest) ProtoMessage() {}
 
 func (x *KillRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[39]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4022,7 +4102,7 @@ func (x *KillRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillRequest.ProtoReflect.Descriptor instead.
 func (*KillRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{39}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *KillRequest) GetReason() string {
@@ -4042,7 +4122,7 @@ type KillResponse struct {
 
 func (x *KillResponse) Reset() {
 	*x = KillResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[40]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4054,7 +4134,7 @@ func (x *KillResponse) String() string {
 func (*KillResponse) ProtoMessage() {}
 
 func (x *KillResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[40]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4067,7 +4147,7 @@ func (x *KillResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillResponse.ProtoReflect.Descriptor instead.
 func (*KillResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{40}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *KillResponse) GetEnded() uint32 {
@@ -4086,7 +4166,7 @@ type ArmRequest struct {
 
 func (x *ArmRequest) Reset() {
 	*x = ArmRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[41]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4098,7 +4178,7 @@ func (x *ArmRequest) String() string {
 func (*ArmRequest) ProtoMessage() {}
 
 func (x *ArmRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[41]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4111,7 +4191,7 @@ func (x *ArmRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArmRequest.ProtoReflect.Descriptor instead.
 func (*ArmRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{41}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ArmRequest) GetReason() string {
@@ -4129,7 +4209,7 @@ type ArmResponse struct {
 
 func (x *ArmResponse) Reset() {
 	*x = ArmResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[42]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4141,7 +4221,7 @@ func (x *ArmResponse) String() string {
 func (*ArmResponse) ProtoMessage() {}
 
 func (x *ArmResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[42]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4154,7 +4234,7 @@ func (x *ArmResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArmResponse.ProtoReflect.Descriptor instead.
 func (*ArmResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{42}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{43}
 }
 
 type WatchRequest struct {
@@ -4165,7 +4245,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[43]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4177,7 +4257,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[43]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4190,7 +4270,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{43}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{44}
 }
 
 type WatchResponse struct {
@@ -4211,7 +4291,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[44]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4223,7 +4303,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[44]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4236,7 +4316,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{44}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *WatchResponse) GetTime() string {
@@ -4282,7 +4362,7 @@ type KindsRequest struct {
 
 func (x *KindsRequest) Reset() {
 	*x = KindsRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[45]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4294,7 +4374,7 @@ func (x *KindsRequest) String() string {
 func (*KindsRequest) ProtoMessage() {}
 
 func (x *KindsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[45]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4307,7 +4387,7 @@ func (x *KindsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KindsRequest.ProtoReflect.Descriptor instead.
 func (*KindsRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{45}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{46}
 }
 
 type KindsResponse struct {
@@ -4319,7 +4399,7 @@ type KindsResponse struct {
 
 func (x *KindsResponse) Reset() {
 	*x = KindsResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[46]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4331,7 +4411,7 @@ func (x *KindsResponse) String() string {
 func (*KindsResponse) ProtoMessage() {}
 
 func (x *KindsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[46]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4344,7 +4424,7 @@ func (x *KindsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KindsResponse.ProtoReflect.Descriptor instead.
 func (*KindsResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{46}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *KindsResponse) GetKinds() []*Kind {
@@ -4366,7 +4446,7 @@ type Kind struct {
 
 func (x *Kind) Reset() {
 	*x = Kind{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[47]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4378,7 +4458,7 @@ func (x *Kind) String() string {
 func (*Kind) ProtoMessage() {}
 
 func (x *Kind) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[47]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4391,7 +4471,7 @@ func (x *Kind) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Kind.ProtoReflect.Descriptor instead.
 func (*Kind) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{47}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Kind) GetName() string {
@@ -4426,7 +4506,7 @@ type Parameter struct {
 
 func (x *Parameter) Reset() {
 	*x = Parameter{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[48]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4438,7 +4518,7 @@ func (x *Parameter) String() string {
 func (*Parameter) ProtoMessage() {}
 
 func (x *Parameter) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[48]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4451,7 +4531,7 @@ func (x *Parameter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Parameter.ProtoReflect.Descriptor instead.
 func (*Parameter) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{48}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Parameter) GetName() string {
@@ -4485,7 +4565,7 @@ type CheckRequest struct {
 
 func (x *CheckRequest) Reset() {
 	*x = CheckRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[49]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4497,7 +4577,7 @@ func (x *CheckRequest) String() string {
 func (*CheckRequest) ProtoMessage() {}
 
 func (x *CheckRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[49]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4510,7 +4590,7 @@ func (x *CheckRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckRequest.ProtoReflect.Descriptor instead.
 func (*CheckRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{49}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *CheckRequest) GetResidue() bool {
@@ -4531,7 +4611,7 @@ type CheckResponse struct {
 
 func (x *CheckResponse) Reset() {
 	*x = CheckResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[50]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4543,7 +4623,7 @@ func (x *CheckResponse) String() string {
 func (*CheckResponse) ProtoMessage() {}
 
 func (x *CheckResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[50]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4556,7 +4636,7 @@ func (x *CheckResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckResponse.ProtoReflect.Descriptor instead.
 func (*CheckResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{50}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *CheckResponse) GetCapabilities() []*Capability {
@@ -4597,7 +4677,7 @@ type Capability struct {
 
 func (x *Capability) Reset() {
 	*x = Capability{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[51]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4609,7 +4689,7 @@ func (x *Capability) String() string {
 func (*Capability) ProtoMessage() {}
 
 func (x *Capability) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[51]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4622,7 +4702,7 @@ func (x *Capability) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Capability.ProtoReflect.Descriptor instead.
 func (*Capability) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{51}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Capability) GetKind() string {
@@ -4671,7 +4751,7 @@ type WhoRequest struct {
 
 func (x *WhoRequest) Reset() {
 	*x = WhoRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[52]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4683,7 +4763,7 @@ func (x *WhoRequest) String() string {
 func (*WhoRequest) ProtoMessage() {}
 
 func (x *WhoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[52]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4696,7 +4776,7 @@ func (x *WhoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoRequest.ProtoReflect.Descriptor instead.
 func (*WhoRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{52}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *WhoRequest) GetPid() int32 {
@@ -4723,7 +4803,7 @@ type WhoResponse struct {
 
 func (x *WhoResponse) Reset() {
 	*x = WhoResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[53]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4735,7 +4815,7 @@ func (x *WhoResponse) String() string {
 func (*WhoResponse) ProtoMessage() {}
 
 func (x *WhoResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[53]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4748,7 +4828,7 @@ func (x *WhoResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoResponse.ProtoReflect.Descriptor instead.
 func (*WhoResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{53}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *WhoResponse) GetTarget() *Target {
@@ -4775,7 +4855,7 @@ type TargetsRequest struct {
 
 func (x *TargetsRequest) Reset() {
 	*x = TargetsRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[54]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4787,7 +4867,7 @@ func (x *TargetsRequest) String() string {
 func (*TargetsRequest) ProtoMessage() {}
 
 func (x *TargetsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[54]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4800,7 +4880,7 @@ func (x *TargetsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TargetsRequest.ProtoReflect.Descriptor instead.
 func (*TargetsRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{54}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *TargetsRequest) GetSelector() string {
@@ -4822,7 +4902,7 @@ type TargetsResponse struct {
 
 func (x *TargetsResponse) Reset() {
 	*x = TargetsResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[55]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4834,7 +4914,7 @@ func (x *TargetsResponse) String() string {
 func (*TargetsResponse) ProtoMessage() {}
 
 func (x *TargetsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[55]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4847,7 +4927,7 @@ func (x *TargetsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TargetsResponse.ProtoReflect.Descriptor instead.
 func (*TargetsResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{55}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *TargetsResponse) GetTargets() []*Target {
@@ -4881,7 +4961,7 @@ type BeginRunRequest struct {
 
 func (x *BeginRunRequest) Reset() {
 	*x = BeginRunRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[56]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4893,7 +4973,7 @@ func (x *BeginRunRequest) String() string {
 func (*BeginRunRequest) ProtoMessage() {}
 
 func (x *BeginRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[56]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4906,7 +4986,7 @@ func (x *BeginRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeginRunRequest.ProtoReflect.Descriptor instead.
 func (*BeginRunRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{56}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *BeginRunRequest) GetRun() string {
@@ -4952,7 +5032,7 @@ type BeginRunResponse struct {
 
 func (x *BeginRunResponse) Reset() {
 	*x = BeginRunResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[57]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4964,7 +5044,7 @@ func (x *BeginRunResponse) String() string {
 func (*BeginRunResponse) ProtoMessage() {}
 
 func (x *BeginRunResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[57]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4977,7 +5057,7 @@ func (x *BeginRunResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeginRunResponse.ProtoReflect.Descriptor instead.
 func (*BeginRunResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{57}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{58}
 }
 
 type TellRunRequest struct {
@@ -4992,7 +5072,7 @@ type TellRunRequest struct {
 
 func (x *TellRunRequest) Reset() {
 	*x = TellRunRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[58]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5004,7 +5084,7 @@ func (x *TellRunRequest) String() string {
 func (*TellRunRequest) ProtoMessage() {}
 
 func (x *TellRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[58]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5017,7 +5097,7 @@ func (x *TellRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TellRunRequest.ProtoReflect.Descriptor instead.
 func (*TellRunRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{58}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *TellRunRequest) GetRun() string {
@@ -5058,7 +5138,7 @@ type ProbeResult struct {
 
 func (x *ProbeResult) Reset() {
 	*x = ProbeResult{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[59]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5070,7 +5150,7 @@ func (x *ProbeResult) String() string {
 func (*ProbeResult) ProtoMessage() {}
 
 func (x *ProbeResult) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[59]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5083,7 +5163,7 @@ func (x *ProbeResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeResult.ProtoReflect.Descriptor instead.
 func (*ProbeResult) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{59}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *ProbeResult) GetProbe() string {
@@ -5143,7 +5223,7 @@ type TellRunResponse struct {
 
 func (x *TellRunResponse) Reset() {
 	*x = TellRunResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[60]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5155,7 +5235,7 @@ func (x *TellRunResponse) String() string {
 func (*TellRunResponse) ProtoMessage() {}
 
 func (x *TellRunResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[60]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5168,7 +5248,7 @@ func (x *TellRunResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TellRunResponse.ProtoReflect.Descriptor instead.
 func (*TellRunResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{60}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{61}
 }
 
 type EndRunRequest struct {
@@ -5186,7 +5266,7 @@ type EndRunRequest struct {
 
 func (x *EndRunRequest) Reset() {
 	*x = EndRunRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[61]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5198,7 +5278,7 @@ func (x *EndRunRequest) String() string {
 func (*EndRunRequest) ProtoMessage() {}
 
 func (x *EndRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[61]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5211,7 +5291,7 @@ func (x *EndRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndRunRequest.ProtoReflect.Descriptor instead.
 func (*EndRunRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{61}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *EndRunRequest) GetRun() string {
@@ -5250,7 +5330,7 @@ type EndRunResponse struct {
 
 func (x *EndRunResponse) Reset() {
 	*x = EndRunResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[62]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5262,7 +5342,7 @@ func (x *EndRunResponse) String() string {
 func (*EndRunResponse) ProtoMessage() {}
 
 func (x *EndRunResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[62]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5275,14 +5355,15 @@ func (x *EndRunResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndRunResponse.ProtoReflect.Descriptor instead.
 func (*EndRunResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{62}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{63}
 }
 
 var File_faultd_v1alpha1_faultd_proto protoreflect.FileDescriptor
 
 const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\n" +
-	"\x1cfaultd/v1alpha1/faultd.proto\x12\x0ffaultd.v1alpha1\x1a\x1bbuf/validate/validate.proto\"\xde\t\n" +
+	"\x1cfaultd/v1alpha1/faultd.proto\x12\x0ffaultd.v1alpha1\x1a\x1bbuf/validate/validate.proto\"\x8e\n" +
+	"\n" +
 	"\tFaultSpec\x12\"\n" +
 	"\x06target\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80 R\x06target\x12%\n" +
@@ -5313,7 +5394,8 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\tpartition\x18\x1c \x01(\v2\x1a.faultd.v1alpha1.PartitionH\x00R\tpartition\x12(\n" +
 	"\x03dns\x18\x1e \x01(\v2\x14.faultd.v1alpha1.DnsH\x00R\x03dns\x12+\n" +
 	"\x04http\x18\x1f \x01(\v2\x15.faultd.v1alpha1.HttpH\x00R\x04http\x12(\n" +
-	"\x03fds\x18  \x01(\v2\x14.faultd.v1alpha1.FdsH\x00R\x03fds\x12+\n" +
+	"\x03fds\x18  \x01(\v2\x14.faultd.v1alpha1.FdsH\x00R\x03fds\x12.\n" +
+	"\x05ports\x18! \x01(\v2\x16.faultd.v1alpha1.PortsH\x00R\x05ports\x12+\n" +
 	"\x04node\x18( \x01(\v2\x15.faultd.v1alpha1.NodeH\x00R\x04nodeB\r\n" +
 	"\x04kind\x12\x05\xbaH\x02\b\x01B\n" +
 	"\n" +
@@ -5540,6 +5622,10 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\x05place\x18\x15 \x01(\tB\x17\xbaH\x14r\x12R\x00R\x06insideR\x06besideR\x05placeB\a\n" +
 	"\x05_more\"Q\n" +
 	"\x03Fds\x12\x1b\n" +
+	"\x04load\x18\x14 \x01(\tB\a\xbaH\x04r\x02\x18 R\x04load\x12-\n" +
+	"\x05place\x18\x15 \x01(\tB\x17\xbaH\x14r\x12R\x00R\x06insideR\x06besideR\x05place\"p\n" +
+	"\x05Ports\x12\x1b\n" +
+	"\x04peer\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04peer\x12\x1b\n" +
 	"\x04load\x18\x14 \x01(\tB\a\xbaH\x04r\x02\x18 R\x04load\x12-\n" +
 	"\x05place\x18\x15 \x01(\tB\x17\xbaH\x14r\x12R\x00R\x06insideR\x06besideR\x05place\"\xae\x01\n" +
 	"\x04Node\x12\x1f\n" +
@@ -5771,7 +5857,7 @@ func file_faultd_v1alpha1_faultd_proto_rawDescGZIP() []byte {
 	return file_faultd_v1alpha1_faultd_proto_rawDescData
 }
 
-var file_faultd_v1alpha1_faultd_proto_msgTypes = make([]protoimpl.MessageInfo, 63)
+var file_faultd_v1alpha1_faultd_proto_msgTypes = make([]protoimpl.MessageInfo, 64)
 var file_faultd_v1alpha1_faultd_proto_goTypes = []any{
 	(*FaultSpec)(nil),        // 0: faultd.v1alpha1.FaultSpec
 	(*Connect)(nil),          // 1: faultd.v1alpha1.Connect
@@ -5793,49 +5879,50 @@ var file_faultd_v1alpha1_faultd_proto_goTypes = []any{
 	(*Io)(nil),               // 17: faultd.v1alpha1.Io
 	(*Pids)(nil),             // 18: faultd.v1alpha1.Pids
 	(*Fds)(nil),              // 19: faultd.v1alpha1.Fds
-	(*Node)(nil),             // 20: faultd.v1alpha1.Node
-	(*Dns)(nil),              // 21: faultd.v1alpha1.Dns
-	(*Http)(nil),             // 22: faultd.v1alpha1.Http
-	(*Fault)(nil),            // 23: faultd.v1alpha1.Fault
-	(*FaultTarget)(nil),      // 24: faultd.v1alpha1.FaultTarget
-	(*Target)(nil),           // 25: faultd.v1alpha1.Target
-	(*Counters)(nil),         // 26: faultd.v1alpha1.Counters
-	(*InjectRequest)(nil),    // 27: faultd.v1alpha1.InjectRequest
-	(*InjectResponse)(nil),   // 28: faultd.v1alpha1.InjectResponse
-	(*UpdateRequest)(nil),    // 29: faultd.v1alpha1.UpdateRequest
-	(*UpdateResponse)(nil),   // 30: faultd.v1alpha1.UpdateResponse
-	(*ListRequest)(nil),      // 31: faultd.v1alpha1.ListRequest
-	(*ListResponse)(nil),     // 32: faultd.v1alpha1.ListResponse
-	(*GetRequest)(nil),       // 33: faultd.v1alpha1.GetRequest
-	(*GetResponse)(nil),      // 34: faultd.v1alpha1.GetResponse
-	(*StopRequest)(nil),      // 35: faultd.v1alpha1.StopRequest
-	(*StopResponse)(nil),     // 36: faultd.v1alpha1.StopResponse
-	(*StopAllRequest)(nil),   // 37: faultd.v1alpha1.StopAllRequest
-	(*StopAllResponse)(nil),  // 38: faultd.v1alpha1.StopAllResponse
-	(*KillRequest)(nil),      // 39: faultd.v1alpha1.KillRequest
-	(*KillResponse)(nil),     // 40: faultd.v1alpha1.KillResponse
-	(*ArmRequest)(nil),       // 41: faultd.v1alpha1.ArmRequest
-	(*ArmResponse)(nil),      // 42: faultd.v1alpha1.ArmResponse
-	(*WatchRequest)(nil),     // 43: faultd.v1alpha1.WatchRequest
-	(*WatchResponse)(nil),    // 44: faultd.v1alpha1.WatchResponse
-	(*KindsRequest)(nil),     // 45: faultd.v1alpha1.KindsRequest
-	(*KindsResponse)(nil),    // 46: faultd.v1alpha1.KindsResponse
-	(*Kind)(nil),             // 47: faultd.v1alpha1.Kind
-	(*Parameter)(nil),        // 48: faultd.v1alpha1.Parameter
-	(*CheckRequest)(nil),     // 49: faultd.v1alpha1.CheckRequest
-	(*CheckResponse)(nil),    // 50: faultd.v1alpha1.CheckResponse
-	(*Capability)(nil),       // 51: faultd.v1alpha1.Capability
-	(*WhoRequest)(nil),       // 52: faultd.v1alpha1.WhoRequest
-	(*WhoResponse)(nil),      // 53: faultd.v1alpha1.WhoResponse
-	(*TargetsRequest)(nil),   // 54: faultd.v1alpha1.TargetsRequest
-	(*TargetsResponse)(nil),  // 55: faultd.v1alpha1.TargetsResponse
-	(*BeginRunRequest)(nil),  // 56: faultd.v1alpha1.BeginRunRequest
-	(*BeginRunResponse)(nil), // 57: faultd.v1alpha1.BeginRunResponse
-	(*TellRunRequest)(nil),   // 58: faultd.v1alpha1.TellRunRequest
-	(*ProbeResult)(nil),      // 59: faultd.v1alpha1.ProbeResult
-	(*TellRunResponse)(nil),  // 60: faultd.v1alpha1.TellRunResponse
-	(*EndRunRequest)(nil),    // 61: faultd.v1alpha1.EndRunRequest
-	(*EndRunResponse)(nil),   // 62: faultd.v1alpha1.EndRunResponse
+	(*Ports)(nil),            // 20: faultd.v1alpha1.Ports
+	(*Node)(nil),             // 21: faultd.v1alpha1.Node
+	(*Dns)(nil),              // 22: faultd.v1alpha1.Dns
+	(*Http)(nil),             // 23: faultd.v1alpha1.Http
+	(*Fault)(nil),            // 24: faultd.v1alpha1.Fault
+	(*FaultTarget)(nil),      // 25: faultd.v1alpha1.FaultTarget
+	(*Target)(nil),           // 26: faultd.v1alpha1.Target
+	(*Counters)(nil),         // 27: faultd.v1alpha1.Counters
+	(*InjectRequest)(nil),    // 28: faultd.v1alpha1.InjectRequest
+	(*InjectResponse)(nil),   // 29: faultd.v1alpha1.InjectResponse
+	(*UpdateRequest)(nil),    // 30: faultd.v1alpha1.UpdateRequest
+	(*UpdateResponse)(nil),   // 31: faultd.v1alpha1.UpdateResponse
+	(*ListRequest)(nil),      // 32: faultd.v1alpha1.ListRequest
+	(*ListResponse)(nil),     // 33: faultd.v1alpha1.ListResponse
+	(*GetRequest)(nil),       // 34: faultd.v1alpha1.GetRequest
+	(*GetResponse)(nil),      // 35: faultd.v1alpha1.GetResponse
+	(*StopRequest)(nil),      // 36: faultd.v1alpha1.StopRequest
+	(*StopResponse)(nil),     // 37: faultd.v1alpha1.StopResponse
+	(*StopAllRequest)(nil),   // 38: faultd.v1alpha1.StopAllRequest
+	(*StopAllResponse)(nil),  // 39: faultd.v1alpha1.StopAllResponse
+	(*KillRequest)(nil),      // 40: faultd.v1alpha1.KillRequest
+	(*KillResponse)(nil),     // 41: faultd.v1alpha1.KillResponse
+	(*ArmRequest)(nil),       // 42: faultd.v1alpha1.ArmRequest
+	(*ArmResponse)(nil),      // 43: faultd.v1alpha1.ArmResponse
+	(*WatchRequest)(nil),     // 44: faultd.v1alpha1.WatchRequest
+	(*WatchResponse)(nil),    // 45: faultd.v1alpha1.WatchResponse
+	(*KindsRequest)(nil),     // 46: faultd.v1alpha1.KindsRequest
+	(*KindsResponse)(nil),    // 47: faultd.v1alpha1.KindsResponse
+	(*Kind)(nil),             // 48: faultd.v1alpha1.Kind
+	(*Parameter)(nil),        // 49: faultd.v1alpha1.Parameter
+	(*CheckRequest)(nil),     // 50: faultd.v1alpha1.CheckRequest
+	(*CheckResponse)(nil),    // 51: faultd.v1alpha1.CheckResponse
+	(*Capability)(nil),       // 52: faultd.v1alpha1.Capability
+	(*WhoRequest)(nil),       // 53: faultd.v1alpha1.WhoRequest
+	(*WhoResponse)(nil),      // 54: faultd.v1alpha1.WhoResponse
+	(*TargetsRequest)(nil),   // 55: faultd.v1alpha1.TargetsRequest
+	(*TargetsResponse)(nil),  // 56: faultd.v1alpha1.TargetsResponse
+	(*BeginRunRequest)(nil),  // 57: faultd.v1alpha1.BeginRunRequest
+	(*BeginRunResponse)(nil), // 58: faultd.v1alpha1.BeginRunResponse
+	(*TellRunRequest)(nil),   // 59: faultd.v1alpha1.TellRunRequest
+	(*ProbeResult)(nil),      // 60: faultd.v1alpha1.ProbeResult
+	(*TellRunResponse)(nil),  // 61: faultd.v1alpha1.TellRunResponse
+	(*EndRunRequest)(nil),    // 62: faultd.v1alpha1.EndRunRequest
+	(*EndRunResponse)(nil),   // 63: faultd.v1alpha1.EndRunResponse
 }
 var file_faultd_v1alpha1_faultd_proto_depIdxs = []int32{
 	1,  // 0: faultd.v1alpha1.FaultSpec.connect:type_name -> faultd.v1alpha1.Connect
@@ -5851,81 +5938,82 @@ var file_faultd_v1alpha1_faultd_proto_depIdxs = []int32{
 	17, // 10: faultd.v1alpha1.FaultSpec.io:type_name -> faultd.v1alpha1.Io
 	18, // 11: faultd.v1alpha1.FaultSpec.pids:type_name -> faultd.v1alpha1.Pids
 	5,  // 12: faultd.v1alpha1.FaultSpec.partition:type_name -> faultd.v1alpha1.Partition
-	21, // 13: faultd.v1alpha1.FaultSpec.dns:type_name -> faultd.v1alpha1.Dns
-	22, // 14: faultd.v1alpha1.FaultSpec.http:type_name -> faultd.v1alpha1.Http
+	22, // 13: faultd.v1alpha1.FaultSpec.dns:type_name -> faultd.v1alpha1.Dns
+	23, // 14: faultd.v1alpha1.FaultSpec.http:type_name -> faultd.v1alpha1.Http
 	19, // 15: faultd.v1alpha1.FaultSpec.fds:type_name -> faultd.v1alpha1.Fds
-	20, // 16: faultd.v1alpha1.FaultSpec.node:type_name -> faultd.v1alpha1.Node
-	6,  // 17: faultd.v1alpha1.Connect.traffic:type_name -> faultd.v1alpha1.Traffic
-	6,  // 18: faultd.v1alpha1.Packet.traffic:type_name -> faultd.v1alpha1.Traffic
-	3,  // 19: faultd.v1alpha1.Packet.loss_gemodel:type_name -> faultd.v1alpha1.GilbertElliott
-	4,  // 20: faultd.v1alpha1.Packet.loss_state:type_name -> faultd.v1alpha1.FourState
-	6,  // 21: faultd.v1alpha1.Partition.traffic:type_name -> faultd.v1alpha1.Traffic
-	8,  // 22: faultd.v1alpha1.Syscall.filter:type_name -> faultd.v1alpha1.Filter
-	8,  // 23: faultd.v1alpha1.File.filter:type_name -> faultd.v1alpha1.Filter
-	15, // 24: faultd.v1alpha1.Cpu.pulses:type_name -> faultd.v1alpha1.Pulses
-	15, // 25: faultd.v1alpha1.Memory.pulses:type_name -> faultd.v1alpha1.Pulses
-	15, // 26: faultd.v1alpha1.Io.pulses:type_name -> faultd.v1alpha1.Pulses
-	15, // 27: faultd.v1alpha1.Pids.pulses:type_name -> faultd.v1alpha1.Pulses
-	6,  // 28: faultd.v1alpha1.Http.traffic:type_name -> faultd.v1alpha1.Traffic
-	0,  // 29: faultd.v1alpha1.Fault.spec:type_name -> faultd.v1alpha1.FaultSpec
-	25, // 30: faultd.v1alpha1.Fault.target:type_name -> faultd.v1alpha1.Target
-	26, // 31: faultd.v1alpha1.Fault.counters:type_name -> faultd.v1alpha1.Counters
-	24, // 32: faultd.v1alpha1.Fault.targets:type_name -> faultd.v1alpha1.FaultTarget
-	25, // 33: faultd.v1alpha1.FaultTarget.target:type_name -> faultd.v1alpha1.Target
-	26, // 34: faultd.v1alpha1.FaultTarget.counters:type_name -> faultd.v1alpha1.Counters
-	0,  // 35: faultd.v1alpha1.InjectRequest.spec:type_name -> faultd.v1alpha1.FaultSpec
-	23, // 36: faultd.v1alpha1.InjectResponse.fault:type_name -> faultd.v1alpha1.Fault
-	23, // 37: faultd.v1alpha1.UpdateResponse.fault:type_name -> faultd.v1alpha1.Fault
-	23, // 38: faultd.v1alpha1.ListResponse.faults:type_name -> faultd.v1alpha1.Fault
-	23, // 39: faultd.v1alpha1.GetResponse.fault:type_name -> faultd.v1alpha1.Fault
-	23, // 40: faultd.v1alpha1.StopResponse.fault:type_name -> faultd.v1alpha1.Fault
-	23, // 41: faultd.v1alpha1.StopAllResponse.faults:type_name -> faultd.v1alpha1.Fault
-	23, // 42: faultd.v1alpha1.WatchResponse.fault:type_name -> faultd.v1alpha1.Fault
-	47, // 43: faultd.v1alpha1.KindsResponse.kinds:type_name -> faultd.v1alpha1.Kind
-	48, // 44: faultd.v1alpha1.Kind.parameters:type_name -> faultd.v1alpha1.Parameter
-	51, // 45: faultd.v1alpha1.CheckResponse.capabilities:type_name -> faultd.v1alpha1.Capability
-	25, // 46: faultd.v1alpha1.WhoResponse.target:type_name -> faultd.v1alpha1.Target
-	23, // 47: faultd.v1alpha1.WhoResponse.faults:type_name -> faultd.v1alpha1.Fault
-	25, // 48: faultd.v1alpha1.TargetsResponse.targets:type_name -> faultd.v1alpha1.Target
-	59, // 49: faultd.v1alpha1.TellRunRequest.probes:type_name -> faultd.v1alpha1.ProbeResult
-	59, // 50: faultd.v1alpha1.EndRunRequest.probes:type_name -> faultd.v1alpha1.ProbeResult
-	27, // 51: faultd.v1alpha1.FaultService.Inject:input_type -> faultd.v1alpha1.InjectRequest
-	29, // 52: faultd.v1alpha1.FaultService.Update:input_type -> faultd.v1alpha1.UpdateRequest
-	31, // 53: faultd.v1alpha1.FaultService.List:input_type -> faultd.v1alpha1.ListRequest
-	33, // 54: faultd.v1alpha1.FaultService.Get:input_type -> faultd.v1alpha1.GetRequest
-	35, // 55: faultd.v1alpha1.FaultService.Stop:input_type -> faultd.v1alpha1.StopRequest
-	37, // 56: faultd.v1alpha1.FaultService.StopAll:input_type -> faultd.v1alpha1.StopAllRequest
-	39, // 57: faultd.v1alpha1.FaultService.Kill:input_type -> faultd.v1alpha1.KillRequest
-	41, // 58: faultd.v1alpha1.FaultService.Arm:input_type -> faultd.v1alpha1.ArmRequest
-	43, // 59: faultd.v1alpha1.FaultService.Watch:input_type -> faultd.v1alpha1.WatchRequest
-	45, // 60: faultd.v1alpha1.FaultService.Kinds:input_type -> faultd.v1alpha1.KindsRequest
-	49, // 61: faultd.v1alpha1.FaultService.Check:input_type -> faultd.v1alpha1.CheckRequest
-	56, // 62: faultd.v1alpha1.FaultService.BeginRun:input_type -> faultd.v1alpha1.BeginRunRequest
-	58, // 63: faultd.v1alpha1.FaultService.TellRun:input_type -> faultd.v1alpha1.TellRunRequest
-	61, // 64: faultd.v1alpha1.FaultService.EndRun:input_type -> faultd.v1alpha1.EndRunRequest
-	52, // 65: faultd.v1alpha1.FaultService.Who:input_type -> faultd.v1alpha1.WhoRequest
-	54, // 66: faultd.v1alpha1.FaultService.Targets:input_type -> faultd.v1alpha1.TargetsRequest
-	28, // 67: faultd.v1alpha1.FaultService.Inject:output_type -> faultd.v1alpha1.InjectResponse
-	30, // 68: faultd.v1alpha1.FaultService.Update:output_type -> faultd.v1alpha1.UpdateResponse
-	32, // 69: faultd.v1alpha1.FaultService.List:output_type -> faultd.v1alpha1.ListResponse
-	34, // 70: faultd.v1alpha1.FaultService.Get:output_type -> faultd.v1alpha1.GetResponse
-	36, // 71: faultd.v1alpha1.FaultService.Stop:output_type -> faultd.v1alpha1.StopResponse
-	38, // 72: faultd.v1alpha1.FaultService.StopAll:output_type -> faultd.v1alpha1.StopAllResponse
-	40, // 73: faultd.v1alpha1.FaultService.Kill:output_type -> faultd.v1alpha1.KillResponse
-	42, // 74: faultd.v1alpha1.FaultService.Arm:output_type -> faultd.v1alpha1.ArmResponse
-	44, // 75: faultd.v1alpha1.FaultService.Watch:output_type -> faultd.v1alpha1.WatchResponse
-	46, // 76: faultd.v1alpha1.FaultService.Kinds:output_type -> faultd.v1alpha1.KindsResponse
-	50, // 77: faultd.v1alpha1.FaultService.Check:output_type -> faultd.v1alpha1.CheckResponse
-	57, // 78: faultd.v1alpha1.FaultService.BeginRun:output_type -> faultd.v1alpha1.BeginRunResponse
-	60, // 79: faultd.v1alpha1.FaultService.TellRun:output_type -> faultd.v1alpha1.TellRunResponse
-	62, // 80: faultd.v1alpha1.FaultService.EndRun:output_type -> faultd.v1alpha1.EndRunResponse
-	53, // 81: faultd.v1alpha1.FaultService.Who:output_type -> faultd.v1alpha1.WhoResponse
-	55, // 82: faultd.v1alpha1.FaultService.Targets:output_type -> faultd.v1alpha1.TargetsResponse
-	67, // [67:83] is the sub-list for method output_type
-	51, // [51:67] is the sub-list for method input_type
-	51, // [51:51] is the sub-list for extension type_name
-	51, // [51:51] is the sub-list for extension extendee
-	0,  // [0:51] is the sub-list for field type_name
+	20, // 16: faultd.v1alpha1.FaultSpec.ports:type_name -> faultd.v1alpha1.Ports
+	21, // 17: faultd.v1alpha1.FaultSpec.node:type_name -> faultd.v1alpha1.Node
+	6,  // 18: faultd.v1alpha1.Connect.traffic:type_name -> faultd.v1alpha1.Traffic
+	6,  // 19: faultd.v1alpha1.Packet.traffic:type_name -> faultd.v1alpha1.Traffic
+	3,  // 20: faultd.v1alpha1.Packet.loss_gemodel:type_name -> faultd.v1alpha1.GilbertElliott
+	4,  // 21: faultd.v1alpha1.Packet.loss_state:type_name -> faultd.v1alpha1.FourState
+	6,  // 22: faultd.v1alpha1.Partition.traffic:type_name -> faultd.v1alpha1.Traffic
+	8,  // 23: faultd.v1alpha1.Syscall.filter:type_name -> faultd.v1alpha1.Filter
+	8,  // 24: faultd.v1alpha1.File.filter:type_name -> faultd.v1alpha1.Filter
+	15, // 25: faultd.v1alpha1.Cpu.pulses:type_name -> faultd.v1alpha1.Pulses
+	15, // 26: faultd.v1alpha1.Memory.pulses:type_name -> faultd.v1alpha1.Pulses
+	15, // 27: faultd.v1alpha1.Io.pulses:type_name -> faultd.v1alpha1.Pulses
+	15, // 28: faultd.v1alpha1.Pids.pulses:type_name -> faultd.v1alpha1.Pulses
+	6,  // 29: faultd.v1alpha1.Http.traffic:type_name -> faultd.v1alpha1.Traffic
+	0,  // 30: faultd.v1alpha1.Fault.spec:type_name -> faultd.v1alpha1.FaultSpec
+	26, // 31: faultd.v1alpha1.Fault.target:type_name -> faultd.v1alpha1.Target
+	27, // 32: faultd.v1alpha1.Fault.counters:type_name -> faultd.v1alpha1.Counters
+	25, // 33: faultd.v1alpha1.Fault.targets:type_name -> faultd.v1alpha1.FaultTarget
+	26, // 34: faultd.v1alpha1.FaultTarget.target:type_name -> faultd.v1alpha1.Target
+	27, // 35: faultd.v1alpha1.FaultTarget.counters:type_name -> faultd.v1alpha1.Counters
+	0,  // 36: faultd.v1alpha1.InjectRequest.spec:type_name -> faultd.v1alpha1.FaultSpec
+	24, // 37: faultd.v1alpha1.InjectResponse.fault:type_name -> faultd.v1alpha1.Fault
+	24, // 38: faultd.v1alpha1.UpdateResponse.fault:type_name -> faultd.v1alpha1.Fault
+	24, // 39: faultd.v1alpha1.ListResponse.faults:type_name -> faultd.v1alpha1.Fault
+	24, // 40: faultd.v1alpha1.GetResponse.fault:type_name -> faultd.v1alpha1.Fault
+	24, // 41: faultd.v1alpha1.StopResponse.fault:type_name -> faultd.v1alpha1.Fault
+	24, // 42: faultd.v1alpha1.StopAllResponse.faults:type_name -> faultd.v1alpha1.Fault
+	24, // 43: faultd.v1alpha1.WatchResponse.fault:type_name -> faultd.v1alpha1.Fault
+	48, // 44: faultd.v1alpha1.KindsResponse.kinds:type_name -> faultd.v1alpha1.Kind
+	49, // 45: faultd.v1alpha1.Kind.parameters:type_name -> faultd.v1alpha1.Parameter
+	52, // 46: faultd.v1alpha1.CheckResponse.capabilities:type_name -> faultd.v1alpha1.Capability
+	26, // 47: faultd.v1alpha1.WhoResponse.target:type_name -> faultd.v1alpha1.Target
+	24, // 48: faultd.v1alpha1.WhoResponse.faults:type_name -> faultd.v1alpha1.Fault
+	26, // 49: faultd.v1alpha1.TargetsResponse.targets:type_name -> faultd.v1alpha1.Target
+	60, // 50: faultd.v1alpha1.TellRunRequest.probes:type_name -> faultd.v1alpha1.ProbeResult
+	60, // 51: faultd.v1alpha1.EndRunRequest.probes:type_name -> faultd.v1alpha1.ProbeResult
+	28, // 52: faultd.v1alpha1.FaultService.Inject:input_type -> faultd.v1alpha1.InjectRequest
+	30, // 53: faultd.v1alpha1.FaultService.Update:input_type -> faultd.v1alpha1.UpdateRequest
+	32, // 54: faultd.v1alpha1.FaultService.List:input_type -> faultd.v1alpha1.ListRequest
+	34, // 55: faultd.v1alpha1.FaultService.Get:input_type -> faultd.v1alpha1.GetRequest
+	36, // 56: faultd.v1alpha1.FaultService.Stop:input_type -> faultd.v1alpha1.StopRequest
+	38, // 57: faultd.v1alpha1.FaultService.StopAll:input_type -> faultd.v1alpha1.StopAllRequest
+	40, // 58: faultd.v1alpha1.FaultService.Kill:input_type -> faultd.v1alpha1.KillRequest
+	42, // 59: faultd.v1alpha1.FaultService.Arm:input_type -> faultd.v1alpha1.ArmRequest
+	44, // 60: faultd.v1alpha1.FaultService.Watch:input_type -> faultd.v1alpha1.WatchRequest
+	46, // 61: faultd.v1alpha1.FaultService.Kinds:input_type -> faultd.v1alpha1.KindsRequest
+	50, // 62: faultd.v1alpha1.FaultService.Check:input_type -> faultd.v1alpha1.CheckRequest
+	57, // 63: faultd.v1alpha1.FaultService.BeginRun:input_type -> faultd.v1alpha1.BeginRunRequest
+	59, // 64: faultd.v1alpha1.FaultService.TellRun:input_type -> faultd.v1alpha1.TellRunRequest
+	62, // 65: faultd.v1alpha1.FaultService.EndRun:input_type -> faultd.v1alpha1.EndRunRequest
+	53, // 66: faultd.v1alpha1.FaultService.Who:input_type -> faultd.v1alpha1.WhoRequest
+	55, // 67: faultd.v1alpha1.FaultService.Targets:input_type -> faultd.v1alpha1.TargetsRequest
+	29, // 68: faultd.v1alpha1.FaultService.Inject:output_type -> faultd.v1alpha1.InjectResponse
+	31, // 69: faultd.v1alpha1.FaultService.Update:output_type -> faultd.v1alpha1.UpdateResponse
+	33, // 70: faultd.v1alpha1.FaultService.List:output_type -> faultd.v1alpha1.ListResponse
+	35, // 71: faultd.v1alpha1.FaultService.Get:output_type -> faultd.v1alpha1.GetResponse
+	37, // 72: faultd.v1alpha1.FaultService.Stop:output_type -> faultd.v1alpha1.StopResponse
+	39, // 73: faultd.v1alpha1.FaultService.StopAll:output_type -> faultd.v1alpha1.StopAllResponse
+	41, // 74: faultd.v1alpha1.FaultService.Kill:output_type -> faultd.v1alpha1.KillResponse
+	43, // 75: faultd.v1alpha1.FaultService.Arm:output_type -> faultd.v1alpha1.ArmResponse
+	45, // 76: faultd.v1alpha1.FaultService.Watch:output_type -> faultd.v1alpha1.WatchResponse
+	47, // 77: faultd.v1alpha1.FaultService.Kinds:output_type -> faultd.v1alpha1.KindsResponse
+	51, // 78: faultd.v1alpha1.FaultService.Check:output_type -> faultd.v1alpha1.CheckResponse
+	58, // 79: faultd.v1alpha1.FaultService.BeginRun:output_type -> faultd.v1alpha1.BeginRunResponse
+	61, // 80: faultd.v1alpha1.FaultService.TellRun:output_type -> faultd.v1alpha1.TellRunResponse
+	63, // 81: faultd.v1alpha1.FaultService.EndRun:output_type -> faultd.v1alpha1.EndRunResponse
+	54, // 82: faultd.v1alpha1.FaultService.Who:output_type -> faultd.v1alpha1.WhoResponse
+	56, // 83: faultd.v1alpha1.FaultService.Targets:output_type -> faultd.v1alpha1.TargetsResponse
+	68, // [68:84] is the sub-list for method output_type
+	52, // [52:68] is the sub-list for method input_type
+	52, // [52:52] is the sub-list for extension type_name
+	52, // [52:52] is the sub-list for extension extendee
+	0,  // [0:52] is the sub-list for field type_name
 }
 
 func init() { file_faultd_v1alpha1_faultd_proto_init() }
@@ -5950,6 +6038,7 @@ func file_faultd_v1alpha1_faultd_proto_init() {
 		(*FaultSpec_Dns)(nil),
 		(*FaultSpec_Http)(nil),
 		(*FaultSpec_Fds)(nil),
+		(*FaultSpec_Ports)(nil),
 		(*FaultSpec_Node)(nil),
 	}
 	file_faultd_v1alpha1_faultd_proto_msgTypes[3].OneofWrappers = []any{}
@@ -5958,15 +6047,15 @@ func file_faultd_v1alpha1_faultd_proto_init() {
 	file_faultd_v1alpha1_faultd_proto_msgTypes[12].OneofWrappers = []any{}
 	file_faultd_v1alpha1_faultd_proto_msgTypes[14].OneofWrappers = []any{}
 	file_faultd_v1alpha1_faultd_proto_msgTypes[18].OneofWrappers = []any{}
-	file_faultd_v1alpha1_faultd_proto_msgTypes[22].OneofWrappers = []any{}
-	file_faultd_v1alpha1_faultd_proto_msgTypes[29].OneofWrappers = []any{}
+	file_faultd_v1alpha1_faultd_proto_msgTypes[23].OneofWrappers = []any{}
+	file_faultd_v1alpha1_faultd_proto_msgTypes[30].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_faultd_v1alpha1_faultd_proto_rawDesc), len(file_faultd_v1alpha1_faultd_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   63,
+			NumMessages:   64,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
