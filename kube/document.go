@@ -122,9 +122,13 @@ func qualifyPod(text, namespace string) string {
 	return text
 }
 
-// ownPods refuses targets that are no pods of the object's own namespace: who may make it there has no rights elsewhere.
+// ownPods refuses targets that are no pods of the object's own namespace, as who may make it there has no rights elsewhere, and those of
+// which nobody knows beforehand how many there will be.
 func ownPods(plan *experiment.Plan, namespace string) error {
 	for _, f := range plan.Faults {
+		if f.Spec.GetFollow() {
+			return fmt.Errorf("target of fault %s: follow: true was given; an Experiment object hurts the pods that were there when it was made, so that limits hold. A whole pod is hurt across restarts of its containers", f.Name)
+		}
 		for _, text := range f.Selectors() {
 			s, err := cgroup.ParsePods(text)
 			if err != nil {

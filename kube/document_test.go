@@ -41,6 +41,7 @@ func TestDocuments(t *testing.T) {
 		"another pod":       {target(map[string]any{"pod": "bank/web-0"}), "pod:bank/web-0 is in another namespace"},
 		"one of containers": {target(map[string]any{"pod": "web-0#app,proxy", "mode": "one"}), "in a cluster a mode chooses pods"},
 		"all of containers": {target(map[string]any{"pod": "web-0#app,proxy", "mode": "all"}), ""},
+		"follow":            {target(map[string]any{"pods": "?app=web", "follow": true}), "follow: true was given; an Experiment object hurts the pods that were there"},
 		"no mode":           {target(map[string]any{"pods": "?app=web"}), "spec.target.mode: missing"},
 		"bad parameter": {func(s map[string]any) {
 			s["faults"].([]any)[0].(map[string]any)["connect"] = map[string]any{"errno": "EWHAT"}
