@@ -135,7 +135,7 @@ func TestKustomize(t *testing.T) {
 		image string
 	}{
 		deployDir: {"ConfigMap DaemonSet Namespace NetworkPolicy PriorityClass ServiceAccount", "faultd"},
-		overlay: {"ConfigMap CustomResourceDefinition CustomResourceDefinition DaemonSet Namespace NetworkPolicy PriorityClass Service ServiceAccount " +
+		overlay: {"ClusterRole ClusterRoleBinding ConfigMap CustomResourceDefinition CustomResourceDefinition DaemonSet Namespace NetworkPolicy PriorityClass Service ServiceAccount " +
 			"ServiceMonitor ValidatingAdmissionPolicy ValidatingAdmissionPolicyBinding", "registry.example/faultd:v1"},
 	} {
 		out, err := exec.Command(kubectl, "kustomize", dir).CombinedOutput()
@@ -155,9 +155,8 @@ func TestKustomize(t *testing.T) {
 
 // TestChart renders the chart, which uses few of Helm's functions, and compares it with the base.
 func TestChart(t *testing.T) {
-	got := renderChart(t, func(values object) { values["monitoring"], values["experiments"] = true, true })
-	want := readObjects(t, "daemonset.yaml", "networkpolicy.yaml", "priorityclass.yaml", "serviceaccount.yaml", "monitoring/service.yaml", "monitoring/servicemonitor.yaml",
-		"experiments/admission.yaml")
+	got := renderChart(t, func(values object) { values["monitoring"] = true })
+	want := readObjects(t, "daemonset.yaml", "networkpolicy.yaml", "priorityclass.yaml", "serviceaccount.yaml", "monitoring/service.yaml", "monitoring/servicemonitor.yaml")
 	// The namespace is the user's, and the configuration is the defaults.
 	want["ConfigMap"] = object{
 		"apiVersion": "v1", "kind": "ConfigMap", "data": object{"faultd.yaml": "{}\n"},
@@ -175,6 +174,66 @@ func TestChart(t *testing.T) {
 		if !reflect.DeepEqual(got[kind], want[kind]) {
 			t.Errorf("%s of the chart:\n%v\nof the base:\n%v", kind, got[kind], want[kind])
 		}
+	}
+}
+
+// TestExperimentsInBoth: what the chart adds for experiments is what the component of the base does.
+func TestExperimentsInBoth(t *testing.T) {
+	bare := renderChart(t, func(object) {})
+	chart := renderChart(t, func(values object) { values["experiments"] = true })
+	for kind, want := range readObjects(t, "experiments/rbac.yaml", "experiments/admission.yaml") {
+		if !reflect.DeepEqual(chart[kind], want) {
+			t.Errorf("%s of the chart:\n%v\nof the base:\n%v", kind, chart[kind], want)
+		}
+		if bare[kind] != nil {
+			t.Errorf("a %s is there unasked", kind)
+		}
+	}
+	patches := readObjects(t, "experiments/daemonset.yaml", "experiments/networkpolicy.yaml")
+	podOf := func(o object) object { return o["spec"].(object)["template"].(object)["spec"].(object) }
+	for _, list := range []string{"containers", "volumes"} {
+		before := podOf(bare["DaemonSet"])[list].([]any)
+		want := slices.Concat(before, podOf(patches["DaemonSet"])[list].([]any))
+		if got := podOf(chart["DaemonSet"])[list]; !reflect.DeepEqual(got, any(want)) {
+			t.Errorf("%s of the chart:\n%v\nof the base:\n%v", list, got, want)
+		}
+	}
+	if got, want := chart["NetworkPolicy"]["spec"].(object)["egress"], patches["NetworkPolicy"]["spec"].(object)["egress"]; !reflect.DeepEqual(got, want) {
+		t.Errorf("the chart lets out %v, the base %v", got, want)
+	}
+}
+
+// TestAgent: faultd-kube has a token and the socket, and no rights on the node; the daemon has no token.
+func TestAgent(t *testing.T) {
+	patch := fmt.Sprint(readObjects(t, "experiments/daemonset.yaml")["DaemonSet"]["spec"].(object)["template"].(object)["spec"].(object)["containers"])
+	for _, want := range []string{"drop:[ALL]", "allowPrivilegeEscalation:false", "readOnlyRootFilesystem:true", "mountPath:" + path.Dir(api.DefaultSocket), "mountPath:/var/run/secrets/kubernetes.io/serviceaccount"} {
+		if !strings.Contains(patch, want) {
+			t.Errorf("there is no %q in %s", want, patch)
+		}
+	}
+	if strings.Contains(patch, "add:") {
+		t.Errorf("capabilities are added: %s", patch)
+	}
+	for _, m := range readDaemonSet(t).Spec.Template.Spec.Containers[0].VolumeMounts {
+		if m.Name == "token" {
+			t.Error("the daemon has a token")
+		}
+	}
+}
+
+// TestRole: the account may write nothing but how experiments stand, and events.
+func TestRole(t *testing.T) {
+	writes := map[string]string{}
+	for _, one := range readObjects(t, "experiments/rbac.yaml")["ClusterRole"]["rules"].([]any) {
+		rule := one.(object)
+		for _, verb := range rule["verbs"].([]any) {
+			if !slices.Contains([]any{"get", "list", "watch"}, verb) {
+				writes[fmt.Sprint(rule["resources"])] += fmt.Sprint(verb)
+			}
+		}
+	}
+	if want := map[string]string{"[experiments/status]": "patch", "[events]": "create"}; !maps.Equal(writes, want) {
+		t.Errorf("it may do %v, want %v", writes, want)
 	}
 }
 
