@@ -190,6 +190,10 @@ func TestExperimentsInBoth(t *testing.T) {
 		}
 	}
 	patches := readObjects(t, "experiments/daemonset.yaml", "experiments/networkpolicy.yaml")
+	const first = "default-container:faultd"
+	if !strings.Contains(fmt.Sprint(chart["DaemonSet"]), first) || !strings.Contains(fmt.Sprint(patches["DaemonSet"]), first) {
+		t.Error("kubectl exec would go to whichever container comes first")
+	}
 	podOf := func(o object) object { return o["spec"].(object)["template"].(object)["spec"].(object) }
 	for _, list := range []string{"containers", "volumes"} {
 		before := podOf(bare["DaemonSet"])[list].([]any)
