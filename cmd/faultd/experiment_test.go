@@ -78,6 +78,8 @@ func TestExperiments(t *testing.T) {
 		{"Examples", exampleExperiments},
 		{"Interrupted", interruptedExperiment},
 		{"InterruptedTwice", experimentInterruptedTwice},
+		{"CtrlC", experimentInTerminal},
+		{"CtrlCTwice", experimentInTerminalTwice},
 		{"Killed", killedExperiment},
 		{"Stopped", stoppedExperiment},
 		{"KillSwitch", killSwitchAbortsExperiment},
@@ -369,6 +371,91 @@ func experimentInterruptedTwice(t *testing.T, l *lab) {
 	}
 	if status := cmd.ProcessState.Sys().(syscall.WaitStatus); !status.Signaled() || status.Signal() != syscall.SIGINT {
 		t.Errorf("it ended with %v", cmd.ProcessState)
+	}
+	l.until("the fault has ended", func() bool { return l.newest().GetState() == "ended" })
+	l.idle()
+}
+
+// typed is a run in a terminal of its own, whose keys the test presses.
+type typed struct {
+	*exec.Cmd
+	keys *os.File
+	// shown is closed when the terminal is, and text is what stood on it.
+	shown chan struct{}
+	text  bytes.Buffer
+	ended chan struct{}
+}
+
+// startTyped starts an experiment that takes long in a terminal, and waits until its fault is on.
+func (l *lab) startTyped(args ...string) *typed {
+	l.t.Helper()
+	reader, terminal := openTerminal(l.t)
+	known := len(l.faults())
+	run := &typed{Cmd: exec.Command("faultd", append([]string{"--socket", l.socket(), "run", l.write("duration: 500ms", "duration: 1h")}, args...)...), keys: reader, shown: make(chan struct{}), ended: make(chan struct{})}
+	run.Stdin, run.Stdout, run.Stderr = terminal, terminal, terminal
+	run.Env = append(os.Environ(), "TERM=xterm")
+	run.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	if err := run.Start(); err != nil {
+		l.t.Fatal(err)
+	}
+	terminal.Close()
+	l.t.Cleanup(func() { _ = run.Process.Kill() }) // if the test failed
+	go func() {
+		_, _ = run.text.ReadFrom(reader) // so a terminal ends
+		close(run.shown)
+	}()
+	go func() {
+		_ = run.Wait() // its error is the exit code, or the signal
+		close(run.ended)
+	}()
+	l.until("the fault is on", func() bool { return len(l.faults()) > known })
+	return run
+}
+
+// pressCtrlC presses it, and says whether the run has ended.
+func (r *typed) pressCtrlC() bool {
+	_, _ = r.keys.WriteString("\x03") // when the run is gone nobody reads it
+	select {
+	case <-r.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+// experimentInTerminal: Ctrl-C in the live view ends the faults, takes the view away and writes the report.
+func experimentInTerminal(t *testing.T, l *lab) {
+	dir := t.TempDir()
+	run := l.startTyped("--report", dir)
+	run.pressCtrlC()
+	<-run.ended
+	<-run.shown
+	text := run.text.String()
+	if code := run.ProcessState.ExitCode(); code != exitInterrupted {
+		t.Errorf("exit code %d:\n%q", code, text)
+	}
+	if !strings.Contains(text, "verdict: interrupted\r\n") || strings.Contains(text[strings.LastIndex(text, eraseBelow):], "fault redis-gone") {
+		t.Errorf("in the end there stands %q", text[strings.LastIndex(text, eraseBelow):])
+	}
+	if j := readJournal(t, dir); j.Faultd.Verdict != experiment.Interrupted || len(j.Run) != 1 || j.Run[0].Output.Reason != "stopped" {
+		t.Errorf("the journal has %s and %+v", j.Faultd.Verdict, j.Run)
+	}
+	l.idle()
+}
+
+// experimentInTerminalTwice: with a daemon that does not answer, the second Ctrl-C ends the command.
+func experimentInTerminalTwice(t *testing.T, l *lab) {
+	run := l.startTyped()
+	l.leased()
+	if err := l.daemon.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	l.until("the command is gone", run.pressCtrlC)
+	if err := l.daemon.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	if status := run.ProcessState.Sys().(syscall.WaitStatus); !status.Signaled() || status.Signal() != syscall.SIGINT {
+		t.Errorf("it ended with %v", run.ProcessState)
 	}
 	l.until("the fault has ended", func() bool { return l.newest().GetState() == "ended" })
 	l.idle()
