@@ -76,6 +76,18 @@ func (s Selector) String() string {
 	return s.scheme + ":" + s.value
 }
 
+// Namespace is that of Kubernetes in which a selector looks for pods; "": it names none.
+func (s Selector) Namespace() string {
+	var pods PodSelector
+	switch s.scheme {
+	case "pod":
+		pods, _ = parsePod(s.value)
+	case "pods":
+		pods, _ = parsePods(s.value)
+	}
+	return pods.Namespace
+}
+
 // InContainers says whether container runtimes must be asked.
 func (s Selector) InContainers() bool {
 	return s.scheme == "container" || s.scheme == "pod" || s.scheme == "pods"

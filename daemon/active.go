@@ -177,7 +177,7 @@ func (d *Daemon) rehearse(ctx context.Context, spec *v1.FaultSpec, caller int) (
 	if err != nil {
 		return nil, err
 	}
-	if err := d.permits(p.kind.Name, p.targets, p.common.Until); err != nil {
+	if err := d.permits(p.kind.Name, p.selector, p.targets, p.common.Until); err != nil {
 		return nil, err
 	}
 	mechanism, err := p.fault.Mechanism(ctx, d.env)
@@ -225,7 +225,7 @@ func (d *Daemon) inject(ctx context.Context, req *v1.InjectRequest, caller peer)
 		}
 		p.common.Until = time.Now().Add(lease)
 	}
-	if err := d.permits(p.kind.Name, p.targets, p.common.Until); err != nil {
+	if err := d.permits(p.kind.Name, p.selector, p.targets, p.common.Until); err != nil {
 		return nil, err
 	}
 	p.generation = generation
@@ -331,23 +331,20 @@ func (d *Daemon) admit(spec *v1.FaultSpec, key string) (*v1.Fault, error) {
 }
 
 // permits refuses what the configuration does not allow, and more than the limits have room for.
-func (d *Daemon) permits(kind string, hurt []cgroup.Target, until time.Time) error {
+func (d *Daemon) permits(kind string, selector cgroup.Selector, hurt []cgroup.Target, until time.Time) error {
 	now := time.Now()
 	for _, target := range hurt {
-		if err := d.config.Allow.fault(kind, target, now, until); err != nil {
+		if err := errors.Join(d.config.Allow.fault(kind, target, now, until), d.config.namespace(selector, target.Path)); err != nil {
 			return err
 		}
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	hurtNow := d.hurtNow()
+	if err := d.permitShare(slices.Concat(hurtNow, hurt)); err != nil {
+		return err
+	}
 	targets := map[uint64]bool{}
-	for _, f := range d.faults {
-		if f.state == stateEnded {
-			continue
-		}
-		for _, target := range f.targets() {
-			targets[target.ID] = true
-		}
+	for _, target := range hurtNow {
+		targets[target.ID] = true
 	}
 	already := len(targets)
 	for _, target := range hurt {
@@ -356,6 +353,8 @@ func (d *Daemon) permits(kind string, hurt []cgroup.Target, until time.Time) err
 	if most := d.config.Limits.MaxTargets; len(targets) > most {
 		return fmt.Errorf("%w: %d targets are being hurt, and %d more would be; limits.maxTargets is %d; stop a fault first", bpf.ErrFull, already, len(targets)-already, most)
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	return d.budget.admit(now, until)
 }
 

@@ -22,6 +22,8 @@ type Allow struct {
 	Units []string `yaml:"units"`
 	// Cgroups are paths from the root of the tree that may be targets, with all below them.
 	Cgroups []string `yaml:"cgroups"`
+	// Namespaces of Kubernetes whose pods may be targets; "*" stands for any part of a name.
+	Namespaces []string `yaml:"namespaces"`
 	// Hours in which faults may be on.
 	Hours *calendar.Hours `yaml:"hours"`
 	// window is the hours as check has read them: each renewal of a lease asks for it.
@@ -52,6 +54,9 @@ func (a *Allow) check() error {
 		if !path.IsAbs(dir) || path.Clean(dir) != dir {
 			return fmt.Errorf("cgroups: %q is no path from the root of the tree; write it as /system.slice/shop.service", dir)
 		}
+	}
+	if err := checkNamespaces("namespaces", a.Namespaces); err != nil {
+		return err
 	}
 	if a.Hours == nil {
 		return nil

@@ -32,6 +32,8 @@ type Config struct {
 		Names []string `yaml:"names"`
 		// Cgroups are paths from the root of the tree.
 		Cgroups []string `yaml:"cgroups"`
+		// Namespaces of Kubernetes whose pods may not be targets; "*" stands for any part of a name.
+		Namespaces []string `yaml:"namespaces"`
 		// AllowRoot allows the root cgroup as a target.
 		AllowRoot bool `yaml:"allowRoot"`
 		// APIServers are addresses of Kubernetes' API server, beside the one that its environment names: "10.0.0.1:6443".
@@ -58,6 +60,8 @@ type Limits struct {
 	MaxFaults      int `yaml:"maxFaults"`
 	MaxTargets     int `yaml:"maxTargets"`
 	MaxExperiments int `yaml:"maxExperiments"`
+	// MaxPercent bounds how many percent of the node's processes, without the kernel's own, are in targets at once.
+	MaxPercent float64 `yaml:"maxPercent"`
 	// PerDay bounds the time of a day during which any fault is on.
 	PerDay time.Duration `yaml:"perDay"`
 }
@@ -80,6 +84,9 @@ func (l Limits) check() error {
 			return fmt.Errorf("limits.%s: %d is out of range; it must be in 1..1000", n.field, n.value)
 		}
 	}
+	if !(l.MaxPercent > 0 && l.MaxPercent <= wholeNode) {
+		return fmt.Errorf("limits.maxPercent: %v is out of range; it must be in (0,100]", l.MaxPercent)
+	}
 	return nil
 }
 
@@ -92,9 +99,12 @@ type Who struct {
 // wholeDay is the longest that limits may be.
 const wholeDay = 24 * time.Hour
 
+// wholeNode is all of its processes, in percent.
+const wholeNode = 100
+
 // DefaultConfig is what holds without a file.
 func DefaultConfig() Config {
-	return Config{Limits: Limits{MaxDuration: time.Hour, MaxFaults: 100, MaxTargets: 100, MaxExperiments: 10, PerDay: wholeDay}}
+	return Config{Limits: Limits{MaxDuration: time.Hour, MaxFaults: 100, MaxTargets: 100, MaxExperiments: 10, MaxPercent: wholeNode, PerDay: wholeDay}}
 }
 
 // ReadConfig reads and checks a file. An empty path gives the default.
@@ -127,6 +137,9 @@ func (c *Config) parse(b []byte) error {
 	}
 	if err := c.Allow.check(); err != nil {
 		return fmt.Errorf("allow.%w", err)
+	}
+	if err := checkNamespaces("protected.namespaces", c.Protected.Namespaces); err != nil {
+		return err
 	}
 	if _, err := c.apiServers(); err != nil {
 		return err

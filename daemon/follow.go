@@ -122,7 +122,7 @@ func (f *following) take(ctx context.Context, target cgroup.Target) error {
 	if err := d.mayHurt(f.p, target); err != nil {
 		return err
 	}
-	if err := d.permits(f.p.kind.Name, []cgroup.Target{target}, f.m.until()); err != nil {
+	if err := d.permits(f.p.kind.Name, f.p.selector, []cgroup.Target{target}, f.m.until()); err != nil {
 		return err
 	}
 	if err := f.m.take(ctx, target); err != nil {

@@ -299,6 +299,21 @@ func TestConfigurationDecides(t *testing.T) {
 	}
 }
 
+// TestShareOfTheNode: a target with more of the node's processes than the limit is refused, and one without any is not.
+func TestShareOfTheNode(t *testing.T) {
+	kernels.OnHost(t)
+	n := startConfigured(t, "limits: {maxPercent: 0.001}")
+	n.inject(refuse(n.target()))
+	target := n.target()
+	n.worker(target)
+	if _, err := n.tryInject(refuse(target)); connect.CodeOf(err) != connect.CodeResourceExhausted || !strings.Contains(err.Error(), "1 of the node's ") || !strings.Contains(err.Error(), "limits.maxPercent is 0.001") {
+		t.Errorf("a target with a process: %v", err)
+	}
+	if list := n.list(); len(list.GetFaults()) != 1 {
+		t.Errorf("afterwards: %v", list)
+	}
+}
+
 func refusesSecondDaemon(t *testing.T, n *node) {
 	out, err := selfCommand("daemon", n.dir).CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "another faultd uses it") {
