@@ -10,7 +10,6 @@ import (
 	"sync"
 	"time"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/metadata"
@@ -275,6 +274,3 @@ func (a *Agent) tell(p pod, kind, reason, text string) {
 		}
 	})
 }
-
-// gone says whether an object is not there any more, or is another one now.
-func gone(err error) bool { return apierrors.IsNotFound(err) || apierrors.IsConflict(err) }

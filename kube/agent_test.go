@@ -247,6 +247,27 @@ func TestCutOff(t *testing.T) {
 	eventually(t, "what was created meanwhile", func() bool { return s.status("next").GetVerdict() == "confirmed" })
 }
 
+// TestConflicts: a status that cannot be written, as too many want to, is written again, and nothing begins before.
+func TestConflicts(t *testing.T) {
+	s, d := newAPIServer(t), newDaemon(t)
+	s.pod("n1", "web-0", web)
+	s.conflicts = 2
+	d.injecting = func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.conflicts > 0 {
+			t.Error("harm before the record was written")
+		}
+		s.conflicts = 2
+	}
+	start(t, s, d, "n1", quick)
+	create(s, "slow", spec("100ms"))
+	eventually(t, "the truth", func() bool { return s.status("slow").GetVerdict() == "confirmed" })
+	if d.begun() != 1 {
+		t.Errorf("%d faults began", d.begun())
+	}
+}
+
 // TestEdited: an object that is edited while it runs changes nothing, and says so.
 func TestEdited(t *testing.T) {
 	s, d := newAPIServer(t), newDaemon(t)

@@ -34,6 +34,8 @@ type apiServer struct {
 	history []happened
 	events  []map[string]any
 	down    bool
+	// conflicts is how many writes of a status fail, as too many come at once.
+	conflicts int
 	// managers are who wrote a status, in order; requests are counted by "VERB resource", those for lists too.
 	managers []string
 	requests map[string]int
@@ -309,7 +311,7 @@ func (s *apiServer) apply(w http.ResponseWriter, r *http.Request, namespace, nam
 		failure(w, http.StatusNotFound, metav1.StatusReasonNotFound)
 		return
 	}
-	if patch.GetUID() != old.GetUID() {
+	if s.conflicts--; patch.GetUID() != old.GetUID() || s.conflicts >= 0 {
 		failure(w, http.StatusConflict, metav1.StatusReasonConflict)
 		return
 	}

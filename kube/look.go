@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
@@ -47,7 +48,7 @@ func (a *Agent) look(ctx context.Context, name string) error {
 	if err == nil {
 		err = a.sumUp(ctx, object, status)
 	}
-	if gone(err) {
+	if apierrors.IsNotFound(err) {
 		return nil // the watch says so too
 	}
 	return err
