@@ -56,10 +56,10 @@ func ask[Res, Req any](ctx context.Context, c *cri, name string, request *Req) (
 
 // failed turns what gRPC says into words.
 func (c *cri) failed(ctx context.Context, question string, err error) error {
-	switch connect.CodeOf(err) {
-	case connect.CodeUnimplemented:
+	switch code := connect.CodeOf(err); {
+	case code == connect.CodeUnimplemented:
 		err = errors.New("it does not serve the CRI (v1); is it disabled in its configuration, or the socket another one's?")
-	case connect.CodeUnavailable:
+	case code == connect.CodeUnavailable, code == connect.CodeCanceled && ctx.Err() == nil: // it may hang up while it is still asked
 		err = fmt.Errorf("it is not there, or speaks something else than the CRI: %w", errors.Unwrap(err))
 	}
 	return failed(ctx, c.socket, question, err)

@@ -3,6 +3,7 @@ package container
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -44,7 +45,7 @@ func (d *docker) get(ctx context.Context, question, path string, value any) erro
 	}
 	answer, err := d.client.Do(request)
 	if err != nil {
-		return failed(ctx, d.socket, question, err)
+		return failed(ctx, d.socket, question, fmt.Errorf("it is not there, or speaks something else than Docker's API: %w", errors.Unwrap(err)))
 	}
 	defer answer.Body.Close()
 	body := io.LimitReader(answer.Body, maxAnswer)

@@ -171,7 +171,7 @@ func TestSocketsOfTheWrongKind(t *testing.T) {
 		want    string
 	}{
 		{"Docker's as CRI", Sockets{CRI: []string{good, docker}}, docker + " for its pods: it is not there, or speaks something else than the CRI"},
-		{"CRI as Docker's", Sockets{CRI: []string{good}, Docker: []string{good}}, "malformed HTTP response"},
+		{"CRI as Docker's", Sockets{CRI: []string{good}, Docker: []string{good}}, good + " for its containers: it is not there, or speaks something else than Docker's API"},
 		{"containerd without CRI", Sockets{CRI: []string{withoutCRI}}, "does not serve the CRI"},
 		{"gone", Sockets{CRI: []string{good, dead}}, "no such file"},
 		{"no socket", Sockets{CRI: []string{file}}, file + " who runs: it is no socket"},
