@@ -61,6 +61,7 @@ func trials(stateDir string) []trial {
 		{"memory", faults.Memory{Load: &faults.MemoryLoad{Amount: "1MiB", Floor: &none}}, "getpgid", "load of memory"},
 		{"node", faults.Node{Action: faults.ActionReboot, Meant: true}, "", "reboot, power-off"},
 		{"node", faults.Node{Action: faults.ActionPanic, Meant: true}, "", "panic"},
+		{"node", faults.Node{Action: faults.ActionClockJump, Offset: time.Hour, Meant: true}, "", "clock-jump"},
 		{"packet", faults.Packet{Loss: 100, Direction: "egress"}, "udp", "loss, egress"},
 		{"packet", faults.Packet{Loss: 100, Direction: "ingress"}, "udp", "loss, ingress"},
 		{"packet", faults.Packet{Wire: faults.Wire{Delay: "1ms"}}, aloneAction, "delay, jitter, reorder, duplicate, corrupt, bandwidth; egress"},
@@ -104,8 +105,8 @@ func (d *Daemon) checkAll(ctx context.Context) []*v1.Capability {
 // errNotFired says why a mechanism that attaches is not known to work.
 var errNotFired = errors.New("its program attaches; it was not fired, as nothing harmless would do so")
 
-// errNotDone says the same of what ends the node.
-var errNotDone = errors.New("faultd may do it; it was not done, as the node would go down")
+// errNotDone says the same of what hurts the whole node.
+var errNotDone = errors.New("faultd may do it; it was not done, as all of the node would be hurt")
 
 // errNotHurt says the same of a limit that can be set.
 var errNotHurt = errors.New("it can be set; whether it hurts was not tried, as that takes a disk that is busy")

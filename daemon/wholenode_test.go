@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -120,6 +122,44 @@ func TestNodeMemory(t *testing.T) {
 		t.Errorf("there is still %s", dir)
 	}
 	n.idle()
+}
+
+// TestNodeClockJumps: everybody's clock is ahead, or back, and is right again whatever ends the fault. What somebody else set stays.
+func TestNodeClockJumps(t *testing.T) {
+	kernels.OnOldest(t)
+	if kernels.Machine() == "" {
+		t.Skip("the clock of a host is not for tests: it is set in virtual machines")
+	}
+	n := startConfigured(t, allowNode)
+	right := time.Now() // its monotonic part goes on
+	off := func() time.Duration { return time.Now().Round(0).Sub(right.Round(0).Add(time.Since(right))) }
+	near := func(want time.Duration) bool { return (off() - want).Abs() < 10*time.Second }
+	for name, offset := range map[string]string{"stop": "1h", "expiry": "-10m", "kill of a stopped daemon": "48h", "kill -9": "-1h"} {
+		t.Run(name, func(t *testing.T) {
+			f := n.inject(onNode(&v1.Node{Action: "clock-jump", Offset: offset}))
+			want, err := time.ParseDuration(offset)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !near(want) || f.GetMechanism() != "settime" || f.GetCounters().GetInjected() != 1 {
+				t.Errorf("the clock is off by %s, want %s: %v", off(), want, f)
+			}
+			faultEnds()[name](n, f)
+			n.until("the clock is right again", func() bool { return near(0) })
+			n.goOn()
+			if !n.list().GetArmed() {
+				n.arm()
+			}
+		})
+	}
+	f := n.inject(onNode(&v1.Node{Action: "clock-jump", Offset: "1h"}))
+	theirs := unix.NsecToTimespec(time.Now().Add(-30 * time.Minute).UnixNano())
+	if err := unix.ClockSettime(unix.CLOCK_REALTIME, &theirs); err != nil {
+		t.Fatal(err)
+	}
+	if got := n.stop(f.GetId()); !near(30*time.Minute) || !slices.ContainsFunc(got.GetNotes(), func(s string) bool { return strings.Contains(s, "somebody else has set the clock") }) {
+		t.Errorf("set by somebody else the clock is off by %s: %v", off(), got)
+	}
 }
 
 // TestNodeGoesDown runs three times: it hangs the node for a while and reboots it, finds that told and lets it panic, and finds that told.

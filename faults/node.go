@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"time"
 
 	v1 "faultd/api/faultd/v1alpha1"
 	"faultd/cgroup"
@@ -26,6 +27,8 @@ type Node struct {
 	Amount string
 	// Floor is how much memory is always left, with ActionMemory; empty: as of MemoryLoad.
 	Floor string
+	// Offset is by how much the clock is set ahead, with ActionClockJump; negative: back.
+	Offset time.Duration
 	// Meant says that somebody knows what is about to happen.
 	Meant bool
 }
@@ -42,10 +45,12 @@ const (
 	ActionPauseUnit = "pause-unit"
 	// ActionMemory takes memory of the node.
 	ActionMemory = "memory"
+	// ActionClockJump sets the node's clock.
+	ActionClockJump = "clock-jump"
 )
 
 func actions() []string {
-	return []string{ActionReboot, ActionPowerOff, ActionPanic, ActionHang, ActionPauseUnit, ActionMemory}
+	return []string{ActionReboot, ActionPowerOff, ActionPanic, ActionHang, ActionPauseUnit, ActionMemory, ActionClockJump}
 }
 
 func newNode(spec *v1.FaultSpec) (Fault, error) {
@@ -56,7 +61,11 @@ func newNode(spec *v1.FaultSpec) (Fault, error) {
 	if err := noDice(spec, "action", "there is one node"); err != nil {
 		return nil, err
 	}
-	return Node{Action: s.GetAction(), Unit: s.GetUnit(), Amount: s.GetAmount(), Floor: s.GetFloor(), Meant: s.GetIMeanThisNode()}, nil
+	offset, err := parseOffset(s.GetOffset())
+	if err != nil {
+		return nil, err
+	}
+	return Node{Action: s.GetAction(), Unit: s.GetUnit(), Amount: s.GetAmount(), Floor: s.GetFloor(), Offset: offset, Meant: s.GetIMeanThisNode()}, nil
 }
 
 func nodeParameters() []Parameter {
@@ -65,6 +74,7 @@ func nodeParameters() []Parameter {
 		{"unit", "name", "with pause-unit the service that stands still until the fault ends, such as kubelet.service"},
 		{"amount", "amount", "with memory how much is taken: 8GiB, or 80% of available"},
 		{"floor", "amount", "with memory how much is always left; empty: 64MiB"},
+		{"offset", "duration", "with clock-jump by how much the clock is set ahead, or with a minus back: 1h, -10m"},
 		{"iMeanThisNode", "bool", "needed: says that the whole node is meant"},
 	}
 }
@@ -84,6 +94,8 @@ func (f Node) Validate() error {
 		return fmt.Errorf("unit: it was given with %s; only pause-unit has one", f.Action)
 	case f.Action != ActionMemory && (f.Amount != "" || f.Floor != ""):
 		return fmt.Errorf("amount: amount or floor was given with %s; only memory has them", f.Action)
+	case (f.Action == ActionClockJump) != (f.Offset != 0):
+		return errors.New("offset: clock-jump needs one, such as 1h or -10m, and only clock-jump has one")
 	case f.Action == ActionMemory:
 		_, err := f.memory()
 		return err
@@ -121,6 +133,8 @@ func (f Node) Mechanism(context.Context, Env) (string, error) {
 		return mechanismSysRq, canSysRq()
 	case ActionPauseUnit:
 		return mechanismFreeze, nil
+	case ActionClockJump:
+		return mechanismSetTime, canSetTime()
 	}
 	return mechanismBurner, nil
 }
@@ -145,6 +159,9 @@ func (f Node) Inject(ctx context.Context, env Env, target cgroup.Target, common 
 	}
 	if _, err := f.Mechanism(ctx, env); err != nil {
 		return nil, err
+	}
+	if f.Action == ActionClockJump {
+		return startClockJump(f, env, common)
 	}
 	return startDown(f, env, common)
 }

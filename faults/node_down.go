@@ -37,13 +37,18 @@ func canReboot() error {
 	if namespace != rootPIDs {
 		return fmt.Errorf("reboot: %w: faultd is in a PID namespace of its own, and would end that; run it in the host's (hostPID)", bpf.ErrNotSupported)
 	}
+	return needCapability("reboot", unix.CAP_SYS_BOOT, "CAP_SYS_BOOT")
+}
+
+// needCapability says that an action cannot be done for want of a capability.
+func needCapability(action string, number int, name string) error {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
 	if err := unix.Capget(&header, &data[0]); err != nil {
 		return fmt.Errorf("read the capabilities: %w", err)
 	}
-	if data[0].Effective&(1<<unix.CAP_SYS_BOOT) == 0 {
-		return fmt.Errorf("reboot: %w: faultd has not the capability CAP_SYS_BOOT; run it privileged", bpf.ErrNotSupported)
+	if data[number/32].Effective&(1<<(number%32)) == 0 {
+		return fmt.Errorf("%s: %w: faultd has not the capability %s; run it privileged", action, bpf.ErrNotSupported, name)
 	}
 	return nil
 }

@@ -12,8 +12,8 @@ import (
 )
 
 // Version is the form of actions and records. It grows whenever an older build could not undo what a newer one wrote; what
-// an older one wrote is always read. 2: emptyFile and removeFiles. 3: removeQdisc.
-const Version = 3
+// an older one wrote is always read. 2: emptyFile and removeFiles. 3: removeQdisc. 4: setClock.
+const Version = 4
 
 // Action is one reversible change, as data that needs nothing of the fault that made it. Exactly one pointer is set.
 type Action struct {
@@ -27,6 +27,7 @@ type Action struct {
 	RemoveFiles  *RemoveFiles  `json:"removeFiles,omitempty"`
 	RemoveQdisc  *RemoveQdisc  `json:"removeQdisc,omitempty"`
 	NodeDown     *NodeDown     `json:"nodeDown,omitempty"`
+	SetClock     *SetClock     `json:"setClock,omitempty"`
 }
 
 // Outcome is what undoing came to.
@@ -82,6 +83,9 @@ func (a Action) only() (undoer, error) {
 	}
 	if a.NodeDown != nil {
 		set = append(set, a.NodeDown)
+	}
+	if a.SetClock != nil {
+		set = append(set, a.SetClock)
 	}
 	if len(set) != 1 {
 		return nil, fmt.Errorf("read an action: it must be exactly one thing, it is %d", len(set))

@@ -51,6 +51,7 @@ func TestBadActions(t *testing.T) {
 		filter(func(f *RemoveFilter) { f.Priority = 0 }),
 		filter(func(f *RemoveFilter) { f.Name = "" }),
 		{Version: Version, NodeDown: &NodeDown{}},
+		{Version: Version, SetClock: &SetClock{Before: 5}},
 		{Version: Version, RemoveQdisc: &RemoveQdisc{Ifindex: 1, Handle: 1 << 16, Kind: "prio"}},
 		{Version: Version, RemoveQdisc: &RemoveQdisc{NetNSInode: 1, Handle: 1 << 16, Kind: "prio"}},
 		{Version: Version, RemoveQdisc: &RemoveQdisc{NetNSInode: 1, Ifindex: 1, Kind: "prio"}},

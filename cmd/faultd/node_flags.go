@@ -8,10 +8,11 @@ import (
 
 func nodeFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "action", Usage: "what happens: reboot, power-off, panic, hang, pause-unit or memory"},
+		&cli.StringFlag{Name: "action", Usage: "what happens: reboot, power-off, panic, hang, pause-unit, memory or clock-jump"},
 		&cli.StringFlag{Name: "unit", Usage: "with pause-unit the `SERVICE` that stands still, such as kubelet.service"},
 		&cli.StringFlag{Name: "amount", Usage: "with memory how much is taken: `AMOUNT` such as 8GiB, or '80% of available'"},
 		&cli.StringFlag{Name: "floor", Usage: "with memory how much is always left, `AMOUNT`", DefaultText: "64MiB"},
+		&cli.StringFlag{Name: "offset", Usage: "with clock-jump by how much the clock is set ahead, `DURATION`, or with a minus back"},
 		&cli.BoolFlag{Name: "i-mean-this-node", Usage: "needed: says that the whole node is meant; the target is cgroup:/"},
 	}
 }
@@ -24,6 +25,8 @@ func nodeKind(c *cli.Context, spec *v1.FaultSpec) error {
 	if !c.Bool("i-mean-this-node") {
 		return usageErrorf("--i-mean-this-node: missing; %s hurts everything on this node", action)
 	}
-	spec.Kind = &v1.FaultSpec_Node{Node: &v1.Node{Action: action, Unit: c.String("unit"), Amount: c.String("amount"), Floor: c.String("floor"), IMeanThisNode: true}}
+	spec.Kind = &v1.FaultSpec_Node{Node: &v1.Node{
+		Action: action, Unit: c.String("unit"), Amount: c.String("amount"), Floor: c.String("floor"), Offset: c.String("offset"), IMeanThisNode: true,
+	}}
 	return nil
 }

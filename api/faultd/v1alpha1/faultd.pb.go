@@ -2696,7 +2696,7 @@ func (x *Ports) GetPlace() string {
 type Node struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "reboot", "power-off" and "panic" end this boot, at once and without stopping or saving anything; "hang" keeps all processors busy with
-	// work that goes before all else; "pause-unit" lets a service stand still; "memory" takes memory of the node.
+	// work that goes before all else; "pause-unit" lets a service stand still; "memory" takes memory of the node; "clock-jump" sets its clock.
 	Action string `protobuf:"bytes,1,opt,name=action,proto3" json:"action,omitempty"`
 	// With pause-unit the service, such as "kubelet.service".
 	Unit string `protobuf:"bytes,2,opt,name=unit,proto3" json:"unit,omitempty"`
@@ -2706,6 +2706,8 @@ type Node struct {
 	Floor string `protobuf:"bytes,4,opt,name=floor,proto3" json:"floor,omitempty"`
 	// Needed: says that the whole node is meant.
 	IMeanThisNode bool `protobuf:"varint,5,opt,name=i_mean_this_node,json=iMeanThisNode,proto3" json:"i_mean_this_node,omitempty"`
+	// With clock-jump by how much the clock is set ahead, or with a minus back: "1h", "-10m"; 1s to 87600h.
+	Offset        string `protobuf:"bytes,6,opt,name=offset,proto3" json:"offset,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2773,6 +2775,13 @@ func (x *Node) GetIMeanThisNode() bool {
 		return x.IMeanThisNode
 	}
 	return false
+}
+
+func (x *Node) GetOffset() string {
+	if x != nil {
+		return x.Offset
+	}
+	return ""
 }
 
 // Dns hurts queries that the target sends to port 53, by UDP and TCP: they are answered in the server's place, or late.
@@ -5627,13 +5636,14 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\x05Ports\x12\x1b\n" +
 	"\x04peer\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04peer\x12\x1b\n" +
 	"\x04load\x18\x14 \x01(\tB\a\xbaH\x04r\x02\x18 R\x04load\x12-\n" +
-	"\x05place\x18\x15 \x01(\tB\x17\xbaH\x14r\x12R\x00R\x06insideR\x06besideR\x05place\"\xae\x01\n" +
+	"\x05place\x18\x15 \x01(\tB\x17\xbaH\x14r\x12R\x00R\x06insideR\x06besideR\x05place\"\xcf\x01\n" +
 	"\x04Node\x12\x1f\n" +
 	"\x06action\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18 R\x06action\x12\x1c\n" +
 	"\x04unit\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x04unit\x12\x1f\n" +
 	"\x06amount\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18 R\x06amount\x12\x1d\n" +
 	"\x05floor\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18 R\x05floor\x12'\n" +
-	"\x10i_mean_this_node\x18\x05 \x01(\bR\riMeanThisNode\"\xa2\x01\n" +
+	"\x10i_mean_this_node\x18\x05 \x01(\bR\riMeanThisNode\x12\x1f\n" +
+	"\x06offset\x18\x06 \x01(\tB\a\xbaH\x04r\x02\x18 R\x06offset\"\xa2\x01\n" +
 	"\x03Dns\x12'\n" +
 	"\x05names\x18\x01 \x03(\tB\x11\xbaH\x0e\x92\x01\v\x10@\"\ar\x05\x10\x01\x18\x80\x02R\x05names\x12&\n" +
 	"\x05types\x18\x02 \x03(\tB\x10\xbaH\r\x92\x01\n" +
