@@ -61,6 +61,7 @@ func trials(stateDir string) []trial {
 		{"memory", faults.Memory{Load: &faults.MemoryLoad{Amount: "1MiB", Floor: &none}}, "getpgid", "load of memory"},
 		{"node", faults.Node{Action: faults.ActionReboot, Meant: true}, "", "reboot, power-off"},
 		{"node", faults.Node{Action: faults.ActionPanic, Meant: true}, "", "panic"},
+		{"node", faults.Node{Action: faults.ActionStopUnit, Unit: "faultd.service", Meant: true}, "", "stop-unit"},
 		{"node", faults.Node{Action: faults.ActionClockJump, Offset: time.Hour, Meant: true}, "", "clock-jump"},
 		{"packet", faults.Packet{Loss: 100, Direction: "egress"}, "udp", "loss, egress"},
 		{"packet", faults.Packet{Loss: 100, Direction: "ingress"}, "udp", "loss, ingress"},

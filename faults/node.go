@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -21,7 +20,7 @@ const KindNode = "node"
 type Node struct {
 	// Action is one of the actions below.
 	Action string
-	// Unit is the service that stands still, with ActionPauseUnit.
+	// Unit is the service, with ActionPauseUnit and ActionStopUnit.
 	Unit string
 	// Amount is how much memory is taken, with ActionMemory, as of MemoryLoad.
 	Amount string
@@ -43,6 +42,8 @@ const (
 	ActionHang = "hang"
 	// ActionPauseUnit lets a service stand still.
 	ActionPauseUnit = "pause-unit"
+	// ActionStopUnit has systemd stop a service, and start it again.
+	ActionStopUnit = "stop-unit"
 	// ActionMemory takes memory of the node.
 	ActionMemory = "memory"
 	// ActionClockJump sets the node's clock.
@@ -50,7 +51,7 @@ const (
 )
 
 func actions() []string {
-	return []string{ActionReboot, ActionPowerOff, ActionPanic, ActionHang, ActionPauseUnit, ActionMemory, ActionClockJump}
+	return []string{ActionReboot, ActionPowerOff, ActionPanic, ActionHang, ActionPauseUnit, ActionStopUnit, ActionMemory, ActionClockJump}
 }
 
 func newNode(spec *v1.FaultSpec) (Fault, error) {
@@ -71,7 +72,7 @@ func newNode(spec *v1.FaultSpec) (Fault, error) {
 func nodeParameters() []Parameter {
 	return []Parameter{
 		{"action", strings.Join(actions(), "|"), "what happens to the node; the first three at once, without stopping or saving anything first"},
-		{"unit", "name", "with pause-unit the service that stands still until the fault ends, such as kubelet.service"},
+		{"unit", "name", "with pause-unit and stop-unit the service that stands still, or is stopped, until the fault ends, such as kubelet.service"},
 		{"amount", "amount", "with memory how much is taken: 8GiB, or 80% of available"},
 		{"floor", "amount", "with memory how much is always left; empty: 64MiB"},
 		{"offset", "duration", "with clock-jump by how much the clock is set ahead, or with a minus back: 1h, -10m"},
@@ -88,10 +89,10 @@ func (f Node) Validate() error {
 		return fmt.Errorf("action: %q must be one of %s", f.Action, strings.Join(actions(), ", "))
 	case !f.Meant:
 		return fmt.Errorf("iMeanThisNode: missing; %s hurts everything on this node, so say that it is meant", f.Action)
-	case f.Action == ActionPauseUnit && !strings.HasSuffix(f.Unit, ".service"):
+	case f.hasUnit() && !strings.HasSuffix(f.Unit, ".service"):
 		return fmt.Errorf("unit: %q must be the name of a service, such as kubelet.service", f.Unit)
-	case f.Action != ActionPauseUnit && f.Unit != "":
-		return fmt.Errorf("unit: it was given with %s; only pause-unit has one", f.Action)
+	case !f.hasUnit() && f.Unit != "":
+		return fmt.Errorf("unit: it was given with %s; only pause-unit and stop-unit have one", f.Action)
 	case f.Action != ActionMemory && (f.Amount != "" || f.Floor != ""):
 		return fmt.Errorf("amount: amount or floor was given with %s; only memory has them", f.Action)
 	case (f.Action == ActionClockJump) != (f.Offset != 0):
@@ -125,7 +126,7 @@ func (f Node) memory() (Memory, error) {
 }
 
 // Mechanism implements Fault.
-func (f Node) Mechanism(context.Context, Env) (string, error) {
+func (f Node) Mechanism(ctx context.Context, _ Env) (string, error) {
 	switch f.Action {
 	case ActionReboot, ActionPowerOff:
 		return mechanismReboot, canReboot()
@@ -133,6 +134,8 @@ func (f Node) Mechanism(context.Context, Env) (string, error) {
 		return mechanismSysRq, canSysRq()
 	case ActionPauseUnit:
 		return mechanismFreeze, nil
+	case ActionStopUnit:
+		return mechanismSystemd, canStopUnits(ctx)
 	case ActionClockJump:
 		return mechanismSetTime, canSetTime()
 	}
@@ -160,34 +163,13 @@ func (f Node) Inject(ctx context.Context, env Env, target cgroup.Target, common 
 	if _, err := f.Mechanism(ctx, env); err != nil {
 		return nil, err
 	}
-	if f.Action == ActionClockJump {
+	switch f.Action {
+	case ActionStopUnit:
+		return f.stopUnit(ctx, env, common)
+	case ActionClockJump:
 		return startClockJump(f, env, common)
 	}
 	return startDown(f, env, common)
-}
-
-// pauseUnit freezes the cgroup of a service, which may be one that is protected otherwise.
-func (f Node) pauseUnit(ctx context.Context, env Env, common Common) (Handle, error) {
-	selector, err := cgroup.ParseSelector("unit:" + f.Unit)
-	if err != nil {
-		return nil, &ParameterError{"node.unit", err.Error()}
-	}
-	unit, err := env.Cgroups.Resolve(ctx, selector)
-	if err != nil {
-		return nil, &ParameterError{"node.unit", err.Error()}
-	}
-	for pid, what := range map[int]string{1: "the node's first process", os.Getpid(): "faultd itself"} {
-		if held, err := env.Cgroups.Holds(unit, pid); err != nil {
-			return nil, err
-		} else if held {
-			return nil, &ParameterError{"node.unit", fmt.Sprintf("%s is in %s, and would stand still for ever", what, f.Unit)}
-		}
-	}
-	permit, err := newPermit(env, common.Until)
-	if err != nil {
-		return nil, err
-	}
-	return startPause(env, unit, common.ID, permit)
 }
 
 // aroundNode is a handle of another fault that does a node fault's work.

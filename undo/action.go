@@ -12,7 +12,7 @@ import (
 )
 
 // Version is the form of actions and records. It grows whenever an older build could not undo what a newer one wrote; what
-// an older one wrote is always read. 2: emptyFile and removeFiles. 3: removeQdisc. 4: setClock.
+// an older one wrote is always read. 2: emptyFile and removeFiles. 3: removeQdisc. 4: setClock and startUnit.
 const Version = 4
 
 // Action is one reversible change, as data that needs nothing of the fault that made it. Exactly one pointer is set.
@@ -28,6 +28,7 @@ type Action struct {
 	RemoveQdisc  *RemoveQdisc  `json:"removeQdisc,omitempty"`
 	NodeDown     *NodeDown     `json:"nodeDown,omitempty"`
 	SetClock     *SetClock     `json:"setClock,omitempty"`
+	StartUnit    *StartUnit    `json:"startUnit,omitempty"`
 }
 
 // Outcome is what undoing came to.
@@ -86,6 +87,9 @@ func (a Action) only() (undoer, error) {
 	}
 	if a.SetClock != nil {
 		set = append(set, a.SetClock)
+	}
+	if a.StartUnit != nil {
+		set = append(set, a.StartUnit)
 	}
 	if len(set) != 1 {
 		return nil, fmt.Errorf("read an action: it must be exactly one thing, it is %d", len(set))

@@ -8,8 +8,8 @@ import (
 
 func nodeFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "action", Usage: "what happens: reboot, power-off, panic, hang, pause-unit, memory or clock-jump"},
-		&cli.StringFlag{Name: "unit", Usage: "with pause-unit the `SERVICE` that stands still, such as kubelet.service"},
+		&cli.StringFlag{Name: "action", Usage: "what happens: reboot, power-off, panic, hang, pause-unit, stop-unit, memory or clock-jump"},
+		&cli.StringFlag{Name: "unit", Usage: "with pause-unit and stop-unit the `SERVICE` that stands still or is stopped, such as kubelet.service"},
 		&cli.StringFlag{Name: "amount", Usage: "with memory how much is taken: `AMOUNT` such as 8GiB, or '80% of available'"},
 		&cli.StringFlag{Name: "floor", Usage: "with memory how much is always left, `AMOUNT`", DefaultText: "64MiB"},
 		&cli.StringFlag{Name: "offset", Usage: "with clock-jump by how much the clock is set ahead, `DURATION`, or with a minus back"},

@@ -49,6 +49,24 @@ until_true faultd list
 faultd list | grep -qx 'no faults' || fail "faults after a crash"
 faultd check --residue || fail "residue after a crash"
 
+# A service that is stopped is started again: when the fault ends, and when the daemon is killed.
+sed -i '/^node:/,/allow/ s/allow: false/allow: true/' /etc/faultd/faultd.yaml
+systemctl restart faultd || fail "node faults cannot be allowed"
+stopped=$(injects node --target cgroup:/ --action stop-unit --unit victim.service --duration 5m --i-mean-this-node) || fail "stop-unit was refused"
+test "$(systemctl is-active victim)" = inactive || fail "the victim was not stopped"
+faultd inject node --target cgroup:/ --action stop-unit --unit victim.service --duration 5m --i-mean-this-node && fail "stopped twice"
+faultd inject node --target cgroup:/ --action stop-unit --unit faultd.service --duration 5m --i-mean-this-node && fail "faultd stops itself"
+faultd stop "$stopped" || fail "stop"
+until_true systemctl is-active victim
+injects node --target cgroup:/ --action stop-unit --unit victim.service --duration 5m --i-mean-this-node || fail "stop-unit was refused"
+test "$(systemctl is-active victim)" = inactive || fail "the victim was not stopped again"
+before=$(systemctl show -P MainPID faultd)
+systemctl kill -s KILL faultd
+until_true systemctl is-active victim
+until_true restarted
+until_true faultd list
+faultd check --residue || fail "residue after a crash with a stopped service"
+
 # Stopped: ends its faults first.
 lost=$(injects packet --target unit:victim --loss 50 --duration 5m) || fail "packet was refused"
 counts "$lost"

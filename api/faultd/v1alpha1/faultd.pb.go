@@ -2696,9 +2696,9 @@ func (x *Ports) GetPlace() string {
 type Node struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "reboot", "power-off" and "panic" end this boot, at once and without stopping or saving anything; "hang" keeps all processors busy with
-	// work that goes before all else; "pause-unit" lets a service stand still; "memory" takes memory of the node; "clock-jump" sets its clock.
+	// work that goes before all else; "pause-unit" lets a service stand still; "stop-unit" has systemd stop it, and start it again; "memory" takes memory of the node; "clock-jump" sets its clock.
 	Action string `protobuf:"bytes,1,opt,name=action,proto3" json:"action,omitempty"`
-	// With pause-unit the service, such as "kubelet.service".
+	// With pause-unit and stop-unit the service, such as "kubelet.service".
 	Unit string `protobuf:"bytes,2,opt,name=unit,proto3" json:"unit,omitempty"`
 	// With memory how much is taken: "8GiB", or "80% of available".
 	Amount string `protobuf:"bytes,3,opt,name=amount,proto3" json:"amount,omitempty"`
