@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	v1 "faultd/api/faultd/v1alpha1"
+	"faultd/test/kernels"
 )
 
 // metricNames are all that the daemon may tell.
@@ -28,6 +29,7 @@ func metricNames() map[string]bool {
 
 // TestDashboard: every query of the Grafana dashboard names metrics that there are, and all of experiments are shown.
 func TestDashboard(t *testing.T) {
+	kernels.OnHost(t)
 	text, err := os.ReadFile("../deploy/grafana/faultd.json")
 	if err != nil {
 		t.Fatal(err)
