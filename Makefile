@@ -20,8 +20,10 @@ export VM_PACKAGES := daemon bpf guard faults
 # Hardly anything in these differs from kernel to kernel: they run on the oldest and the newest.
 export VM_EDGE_PACKAGES := cgroup undo
 export VM_EDGES := 6.1 7.3
-# Programs that people run: where most mechanisms are, and where only security hooks are. KERNEL=7.3 and 6.12 work too.
-export VM_PROGRAM_KERNELS := 6.12-ei 6.1
+# Kernels between these, which have no mechanism of their own: there the daemon's tests and the guard's tell enough.
+export VM_BETWEEN := 6.12
+# Programs that people run, where most mechanisms are. KERNEL=6.1, 6.12 and 7.3 work too.
+export VM_PROGRAM_KERNELS := 6.12-ei
 # Of the kernels that can drop a sync one is enough to show that a power cut then loses data.
 export VM_LYING_KERNELS := 6.12-ei
 # Kernels that are rebooted and crashed by faults of the whole node.

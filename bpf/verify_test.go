@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf"
+
+	"faultd/test/kernels"
 )
 
 // mostVerified bounds what the verifier may look at in a program: that is most of the time between the order and the first
@@ -12,6 +14,7 @@ import (
 const mostVerified = 15000
 
 func TestProgramsAreQuicklyVerified(t *testing.T) {
+	kernels.OnEdges(t)
 	k := openKernel(t)
 	for name, load := range map[string]func() (*ebpf.CollectionSpec, error){
 		"connect": loadConnect, "packet": loadPacket, "redirect": loadRedirect, "divert": loadDivert, "task": loadSyscallTask, "lsm": loadSyscallLsm, "spin": loadSyscallSpin, "uprobe": loadSyscallUprobe,

@@ -24,7 +24,7 @@ func failing(t cgroup.Target, c *v1.Connect) *v1.FaultSpec {
 
 // TestSocketOps: each op fails in the target, and nothing else does; its sibling has no trouble, and afterwards nobody.
 func TestSocketOps(t *testing.T) {
-	kernels.OnEdges(t)
+	kernels.OnNewest(t)
 	n := startNode(t)
 	target, sibling := n.target(), n.target()
 	w, other := n.worker(target), n.worker(sibling)

@@ -79,7 +79,7 @@ func TestDice(t *testing.T) {
 
 // TestDelayDice throws it for delays, by each mechanism of this kernel.
 func TestDelayDice(t *testing.T) {
-	kernels.OnEdges(t)
+	kernels.OnNewest(t)
 	times := throws()
 	n := startNode(t)
 	target := n.target()

@@ -3,6 +3,7 @@
 # there is one for each processor at a time; what a job prints comes as a whole, at its end. Its environment:
 #   VM_KERNELS VM_PACKAGES       the kernels, and the packages that are tested on each, the one that takes longest first
 #   VM_EDGES VM_EDGE_PACKAGES    the oldest and the newest kernel, and the packages of which these two tell enough; so do some tests of others
+#   VM_BETWEEN                   kernels between these, on which the daemon's tests and the guard's tell enough
 #   VM_PROGRAM_KERNELS           the kernels on which programs that people run are hurt
 #   VM_LYING_KERNELS             the kernels on which the power is cut while syncs do nothing
 #   VM_REBOOT_KERNELS            the kernels that are rebooted and crashed by faults of the node
@@ -118,6 +119,7 @@ stage_vm() {
 	for kernel in "${kernels[@]}"; do
 		rest=("${packages[@]:1}")
 		[[ -z ${KERNEL:-} && " $VM_EDGES " != *" $kernel "* ]] || rest=("${edge_packages[@]}" "${rest[@]}")
+		[[ -n ${KERNEL:-} || " $VM_BETWEEN " != *" $kernel "* ]] || rest=(guard)
 		start "$kernel ${rest[*]}" in_machine "$kernel" -- "${rest[@]}"
 	done
 }
@@ -144,6 +146,7 @@ stage_powercut() {
 	done
 	for kernel in "${kernels[@]}"; do
 		for test in TestPowerCutWhileHurting TestPowerCutAfterKill; do
+			[[ -n ${KERNEL:-} || " $VM_EDGES " == *" $kernel "* ]] || continue # the journal and the disk are the same
 			start "$kernel $test" cut_power "$kernel" "$test" -- daemon
 		done
 		[[ " $VM_LYING_KERNELS " == *" $kernel "* ]] || continue
