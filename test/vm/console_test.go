@@ -116,3 +116,18 @@ func TestConsoleTail(t *testing.T) {
 		t.Errorf("failed %v, tail:\n%s", c.failed(), tail)
 	}
 }
+
+// A panic that a program asked for is a complaint, unless the machine may crash. Any other is.
+func TestConsoleMayCrash(t *testing.T) {
+	const asked, other = "[    3.9] Kernel panic - not syncing: sysrq triggered crash\n", "[    3.9] Kernel panic - not syncing: Fatal exception\n"
+	for _, tt := range []struct {
+		mayCrash     bool
+		line         string
+		wantComplain bool
+	}{{false, asked, true}, {true, asked, false}, {true, other, true}} {
+		c := &consoleScanner{log: io.Discard, mayCrash: tt.mayCrash}
+		if _, err := c.Write([]byte(tt.line)); err != nil || c.failed() != tt.wantComplain {
+			t.Errorf("%v %q: complained %v, %v", tt.mayCrash, tt.line, c.failed(), err)
+		}
+	}
+}

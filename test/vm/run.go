@@ -79,7 +79,7 @@ func run(ctx context.Context, o options, out, diag io.Writer) (int, error) {
 
 	ctx, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()
-	s := &session{o: o, diag: diag, console: &consoleScanner{log: log}, started: started, prepared: time.Now()}
+	s := &session{o: o, diag: diag, console: &consoleScanner{log: log, mayCrash: o.reboots > 0}, started: started, prepared: time.Now()}
 	if err := s.watch(ctx, args, nonce, out); err != nil {
 		return exitSetup, fmt.Errorf("%w: %w", errSetup, err)
 	}
