@@ -100,7 +100,8 @@ func printable(r rune) rune {
 }
 
 func (c *consoleScanner) line(text string) {
-	bad := isSplat(text) && !(c.mayCrash && askedPattern.MatchString(text))
+	asked := c.mayCrash && askedPattern.MatchString(text)
+	bad := isSplat(text) && !asked
 	if bad {
 		c.splats++
 	}
