@@ -1,14 +1,11 @@
 package faults
 
 import (
-	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"faultd/bpf"
 	"faultd/undo"
 )
 
@@ -35,42 +32,17 @@ func parseOffset(text string) (time.Duration, error) {
 // canSetTime says why the clock cannot be set.
 func canSetTime() error { return needCapability("clock-jump", unix.CAP_SYS_TIME, "CAP_SYS_TIME") }
 
-// clockJump is a clock that was set. The journal knows of it before, and the guard sets it back when the daemon is killed or stopped, or
-// the switch is off. Nothing that faultd does for itself depends on it: switch, lease and deadlines go by the time since the boot.
-type clockJump struct {
-	node Node
-	set  *change
+// clockMeans is what became of a clock that was set.
+var clockMeans = map[undo.Outcome]string{undo.Changed: "somebody else has set the clock since, and it was left as it is"}
 
-	// mu guards what follows.
-	mu    sync.Mutex
-	over  bool
-	notes []string
-	began time.Time
-}
-
+// startClockJump sets the clock. Nothing that faultd does for itself depends on it: switch, lease and deadlines go by the time since the boot.
 func startClockJump(f Node, env Env, common Common) (Handle, error) {
-	permit, err := newPermit(env, common.Until)
-	if err != nil {
-		return nil, err
-	}
 	action, err := undo.SetClockAction(f.Offset)
 	if err != nil {
 		return nil, err
 	}
-	j := &clockJump{node: f, notes: clockKeeper()}
-	if j.set, err = begin(env, common.ID, action); err != nil {
-		return nil, err
-	}
-	if !permit.given() {
-		err = bpf.ErrKilled
-	} else {
-		err = action.SetClock.Set()
-	}
-	if err != nil {
-		return nil, errors.Join(err, j.Close())
-	}
-	j.began = time.Now()
-	return j, nil
+	j := &nodeChange{node: f, mechanism: mechanismSetTime, means: clockMeans, notes: clockKeeper()}
+	return j.make(env, common, action, action.SetClock.Set)
 }
 
 // clockKeeper notes that somebody keeps the clock, who may set it back. The kernel tells those who asked for it that the clock was set
@@ -81,55 +53,4 @@ func clockKeeper() []string {
 		return nil
 	}
 	return []string{"NTP keeps this node's clock, and may set it back before the fault ends; pause-unit lets its service stand still"}
-}
-
-// Update implements Handle: only the end can change, which the daemon sees to.
-func (j *clockJump) Update(fault Fault, _ Common) error {
-	return onlyEnd("node.action", "fault of this kind", j.node, fault)
-}
-
-// Counters implements Handle.
-func (j *clockJump) Counters() bpf.Counters {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.began.IsZero() {
-		return bpf.Counters{}
-	}
-	return bpf.Counters{Evaluated: 1, Matched: 1, Injected: 1, First: j.began}
-}
-
-// Mechanism implements Handle.
-func (j *clockJump) Mechanism() string { return mechanismSetTime }
-
-// Notes implements Handle.
-func (j *clockJump) Notes() []string {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.notes
-}
-
-// Disarm implements Handle: it sets the clock back, which waits for nobody.
-func (j *clockJump) Disarm() error {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.over {
-		return nil
-	}
-	outcome, err := j.set.undo()
-	if err != nil {
-		return err
-	}
-	j.over = true
-	if outcome == undo.Changed {
-		j.notes = append(j.notes, "somebody else has set the clock since, and it was left as it is")
-	}
-	return nil
-}
-
-// Close implements Handle.
-func (j *clockJump) Close() error {
-	if err := j.Disarm(); err != nil {
-		return err
-	}
-	return j.set.strike()
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"sync"
 	"time"
 
 	"faultd/bpf"
@@ -64,19 +63,10 @@ func canStopUnits(ctx context.Context) error {
 	return nil
 }
 
-// stoppedUnit is a service that systemd was told to stop. The journal knows of it before, and the guard has it started when the daemon is
-// killed or stopped, or the switch is off.
-type stoppedUnit struct {
-	node  Node
-	start *change
-	began time.Time
+// unitMeans is what became of a service that was stopped.
+var unitMeans = map[undo.Outcome]string{undo.AlreadyGone: "it ran already when the fault ended"}
 
-	// mu guards what follows.
-	mu    sync.Mutex
-	over  bool
-	notes []string
-}
-
+// stopUnit has systemd stop the service.
 func (f Node) stopUnit(ctx context.Context, env Env, common Common) (Handle, error) {
 	if _, err := f.unit(ctx, env, "would be stopped with it"); err != nil {
 		return nil, err
@@ -86,71 +76,16 @@ func (f Node) stopUnit(ctx context.Context, env Env, common Common) (Handle, err
 	} else if state != "active" {
 		return nil, &ParameterError{"node.unit", fmt.Sprintf("%s is %s; only what is active can be stopped, and started again", f.Unit, state)}
 	}
-	permit, err := newPermit(env, common.Until)
-	if err != nil {
-		return nil, err
-	}
 	action := undo.Action{Version: undo.Version, StartUnit: &undo.StartUnit{Unit: f.Unit}}
-	start, err := begin(env, common.ID, action)
-	if err != nil {
-		return nil, err
-	}
-	s := &stoppedUnit{node: f, start: start, began: time.Now()}
-	if !permit.given() {
-		return nil, errors.Join(bpf.ErrKilled, s.Close())
-	}
-	waiting, cancel := context.WithTimeout(ctx, stopPatience)
-	defer cancel()
-	if err := action.StartUnit.Stop(waiting); errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
-		s.notes = append(s.notes, fmt.Sprintf("after %s %s was still stopping", stopPatience, f.Unit))
-	} else if err != nil {
-		return nil, errors.Join(err, s.Close())
-	}
-	return s, nil
-}
-
-// Update implements Handle: only the end can change, which the daemon sees to.
-func (s *stoppedUnit) Update(fault Fault, _ Common) error {
-	return onlyEnd("node.action", "fault of this kind", s.node, fault)
-}
-
-// Counters implements Handle.
-func (s *stoppedUnit) Counters() bpf.Counters {
-	return bpf.Counters{Evaluated: 1, Matched: 1, Injected: 1, First: s.began}
-}
-
-// Mechanism implements Handle.
-func (s *stoppedUnit) Mechanism() string { return mechanismSystemd }
-
-// Notes implements Handle.
-func (s *stoppedUnit) Notes() []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.notes
-}
-
-// Disarm implements Handle: it has the service started, and does not wait until it has.
-func (s *stoppedUnit) Disarm() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.over {
-		return nil
-	}
-	outcome, err := s.start.undo()
-	if err != nil {
+	s := &nodeChange{node: f, mechanism: mechanismSystemd, means: unitMeans}
+	return s.make(env, common, action, func() error {
+		waiting, cancel := context.WithTimeout(ctx, stopPatience)
+		defer cancel()
+		err := action.StartUnit.Stop(waiting)
+		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+			s.notes = append(s.notes, fmt.Sprintf("after %s %s was still stopping", stopPatience, f.Unit))
+			return nil
+		}
 		return err
-	}
-	s.over = true
-	if outcome == undo.AlreadyGone {
-		s.notes = append(s.notes, "it ran already when the fault ended")
-	}
-	return nil
-}
-
-// Close implements Handle.
-func (s *stoppedUnit) Close() error {
-	if err := s.Disarm(); err != nil {
-		return err
-	}
-	return s.start.strike()
+	})
 }
