@@ -46,9 +46,9 @@ type Agent struct {
 	log         *slog.Logger
 	pace        pace
 
-	experiments, policies, pods cache.SharedIndexInformer
-	// queue has names of experiments that are to be looked at.
-	queue workqueue.TypedRateLimitingInterface[string]
+	experiments, schedules, policies, pods cache.SharedIndexInformer
+	// queue has names of experiments that are to be looked at, and scheduleQueue those of schedules.
+	queue, scheduleQueue workqueue.TypedRateLimitingInterface[string]
 	// policiesChanged wakes whoever holds the lever.
 	policiesChanged chan struct{}
 
@@ -74,22 +74,24 @@ type pace struct {
 	late time.Duration
 	// wait is how often an experiment that waits for others is looked at.
 	wait time.Duration
+	// retry is how long after a failure it is tried again to make what is due.
+	retry time.Duration
 }
 
-var usualPace = pace{claim: 20 * time.Second, spread: 2 * time.Second, settle: 5 * time.Second, late: time.Minute, wait: 5 * time.Second}
+var usualPace = pace{claim: 20 * time.Second, spread: 2 * time.Second, settle: 5 * time.Second, late: time.Minute, wait: 5 * time.Second, retry: 5 * time.Second}
 
 // New gives an agent that does nothing before Run.
 func New(o Options) *Agent {
 	c := cluster{objects: o.Objects, metadata: o.Metadata, node: o.Node}
 	a := &Agent{
 		cluster: c, daemon: o.Daemon, check: o.Check, environment: o.Environment, log: o.Log, pace: usualPace,
-		experiments: c.objectInformer(experimentKind), policies: c.objectInformer(policyKind), pods: c.podInformer(),
-		queue:           workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[string](200*time.Millisecond, 30*time.Second)),
+		experiments: c.objectInformer(experimentKind), schedules: c.objectInformer(scheduleKind), policies: c.objectInformer(policyKind), pods: c.podInformer(),
+		queue: newQueue(), scheduleQueue: newQueue(),
 		policiesChanged: make(chan struct{}, 1), runs: map[string]*run{}, times: map[string]time.Time{},
 	}
 	// These fail only for informers that were stopped.
 	_, _ = a.experiments.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc: func(object any) { a.enqueue(object) },
+		AddFunc: func(object any) { enqueue(a.queue, object) },
 		UpdateFunc: func(before, now any) {
 			if uidOf(before) != uidOf(now) {
 				a.deleted(before)
@@ -97,6 +99,14 @@ func New(o Options) *Agent {
 			a.changed(now)
 		},
 		DeleteFunc: a.deleted,
+	})
+	_, _ = a.schedules.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc: func(object any) { enqueue(a.scheduleQueue, object) }, UpdateFunc: func(_, now any) { enqueue(a.scheduleQueue, now) },
+		DeleteFunc: func(object any) {
+			if gone := goneOf(object); gone != nil {
+				a.forgetTurn(waitSchedule, gone)
+			}
+		},
 	})
 	wake := func() {
 		select {
@@ -110,7 +120,12 @@ func New(o Options) *Agent {
 	return a
 }
 
-// Ready says whether the agent knows the cluster: before that, it starts nothing.
+func newQueue() workqueue.TypedRateLimitingInterface[string] {
+	return workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[string](200*time.Millisecond, 30*time.Second))
+}
+
+// Ready says whether the agent knows the cluster: before that, it starts nothing. Schedules it may do without: the definition of an older
+// installation is missing then.
 func (a *Agent) Ready() bool {
 	return a.experiments.HasSynced() && a.policies.HasSynced() && a.pods.HasSynced()
 }
@@ -130,7 +145,7 @@ func (a *Agent) Running() (n int) {
 // Run works until ctx is over, then ends what runs and says so.
 func (a *Agent) Run(ctx context.Context) {
 	var watching sync.WaitGroup
-	for _, informer := range []cache.SharedIndexInformer{a.experiments, a.policies, a.pods} {
+	for _, informer := range []cache.SharedIndexInformer{a.experiments, a.schedules, a.policies, a.pods} {
 		watching.Go(func() { informer.RunWithContext(ctx) })
 	}
 	// The lever does not wait for the rest.
@@ -139,10 +154,16 @@ func (a *Agent) Run(ctx context.Context) {
 	}
 	if cache.WaitForCacheSync(ctx.Done(), a.Ready) {
 		a.log.Info("watching", "node", a.node)
-		watching.Go(func() { a.work(ctx) })
+		watching.Go(func() { a.work(ctx, a.queue, a.look) })
+		watching.Go(func() {
+			if cache.WaitForCacheSync(ctx.Done(), a.schedules.HasSynced) {
+				a.work(ctx, a.scheduleQueue, a.lookAtSchedule)
+			}
+		})
 	}
 	<-ctx.Done()
 	a.queue.ShutDown()
+	a.scheduleQueue.ShutDown()
 	a.endAll(errors.New("faultd's agent on the node was told to end"))
 	watching.Wait() // nothing begins any more
 	a.working.Wait()
@@ -164,27 +185,27 @@ func (a *Agent) lastWords() {
 	}
 }
 
-// work looks at experiments, one at a time.
-func (a *Agent) work(ctx context.Context) {
+// work looks at what is in a queue, one after the other.
+func (a *Agent) work(ctx context.Context, queue workqueue.TypedRateLimitingInterface[string], look func(context.Context, string) error) {
 	for {
-		name, over := a.queue.Get()
+		name, over := queue.Get()
 		if over {
 			return
 		}
-		if err := a.look(ctx, name); err != nil {
-			a.log.Warn("experiment is looked at again", "experiment", name, "error", err)
-			a.queue.AddRateLimited(name)
+		if err := look(ctx, name); err != nil {
+			a.log.Warn("looked at again", "object", name, "error", err)
+			queue.AddRateLimited(name)
 		} else {
-			a.queue.Forget(name)
+			queue.Forget(name)
 		}
-		a.queue.Done(name)
+		queue.Done(name)
 	}
 }
 
-// enqueue has an experiment looked at.
-func (a *Agent) enqueue(object any) {
+// enqueue has an object looked at.
+func enqueue(queue workqueue.TypedRateLimitingInterface[string], object any) {
 	if name, err := cache.DeletionHandlingMetaNamespaceKeyFunc(object); err == nil {
-		a.queue.Add(name)
+		queue.Add(name)
 	}
 }
 
@@ -199,7 +220,7 @@ func (a *Agent) changed(object any) {
 			}
 		}
 	}
-	a.enqueue(object)
+	enqueue(a.queue, object)
 }
 
 // abortedBy is another node on which an experiment was aborted. What stops it there stops it everywhere.
@@ -214,11 +235,8 @@ func abortedBy(status *v1.ExperimentStatus, here string) string {
 
 // deleted ends an experiment whose object is gone.
 func (a *Agent) deleted(object any) {
-	if unknown, ok := object.(cache.DeletedFinalStateUnknown); ok {
-		object = unknown.Obj
-	}
-	gone, ok := object.(*unstructured.Unstructured)
-	if !ok {
+	gone := goneOf(object)
+	if gone == nil {
 		return
 	}
 	a.end(gone, errors.New("the Experiment object was deleted"))
@@ -228,6 +246,15 @@ func (a *Agent) deleted(object any) {
 	for _, what := range []string{waitClaim, waitRefuse, waitOrphan, lastSummary, sinceIdle} {
 		delete(a.times, what+string(gone.GetUID()))
 	}
+}
+
+// goneOf is the object that a watch told to be gone; nil: it is not known which.
+func goneOf(object any) *unstructured.Unstructured {
+	if unknown, ok := object.(cache.DeletedFinalStateUnknown); ok {
+		object = unknown.Obj
+	}
+	gone, _ := object.(*unstructured.Unstructured)
+	return gone
 }
 
 func (a *Agent) end(object *unstructured.Unstructured, why error) {

@@ -22,16 +22,18 @@ import (
 // What the API server is asked for.
 var (
 	experimentKind = schema.GroupVersionResource{Group: "faultd.io", Version: "v1alpha1", Resource: "experiments"}
+	scheduleKind   = schema.GroupVersionResource{Group: "faultd.io", Version: "v1alpha1", Resource: "schedules"}
 	policyKind     = schema.GroupVersionResource{Group: "faultd.io", Version: "v1alpha1", Resource: "chaospolicies"}
 	podKind        = schema.GroupVersionResource{Version: "v1", Resource: "pods"}
 	namespaceKind  = schema.GroupVersionResource{Version: "v1", Resource: "namespaces"}
 	eventKind      = schema.GroupVersionResource{Version: "v1", Resource: "events"}
 )
 
-// Who writes what of a status, for the API server: a node its record, and one of them the summary.
+// Who writes what of a status, for the API server: a node its record, and one of them the summary or how a schedule stands.
 const (
-	recordManager  = "faultd-"
-	summaryManager = "faultd-summary"
+	recordManager   = "faultd-"
+	summaryManager  = "faultd-summary"
+	scheduleManager = "faultd-schedule"
 )
 
 // answerWithin is how long the API server may take.
@@ -198,8 +200,14 @@ func (c cluster) writeSummary(ctx context.Context, object *unstructured.Unstruct
 	return c.apply(ctx, object, toObject(summary.ProtoReflect()), summaryManager)
 }
 
-// apply writes a part of the status. The uid keeps it from being that of another object of the same name.
+// apply writes a part of the status of an experiment.
 func (c cluster) apply(ctx context.Context, object *unstructured.Unstructured, status map[string]any, manager string) error {
+	return c.applyTo(ctx, experimentKind, object, status, manager, "")
+}
+
+// applyTo writes a part of a status. The uid keeps it from being that of another object of the same name, and a version from being that of
+// one that has changed.
+func (c cluster) applyTo(ctx context.Context, kind schema.GroupVersionResource, object *unstructured.Unstructured, status map[string]any, manager, version string) error {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
 	part := &unstructured.Unstructured{Object: map[string]any{
@@ -207,7 +215,10 @@ func (c cluster) apply(ctx context.Context, object *unstructured.Unstructured, s
 		"metadata": map[string]any{"name": object.GetName(), "namespace": object.GetNamespace(), "uid": string(object.GetUID())},
 		"status":   status,
 	}}
-	_, err := c.objects.Resource(experimentKind).Namespace(object.GetNamespace()).ApplyStatus(ctx, object.GetName(), part, metav1.ApplyOptions{FieldManager: manager, Force: true})
+	if version != "" {
+		part.SetResourceVersion(version)
+	}
+	_, err := c.objects.Resource(kind).Namespace(object.GetNamespace()).ApplyStatus(ctx, object.GetName(), part, metav1.ApplyOptions{FieldManager: manager, Force: true})
 	if err != nil {
 		return fmt.Errorf("write the status of %s/%s: %w", object.GetNamespace(), object.GetName(), err)
 	}

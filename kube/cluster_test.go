@@ -36,6 +36,8 @@ type apiServer struct {
 	down    bool
 	// conflicts is how many writes of a status fail, as too many come at once.
 	conflicts int
+	// refusal is why no experiment is admitted.
+	refusal string
 	// managers are who wrote a status, in order; requests are counted by "VERB resource", those for lists too.
 	managers []string
 	requests map[string]int
@@ -55,6 +57,7 @@ func newAPIServer(t *testing.T) *apiServer {
 		s.Close()
 	})
 	s.put("namespaces", object("v1", "Namespace", "", "shop", nil))
+	s.policy("anything", map[string]any{})
 	return s
 }
 
@@ -185,7 +188,12 @@ func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case down:
 		panic(http.ErrAbortHandler)
 	case r.Method == http.MethodPatch:
-		s.apply(w, r, namespace, strings.TrimSuffix(name, "/status"))
+		s.apply(w, r, resource, namespace, strings.TrimSuffix(name, "/status"))
+	case r.Method == http.MethodPost && resource == "experiments":
+		s.create(w, r, namespace)
+	case r.Method == http.MethodDelete:
+		s.delete(resource, namespace, name)
+		answer(w, http.StatusOK, metav1.Status{TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: "Success"})
 	case r.Method == http.MethodPost:
 		event := map[string]any{}
 		_ = json.NewDecoder(r.Body).Decode(&event)
@@ -218,6 +226,26 @@ func shown(resource string, o *unstructured.Unstructured) any {
 		return o.Object
 	}
 	return map[string]any{"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": o.Object["metadata"]}
+}
+
+// create makes an experiment, unless there is one of its name, or none is admitted.
+func (s *apiServer) create(w http.ResponseWriter, r *http.Request, namespace string) {
+	o := &unstructured.Unstructured{}
+	if err := json.NewDecoder(r.Body).Decode(&o.Object); err != nil {
+		failure(w, http.StatusBadRequest, metav1.StatusReasonBadRequest)
+		return
+	}
+	s.mu.Lock()
+	there, refusal := s.objects["experiments/"+namespace+"/"+o.GetName()] != nil, s.refusal
+	s.mu.Unlock()
+	switch {
+	case refusal != "":
+		failure(w, http.StatusForbidden, metav1.StatusReason(refusal))
+	case there:
+		failure(w, http.StatusConflict, metav1.StatusReasonAlreadyExists)
+	default:
+		answer(w, http.StatusCreated, s.put("experiments", o).Object)
+	}
 }
 
 func (s *apiServer) get(w http.ResponseWriter, resource, namespace, name string) {
@@ -270,7 +298,7 @@ func (s *apiServer) watch(w http.ResponseWriter, r *http.Request, resource, name
 			}
 		}
 		seen = s.version
-		kind := map[string]string{"experiments": "Experiment", "chaospolicies": "ChaosPolicy", "pods": "PartialObjectMetadata"}[resource]
+		kind := map[string]string{"experiments": "Experiment", "schedules": "Schedule", "chaospolicies": "ChaosPolicy", "pods": "PartialObjectMetadata"}[resource]
 		version := map[string]string{"pods": "meta.k8s.io/v1"}[resource]
 		if version == "" {
 			version = "faultd.io/v1alpha1"
@@ -297,7 +325,7 @@ func (s *apiServer) watch(w http.ResponseWriter, r *http.Request, resource, name
 }
 
 // apply puts a node's record or the summary into a status, as server-side apply does with their managers.
-func (s *apiServer) apply(w http.ResponseWriter, r *http.Request, namespace, name string) {
+func (s *apiServer) apply(w http.ResponseWriter, r *http.Request, resource, namespace, name string) {
 	patch := &unstructured.Unstructured{}
 	if err := json.NewDecoder(r.Body).Decode(&patch.Object); err != nil {
 		failure(w, http.StatusBadRequest, metav1.StatusReasonBadRequest)
@@ -305,13 +333,14 @@ func (s *apiServer) apply(w http.ResponseWriter, r *http.Request, namespace, nam
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	key := "experiments/" + namespace + "/" + name
+	key := resource + "/" + namespace + "/" + name
 	old := s.objects[key]
 	if old == nil {
 		failure(w, http.StatusNotFound, metav1.StatusReasonNotFound)
 		return
 	}
-	if s.conflicts--; patch.GetUID() != old.GetUID() || s.conflicts >= 0 {
+	version := patch.GetResourceVersion()
+	if s.conflicts--; patch.GetUID() != old.GetUID() || s.conflicts >= 0 || version != "" && version != old.GetResourceVersion() {
 		failure(w, http.StatusConflict, metav1.StatusReasonConflict)
 		return
 	}
@@ -321,7 +350,7 @@ func (s *apiServer) apply(w http.ResponseWriter, r *http.Request, namespace, nam
 	before, _, _ := unstructured.NestedMap(o.Object, "status")
 	given, _, _ := unstructured.NestedMap(patch.Object, "status")
 	nodes, _ := before["nodes"].([]any)
-	if manager == summaryManager {
+	if manager == summaryManager || manager == scheduleManager {
 		if nodes != nil {
 			given["nodes"] = nodes
 		}

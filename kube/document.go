@@ -84,7 +84,7 @@ func refuseLocal(spec map[string]any) error {
 		return errors.New("spec.stop.file: it would be looked for in faultd's own container; delete the object to end the experiment")
 	}
 	if _, has := spec["repeat"]; has {
-		return errors.New("spec.repeat: an Experiment object is carried out once; make one each time")
+		return errors.New("spec.repeat: an Experiment object is carried out once; a Schedule object makes one each time")
 	}
 	return nil
 }

@@ -12,13 +12,16 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/util/workqueue"
 
 	v1 "faultd/api/faultd/v1alpha1"
 	"faultd/experiment"
 )
 
-// What Agent.times has of an experiment: until when is waited, before one of all nodes does something.
+// What Agent.times has of an experiment or a schedule: until when is waited, before one of all nodes does something.
 const (
+	waitSchedule = "schedule "
+
 	waitClaim  = "claim "
 	waitRefuse = "refuse "
 	waitOrphan = "orphan "
@@ -251,6 +254,12 @@ func (a *Agent) older(object *unstructured.Unstructured) (n int) {
 
 // due says whether the time has come to do what each node would do; before that, it has the experiment looked at again then.
 func (a *Agent) due(what string, object *unstructured.Unstructured, after time.Duration) bool {
+	return a.turn(a.queue, what, object, after)
+}
+
+// turn says whether it is this node's turn to do what each would do, after a while and a random time; before that, it has the object looked
+// at again then, by when another may have done it.
+func (a *Agent) turn(queue workqueue.TypedRateLimitingInterface[string], what string, object *unstructured.Unstructured, after time.Duration) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	key := what + string(object.GetUID())
@@ -261,11 +270,18 @@ func (a *Agent) due(what string, object *unstructured.Unstructured, after time.D
 	}
 	left := time.Until(at)
 	if left > 0 {
-		a.queue.AddAfter(object.GetNamespace()+"/"+object.GetName(), left)
+		queue.AddAfter(object.GetNamespace()+"/"+object.GetName(), left)
 		return false
 	}
 	delete(a.times, key)
 	return true
+}
+
+// forgetTurn makes the next turn one of its own.
+func (a *Agent) forgetTurn(what string, object *unstructured.Unstructured) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.times, what+string(object.GetUID()))
 }
 
 // refuse ends an experiment before it began anywhere. Where it runs, it goes on.

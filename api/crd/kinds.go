@@ -59,6 +59,22 @@ var kinds = []kind{
 		}},
 	},
 	{
+		name:        "Schedule",
+		description: "Schedule is an experiment that is carried out again and again: whenever it is due, an Experiment object is made of it, one at a time.",
+		shortNames:  []string{"fxs"},
+		spec:        "ScheduleSpec",
+		status:      "ScheduleStatus",
+		columns: []column{
+			{Name: "Phase", Type: "string", JSONPath: ".status.phase"},
+			{Name: "Last", Type: "date", JSONPath: ".status.lastTime", Description: "When it was due last."},
+			{Name: "Next", Type: "string", JSONPath: ".status.nextTime", Description: "When it is due next."},
+			{Name: "Experiment", Type: "string", JSONPath: ".status.lastExperiment"},
+			{Name: "Message", Type: "string", JSONPath: ".status.message", Priority: 1},
+		},
+		// The time is added to it: NAME-20261126-103000.
+		rules: []rule{named, {Rule: "self.metadata.name.size() <= 47", Message: "metadata.name has at most 47 characters, as the names of its Experiments are 16 longer"}},
+	},
+	{
 		name:   "ChaosPolicy",
 		plural: "chaospolicies",
 		description: "ChaosPolicy says what experiments may do in the cluster, and holds the lever that ends all of them. All objects of this kind hold at " +
@@ -114,7 +130,7 @@ var crossing = map[protoreflect.Name][]rule{
 		},
 		{
 			Rule:      "!has(self.repeat)",
-			Message:   "an object runs once: what runs again and again is for faultd schedule",
+			Message:   "an Experiment runs once: for what runs again and again make a Schedule",
 			FieldPath: ".repeat",
 		},
 		{
@@ -141,6 +157,7 @@ var crossing = map[protoreflect.Name][]rule{
 			FieldPath: ".value",
 		},
 	},
+	"Repeat":   {oneOf([]string{"at", "cron", "meanDays"}, true)},
 	"Schedule": {oneOf([]string{"bursts", "ramp", "steps", "continuous"}, true)},
 	"SafetyLever": {{
 		Rule:      "!has(self.engaged) || !self.engaged || has(self.reason) && self.reason != ''",

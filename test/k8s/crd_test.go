@@ -17,7 +17,7 @@ func TestExamples(t *testing.T) {
 	c := client(t)
 	open(t, c)
 	files, err := filepath.Glob(examplesDir + "/*.yaml")
-	if err != nil || len(files) < 2 {
+	if err != nil || len(files) < 3 {
 		t.Fatalf("examples are %q, %v", files, err)
 	}
 	for _, file := range files {

@@ -75,8 +75,11 @@ func try(c dynamic.Interface, namespace string, o *unstructured.Unstructured) er
 func create(t testing.TB, c dynamic.Interface, namespace string, o *unstructured.Unstructured) *unstructured.Unstructured {
 	t.Helper()
 	var of dynamic.ResourceInterface = c.Resource(chaosPolicies)
-	if o.GetKind() == "Experiment" {
+	switch o.GetKind() {
+	case "Experiment":
 		of = c.Resource(experiments).Namespace(namespace)
+	case "Schedule":
+		of = c.Resource(schedules).Namespace(namespace)
 	}
 	made, err := of.Create(context.Background(), o, metav1.CreateOptions{FieldValidation: "Strict"})
 	if err != nil {
