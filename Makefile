@@ -94,8 +94,9 @@ test-powercut: ## faults, a power cut, and what the next boot finds
 test-systemd: ## faultd as a unit, under a real systemd in a virtual machine
 	@test/machines.sh systemd
 
-test-k8s: ## the definitions and policies for Kubernetes, on its API server of custom resources with an etcd, in one process
+test-k8s: ## the definitions and policies for Kubernetes, on its API server of custom resources with an etcd, in one process; the agent's image
 	cd test/k8s && go vet ./... && go test -count=1 -timeout=10m $(if $(RUN),-run $(RUN)) ./...
+	$(if $(RUN),,go test -count=1 -timeout=10m -run TestImageKube ./test/image)
 
 test-runner: ## the runner of the virtual machines itself
 	@test/machines.sh runner

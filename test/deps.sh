@@ -29,8 +29,9 @@ need jq jq
 need git git
 need busybox busybox-static
 need buildah buildah
-need containerd containerd # pods, as the next two
+need containerd containerd # pods and containers, as the next three
 need runc runc
+need podman podman
 [ -e /usr/lib/cni/bridge ] || missing+=(containernetworking-plugins)
 need debootstrap debootstrap # a machine with systemd
 need gcc gcc # for the race detector

@@ -22,15 +22,7 @@ const repository = "../.."
 func TestImage(t *testing.T) {
 	b := newBuilder(t)
 	b.makeBase(baseImage(t))
-	b.run("make", "--no-print-directory", "-C", repository, "image")
-	container := strings.TrimSpace(b.run("buildah", "from", "--pull-never", image))
-	root := strings.TrimSpace(b.run("buildah", "mount", container))
-
-	if got := files(t, root); !slices.Equal(got, []string{"faultd"}) {
-		t.Errorf("the image holds %q, want the binary alone", got)
-	}
-	checkStatic(t, filepath.Join(root, "faultd"))
-	checkConfig(t, b.run("buildah", "inspect", "--type", "image", image))
+	root := b.checked("image", image, "faultd", "serve")
 	// Within the image's own root: nothing of the host's files can help.
 	for command, want := range map[string]string{
 		"version": `^faultd \S+ \S+ go1\.\d+\S* linux/` + runtime.GOARCH,
@@ -47,6 +39,44 @@ func TestImage(t *testing.T) {
 		}
 	}
 	t.Run("in pods", func(t *testing.T) { testPods(t, b.archive(image), filepath.Join(root, "faultd")) })
+}
+
+// TestImageKube does so with the agent's image.
+func TestImageKube(t *testing.T) {
+	if testing.Short() {
+		t.Skip("compiles Kubernetes' client, which takes a minute: make test-k8s runs it")
+	}
+	b := newBuilder(t)
+	b.makeBase(baseImage(t))
+	root := b.checked("image-kube", "localhost/faultd-kube:dev", "faultd-kube")
+	if out, _ := exec.Command("chroot", root, "/faultd-kube", "--node", "n1").CombinedOutput(); !strings.Contains(string(out), "outside of a cluster give --kubeconfig") {
+		t.Errorf("faultd-kube said %q", out)
+	}
+}
+
+// mostBytes is how large an image may be.
+const mostBytes = 40_000_000
+
+// checked runs a target of make that builds an image, looks inside, and gives the image's own root: the binary alone, static, and not too large.
+func (b *builder) checked(target, image, binary string, cmd ...string) (root string) {
+	b.t.Helper()
+	b.run("make", "--no-print-directory", "-C", repository, target)
+	container := strings.TrimSpace(b.run("buildah", "from", "--pull-never", image))
+	root = strings.TrimSpace(b.run("buildah", "mount", container))
+	if got := files(b.t, root); !slices.Equal(got, []string{binary}) {
+		b.t.Fatalf("%s holds %q, want the binary alone", image, got)
+	}
+	path := filepath.Join(root, binary)
+	info, err := os.Stat(path)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	if b.t.Logf("%s has %.1f MiB", image, float64(info.Size())/(1<<20)); info.Size() > mostBytes {
+		b.t.Errorf("%s has %d bytes, at most %d are wanted", image, info.Size(), mostBytes)
+	}
+	checkStatic(b.t, path)
+	checkConfig(b.t, b.run("buildah", "inspect", "--type", "image", image), "/"+binary, cmd...)
+	return root
 }
 
 // builder is buildah with everything it keeps in a directory of the test's own.
@@ -192,7 +222,7 @@ func checkStatic(t *testing.T, path string) {
 	}
 }
 
-func checkConfig(t *testing.T, inspected string) {
+func checkConfig(t *testing.T, inspected, entrypoint string, cmd ...string) {
 	t.Helper()
 	var image struct {
 		OCIv1 struct {
@@ -203,7 +233,7 @@ func checkConfig(t *testing.T, inspected string) {
 		t.Fatal(err)
 	}
 	c := image.OCIv1.Config
-	if !slices.Equal(c.Entrypoint, []string{"/faultd"}) || !slices.Equal(c.Cmd, []string{"serve"}) {
+	if !slices.Equal(c.Entrypoint, []string{entrypoint}) || !slices.Equal(c.Cmd, cmd) {
 		t.Errorf("the image runs %q %q", c.Entrypoint, c.Cmd)
 	}
 }
