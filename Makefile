@@ -59,7 +59,7 @@ check-generated: ## fail if the committed generated files are not what the sourc
 	after=$$(find $(GENERATED) -type f | sort | xargs sha256sum); \
 	diff <(echo "$$before") <(echo "$$after") || { echo "generated files differ from their sources: run make generate and commit"; exit 1; }
 
-# Without test/k8s, a module of its own, of which the linters would first build all of Kubernetes' server: make test-k8s vets it.
+# Without test/k8s and test/cluster, modules of their own, of which the linters would first build all of Kubernetes: make test-k8s vets them.
 lint: ## gofmt, go vet, golangci-lint
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo "run gofmt"; exit 1; }
 	go vet ./...
@@ -94,9 +94,10 @@ test-powercut: ## faults, a power cut, and what the next boot finds
 test-systemd: ## faultd as a unit, under a real systemd in a virtual machine
 	@test/machines.sh systemd
 
-test-k8s: ## the definitions and policies for Kubernetes, on its API server of custom resources with an etcd, in one process; the agent's image
+test-k8s: ## the definitions and policies for Kubernetes, on its API server of custom resources with an etcd, in one process; the agent's image; the same on a whole Kubernetes
 	cd test/k8s && go vet ./... && go test -count=1 -timeout=10m $(if $(RUN),-run $(RUN)) ./...
 	$(if $(RUN),,go test -count=1 -timeout=10m -run TestImageKube ./test/image)
+	test/cluster/run.sh $(RUN)
 
 test-runner: ## the runner of the virtual machines itself
 	@test/machines.sh runner
