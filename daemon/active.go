@@ -57,8 +57,8 @@ type fault struct {
 	reason  string
 	notes   []string
 	owner   string
-	// run is that of whoever asked for it, or nil.
-	run    *experimentRun
+	// by is who asked for it, if that is a process that carries out experiments, or nil.
+	by     *runner
 	harmed bool
 	// over is closed when the fault has ended, or is stuck for the first time.
 	over     chan struct{}
@@ -229,7 +229,7 @@ func (d *Daemon) inject(ctx context.Context, req *v1.InjectRequest, caller peer)
 		return nil, err
 	}
 	p.generation = generation
-	f := &fault{id: newID(), key: key, spec: spec, kind: p.kind.Name, notes: p.sparedNotes(), common: p.common, started: time.Now(), state: stateActive, owner: caller.String(), run: d.runOf(caller.pid), over: make(chan struct{})}
+	f := &fault{id: newID(), key: key, spec: spec, kind: p.kind.Name, notes: p.sparedNotes(), common: p.common, started: time.Now(), state: stateActive, owner: caller.String(), by: d.runnerOf(caller.pid), over: make(chan struct{})}
 	f.common.ID = f.id
 	if err := d.auditFirst(audit.Record{Action: "inject", Who: caller.who(), Subject: f.id, Why: req.GetReason(), What: particulars(spec), Outcome: "begun"}); err != nil {
 		return nil, err

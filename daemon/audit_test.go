@@ -16,6 +16,7 @@ import (
 	"faultd/api"
 	v1 "faultd/api/faultd/v1alpha1"
 	"faultd/audit"
+	"faultd/cgroup"
 	"faultd/test/kernels"
 )
 
@@ -29,6 +30,50 @@ func beginRun(socket, id string) error {
 	}
 	fmt.Println("begun")
 	select {}
+}
+
+// endedCommand makes this binary one that ends its runs, but not the fault of one, and then stands still.
+const endedCommand = "end-runs"
+
+func endRuns(socket, target string) error {
+	ctx, client := context.Background(), api.NewClient(socket)
+	for _, id := range []string{"first", "second"} {
+		if _, err := client.BeginRun(ctx, connect.NewRequest(&v1.BeginRunRequest{Run: id, Experiment: id, Hypothesis: "it holds", Duration: "1m"})); err != nil {
+			return err
+		}
+	}
+	if _, err := client.Inject(ctx, connect.NewRequest(&v1.InjectRequest{Spec: refuse(cgroup.Target{Path: target})})); err != nil {
+		return err
+	}
+	for _, id := range []string{"first", "second"} {
+		if _, err := client.EndRun(ctx, connect.NewRequest(&v1.EndRunRequest{Run: id, Verdict: "confirmed"})); err != nil {
+			return err
+		}
+	}
+	fmt.Println("begun")
+	select {}
+}
+
+// killBegun starts this binary with a command that says "begun", and kills it then.
+func killBegun(t *testing.T, args ...string) {
+	t.Helper()
+	cmd := selfCommand(args...)
+	cmd.Stderr = t.Output()
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, failed := out.Read(make([]byte, 6))
+	if err := cmd.Process.Kill(); err != nil {
+		t.Error(err)
+	}
+	_ = cmd.Wait() // its error is the signal
+	if failed != nil {
+		t.Fatal("it ended before it had begun")
+	}
 }
 
 // audited gives the log, which must be whole, as "action subject outcome".
@@ -191,21 +236,7 @@ func TestRuns(t *testing.T) {
 	if err := end("run-1"); connect.CodeOf(err) != connect.CodeNotFound {
 		t.Errorf("its end again: %v", err)
 	}
-	other := selfCommand(beginCommand, n.socket(), "run-2")
-	out, err := other.StdoutPipe()
-	if err == nil {
-		err = other.Start()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := out.Read(make([]byte, 6)); err != nil {
-		t.Fatal(err)
-	}
-	if err := other.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	_ = other.Wait() // its error is the signal
+	killBegun(t, beginCommand, n.socket(), "run-2")
 	n.until("the run is over", func() bool { _, lines := n.audited(); return len(lines) > 6 })
 	records, lines := n.audited()
 	want := []string{"daemon-start  done", "run-begin run-1 begun", "run-begin run-1 refused", "run-end run-1 refuted", "run-end run-1 refused", "run-begin run-2 begun", "run-end run-2 interrupted"}
@@ -215,4 +246,20 @@ func TestRuns(t *testing.T) {
 	if records[1].Why != "it sells" || records[3].Why != "it did not" {
 		t.Errorf("the run is %+v to %+v", records[1], records[3])
 	}
+}
+
+// TestFaultsOfAProcessThatIsGone: they end at once also if its runs have ended before: a process may carry out several, and the daemon does not know of which a fault is.
+func TestFaultsOfAProcessThatIsGone(t *testing.T) {
+	kernels.OnHost(t)
+	n := startNode(t)
+	target := n.target()
+	killBegun(t, endedCommand, n.socket(), target.Path)
+	n.until("the fault has ended", func() bool {
+		list, err := n.client.List(context.Background(), connect.NewRequest(&v1.ListRequest{}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		faults := list.Msg.GetFaults()
+		return len(faults) == 1 && faults[0].GetState() == "ended" && faults[0].GetReason() == "run gone"
+	})
 }

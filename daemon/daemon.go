@@ -344,7 +344,7 @@ func (d *Daemon) tendFault(f *fault, now time.Time) {
 		return
 	default:
 	}
-	if f.state == stateActive && f.run != nil && f.run.gone {
+	if f.state == stateActive && f.by != nil && f.by.gone {
 		d.end(f, "run gone")
 		return
 	}

@@ -69,6 +69,8 @@ func TestMain(m *testing.M) {
 		err = callAs(os.Args[2], os.Args[3])
 	case beginCommand:
 		err = beginRun(os.Args[2], os.Args[3])
+	case endedCommand:
+		err = endRuns(os.Args[2], os.Args[3])
 	case leaveCommand:
 		err = leaveFiles(os.Args[2])
 	default:

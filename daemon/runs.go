@@ -18,36 +18,64 @@ import (
 // and as soon as the process is gone.
 type experimentRun struct {
 	id, experiment string
-	pid            int
-	// born is when the process was, as its number may be given to another.
-	born uint64
-	who  audit.Who
+	by             *runner
+	who            audit.Who
 	// phase that it is in, and told is what came of its probes, as it says.
 	phase string
 	told  map[probePhase]*v1.ProbeResult
-	// gone: the process that carries it out is no more.
+}
+
+// runner is a process that carries out experiments, be it several at once. Its faults know it, and not the run: which of its runs asked for one
+// it does not say.
+type runner struct {
+	pid int
+	// born is when the process was, as its number may be given to another.
+	born uint64
+	// gone: it is no more.
 	gone bool
 }
 
-// runOf is the run that a process carries out, or nil.
-func (d *Daemon) runOf(pid int) *experimentRun {
+// look finds out whether the process is still there.
+func (r *runner) look() {
+	runs, err := undo.Runs(r.pid, r.born)
+	r.gone = err != nil || !runs
+}
+
+// runnerOf is the process with this number, if it carries out experiments, or nil.
+func (d *Daemon) runnerOf(pid int) *runner {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, r := range d.runs {
-		if r.pid == pid {
-			return r
+		if r.by.pid == pid {
+			return r.by
 		}
 	}
 	return nil
 }
 
-// tendRuns ends the runs whose process is gone. Call with d.mu held.
+// runners are the processes of which runs or faults are left. Call with d.mu held.
+func (d *Daemon) runners() map[*runner]bool {
+	all := map[*runner]bool{}
+	for _, r := range d.runs {
+		all[r.by] = true
+	}
+	for _, f := range d.faults {
+		if f.by != nil && f.state == stateActive {
+			all[f.by] = true
+		}
+	}
+	return all
+}
+
+// tendRuns sees which processes are gone, and ends their runs. Call with d.mu held.
 func (d *Daemon) tendRuns() {
+	for r := range d.runners() {
+		r.look()
+	}
 	for id, r := range d.runs {
-		if runs, err := undo.Runs(r.pid, r.born); err == nil && runs {
+		if !r.by.gone {
 			continue
 		}
-		r.gone = true
 		delete(d.runs, id)
 		d.observe(r, nil).verdicts["interrupted"]++
 		d.log.Warn("run is over: its process is gone", "run", id, "experiment", r.experiment)
@@ -78,7 +106,7 @@ func (d *Daemon) beginRun(m *v1.BeginRunRequest, p peer) error {
 	if err := d.config.Allow.time(time.Now(), time.Now().Add(length)); err != nil {
 		return err
 	}
-	r := &experimentRun{id: m.GetRun(), experiment: m.GetExperiment(), pid: p.pid, born: born, who: p.who(), told: map[probePhase]*v1.ProbeResult{}}
+	r := &experimentRun{id: m.GetRun(), experiment: m.GetExperiment(), by: &runner{pid: p.pid, born: born}, who: p.who(), told: map[probePhase]*v1.ProbeResult{}}
 	if err := d.admitRun(r); err != nil {
 		return err
 	}
@@ -102,6 +130,11 @@ func (d *Daemon) admitRun(r *experimentRun) error {
 	}
 	if n := len(d.runs); n >= d.config.Limits.MaxExperiments {
 		return fmt.Errorf("%w: %d experiments are under way, limits.maxExperiments is %d; wait for the end of one", bpf.ErrFull, n, d.config.Limits.MaxExperiments)
+	}
+	for by := range d.runners() {
+		if by.pid == r.by.pid && by.born == r.by.born {
+			r.by = by
+		}
 	}
 	d.runs[r.id] = r
 	d.observe(r, nil)
