@@ -89,12 +89,12 @@ func dialMany(network, address string) {
 	fmt.Print(results)
 }
 
-func requireRoot(t *testing.T) {
+func requireRoot(t testing.TB) {
 	t.Helper()
 	cgrouptest.RequireRoot(t)
 }
 
-func openKernel(t *testing.T) *Kernel {
+func openKernel(t testing.TB) *Kernel {
 	t.Helper()
 	requireRoot(t)
 	dir := filepath.Join("/sys/fs/bpf", fmt.Sprintf("faultd-test-%d-%d", os.Getpid(), time.Now().UnixNano()))
@@ -121,7 +121,7 @@ func cgroupRoot() string {
 	return "/sys/fs/cgroup"
 }
 
-func newTarget(t *testing.T, parents ...Target) Target {
+func newTarget(t testing.TB, parents ...Target) Target {
 	t.Helper()
 	parent := Target{Ancestors: []uint64{1}, Dir: cgroupRoot()}
 	if len(parents) > 0 {
@@ -366,18 +366,9 @@ func TestSwitchAndLease(t *testing.T) {
 func TestPacketLoss(t *testing.T) {
 	kernels.OnOldest(t)
 	k, address := openKernel(t), listen(t)
-	ns, err := os.Open("/proc/self/ns/net")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ns.Close()
-	var st unix.Stat_t
-	if err := unix.Fstat(int(ns.Fd()), &st); err != nil {
-		t.Fatal(err)
-	}
 	target, sibling := newTarget(t), newTarget(t)
 	in, err := k.InstallPacket(target, Rule{Action: ActionLose, Percent: 100, MaxHits: 3, Egress: true, Traffic: Traffic{Opening: true}, Until: time.Now().Add(time.Minute)},
-		PacketEnv{Namespaces: []NetNS{{Inode: st.Ino, File: ns}}, Journal: undoByHand})
+		PacketEnv{Namespaces: []NetNS{ownNamespace(t)}, Journal: undoByHand})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -397,6 +388,21 @@ func TestPacketLoss(t *testing.T) {
 	if len(k.shared) != 0 {
 		t.Errorf("still attached: %v", k.shared)
 	}
+}
+
+// ownNamespace is the network namespace of this process.
+func ownNamespace(tb testing.TB) NetNS {
+	tb.Helper()
+	ns, err := os.Open("/proc/self/ns/net")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { ns.Close() })
+	var st unix.Stat_t
+	if err := unix.Fstat(int(ns.Fd()), &st); err != nil {
+		tb.Fatal(err)
+	}
+	return NetNS{Inode: st.Ino, File: ns}
 }
 
 // undoByHand stands for the journal, which bpf does not know: it takes the qdisc away, and the filter with it.

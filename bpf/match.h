@@ -14,19 +14,24 @@ struct permit {
 	__u64 now;
 };
 
+/* The generation that the switch is armed with; 0: it is off. */
+static __always_inline __u64 switch_read(void)
+{
+	__u32 zero = 0;
+	__u64 *kill = bpf_map_lookup_elem(&faultd_kill, &zero);
+
+	return kill ? READ_ONCE(*kill) : 0;
+}
+
 /* Switch and lease, read once per call. The deadline is checked for each rule. */
 static __always_inline struct permit permit_read(void)
 {
-	struct permit permit = {};
+	struct permit permit = {.now = bpf_ktime_get_ns()};
 	__u32 zero = 0;
-	__u64 *kill = bpf_map_lookup_elem(&faultd_kill, &zero);
 	__u64 *lease = bpf_map_lookup_elem(&faultd_lease, &zero);
 
-	if (!kill || !lease)
-		return permit;
-	permit.now = bpf_ktime_get_ns();
-	if (permit.now < READ_ONCE(*lease))
-		permit.generation = READ_ONCE(*kill);
+	if (lease && permit.now < READ_ONCE(*lease))
+		permit.generation = switch_read();
 	return permit;
 }
 
@@ -57,16 +62,22 @@ static __always_inline int may_be_target(const struct levels *levels, __u64 cgro
  * took most of the time between the order and the first harm. Their pointers may be null for all it knows. */
 #define LOOP_BODY __attribute__((noinline))
 
-/* The rule in a slot, if it still is the one that was meant, alive and permitted. */
-static __always_inline struct rule *rule_at(__u32 slot, __u32 serial, const struct permit *permit)
+/* The rule in a slot, if it still is the one that was meant and the switch is on for it: enough to look at it, not to do harm. */
+static __always_inline struct rule *rule_armed(__u32 slot, __u32 serial, __u64 generation)
 {
 	struct rule *rule = bpf_map_lookup_elem(&faultd_rules, &slot);
 
-	if (!rule || rule->serial != serial)
-		return 0;
-	if (!permit->generation || rule->generation != permit->generation || permit->now >= READ_ONCE(rule->until_ns))
+	if (!rule || rule->serial != serial || !generation || rule->generation != generation)
 		return 0;
 	return rule;
+}
+
+/* The rule in a slot, if it still is the one that was meant, alive and permitted. */
+static __always_inline struct rule *rule_at(__u32 slot, __u32 serial, const struct permit *permit)
+{
+	struct rule *rule = rule_armed(slot, serial, permit->generation);
+
+	return rule && permit->now < READ_ONCE(rule->until_ns) ? rule : 0;
 }
 
 /* The counters of a rule: its own, or those that it shares with the other parts of its fault. */

@@ -25,16 +25,35 @@ struct packet {
 	__u8 dscp;
 };
 
+/* No header begins later. */
+#define MAX_OFFSET 0x3fff
+
+/* Copies the header at an offset out of the packet; 1: it ends before. Headers nearly always lie in the linear part, where they can be
+ * read without the kernel's help, which costs several times as much. */
+#define read_header(skb, offset, header)                                                    \
+	({                                                                                  \
+		__u64 from = (offset);                                                      \
+		typeof(header) at = (void *)(long)(skb)->data + (from & MAX_OFFSET);       \
+		int missing = 0;                                                            \
+		if (from <= MAX_OFFSET && (void *)(at + 1) <= (void *)(long)(skb)->data_end) \
+			*(header) = *at;                                                    \
+		else                                                                        \
+			missing = !!bpf_skb_load_bytes(skb, from, header, sizeof(*(header)));\
+		missing;                                                                    \
+	})
+
 /* Flags and length of data of a TCP segment that begins at offset. */
 static __always_inline void read_tcp(struct __sk_buff *skb, __u32 offset, struct packet *packet)
 {
-	__u8 header[2]; /* bytes 12 and 13: its length in words, and its flags */
+	struct {
+		__u8 words, flags; /* its length, in the upper half, and what it is */
+	} header;
 
-	if (bpf_skb_load_bytes(skb, offset + 12, header, sizeof(header)))
+	if (read_header(skb, offset + 12, &header))
 		return;
-	packet->tcp_flags = header[1];
+	packet->tcp_flags = header.flags;
 	packet->checksum = offset + 16;
-	packet->data = offset + (header[0] >> 4) * 4;
+	packet->data = offset + (header.words >> 4) * 4;
 	if (skb->len > packet->data)
 		packet->payload = skb->len - packet->data;
 }
@@ -43,14 +62,16 @@ static __always_inline void read_tcp(struct __sk_buff *skb, __u32 offset, struct
 static __always_inline void read_ports(struct __sk_buff *skb, __u32 offset, int egress, struct packet *packet)
 {
 	__u32 protocol = packet->peer.protocol;
-	__be16 ports[2];
+	struct {
+		__be16 source, destination;
+	} ports;
 
 	if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP && protocol != IPPROTO_SCTP)
 		return;
-	if (bpf_skb_load_bytes(skb, offset, ports, sizeof(ports)))
+	if (read_header(skb, offset, &ports))
 		return;
-	packet->peer.port = bpf_ntohs(egress ? ports[1] : ports[0]);
-	packet->local_port = bpf_ntohs(egress ? ports[0] : ports[1]);
+	packet->peer.port = bpf_ntohs(egress ? ports.destination : ports.source);
+	packet->local_port = bpf_ntohs(egress ? ports.source : ports.destination);
 	if (protocol == IPPROTO_TCP)
 		read_tcp(skb, offset, packet);
 	if (protocol == IPPROTO_UDP) {
@@ -63,7 +84,7 @@ static __always_inline int read4(struct __sk_buff *skb, __u32 offset, int egress
 {
 	struct iphdr ip;
 
-	if (bpf_skb_load_bytes(skb, offset, &ip, sizeof(ip)))
+	if (read_header(skb, offset, &ip))
 		return 0;
 	packet->dscp = ip.tos >> 2;
 	packet->peer.protocol = ip.protocol;
@@ -77,7 +98,7 @@ static __always_inline int read6(struct __sk_buff *skb, __u32 offset, int egress
 {
 	struct ipv6hdr ip;
 
-	if (bpf_skb_load_bytes(skb, offset, &ip, sizeof(ip)))
+	if (read_header(skb, offset, &ip))
 		return 0;
 	packet->dscp = ip.priority << 2 | ip.flow_lbl[0] >> 6;
 	__builtin_memcpy(packet->peer.address, egress ? &ip.daddr : &ip.saddr, 16);
@@ -85,23 +106,26 @@ static __always_inline int read6(struct __sk_buff *skb, __u32 offset, int egress
 
 	offset += sizeof(ip);
 	for (int i = 0; i < MAX_EXTENSIONS; i++) {
-		__u8 header[8];
+		struct {
+			__u8 next, words; /* its length beyond the first 8 bytes, in 8 bytes */
+			__be16 fragment; /* of a fragment's header: its offset, and three bits */
+		} header;
 
 		if (next != IPPROTO_HOPOPTS && next != IPPROTO_ROUTING && next != IPPROTO_DSTOPTS &&
 		    next != IPPROTO_FRAGMENT)
 			break;
-		if (bpf_skb_load_bytes(skb, offset, header, sizeof(header)))
+		if (read_header(skb, offset, &header))
 			return 0;
 		if (next == IPPROTO_FRAGMENT) {
-			if ((header[2] << 8 | header[3]) & 0xfff8) {
-				packet->peer.protocol = header[0];
+			if (bpf_ntohs(header.fragment) & 0xfff8) {
+				packet->peer.protocol = header.next;
 				return 1;
 			}
 			offset += 8;
 		} else {
-			offset += (header[1] + 1) * 8;
+			offset += (header.words + 1) * 8;
 		}
-		next = header[0];
+		next = header.next;
 	}
 	packet->peer.protocol = next;
 	read_ports(skb, offset, egress, packet);
