@@ -7,12 +7,13 @@ package cgroup
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/containerd/cgroups/v3"
 	"golang.org/x/sys/unix"
+
+	"faultd/mounts"
 )
 
 // rootInode is the inode of the real root of every kernfs: the first number that it hands out (kernfs_create_root).
@@ -36,30 +37,25 @@ type Hierarchy struct {
 // its own, such as /sys/fs/cgroup/unified. Only a mount that shows the real root serves: below it lie all the targets,
 // and levels are counted from it. Where there is none, the error says what would help.
 func Find() (*Hierarchy, error) {
-	f, err := os.Open("/proc/self/mountinfo")
+	all, err := mounts.Of("self")
 	if err != nil {
 		return nil, fmt.Errorf("find the cgroup v2 tree: %w", err)
 	}
-	defer f.Close()
-	mounts, err := parseMountinfo(f)
-	if err != nil {
-		return nil, fmt.Errorf("find the cgroup v2 tree: %w", err)
-	}
-	return choose(mounts, showsRealRoot)
+	return choose(treeMounts(all), showsRealRoot)
 }
 
 // choose takes the first mount that shows the real root, a writable one before a read-only one.
-func choose(mounts []mount, showsRealRoot func(point string) bool) (*Hierarchy, error) {
+func choose(tree []mounts.Mount, showsRealRoot func(point string) bool) (*Hierarchy, error) {
 	var readOnly *Hierarchy
 	var others []string
-	for _, m := range mounts {
-		depth, ok := depthBelowRoot(m.root)
-		if !ok || !showsRealRoot(m.point) {
-			others = append(others, m.point)
+	for _, m := range tree {
+		depth, ok := depthBelowRoot(m.Root)
+		if !ok || !showsRealRoot(m.Point) {
+			others = append(others, m.Point)
 			continue
 		}
-		h := &Hierarchy{mount: m.point, proc: "/proc", nsDepth: depth}
-		if !m.readOnly {
+		h := &Hierarchy{mount: m.Point, proc: "/proc", nsDepth: depth}
+		if !m.ReadOnly() {
 			return h, nil
 		}
 		if readOnly == nil {

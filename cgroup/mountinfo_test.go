@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/containerd/cgroups/v3"
+
+	"faultd/mounts"
 )
 
 func TestFindIn(t *testing.T) {
@@ -31,16 +33,11 @@ func TestFindIn(t *testing.T) {
 		{file: "none", err: "find the cgroup v2 tree"},
 	} {
 		t.Run(test.file, func(t *testing.T) {
-			f, err := os.Open(filepath.Join("testdata/mountinfo", test.file))
+			text, err := os.ReadFile(filepath.Join("testdata/mountinfo", test.file))
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer f.Close()
-			mounts, err := parseMountinfo(f)
-			if err != nil {
-				t.Fatal(err)
-			}
-			h, err := choose(mounts, func(point string) bool { return slices.Contains(test.roots, point) })
+			h, err := choose(treeMounts(mounts.Parse(string(text))), func(point string) bool { return slices.Contains(test.roots, point) })
 			if test.err != "" {
 				if err == nil || !strings.Contains(err.Error(), test.err) {
 					t.Fatalf("error %v, want %q", err, test.err)
@@ -61,23 +58,6 @@ func TestNoTree(t *testing.T) {
 	} {
 		if err := noTree(mode); !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: %v, want %q", mode, err, want)
-		}
-	}
-}
-
-func TestParseMountinfoIgnoresNonsense(t *testing.T) {
-	for _, text := range []string{"", "\n", "1 2 3", "41 31 0:38 / /x rw - cgroup cgroup rw,cpu", " - cgroup2 cgroup2 rw", "41 31 0:38 / /cgroup2 rw -"} {
-		mounts, err := parseMountinfo(strings.NewReader(text))
-		if err != nil || len(mounts) != 0 {
-			t.Errorf("%q: %v, %v", text, mounts, err)
-		}
-	}
-}
-
-func TestUnescape(t *testing.T) {
-	for in, want := range map[string]string{`a\040b`: "a b", `\134040`: `\040`, `a\`: `a\`, `\04`: `\04`, `\777`: `\777`, `\08x`: `\08x`} {
-		if got := unescape(in); got != want {
-			t.Errorf("%q: %q, want %q", in, got, want)
 		}
 	}
 }

@@ -15,6 +15,7 @@ import (
 
 	"faultd/bpf"
 	"faultd/cgroup"
+	"faultd/mounts"
 	"faultd/undo"
 )
 
@@ -84,12 +85,11 @@ func residueMounts() (found []string) {
 			continue // its process ended, or we know it
 		}
 		seen[st.Ino] = true
-		process := filepath.Dir(filepath.Dir(namespace))
-		text, _ := os.ReadFile(filepath.Join(process, "mountinfo"))
-		for line := range strings.Lines(string(text)) {
-			// The fifth field is the mount point; after the dash come type and source (proc_pid_mountinfo(5)).
-			if fields := strings.Fields(line); strings.Contains(line, " - fuse faultd ") && len(fields) > 4 {
-				found = append(found, fmt.Sprintf("mount %s in the mount namespace of process %s", fields[4], filepath.Base(process)))
+		process := filepath.Base(filepath.Dir(filepath.Dir(namespace)))
+		attached, _ := mounts.Of(process)
+		for _, m := range attached {
+			if m.Type == "fuse" && m.Source == "faultd" {
+				found = append(found, fmt.Sprintf("mount %s in the mount namespace of process %s", m.Point, process))
 			}
 		}
 	}

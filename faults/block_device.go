@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"faultd/cgroup"
+	"faultd/mounts"
 )
 
 // device is a block device by its numbers.
@@ -83,24 +84,24 @@ func deviceUnder(env Env, target cgroup.Target, path string) (device, error) {
 		return device{}, noDevice("path", "%s is an overlay, and the file system under it cannot be found (%v); give the device", path, err)
 	}
 	m := p.mount
-	if number != m.device {
-		m = mount{device: number, fstype: "the file system under the overlay"}
+	if number != m.Device {
+		m = mounts.Mount{Device: number, Type: "the file system under the overlay"}
 	}
-	devices := m.devices()
+	devices := devicesOf(m)
 	if len(devices) != 1 {
-		return device{}, noDevice("path", "%s (%s) lies on %d block devices that can be found; give the one that is meant by device", path, m.fstype, len(devices))
+		return device{}, noDevice("path", "%s (%s) lies on %d block devices that can be found; give the one that is meant by device", path, m.Type, len(devices))
 	}
 	return devices[0], nil
 }
 
-// devices are those that a file system lies on: none if it has no number of a real device and names none as its source.
-func (m mount) devices() []device {
-	if major, minor, ok := parseDevice(m.device); ok && major != 0 {
+// devicesOf are those that a file system lies on: none if it has no number of a real device and names none as its source.
+func devicesOf(m mounts.Mount) []device {
+	if major, minor, ok := parseDevice(m.Device); ok && major != 0 {
 		return []device{{major, minor}}
 	}
 	// btrfs has numbers of its own.
-	d, err := deviceNamed(m.source)
-	if err != nil || m.fstype != "btrfs" {
+	d, err := deviceNamed(m.Source)
+	if err != nil || m.Type != "btrfs" {
 		return nil
 	}
 	if dir := d.btrfs(); dir != "" {
@@ -178,7 +179,7 @@ func (d device) whole() []device {
 func devicesAt(path string) (devices []device) {
 	for _, root := range nodeRoots() {
 		if m, err := mountAt(root, path); err == nil {
-			devices = append(devices, m.devices()...)
+			devices = append(devices, devicesOf(m)...)
 		}
 	}
 	return devices
@@ -186,17 +187,17 @@ func devicesAt(path string) (devices []device) {
 
 // mountAt is the mount that a file of the node lies on; of an overlay, such as the root of a container that faultd is in, the
 // one of its upper directory.
-func mountAt(process, path string) (mount, error) {
+func mountAt(process, path string) (mounts.Mount, error) {
 	f, err := os.OpenFile(filepath.Join("/proc", process, "root", path), unix.O_PATH, 0)
 	if err != nil {
-		return mount{}, err
+		return mounts.Mount{}, err
 	}
 	defer f.Close()
 	m, err := mountOf(f, process)
-	if err != nil || m.fstype != "overlay" {
+	if err != nil || m.Type != "overlay" {
 		return m, err
 	}
-	upper := m.option("upperdir")
+	upper := m.Option("upperdir")
 	if upper == "" {
 		return m, errors.New("it has no upper directory")
 	}

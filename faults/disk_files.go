@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"faultd/mounts"
 	"faultd/undo"
 )
 
@@ -37,7 +38,7 @@ type files struct {
 const filesPrefix = ".faultd-"
 
 func newFiles(env Env, p *place, id string) (*files, error) {
-	if p.mount.fstype == "overlay" {
+	if p.mount.Type == "overlay" {
 		return nil, unfit("path", "%s is an overlay, whose inodes are those of the file system under it; choose a volume", p.dir.Name())
 	}
 	parent, err := p.ownPath()
@@ -153,25 +154,25 @@ func (f *files) notes() []string {
 
 // ownPath is the path by which faultd itself sees the directory, whatever it is mounted as for the target.
 func (p *place) ownPath() (string, error) {
-	seen, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", p.dir.Fd()))
+	path, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", p.dir.Fd()))
 	if err != nil {
 		return "", fmt.Errorf("find the path of %s: %w", p.dir.Name(), err)
 	}
-	inside, ok := below(p.mount.point, seen)
+	inside, ok := below(p.mount.Point, path)
 	if !ok {
-		return "", fmt.Errorf("find the path of %s: %s is not below its mount point %s", p.dir.Name(), seen, p.mount.point)
+		return "", fmt.Errorf("find the path of %s: %s is not below its mount point %s", p.dir.Name(), path, p.mount.Point)
 	}
-	inside = filepath.Join(p.mount.root, inside)
-	mounts, err := mountsOf("self")
+	inside = filepath.Join(p.mount.Root, inside)
+	seen, err := mounts.Of("self")
 	if err != nil {
 		return "", err
 	}
-	for _, m := range mounts {
-		rest, ok := below(m.root, inside)
-		if m.device != p.mount.device || !ok {
+	for _, m := range seen {
+		rest, ok := below(m.Root, inside)
+		if m.Device != p.mount.Device || !ok {
 			continue
 		}
-		if path := filepath.Join(m.point, rest); p.isAt(path) {
+		if path := filepath.Join(m.Point, rest); p.isAt(path) {
 			return path, nil
 		}
 	}

@@ -36,7 +36,7 @@ func newHole(env Env, p *place, id string) (*hole, error) {
 	switch {
 	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EISDIR), errors.Is(err, unix.ENOENT):
 		return nil, unfit("path", "%s (%s) has no files without a name (O_TMPFILE), which go by themselves when faultd is gone; choose a directory of another file system",
-			p.dir.Name(), p.mount.fstype)
+			p.dir.Name(), p.mount.Type)
 	case errors.Is(err, unix.EROFS):
 		return nil, unfit("path", "%s is read-only", p.dir.Name())
 	case err != nil:

@@ -11,13 +11,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"faultd/cgroup"
+	"faultd/mounts"
 )
 
 // place is a directory of the target, held open, so that it stays what it was.
 type place struct {
 	dir   *os.File // O_PATH
 	pid   int
-	mount mount
+	mount mounts.Mount
 }
 
 func (p *place) close() error { return p.dir.Close() }
@@ -73,12 +74,12 @@ func (d Disk) fits(env Env, p *place) error {
 		return err
 	}
 	if u.used+u.free == 0 {
-		return unfit("path", "%s (%s) does not say how much fits on it", p.dir.Name(), p.mount.fstype)
+		return unfit("path", "%s (%s) does not say how much fits on it", p.dir.Name(), p.mount.Type)
 	}
 	if err := d.reachable(u); err != nil {
 		return err
 	}
-	if p.mount.fstype == "tmpfs" {
+	if p.mount.Type == "tmpfs" {
 		return d.fitsInMemory(d.missing(u, 0))
 	}
 	return nil
@@ -150,10 +151,10 @@ func (p *place) notOfTheNode(stateDir string) error {
 
 // device is that of the file system which really fills: of an overlay, where its upper directory is.
 func (p *place) device() (string, error) {
-	if p.mount.fstype != "overlay" {
-		return p.mount.device, nil
+	if p.mount.Type != "overlay" {
+		return p.mount.Device, nil
 	}
-	upper := p.mount.option("upperdir")
+	upper := p.mount.Option("upperdir")
 	if upper == "" {
 		return "", errors.New("it has no upper directory")
 	}
@@ -195,14 +196,14 @@ func deviceAt(process, dir string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if m.fstype != "overlay" {
-		return m.device, nil
+	if m.Type != "overlay" {
+		return m.Device, nil
 	}
-	if upper := m.option("upperdir"); upper != "" && process == "self" {
+	if upper := m.Option("upperdir"); upper != "" && process == "self" {
 		// The root of a container faultd is in.
 		if device, err := deviceAt("1", upper); err == nil {
 			return device, nil
 		}
 	}
-	return m.device, nil
+	return m.Device, nil
 }

@@ -160,8 +160,8 @@ func (l *IOLoad) makeFile(env Env, target cgroup.Target, common Common, path str
 	if err != nil {
 		return nil, err
 	}
-	if p.mount.fstype == "tmpfs" || p.mount.fstype == "ramfs" {
-		return nil, errors.Join(unfit("path", "%s is a %s, which has no disk", path, p.mount.fstype), p.close())
+	if p.mount.Type == "tmpfs" || p.mount.Type == "ramfs" {
+		return nil, errors.Join(unfit("path", "%s is a %s, which has no disk", path, p.mount.Type), p.close())
 	}
 	level := Disk{Size: &l.Size, Floor: l.Floor, AllowRoot: l.AllowRoot}
 	if err := level.fits(env, p); err != nil {
@@ -249,7 +249,7 @@ func (h *hole) direct() (*os.File, error) {
 	fd, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", h.file.Fd()), unix.O_RDWR|unix.O_DIRECT|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.EINVAL) {
 		return nil, unfit("path", "%s (%s) cannot be read and written past the page cache (O_DIRECT), which would answer in the disk's place; choose a directory of another file system",
-			h.file.Name(), h.place.mount.fstype)
+			h.file.Name(), h.place.mount.Type)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open the load's file past the page cache: %w", err)

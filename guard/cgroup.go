@@ -6,8 +6,9 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"time"
+
+	"faultd/mounts"
 )
 
 // leaveCgroup moves this process up to the first cgroup that takes it (those with controllers for their children do
@@ -30,18 +31,16 @@ func leaveCgroup(dir string) error {
 // leaveVersion1 moves this process to the roots of the version 1 hierarchies that are mounted here. Where there are some, a runtime
 // finds what it has to kill with a container by one of them, and they forbid devices; the cgroup of our own is in version 2 alone.
 func leaveVersion1() error {
-	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	all, err := mounts.Of("self")
 	if err != nil {
 		return fmt.Errorf("leave the version 1 cgroups: %w", err)
 	}
 	var errs []error
-	for line := range strings.Lines(string(mounts)) {
-		before, after, _ := strings.Cut(line, " - ")
-		fields := strings.Fields(before)
-		if len(fields) < 5 || !strings.HasPrefix(after, "cgroup ") {
+	for _, m := range all {
+		if m.Type != "cgroup" {
 			continue
 		}
-		f, err := os.OpenFile(filepath.Join(fields[4], "cgroup.procs"), os.O_WRONLY, 0)
+		f, err := os.OpenFile(filepath.Join(m.Point, "cgroup.procs"), os.O_WRONLY, 0)
 		if err == nil {
 			_, err = f.WriteString(strconv.Itoa(os.Getpid()))
 			f.Close()

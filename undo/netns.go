@@ -7,9 +7,10 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"faultd/mounts"
 )
 
 // openNetNS finds a network namespace by its inode: that of a process, of a thread, one that is mounted (ip netns, CNI,
@@ -81,15 +82,13 @@ func (s *netnsSearch) descriptors() *os.File {
 // mounts looks at the mounts that we see and, as we may be in a container, at those of the host.
 func (s *netnsSearch) mounts() *os.File {
 	for pid, root := range map[string]string{"self": "", "1": "/proc/1/root"} {
-		text, err := os.ReadFile(filepath.Join("/proc", pid, "mountinfo"))
+		seen, err := mounts.Of(pid)
 		s.note(err)
-		for line := range strings.Lines(string(text)) {
-			// Fields four and five: the root of the mount within its file system, and the mount point (proc_pid_mountinfo(5)).
-			fields := strings.Fields(line)
-			if len(fields) < 5 || fields[3] != s.name {
+		for _, m := range seen {
+			if m.Root != s.name {
 				continue
 			}
-			if f := s.open(root + unescape(fields[4])); f != nil {
+			if f := s.open(root + m.Point); f != nil {
 				return f
 			}
 		}
@@ -139,9 +138,4 @@ func (s *netnsSearch) numbers(dir string) []string {
 		}
 	}
 	return numbers
-}
-
-// unescape undoes what the kernel does to white space and backslashes in mountinfo: three octal digits.
-func unescape(path string) string {
-	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(path)
 }
