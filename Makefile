@@ -108,7 +108,7 @@ bench: deps build bin/bench bin/bench-caller ## measure speed beside bare runs: 
 	GOBIN=$(GOBIN)/toxiproxy CGO_ENABLED=0 go install github.com/Shopify/toxiproxy/v2/cmd/server@$(TOXIPROXY)
 	@test/deps.sh bench
 	@bin/bench
-	@go test ./bpf -run '^$$' -bench 'Glob(Nothing|Path|Match|Both)' # what a path and globs cost
+	@go test ./bpf -run '^$$' -bench 'Glob(Nothing|Path|Match|Both)|Packet' # what a path, globs and a packet cost
 
 SECTIONS ?= errors,globs,rivals
 # How many instructions things take, on kernels that have the mechanisms: an emulated machine's time follows them.
