@@ -63,6 +63,7 @@ func trials(stateDir string) []trial {
 		{"node", faults.Node{Action: faults.ActionPanic, Meant: true}, "", "panic"},
 		{"node", faults.Node{Action: faults.ActionStopUnit, Unit: "faultd.service", Meant: true}, "", "stop-unit"},
 		{"node", faults.Node{Action: faults.ActionClockJump, Offset: time.Hour, Meant: true}, "", "clock-jump"},
+		{"node", faults.Node{Action: faults.ActionClockDrift, Drift: 1, Meant: true}, "", "clock-drift"},
 		{"packet", faults.Packet{Loss: 100, Direction: "egress"}, "udp", "loss, egress"},
 		{"packet", faults.Packet{Loss: 100, Direction: "ingress"}, "udp", "loss, ingress"},
 		{"packet", faults.Packet{Wire: faults.Wire{Delay: "1ms"}}, aloneAction, "delay, jitter, reorder, duplicate, corrupt, bandwidth; egress"},

@@ -162,6 +162,54 @@ func TestNodeClockJumps(t *testing.T) {
 	}
 }
 
+// TestNodeClockDrifts: the clocks run faster, or slower, and have their rate back whatever ends the fault. Another rate of somebody else's is noticed
+// and stays, and there is one fault of the clock at a time.
+func TestNodeClockDrifts(t *testing.T) {
+	kernels.OnOldest(t)
+	if kernels.Machine() == "" {
+		t.Skip("the clock of a host is not for tests: it is set in virtual machines")
+	}
+	n := startConfigured(t, allowNode)
+	rate := func() undo.Rate {
+		r, err := undo.RateNow()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	before := rate()
+	for name, drift := range map[string]string{"stop": "5%", "kill -9": "-150ppm"} {
+		t.Run(name, func(t *testing.T) {
+			f := n.inject(onNode(&v1.Node{Action: "clock-drift", Drift: drift}))
+			if now := rate(); now == before || (now.Tick > before.Tick) != (drift == "5%") || f.GetMechanism() != "adjtimex" || f.GetCounters().GetInjected() != 1 {
+				t.Errorf("the rate is %+v, before %+v: %v", now, before, f)
+			}
+			if _, err := n.tryInject(onNode(&v1.Node{Action: "clock-jump", Offset: "1h"})); err == nil || !strings.Contains(err.Error(), "hurt already, by "+f.GetId()) {
+				t.Errorf("a second fault of the clock: %v", err)
+			}
+			faultEnds()[name](n, f)
+			n.until("the rate is as before", func() bool { return rate() == before })
+			n.goOn()
+			if !n.list().GetArmed() {
+				n.arm()
+			}
+		})
+	}
+	f := n.inject(onNode(&v1.Node{Action: "clock-drift", Drift: "1%"}))
+	set := func(tick int64) {
+		if _, err := unix.Adjtimex(&unix.Timex{Modes: unix.ADJ_TICK, Tick: tick}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() { set(before.Tick) })
+	set(before.Tick + 7)
+	n.until("it is noticed", func() bool { return strings.Contains(fmt.Sprint(n.get(f.GetId()).GetNotes()), "or its rate since") })
+	if got := n.stop(f.GetId()); got.GetVerdict() != "partial" || got.GetCounters().GetNotApplied() != 1 || rate().Tick != before.Tick+7 {
+		t.Errorf("changed by somebody else the rate is %+v: %v", rate(), got)
+	}
+	n.idle()
+}
+
 // TestNodeGoesDown runs three times: it hangs the node for a while and reboots it, finds that told and lets it panic, and finds that told.
 func TestNodeGoesDown(t *testing.T) {
 	if os.Getenv("FAULTD_TEST_REBOOTS") != "1" {

@@ -28,6 +28,8 @@ type Node struct {
 	Floor string
 	// Offset is by how much the clock is set ahead, with ActionClockJump; negative: back.
 	Offset time.Duration
+	// Drift is by how many millionths the clocks run faster, with ActionClockDrift; negative: slower.
+	Drift float64
 	// Meant says that somebody knows what is about to happen.
 	Meant bool
 }
@@ -48,10 +50,12 @@ const (
 	ActionMemory = "memory"
 	// ActionClockJump sets the node's clock.
 	ActionClockJump = "clock-jump"
+	// ActionClockDrift has the node's clocks run faster or slower.
+	ActionClockDrift = "clock-drift"
 )
 
 func actions() []string {
-	return []string{ActionReboot, ActionPowerOff, ActionPanic, ActionHang, ActionPauseUnit, ActionStopUnit, ActionMemory, ActionClockJump}
+	return []string{ActionReboot, ActionPowerOff, ActionPanic, ActionHang, ActionPauseUnit, ActionStopUnit, ActionMemory, ActionClockJump, ActionClockDrift}
 }
 
 func newNode(spec *v1.FaultSpec) (Fault, error) {
@@ -66,7 +70,11 @@ func newNode(spec *v1.FaultSpec) (Fault, error) {
 	if err != nil {
 		return nil, err
 	}
-	return Node{Action: s.GetAction(), Unit: s.GetUnit(), Amount: s.GetAmount(), Floor: s.GetFloor(), Offset: offset, Meant: s.GetIMeanThisNode()}, nil
+	drift, err := parseDrift(s.GetDrift())
+	if err != nil {
+		return nil, err
+	}
+	return Node{Action: s.GetAction(), Unit: s.GetUnit(), Amount: s.GetAmount(), Floor: s.GetFloor(), Offset: offset, Drift: drift, Meant: s.GetIMeanThisNode()}, nil
 }
 
 func nodeParameters() []Parameter {
@@ -76,6 +84,7 @@ func nodeParameters() []Parameter {
 		{"amount", "amount", "with memory how much is taken: 8GiB, or 80% of available"},
 		{"floor", "amount", "with memory how much is always left; empty: 64MiB"},
 		{"offset", "duration", "with clock-jump by how much the clock is set ahead, or with a minus back: 1h, -10m"},
+		{"drift", "rate", "with clock-drift by how much the clocks run faster, or with a minus slower: 200ppm, -5%"},
 		{"iMeanThisNode", "bool", "needed: says that the whole node is meant"},
 	}
 }
@@ -97,6 +106,8 @@ func (f Node) Validate() error {
 		return fmt.Errorf("amount: amount or floor was given with %s; only memory has them", f.Action)
 	case (f.Action == ActionClockJump) != (f.Offset != 0):
 		return errors.New("offset: clock-jump needs one, such as 1h or -10m, and only clock-jump has one")
+	case (f.Action == ActionClockDrift) != (f.Drift != 0):
+		return errors.New("drift: clock-drift needs one, such as 200ppm or -5%, and only clock-drift has one")
 	case f.Action == ActionMemory:
 		_, err := f.memory()
 		return err
@@ -137,7 +148,9 @@ func (f Node) Mechanism(ctx context.Context, _ Env) (string, error) {
 	case ActionStopUnit:
 		return mechanismSystemd, canStopUnits(ctx)
 	case ActionClockJump:
-		return mechanismSetTime, canSetTime()
+		return mechanismSetTime, canSetTime(f.Action)
+	case ActionClockDrift:
+		return mechanismAdjtimex, canSetTime(f.Action)
 	}
 	return mechanismBurner, nil
 }
@@ -168,6 +181,8 @@ func (f Node) Inject(ctx context.Context, env Env, target cgroup.Target, common 
 		return f.stopUnit(ctx, env, common)
 	case ActionClockJump:
 		return startClockJump(f, env, common)
+	case ActionClockDrift:
+		return startClockDrift(f, env, common)
 	}
 	return startDown(f, env, common)
 }

@@ -12,8 +12,8 @@ import (
 )
 
 // Version is the form of actions and records. It grows whenever an older build could not undo what a newer one wrote; what
-// an older one wrote is always read. 2: emptyFile and removeFiles. 3: removeQdisc. 4: setClock and startUnit.
-const Version = 4
+// an older one wrote is always read. 2: emptyFile and removeFiles. 3: removeQdisc. 4: setClock and startUnit. 5: driftClock.
+const Version = 5
 
 // Action is one reversible change, as data that needs nothing of the fault that made it. Exactly one pointer is set.
 type Action struct {
@@ -29,6 +29,7 @@ type Action struct {
 	NodeDown     *NodeDown     `json:"nodeDown,omitempty"`
 	SetClock     *SetClock     `json:"setClock,omitempty"`
 	StartUnit    *StartUnit    `json:"startUnit,omitempty"`
+	DriftClock   *DriftClock   `json:"driftClock,omitempty"`
 }
 
 // Outcome is what undoing came to.
@@ -90,6 +91,9 @@ func (a Action) only() (undoer, error) {
 	}
 	if a.StartUnit != nil {
 		set = append(set, a.StartUnit)
+	}
+	if a.DriftClock != nil {
+		set = append(set, a.DriftClock)
 	}
 	if len(set) != 1 {
 		return nil, fmt.Errorf("read an action: it must be exactly one thing, it is %d", len(set))

@@ -52,6 +52,8 @@ func TestBadActions(t *testing.T) {
 		filter(func(f *RemoveFilter) { f.Name = "" }),
 		{Version: Version, NodeDown: &NodeDown{}},
 		{Version: Version, SetClock: &SetClock{Before: 5}},
+		{Version: Version, DriftClock: &DriftClock{Before: Rate{Tick: 10000}, During: Rate{Tick: 10000}}},
+		{Version: Version, DriftClock: &DriftClock{Before: Rate{Tick: 10000}, During: Rate{Tick: 20000}}},
 		{Version: Version, StartUnit: &StartUnit{}},
 		{Version: Version, StartUnit: &StartUnit{Unit: "reboot.target"}},
 		{Version: Version, StartUnit: &StartUnit{Unit: "../a.service"}},

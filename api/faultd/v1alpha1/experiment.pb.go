@@ -670,6 +670,7 @@ type ExperimentFault struct {
 	//	*ExperimentFault_Http
 	//	*ExperimentFault_Fds
 	//	*ExperimentFault_Ports
+	//	*ExperimentFault_Backlog
 	//	*ExperimentFault_Node
 	Kind          isExperimentFault_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
@@ -943,6 +944,15 @@ func (x *ExperimentFault) GetPorts() *Ports {
 	return nil
 }
 
+func (x *ExperimentFault) GetBacklog() *Backlog {
+	if x != nil {
+		if x, ok := x.Kind.(*ExperimentFault_Backlog); ok {
+			return x.Backlog
+		}
+	}
+	return nil
+}
+
 func (x *ExperimentFault) GetNode() *Node {
 	if x != nil {
 		if x, ok := x.Kind.(*ExperimentFault_Node); ok {
@@ -1024,6 +1034,10 @@ type ExperimentFault_Ports struct {
 	Ports *Ports `protobuf:"bytes,33,opt,name=ports,proto3,oneof"`
 }
 
+type ExperimentFault_Backlog struct {
+	Backlog *Backlog `protobuf:"bytes,34,opt,name=backlog,proto3,oneof"`
+}
+
 type ExperimentFault_Node struct {
 	Node *Node `protobuf:"bytes,40,opt,name=node,proto3,oneof"`
 }
@@ -1061,6 +1075,8 @@ func (*ExperimentFault_Http) isExperimentFault_Kind() {}
 func (*ExperimentFault_Fds) isExperimentFault_Kind() {}
 
 func (*ExperimentFault_Ports) isExperimentFault_Kind() {}
+
+func (*ExperimentFault_Backlog) isExperimentFault_Kind() {}
 
 func (*ExperimentFault_Node) isExperimentFault_Kind() {}
 
@@ -2994,7 +3010,7 @@ const file_faultd_v1alpha1_experiment_proto_rawDesc = "" +
 	"\x05value\x18\a \x01(\x01B\x19\xbaH\x16\x12\x14@\x01\x19\x00\x00\x00\x00\x80\x84.A)\x00\x00\x00\x00\x00\x00\x00\x00R\x05value\x12\x16\n" +
 	"\x06follow\x18\v \x01(\bR\x06followB\n" +
 	"\n" +
-	"\bselector\"\xc1\n" +
+	"\bselector\"\xf7\n" +
 	"\n" +
 	"\x0fExperimentFault\x12\x1f\n" +
 	"\x06target\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18?R\x06target\x12#\n" +
@@ -3026,7 +3042,8 @@ const file_faultd_v1alpha1_experiment_proto_rawDesc = "" +
 	"\x03dns\x18\x1e \x01(\v2\x14.faultd.v1alpha1.DnsH\x00R\x03dns\x12+\n" +
 	"\x04http\x18\x1f \x01(\v2\x15.faultd.v1alpha1.HttpH\x00R\x04http\x12(\n" +
 	"\x03fds\x18  \x01(\v2\x14.faultd.v1alpha1.FdsH\x00R\x03fds\x12.\n" +
-	"\x05ports\x18! \x01(\v2\x16.faultd.v1alpha1.PortsH\x00R\x05ports\x12+\n" +
+	"\x05ports\x18! \x01(\v2\x16.faultd.v1alpha1.PortsH\x00R\x05ports\x124\n" +
+	"\abacklog\x18\" \x01(\v2\x18.faultd.v1alpha1.BacklogH\x00R\abacklog\x12+\n" +
 	"\x04node\x18( \x01(\v2\x15.faultd.v1alpha1.NodeH\x00R\x04nodeB\r\n" +
 	"\x04kind\x12\x05\xbaH\x02\b\x01B\n" +
 	"\n" +
@@ -3248,7 +3265,8 @@ var file_faultd_v1alpha1_experiment_proto_goTypes = []any{
 	(*Http)(nil),             // 46: faultd.v1alpha1.Http
 	(*Fds)(nil),              // 47: faultd.v1alpha1.Fds
 	(*Ports)(nil),            // 48: faultd.v1alpha1.Ports
-	(*Node)(nil),             // 49: faultd.v1alpha1.Node
+	(*Backlog)(nil),          // 49: faultd.v1alpha1.Backlog
+	(*Node)(nil),             // 50: faultd.v1alpha1.Node
 }
 var file_faultd_v1alpha1_experiment_proto_depIdxs = []int32{
 	1,  // 0: faultd.v1alpha1.Experiment.metadata:type_name -> faultd.v1alpha1.Metadata
@@ -3279,35 +3297,36 @@ var file_faultd_v1alpha1_experiment_proto_depIdxs = []int32{
 	46, // 25: faultd.v1alpha1.ExperimentFault.http:type_name -> faultd.v1alpha1.Http
 	47, // 26: faultd.v1alpha1.ExperimentFault.fds:type_name -> faultd.v1alpha1.Fds
 	48, // 27: faultd.v1alpha1.ExperimentFault.ports:type_name -> faultd.v1alpha1.Ports
-	49, // 28: faultd.v1alpha1.ExperimentFault.node:type_name -> faultd.v1alpha1.Node
-	9,  // 29: faultd.v1alpha1.Schedule.bursts:type_name -> faultd.v1alpha1.Bursts
-	8,  // 30: faultd.v1alpha1.Schedule.steps:type_name -> faultd.v1alpha1.ParameterSteps
-	7,  // 31: faultd.v1alpha1.Schedule.continuous:type_name -> faultd.v1alpha1.Continuous
-	12, // 32: faultd.v1alpha1.StopConditions.node:type_name -> faultd.v1alpha1.NodePressure
-	13, // 33: faultd.v1alpha1.StopConditions.error_budget:type_name -> faultd.v1alpha1.ErrorBudget
-	14, // 34: faultd.v1alpha1.ErrorBudget.objectives:type_name -> faultd.v1alpha1.Objective
-	16, // 35: faultd.v1alpha1.Probe.tolerance:type_name -> faultd.v1alpha1.Tolerance
-	20, // 36: faultd.v1alpha1.Probe.http:type_name -> faultd.v1alpha1.HttpProbe
-	22, // 37: faultd.v1alpha1.Probe.tcp:type_name -> faultd.v1alpha1.TcpProbe
-	25, // 38: faultd.v1alpha1.Probe.command:type_name -> faultd.v1alpha1.CommandProbe
-	26, // 39: faultd.v1alpha1.Probe.dns:type_name -> faultd.v1alpha1.DnsProbe
-	27, // 40: faultd.v1alpha1.Probe.counter:type_name -> faultd.v1alpha1.CounterProbe
-	28, // 41: faultd.v1alpha1.Probe.pressure:type_name -> faultd.v1alpha1.PressureProbe
-	29, // 42: faultd.v1alpha1.Probe.prometheus:type_name -> faultd.v1alpha1.PrometheusProbe
-	23, // 43: faultd.v1alpha1.Probe.grpc:type_name -> faultd.v1alpha1.GrpcProbe
-	24, // 44: faultd.v1alpha1.Probe.log:type_name -> faultd.v1alpha1.LogProbe
-	17, // 45: faultd.v1alpha1.Tolerance.range:type_name -> faultd.v1alpha1.Range
-	18, // 46: faultd.v1alpha1.Tolerance.failures:type_name -> faultd.v1alpha1.Failures
-	19, // 47: faultd.v1alpha1.Tolerance.baseline:type_name -> faultd.v1alpha1.Baseline
-	31, // 48: faultd.v1alpha1.HttpProbe.headers:type_name -> faultd.v1alpha1.HttpProbe.HeadersEntry
-	21, // 49: faultd.v1alpha1.HttpProbe.tls:type_name -> faultd.v1alpha1.Tls
-	21, // 50: faultd.v1alpha1.TcpProbe.tls:type_name -> faultd.v1alpha1.Tls
-	21, // 51: faultd.v1alpha1.GrpcProbe.tls:type_name -> faultd.v1alpha1.Tls
-	52, // [52:52] is the sub-list for method output_type
-	52, // [52:52] is the sub-list for method input_type
-	52, // [52:52] is the sub-list for extension type_name
-	52, // [52:52] is the sub-list for extension extendee
-	0,  // [0:52] is the sub-list for field type_name
+	49, // 28: faultd.v1alpha1.ExperimentFault.backlog:type_name -> faultd.v1alpha1.Backlog
+	50, // 29: faultd.v1alpha1.ExperimentFault.node:type_name -> faultd.v1alpha1.Node
+	9,  // 30: faultd.v1alpha1.Schedule.bursts:type_name -> faultd.v1alpha1.Bursts
+	8,  // 31: faultd.v1alpha1.Schedule.steps:type_name -> faultd.v1alpha1.ParameterSteps
+	7,  // 32: faultd.v1alpha1.Schedule.continuous:type_name -> faultd.v1alpha1.Continuous
+	12, // 33: faultd.v1alpha1.StopConditions.node:type_name -> faultd.v1alpha1.NodePressure
+	13, // 34: faultd.v1alpha1.StopConditions.error_budget:type_name -> faultd.v1alpha1.ErrorBudget
+	14, // 35: faultd.v1alpha1.ErrorBudget.objectives:type_name -> faultd.v1alpha1.Objective
+	16, // 36: faultd.v1alpha1.Probe.tolerance:type_name -> faultd.v1alpha1.Tolerance
+	20, // 37: faultd.v1alpha1.Probe.http:type_name -> faultd.v1alpha1.HttpProbe
+	22, // 38: faultd.v1alpha1.Probe.tcp:type_name -> faultd.v1alpha1.TcpProbe
+	25, // 39: faultd.v1alpha1.Probe.command:type_name -> faultd.v1alpha1.CommandProbe
+	26, // 40: faultd.v1alpha1.Probe.dns:type_name -> faultd.v1alpha1.DnsProbe
+	27, // 41: faultd.v1alpha1.Probe.counter:type_name -> faultd.v1alpha1.CounterProbe
+	28, // 42: faultd.v1alpha1.Probe.pressure:type_name -> faultd.v1alpha1.PressureProbe
+	29, // 43: faultd.v1alpha1.Probe.prometheus:type_name -> faultd.v1alpha1.PrometheusProbe
+	23, // 44: faultd.v1alpha1.Probe.grpc:type_name -> faultd.v1alpha1.GrpcProbe
+	24, // 45: faultd.v1alpha1.Probe.log:type_name -> faultd.v1alpha1.LogProbe
+	17, // 46: faultd.v1alpha1.Tolerance.range:type_name -> faultd.v1alpha1.Range
+	18, // 47: faultd.v1alpha1.Tolerance.failures:type_name -> faultd.v1alpha1.Failures
+	19, // 48: faultd.v1alpha1.Tolerance.baseline:type_name -> faultd.v1alpha1.Baseline
+	31, // 49: faultd.v1alpha1.HttpProbe.headers:type_name -> faultd.v1alpha1.HttpProbe.HeadersEntry
+	21, // 50: faultd.v1alpha1.HttpProbe.tls:type_name -> faultd.v1alpha1.Tls
+	21, // 51: faultd.v1alpha1.TcpProbe.tls:type_name -> faultd.v1alpha1.Tls
+	21, // 52: faultd.v1alpha1.GrpcProbe.tls:type_name -> faultd.v1alpha1.Tls
+	53, // [53:53] is the sub-list for method output_type
+	53, // [53:53] is the sub-list for method input_type
+	53, // [53:53] is the sub-list for extension type_name
+	53, // [53:53] is the sub-list for extension extendee
+	0,  // [0:53] is the sub-list for field type_name
 }
 
 func init() { file_faultd_v1alpha1_experiment_proto_init() }
@@ -3343,6 +3362,7 @@ func file_faultd_v1alpha1_experiment_proto_init() {
 		(*ExperimentFault_Http)(nil),
 		(*ExperimentFault_Fds)(nil),
 		(*ExperimentFault_Ports)(nil),
+		(*ExperimentFault_Backlog)(nil),
 		(*ExperimentFault_Node)(nil),
 	}
 	file_faultd_v1alpha1_experiment_proto_msgTypes[15].OneofWrappers = []any{
