@@ -85,6 +85,21 @@ func (ns NetNS) LocalPorts() (n int64, err error) {
 	return last - first + 1, nil
 }
 
+// MostWaiting is how many connections may wait to be accepted, at most, by whoever listens in the namespace (net.core.somaxconn).
+func (ns NetNS) MostWaiting() (n int64, err error) {
+	err = inNamespace(ns, func() error {
+		text, err := os.ReadFile("/proc/sys/net/core/somaxconn")
+		if err == nil {
+			_, err = fmt.Sscan(string(text), &n)
+		}
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("read how many may wait in network namespace %d: %w", ns.Inode, err)
+	}
+	return n, nil
+}
+
 func (ns NetNS) netlink() (*netlink.Handle, error) {
 	handle, err := netlink.NewHandleAt(netns.NsHandle(ns.File.Fd()), unix.NETLINK_ROUTE)
 	if err != nil {

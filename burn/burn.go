@@ -1,5 +1,5 @@
-// Package burn is load that is no stranger's program: our own binary, started again, burns processor time, holds memory, threads, files
-// or ports, or keeps a disk busy.
+// Package burn is load that is no stranger's program: our own binary, started again, burns processor time, holds memory, threads, files,
+// ports or connections, or keeps a disk busy.
 // Such a process, a burner, lives in a cgroup of its own. It asks switch, lease and deadline itself, at least every few
 // milliseconds, and the kernel ends it with the daemon.
 package burn
@@ -30,9 +30,11 @@ const (
 	kindIdle   = "threads"
 	kindFiles  = "files"
 	kindPorts  = "ports"
+
+	kindConnections = "connections"
 )
 
-// Work is what a burner does. Exactly one of Threads, Bytes, IO, IdleThreads, Files and Ports.
+// Work is what a burner does. Exactly one of Threads, Bytes, IO, IdleThreads, Files, Ports and Connections.
 type Work struct {
 	// Threads burn processor time.
 	Threads int
@@ -61,6 +63,9 @@ type Work struct {
 
 	// Ports are local ports toward an address.
 	Ports *Ports
+
+	// Connections wait in the queue of a server.
+	Connections *Connections
 }
 
 // file is what it works on, if that is one.
@@ -70,6 +75,8 @@ func (w Work) file() *os.File {
 		return w.IO.File
 	case w.Ports != nil:
 		return w.Ports.Namespace
+	case w.Connections != nil:
+		return w.Connections.Namespace
 	}
 	return nil
 }
@@ -94,6 +101,9 @@ func (w Work) words() []string {
 	}
 	if w.Ports != nil {
 		return w.Ports.words()
+	}
+	if w.Connections != nil {
+		return w.Connections.words()
 	}
 	return []string{kindMemory, strconv.FormatInt(w.Bytes, 10), strconv.FormatBool(w.Shared), strconv.FormatBool(w.Locked)}
 }
@@ -175,6 +185,8 @@ func run(words []string) error {
 		return b.holdFiles(words[2:])
 	case kindPorts:
 		return b.holdPorts(words[2:])
+	case kindConnections:
+		return b.holdConnections(words[2:])
 	}
 	return errors.New("read the burner's arguments: unknown work " + words[1])
 }

@@ -2,6 +2,7 @@ package burn_test
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"testing"
@@ -68,6 +69,12 @@ func works(t *testing.T) map[string]burn.Work {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { namespace.Close() })
+	listener, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	works["connections"] = burn.Work{Connections: &burn.Connections{Namespace: namespace, Server: netip.MustParseAddrPort(listener.Addr().String()), Most: 16}}
 	works["ports"] = burn.Work{Ports: &burn.Ports{Namespace: namespace, Peer: netip.MustParseAddrPort("127.0.0.1:1"), Most: 64}}
 	for _, op := range []string{burn.OpRead, burn.OpWrite, burn.OpFsync} {
 		f, err := os.CreateTemp(t.TempDir(), "")
@@ -91,6 +98,8 @@ func enough(w burn.Work) int64 {
 		return w.Files
 	case w.Ports != nil:
 		return w.Ports.Most
+	case w.Connections != nil:
+		return w.Connections.Most
 	}
 	return 1 << 20
 }

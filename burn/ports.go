@@ -24,20 +24,9 @@ func (w *Ports) words() []string {
 
 // holdPorts has as many local ports toward the peer as the board wants, until it may not any more.
 func (b *burner) holdPorts(words []string) error {
-	peer, err := netip.ParseAddrPort(words[0])
+	peer, most, err := enterNamespace(words)
 	if err != nil {
-		return fmt.Errorf("read the burner's arguments: %w", err)
-	}
-	most, err := strconv.ParseInt(words[1], 10, 64)
-	if err != nil {
-		return fmt.Errorf("read the burner's arguments: %w", err)
-	}
-	if err := letHold(most); err != nil {
 		return err
-	}
-	// All that follows is done by this thread.
-	if err := unix.Setns(fileWork, unix.CLONE_NEWNET); err != nil {
-		return fmt.Errorf("enter the target's network namespace: %w", err)
 	}
 	fd, err := silentSocket(peer)
 	if err != nil {
@@ -58,14 +47,27 @@ func (b *burner) holdPorts(words []string) error {
 	})
 }
 
+// enterNamespace reads of whom and how many, and goes where they are: all that follows is done by this thread.
+func enterNamespace(words []string) (peer netip.AddrPort, most int64, err error) {
+	if peer, err = netip.ParseAddrPort(words[0]); err != nil {
+		return peer, 0, fmt.Errorf("read the burner's arguments: %w", err)
+	}
+	if most, err = strconv.ParseInt(words[1], 10, 64); err != nil {
+		return peer, 0, fmt.Errorf("read the burner's arguments: %w", err)
+	}
+	if err := letHold(most); err != nil {
+		return peer, 0, err
+	}
+	if err := unix.Setns(fileWork, unix.CLONE_NEWNET); err != nil {
+		return peer, 0, fmt.Errorf("enter the target's network namespace: %w", err)
+	}
+	return peer, most, nil
+}
+
 // silentSocket is one that is being repaired (TCP_REPAIR), for the kernel: when it connects it only takes a local port, when it is closed it is
 // forgotten at once, and no packet is ever sent.
 func silentSocket(peer netip.AddrPort) (int, error) {
-	family := unix.AF_INET
-	if peer.Addr().Is6() {
-		family = unix.AF_INET6
-	}
-	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+	fd, err := unix.Socket(family(peer), unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
 	if err != nil {
 		return -1, fmt.Errorf("make a socket: %w", err)
 	}
@@ -73,6 +75,13 @@ func silentSocket(peer netip.AddrPort) (int, error) {
 		return -1, errors.Join(fmt.Errorf("have a socket that sends nothing (TCP_REPAIR): %w", err), unix.Close(fd))
 	}
 	return fd, nil
+}
+
+func family(peer netip.AddrPort) int {
+	if peer.Addr().Is4() {
+		return unix.AF_INET
+	}
+	return unix.AF_INET6
 }
 
 func sockaddr(peer netip.AddrPort) unix.Sockaddr {

@@ -34,6 +34,7 @@ type trial struct {
 func trials(stateDir string) []trial {
 	space, inodes, none := int64(1<<20), int64(1), int64(0)
 	return []trial{
+		{"backlog", faults.Backlog{Connections: 1}, listenAction, "places in a listener's queue"},
 		{"block", faults.Block{Path: "/"}, "", "reads and writes of one device"},
 		{"connect", faults.Connect{Errnos: []string{"EHOSTDOWN"}, Traffic: faults.Traffic{Protocol: "udp"}}, "udp", "errno: connect and unconnected sends, IPv4 and IPv6"},
 		{"connect", faults.Connect{Errnos: []string{"EHOSTDOWN"}, Ops: []string{"socket", "bind"}}, "udp", "errno: new sockets and bind"},
@@ -135,7 +136,17 @@ func (d *Daemon) try(ctx context.Context, t trial) (mechanism string, err error)
 	if err != nil {
 		return "", err
 	}
-	bird, err := startCanary(dir, t.action)
+	var with []*os.File
+	if b, is := t.fault.(faults.Backlog); is {
+		listener, at, err := canaryListener()
+		if err != nil {
+			return "", err
+		}
+		defer listener.Close()
+		b.Listener = at
+		t.fault, with = b, []*os.File{listener}
+	}
+	bird, err := startCanary(dir, t.action, with...)
 	if err != nil {
 		return "", err
 	}
@@ -170,8 +181,8 @@ type canary struct {
 }
 
 // startCanary sets no PR_SET_PDEATHSIG: that is sent when the starting thread ends, and threads that were in another network namespace do.
-// If we die, the pipe closes, and the canary ends by itself.
-func startCanary(dir, action string) (*canary, error) {
+// If we die, the pipe closes, and the canary ends by itself. It keeps the files that it is given until then.
+func startCanary(dir, action string, with ...*os.File) (*canary, error) {
 	cgroupDir, err := os.Open(dir)
 	if err != nil {
 		return nil, fmt.Errorf("open the canary's cgroup: %w", err)
@@ -187,7 +198,7 @@ func startCanary(dir, action string) (*canary, error) {
 		attributes.Cloneflags = unix.CLONE_NEWNET
 	}
 	process, err := os.StartProcess("/proc/self/exe", []string{"faultd", CanaryCommand, action}, &os.ProcAttr{
-		Files: []*os.File{read, nil, os.Stderr},
+		Files: append([]*os.File{read, nil, os.Stderr}, with...),
 		Sys:   attributes,
 	})
 	if err != nil {
@@ -227,6 +238,8 @@ func Canary(action string) error {
 		return askSelf()
 	case "getpgid":
 		_, _ = unix.Getpgid(0)
+	case listenAction:
+		// It has listened until now.
 	case "openat":
 		if f, err := os.Open(os.DevNull); err == nil {
 			return f.Close()
@@ -285,6 +298,23 @@ func useFile(action string) error {
 		_ = unix.Fsync(fd)
 	}
 	return nil
+}
+
+// listenAction is to have a socket that listens.
+const listenAction = "listen"
+
+// canaryListener is such a socket, on loopback.
+func canaryListener() (*os.File, netip.AddrPort, error) {
+	l, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		return nil, netip.AddrPort{}, fmt.Errorf("listen for the canary: %w", err)
+	}
+	defer l.Close()
+	file, err := l.File()
+	if err != nil {
+		return nil, netip.AddrPort{}, fmt.Errorf("listen for the canary: %w", err)
+	}
+	return file, l.Addr().(*net.TCPAddr).AddrPort(), nil
 }
 
 // aloneAction is "udp" in a network namespace of its own: the fault changes devices, and those of the node are others'.

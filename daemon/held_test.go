@@ -1,14 +1,18 @@
 package daemon_test
 
 import (
+	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	v1 "faultd/api/faultd/v1alpha1"
 	"faultd/cgroup"
@@ -75,8 +79,10 @@ func (n *node) openFiles() (open int) {
 	return open
 }
 
-// peerOfPorts and elsewhere are servers on the loopback of a worker that has few ports.
-const peerOfPorts, elsewhere = "127.0.0.1:7001", "127.0.0.1:7002"
+// peersOfPorts and elsewhere are servers on the loopback of a worker that has few ports.
+var peersOfPorts = []string{"127.0.0.1:7001", "[::1]:7001"}
+
+const elsewhere = "127.0.0.1:7002"
 
 // fewPorts is a worker in a network namespace of its own with 20 local ports.
 func (n *node) fewPorts(t cgroup.Target) *worker {
@@ -90,7 +96,7 @@ func (n *node) fewPorts(t cgroup.Target) *worker {
 		if err == nil {
 			err = os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", []byte("40000 40019"), 0)
 		}
-		for _, address := range []string{peerOfPorts, elsewhere} {
+		for _, address := range append(slices.Clone(peersOfPorts), elsewhere) {
 			if err != nil {
 				break
 			}
@@ -116,19 +122,90 @@ func TestLoadOfPorts(t *testing.T) {
 		spec.Kind = &v1.FaultSpec_Ports{Ports: p}
 		return spec
 	}
-	if _, err := n.tryInject(load(&v1.Ports{Peer: peerOfPorts, Load: "21"})); err == nil || !strings.Contains(err.Error(), "ports.load: 21 are more than the 20 ports") {
+	if _, err := n.tryInject(load(&v1.Ports{Peer: peersOfPorts[0], Load: "21"})); err == nil || !strings.Contains(err.Error(), "ports.load: 21 are more than the 20 ports") {
 		t.Errorf("more than there are: %v", err)
 	}
-	for _, spec := range []*v1.Ports{{Peer: peerOfPorts, Load: "all"}, {Peer: peerOfPorts, Load: "20", Place: "beside"}} {
+	for _, spec := range []*v1.Ports{{Peer: peersOfPorts[0], Load: "all"}, {Peer: peersOfPorts[1], Load: "20", Place: "beside"}} {
 		f := n.inject(load(spec))
 		n.until("all ports are taken", func() bool { return n.get(f.GetId()).GetCounters().GetInjected() == 20 })
-		w.wants("map[EADDRNOTAVAIL:1]", dial, peerOfPorts)
+		w.wants("map[EADDRNOTAVAIL:1]", dial, spec.GetPeer())
 		w.wants("map[ok:1]", dial, elsewhere)
-		sibling.wants("map[ok:1]", dial, peerOfPorts)
+		sibling.wants("map[ok:1]", dial, spec.GetPeer())
 		if ended := n.stop(f.GetId()); ended.GetVerdict() != "injected" {
 			t.Errorf("it ended as %v", ended)
 		}
+		w.wants("map[ok:1]", dial, spec.GetPeer())
 	}
-	w.wants("map[ok:1]", dial, peerOfPorts)
+	n.idle()
+}
+
+// listen makes a listener who accepts nobody.
+func (l *labourer) listen(at netip.AddrPort, places int) (string, error) {
+	family := unix.AF_INET
+	if at.Addr().Is6() {
+		family = unix.AF_INET6
+	}
+	var err error
+	if l.deaf, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0); err != nil {
+		return "", err
+	}
+	return "deaf", errors.Join(unix.Bind(l.deaf, sockaddr(at)), unix.Listen(l.deaf, places))
+}
+
+// acceptAll lets all in who wait for the listener, and lets them go.
+func (l *labourer) acceptAll() (string, error) {
+	for n := 0; ; n++ {
+		fd, _, err := unix.Accept(l.deaf)
+		if errors.Is(err, unix.EAGAIN) {
+			return fmt.Sprint(n), nil
+		}
+		if err := errors.Join(err, unix.Close(fd)); err != nil {
+			return "", err
+		}
+	}
+}
+
+// TestLoadOfBacklog: nobody is let in by a listener whose queue is full, but by others; once its places are free again everybody is. Whoever accepts
+// all that come has no full queue, and that is told.
+func TestLoadOfBacklog(t *testing.T) {
+	kernels.OnNewest(t)
+	n := startNode(t)
+	target, other := n.target(), n.target()
+	w, sibling := n.fewPorts(target), n.fewPorts(other)
+	load := func(listener, load string) *v1.FaultSpec {
+		spec := refuse(target)
+		spec.Kind = &v1.FaultSpec_Backlog{Backlog: &v1.Backlog{Listener: listener, Load: load}}
+		return spec
+	}
+	const dial = "dial tcp %s 300ms 1 1"
+	for _, at := range []string{"127.0.0.1:7003", "[::1]:7003"} {
+		if _, err := n.tryInject(load(at, "full")); err == nil || !strings.Contains(err.Error(), "backlog.listener: nobody of the target listens at "+at) {
+			t.Errorf("before it listens: %v", err)
+		}
+		for _, one := range []*worker{w, sibling} {
+			one.wants("deaf", "deaf %s 3", at)
+		}
+		f := n.inject(load(at, "full"))
+		n.until("the queue is full", func() bool {
+			f = n.get(f.GetId())
+			return f.GetCounters().GetInjected() == 4 && strings.Contains(fmt.Sprint(f.GetNotes()), "it is full")
+		})
+		w.wants("map[timeout:1]", dial, at)
+		sibling.wants("map[ok:1]", dial, at)
+		if ended := n.stop(f.GetId()); ended.GetVerdict() != "injected" || ended.GetCounters().GetNotApplied() != 0 {
+			t.Errorf("it ended as %v", ended)
+		}
+		w.wants("4", "accept")
+		w.wants("map[ok:1]", dial, at)
+	}
+	w.inside(func() error { return os.WriteFile("/proc/sys/net/core/somaxconn", []byte("3"), 0) })
+	w.wants("127.0.0.1:7004", "serve 127.0.0.1:7004")
+	f := n.inject(load("127.0.0.1:7004", "full"))
+	n.until("all are let in", func() bool {
+		return strings.Contains(fmt.Sprint(n.get(f.GetId()).GetNotes()), "has accepted 4 connections")
+	})
+	if ended := n.stop(f.GetId()); ended.GetVerdict() != "partial" || ended.GetCounters().GetInjected() != 4 {
+		t.Errorf("it ended as %v", ended)
+	}
 	n.idle()
 }

@@ -54,6 +54,7 @@ type labourer struct {
 	kept   *dns.Conn // resolver_test.go
 	web    *browser  // webwork_test.go
 	hoard  hoard     // pool_test.go
+	deaf   int       // held_test.go
 }
 
 // obey carries out one order. THREADS threads do TIMES calls each.
@@ -111,6 +112,10 @@ func (l *labourer) obey(order []string) (string, error) {
 		return l.countHeard()
 	case "serve": // ADDRESS: sends every line back
 		return l.serve(a.text())
+	case "deaf": // ADDRESS PLACES: a listener with a queue of so many places, who accepts nobody, then "accept"
+		return l.listen(a.address(), a.number())
+	case "accept":
+		return l.acceptAll()
 	case "mount": // SOURCE TARGET
 		return resultOf(unix.Mount(a.text(), a.text(), "", unix.MS_BIND, "")), nil
 	case "hammer": // ADDRESS THREADS, then "grace"

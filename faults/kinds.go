@@ -27,6 +27,7 @@ type Parameter struct{ Name, Type, Help string }
 // Kinds lists every fault faultd knows. To add one, write its file and add its line.
 func Kinds() []Kind {
 	return []Kind{
+		{"backlog", "take the places in a listener's queue, until nobody is let in", backlogParameters(), false, newBacklog},
 		{"block", "fail reads and writes of one block device, under its file system", blockParameters(), false, newBlock},
 		{"connect", "fail what is done to sockets, or reset connections", connectParameters(), true, newConnect},
 		{"cpu", "squeeze the processor time, or burn some", cpuParameters(), false, newCPU},

@@ -28,6 +28,9 @@ func TestLoadRefusals(t *testing.T) {
 	fds := func(f *v1.Fds) *v1.FaultSpec {
 		return &v1.FaultSpec{Duration: "1m", Kind: &v1.FaultSpec_Fds{Fds: f}}
 	}
+	backlog := func(b *v1.Backlog) *v1.FaultSpec {
+		return &v1.FaultSpec{Duration: "1m", Kind: &v1.FaultSpec_Backlog{Backlog: b}}
+	}
 	ports := func(p *v1.Ports) *v1.FaultSpec {
 		return &v1.FaultSpec{Duration: "1m", Kind: &v1.FaultSpec_Ports{Ports: p}}
 	}
@@ -69,6 +72,11 @@ func TestLoadRefusals(t *testing.T) {
 		`pids.place: "near" must be inside or beside`:          pids(&v1.Pids{Load: "5", Place: "near"}),
 		"pids.place: beside was given with":                    pids(&v1.Pids{Load: "5% of limit", Place: "beside"}),
 		"pids.place: it was given without load":                pids(&v1.Pids{More: proto.Uint32(0), Place: "beside"}),
+		`backlog.listener: "" must be the address`:             backlog(&v1.Backlog{Load: "full"}),
+		`backlog.listener: "127.0.0.1:0" must be`:              backlog(&v1.Backlog{Listener: "127.0.0.1:0", Load: "full"}),
+		`backlog.load: "0" must be a number of connections`:    backlog(&v1.Backlog{Listener: "[::]:80", Load: "0"}),
+		`backlog.load: "all" must be a number`:                 backlog(&v1.Backlog{Listener: "[::]:80", Load: "all"}),
+		`backlog.place: "near" must be inside or beside`:       backlog(&v1.Backlog{Listener: "[::]:80", Load: "full", Place: "near"}),
 		`ports.peer: "" must be an address with a port`:        ports(&v1.Ports{Load: "all"}),
 		`ports.peer: "db:5432" must be an address`:             ports(&v1.Ports{Peer: "db:5432", Load: "all"}),
 		`ports.peer: "0.0.0.0:1" must be`:                      ports(&v1.Ports{Peer: "0.0.0.0:1", Load: "all"}),

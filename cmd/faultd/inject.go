@@ -18,6 +18,7 @@ func injectCommand() *cli.Command {
 		Description: "Flags may stand before or after KIND. With --wait and -o json only the ended fault is printed.",
 		Action:      noCommand,
 		Subcommands: []*cli.Command{
+			kindCommand("backlog", "take the places in a listener's queue, until nobody is let in", backlogFlags(), backlogKind),
 			kindCommand("block", "fail reads and writes of one block device, under its file system", blockFlags(), blockKind),
 			kindCommand("connect", "fail what is done to sockets, or reset connections", connectFlags(), connectKind),
 			kindCommand("cpu", "squeeze the processor time, or burn some", cpuFlags(), cpuKind),

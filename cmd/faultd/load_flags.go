@@ -36,3 +36,21 @@ func portsKind(c *cli.Context, spec *v1.FaultSpec) error {
 	spec.Kind = &v1.FaultSpec_Ports{Ports: &v1.Ports{Peer: peer, Load: load, Place: c.String("place")}}
 	return err
 }
+
+func backlogFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "listener", Usage: "where the target listens: `ADDRESS:PORT`, such as 127.0.0.1:8080 or [::]:8080"},
+		&cli.StringFlag{Name: "load", Usage: "how many connections are held: `N`, or full: until the queue takes no more", DefaultText: "full"},
+		placeFlag(),
+	}
+}
+
+func backlogKind(c *cli.Context, spec *v1.FaultSpec) error {
+	listener, err := needed(c, "listener")
+	load := c.String("load")
+	if load == "" {
+		load = "full"
+	}
+	spec.Kind = &v1.FaultSpec_Backlog{Backlog: &v1.Backlog{Listener: listener, Load: load, Place: c.String("place")}}
+	return err
+}
