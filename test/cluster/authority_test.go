@@ -89,23 +89,31 @@ func (a *authority) write(name string, text []byte) {
 
 func (a *authority) path(name string) string { return filepath.Join(a.dir, name) }
 
-// kubeconfig writes how NAME reaches the API server, with everything in it, so that it works elsewhere too.
-func (a *authority) kubeconfig(name, server string) string {
+// clientConfig is kubeconfig for whoever has a certificate.
+func (a *authority) clientConfig(name, server string) string {
 	a.t.Helper()
-	data := func(file string) []byte {
-		text, err := os.ReadFile(a.path(file))
-		if err != nil {
-			a.t.Fatal(err)
-		}
-		return text
-	}
+	return a.kubeconfig(name, server, fmt.Sprintf("client-certificate-data: %s, client-key-data: %s", a.encoded(name+".crt"), a.encoded(name+".key")))
+}
+
+// kubeconfig writes how NAME, who is known by this, reaches the API server, with everything in it, so that it works elsewhere too.
+func (a *authority) kubeconfig(name, server, who string) string {
+	a.t.Helper()
 	file := name + ".kubeconfig"
 	a.write(file, fmt.Appendf(nil, `apiVersion: v1
 kind: Config
 clusters: [{name: c, cluster: {server: %q, certificate-authority-data: %s}}]
-users: [{name: u, user: {client-certificate-data: %s, client-key-data: %s}}]
+users: [{name: u, user: {%s}}]
 contexts: [{name: c, context: {cluster: c, user: u}}]
 current-context: c
-`, server, base64.StdEncoding.EncodeToString(data("ca.crt")), base64.StdEncoding.EncodeToString(data(name+".crt")), base64.StdEncoding.EncodeToString(data(name+".key"))))
+`, server, a.encoded("ca.crt"), who))
 	return a.path(file)
+}
+
+func (a *authority) encoded(file string) string {
+	a.t.Helper()
+	text, err := os.ReadFile(a.path(file))
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return base64.StdEncoding.EncodeToString(text)
 }

@@ -33,10 +33,10 @@ func startControl(t *testing.T, built string) *control {
 	c.keys.issue("server", "kube-apiserver", []string{"system:masters"}, "127.0.0.1")
 	c.keys.issue("admin", "admin", []string{"system:masters"})
 	c.keys.issue("accounts", "accounts", nil)
-	c.keys.kubeconfig("admin", fmt.Sprintf("https://127.0.0.1:%d", c.port))
+	c.keys.clientConfig("admin", c.address())
 	c.keys.write("audit.yaml", []byte("apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules:\n- {level: Metadata, resources: [{group: faultd.io}]}\n- {level: None}\n"))
 
-	start(t, c.dir, filepath.Join(built, "kube-apiserver"), "--etcd-servers=http://"+c.startStore(), "--bind-address=127.0.0.1",
+	start(t, c.dir, c.program("kube-apiserver"), "--etcd-servers=http://"+c.startStore(), "--bind-address=127.0.0.1",
 		fmt.Sprintf("--secure-port=%d", c.port), "--advertise-address=10.0.2.2", "--service-cluster-ip-range=10.96.0.0/16",
 		"--endpoint-reconciler-type=none", "--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction",
 		"--client-ca-file="+c.keys.path("ca.crt"), "--tls-cert-file="+c.keys.path("server.crt"), "--tls-private-key-file="+c.keys.path("server.key"),
@@ -48,10 +48,10 @@ func startControl(t *testing.T, built string) *control {
 		return err
 	})
 	admin := "--kubeconfig=" + c.keys.path("admin.kubeconfig")
-	start(t, c.dir, filepath.Join(built, "kube-controller-manager"), admin, "--bind-address=127.0.0.1", fmt.Sprintf("--secure-port=%d", freePort(t)),
+	start(t, c.dir, c.program("kube-controller-manager"), admin, "--bind-address=127.0.0.1", fmt.Sprintf("--secure-port=%d", freePort(t)),
 		"--leader-elect=false", "--use-service-account-credentials=false", "--root-ca-file="+c.keys.path("ca.crt"),
 		"--service-account-private-key-file="+c.keys.path("accounts.key"), "--node-monitor-grace-period=60s")
-	start(t, c.dir, filepath.Join(built, "kube-scheduler"), admin, "--bind-address=127.0.0.1", fmt.Sprintf("--secure-port=%d", freePort(t)), "--leader-elect=false")
+	start(t, c.dir, c.program("kube-scheduler"), admin, "--bind-address=127.0.0.1", fmt.Sprintf("--secure-port=%d", freePort(t)), "--leader-elect=false")
 	return c
 }
 
@@ -79,11 +79,16 @@ func (c *control) startStore() string {
 	return store.Clients[0].Addr().String()
 }
 
+// program is one of Kubernetes'.
+func (c *control) program(name string) string { return filepath.Join(c.built, name) }
+
+func (c *control) address() string { return fmt.Sprintf("https://127.0.0.1:%d", c.port) }
+
 func (c *control) auditLog() string { return c.keys.path("audit.log") }
 
 // try runs kubectl and gives what it printed; what it complained of is the error.
 func (c *control) try(stdin string, args ...string) (string, error) {
-	cmd := exec.CommandContext(c.t.Context(), filepath.Join(c.built, "kubectl"), append([]string{"--kubeconfig", c.keys.path("admin.kubeconfig")}, args...)...)
+	cmd := exec.CommandContext(c.t.Context(), c.program("kubectl"), append([]string{"--kubeconfig", c.keys.path("admin.kubeconfig")}, args...)...)
 	cmd.Env = append(os.Environ(), "HOME="+c.dir)
 	cmd.Stdin = strings.NewReader(stdin)
 	var out, complaint bytes.Buffer
