@@ -15,6 +15,7 @@ func TestAgent(t *testing.T) {
 	n.testDelete()
 	n.testProtected()
 	n.testLever()
+	n.testCutOff()
 	n.testAgentEnds("stopped", syscall.SIGTERM)
 	n.testAgentEnds("killed", syscall.SIGKILL)
 }
@@ -41,7 +42,7 @@ func (n *node) testDelete() {
 
 // testProtected: what no admission can know, the node does.
 func (n *node) testProtected() {
-	n.create("protected", "?app=batch")
+	n.create("protected", "?app=batch", "5m")
 	n.eventually("nobody is chosen", func() error { return n.condition("protected", "Selected", "False") })
 	if err := n.is("as a ChaosPolicy protects their labels", "get", "fx", "-n", "shop", "protected", "-o", "jsonpath={.status.message}"); err != nil {
 		n.t.Error(err)
@@ -58,7 +59,7 @@ func (n *node) testLever() {
 	if out, err := n.faultd("list"); err != nil || !strings.Contains(out, "incident 42") {
 		n.t.Errorf("the node does not know why: %v: %s", err, out)
 	}
-	if _, err := n.try(experiment("more", "?app=web"), "create", "-f", "-"); err == nil || !strings.Contains(err.Error(), "the safety lever of staging is engaged: incident 42") {
+	if _, err := n.try(experiment("more", "?app=web", "5m"), "create", "-f", "-"); err == nil || !strings.Contains(err.Error(), "the safety lever of staging is engaged: incident 42") {
 		n.t.Errorf("with the lever: %v", err)
 	}
 	n.run("patch", "chaospolicy", "staging", "--type=merge", "-p", `{"spec":{"safetyLever":{"engaged":false}}}`)
@@ -70,6 +71,22 @@ func (n *node) testLever() {
 		return err
 	})
 	n.run("delete", "fx", "-n", "shop", "levered")
+}
+
+// testCutOff: without the API server what runs ends in its time, and nothing begins; when it is back the truth is told, and work goes on.
+func (n *node) testCutOff() {
+	n.hurtFor("cut", "30s") // long enough to be cut off before it is over
+	n.wire.setCut(true)
+	n.create("meanwhile", "?app=web", "5m")
+	n.nothingLeft()
+	if err := n.condition("cut", "Recovered", "False"); err != nil {
+		n.t.Errorf("it cannot have been told yet: %v", err)
+	}
+	n.wire.setCut(false)
+	n.eventually("the object says what came of it", func() error { return n.condition("cut", "Expired", "True") })
+	n.eventually("the next one begins", func() error { return n.condition("meanwhile", "Injected", "True") })
+	n.run("delete", "fx", "-n", "shop", "cut", "meanwhile")
+	n.nothingLeft()
 }
 
 // testAgentEnds: with the agent its faults end, also if it is killed; the object says what came of it, and the next agent works.
@@ -93,7 +110,12 @@ func (n *node) testAgentEnds(name string, with syscall.Signal) {
 // hurt begins an experiment on web, and waits until it is refused and its object knows.
 func (n *node) hurt(name string) {
 	n.t.Helper()
-	n.create(name, "?app=web")
+	n.hurtFor(name, "5m")
+}
+
+func (n *node) hurtFor(name, duration string) {
+	n.t.Helper()
+	n.create(name, "?app=web", duration)
 	n.eventually("the object of "+name+" says that somebody is hurt", func() error { return n.condition(name, "Injected", "True") })
 	if err := n.served(n.web, false); err != nil {
 		n.t.Errorf("web: %v", err)
@@ -103,13 +125,13 @@ func (n *node) hurt(name string) {
 	}
 }
 
-func (n *node) create(name, pods string) {
+func (n *node) create(name, pods, duration string) {
 	n.t.Helper()
-	n.apply("the experiment "+name, experiment(name, pods))
+	n.apply("the experiment "+name, experiment(name, pods, duration))
 }
 
 // experiment refuses connections of pods to the server.
-func experiment(name, pods string) string {
+func experiment(name, pods, duration string) string {
 	return fmt.Sprintf(`apiVersion: faultd.io/v1alpha1
 kind: Experiment
 metadata: {name: %s, namespace: shop}
@@ -117,9 +139,9 @@ spec:
   hypothesis: the shop lives without its store
   target: {pods: %q, mode: all}
   faults: [{name: refuse, connect: {errno: ECONNREFUSED, ports: ["6379"]}}]
-  duration: 5m
+  duration: %s
   probes: [{name: memory, pressure: {resource: memory}}]
-`, name, pods)
+`, name, pods, duration)
 }
 
 func (n *node) condition(name, kind, want string) error {

@@ -32,6 +32,9 @@ type node struct {
 	bin     string
 	kubectl string
 	agent   *exec.Cmd
+	// wire leads from the agent to the API server; kubeconfig is the agent's.
+	wire       *wire
+	kubeconfig string
 	// web and batch ask the server again and again.
 	server     *containerdtest.Pod
 	web, batch *containerdtest.Container
@@ -57,6 +60,7 @@ func newNode(t *testing.T) *node {
 	n.server.Run(t, "server", "httpd", "-f", "-p", "6379")
 	n.web, n.batch = n.client("web", "{app: web}"), n.client("batch", "{app: batch, tier: database}")
 	n.startDaemon()
+	n.wire, n.kubeconfig = newWire(t, os.Getenv("FAULTD_TEST_AGENT"), n.dir)
 	n.startAgent()
 	return n
 }
@@ -117,7 +121,7 @@ func (n *node) startDaemon() {
 // startAgent starts the node's agent, with the rights that the installation gives its account.
 func (n *node) startAgent() {
 	n.t.Helper()
-	n.agent = n.start("faultd-kube", "--socket", n.socket(), "--node", nodeName, "--kubeconfig", os.Getenv("FAULTD_TEST_AGENT"), "--listen", "127.0.0.1:0")
+	n.agent = n.start("faultd-kube", "--socket", n.socket(), "--node", nodeName, "--kubeconfig", n.kubeconfig, "--listen", "127.0.0.1:0")
 }
 
 // start runs a program until the test is over, at the latest.
