@@ -15,6 +15,7 @@ struct call {
 	__u64 file;   /* struct file *, or 0 */
 	__u64 path;   /* struct path *, or 0: of the file itself, or of the directory that dentry is in */
 	__u64 dentry; /* struct dentry *, or 0 */
+	__u64 inode;  /* struct inode *, or 0: of hooks that know no more than that */
 	__u64 new_path;   /* of a rename, where it goes */
 	__u64 new_dentry;
 	__u64 socket;  /* struct socket *, or 0 */

@@ -59,6 +59,7 @@ func Groups() map[string][]string {
 		"rename":   {"rename", "renameat", "renameat2"},
 		"mkdir":    {"mkdir", "mkdirat"},
 		"truncate": {"truncate", "ftruncate", "fallocate"},
+		"setattr":  slices.Concat([]string{"chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "fchown", "lchown", "fchownat"}, inodeCalls()),
 		"connect":  {"connect"},
 		"accept":   {"accept", "accept4"},
 		"send":     {"sendto", "sendmsg", "sendmmsg"},
@@ -70,10 +71,16 @@ func Groups() map[string][]string {
 	}
 	groups["network"] = slices.Concat([]string{"socket", "bind", "listen", "shutdown"}, groups["connect"], groups["accept"], groups["send"], groups["receive"])
 	groups["all-file"] = slices.Concat(groups["open"], groups["read"], groups["write"], groups["stat"], groups["unlink"], groups["rename"], groups["mkdir"], groups["truncate"],
+		groups["setattr"],
 		// Of fsync all but msync, which is about memory.
-		[]string{"fsync", "fdatasync", "sync_file_range", "syncfs", "link", "linkat", "symlink", "symlinkat", "chmod", "fchmod", "fchmodat",
-			"chown", "fchown", "fchownat", "lchown", "utimensat", "sendfile", "copy_file_range", "splice"})
+		[]string{"fsync", "fdatasync", "sync_file_range", "syncfs", "link", "linkat", "symlink", "symlinkat", "sendfile", "copy_file_range", "splice"})
 	return groups
+}
+
+// inodeCalls are those whose security hook knows neither file nor path: they set times, extended attributes and access lists.
+func inodeCalls() []string {
+	return []string{"utime", "utimes", "futimesat", "utimensat",
+		"setxattr", "lsetxattr", "fsetxattr", "setxattrat", "removexattr", "lremovexattr", "fremovexattr", "removexattrat"}
 }
 
 // ExpandCalls replaces the groups by the calls that this machine has of them. A name after "=" is the call of this name and

@@ -10,7 +10,7 @@
 #include <linux/types.h>
 #include <bpf/bpf_helpers.h>
 
-#define FAULTD_ABI 4
+#define FAULTD_ABI 5
 
 #define MAX_RULES 1024       /* rules at once on a node */
 #define MAX_RULES_PER_SET 16 /* rules that one target and its ancestors may have for one hook */
@@ -274,7 +274,9 @@ struct stat {
 	__u64 first_ns; /* when harm was first done, CLOCK_MONOTONIC */
 	__u64 next_ns;  /* not before this the next injection, with interval_ns */
 	__u64 unknown;  /* calls that a filter could not judge: no path, no descriptor; they are not matched */
-	__u64 pad[6];
+	__u64 programs; /* of 32 bits that were started in the target meanwhile; by the rule's own slot, as the next */
+	__u64 rings;    /* of io_uring that were made there */
+	__u64 pad[4];
 };
 
 /* What the arguments of a call are: number of the argument + 1, 0: there is none. */

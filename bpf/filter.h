@@ -89,6 +89,8 @@ static __always_inline struct inode *inode_of_call(const struct call *call)
 	struct path *path = (struct path *)call->path;
 	struct file *file;
 
+	if (call->inode)
+		return (struct inode *)call->inode;
 	if (path)
 		return BPF_CORE_READ(path, dentry, d_inode);
 	file = file_of_call(call);

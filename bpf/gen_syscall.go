@@ -12,5 +12,8 @@ package bpf
 //go:generate go tool bpf2go -cc clang-19 -target bpfel -no-global-types resultFmod result_fmod.c -- -O2 -g -Wall -Werror -mcpu=v3 -I/usr/include/x86_64-linux-gnu
 //go:generate go tool bpf2go -cc clang-19 -target bpfel -no-global-types resultOverride result_override.c -- -O2 -g -Wall -Werror -mcpu=v3 -I/usr/include/x86_64-linux-gnu
 
+// The object that counts what arrives in targets and is out of reach.
+//go:generate go tool bpf2go -cc clang-19 -target bpfel -no-global-types arrival arrival.c -- -O2 -g -Wall -Werror -mcpu=v3 -I/usr/include/x86_64-linux-gnu
+
 // The object of security hooks.
 //go:generate go tool bpf2go -cc clang-19 -target bpfel -no-global-types security security.c -- -O2 -g -Wall -Werror -mcpu=v3 -I/usr/include/x86_64-linux-gnu

@@ -15,6 +15,8 @@ type Counters struct {
 	Evaluated, Matched, Injected, NotApplied, Spared, CutShort, Missed uint64
 	// Unknown are calls that a filter could not judge; they are not matched.
 	Unknown uint64
+	// Arrived is what came meanwhile and is out of reach.
+	Arrived Arrivals
 	// Pulses is how often a limit in pulses was set.
 	Pulses uint64
 	// First is when harm was first done; zero: never.
@@ -223,7 +225,8 @@ func (in *Installed) Counters() Counters {
 
 func (in *Installed) read() Counters {
 	at := func(i int) uint64 { return in.kernel.stats.word(int(in.encoded.Stat)*statSize + i*8).Load() }
-	c := Counters{Evaluated: at(0), Matched: at(1), Injected: at(2), NotApplied: at(3), Spared: at(4), CutShort: at(5), Unknown: at(9)}
+	own := func(i int) uint64 { return in.kernel.stats.word(in.slot*statSize + i*8).Load() }
+	c := Counters{Arrived: Arrivals{own(10), own(11)}, Evaluated: at(0), Matched: at(1), Injected: at(2), NotApplied: at(3), Spared: at(4), CutShort: at(5), Unknown: at(9)}
 	if ns := at(7); ns != 0 {
 		c.First = time.Now().Add(time.Duration(int64(ns) - Monotonic()))
 	}

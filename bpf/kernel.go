@@ -53,7 +53,7 @@ type Kernel struct {
 }
 
 // abiVersion is FAULTD_ABI of faultd.h, which the types and sizes here follow.
-const abiVersion = 4
+const abiVersion = 5
 
 // Open makes the maps and pins the kill switch, which stays as it was or, if it is new, is killed; Switch().Arm() arms it.
 // The caller closes the kernel.

@@ -157,12 +157,17 @@ func runIn(t *testing.T, target Target, args ...string) string {
 // tryIn is runIn for commands that may fail.
 func tryIn(t *testing.T, target Target, args ...string) (string, error) {
 	t.Helper()
+	return outputIn(t, target, exec.Command("/proc/self/exe", args...))
+}
+
+// outputIn runs any program in a target, to its end.
+func outputIn(t *testing.T, target Target, cmd *exec.Cmd) (string, error) {
+	t.Helper()
 	dir, err := os.Open(target.Dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer dir.Close()
-	cmd := exec.Command("/proc/self/exe", args...)
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd())}
 	out, err := cmd.Output()

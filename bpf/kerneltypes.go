@@ -20,6 +20,34 @@ func (k *Kernel) hasFunction(name string) (bool, error) {
 	return kernel.TypeByName(name, &f) == nil, nil
 }
 
+// hasType says whether the kernel's types have a name for one, as there is for each tracepoint (btf_trace_NAME).
+func (k *Kernel) hasType(name string) (bool, error) {
+	kernel, err := k.types.Kernel()
+	if err != nil {
+		return false, fmt.Errorf("read the kernel's types: %w", err)
+	}
+	var t *btf.Typedef
+	return kernel.TypeByName(name, &t) == nil, nil
+}
+
+// parameters are the names of a function's parameters.
+func (k *Kernel) parameters(function string) (names []string, err error) {
+	kernel, err := k.types.Kernel()
+	if err != nil {
+		return nil, fmt.Errorf("read the kernel's types: %w", err)
+	}
+	var f *btf.Func
+	if err := kernel.TypeByName(function, &f); err != nil {
+		return nil, fmt.Errorf("read the parameters of %s: %w", function, err)
+	}
+	if proto, ok := f.Type.(*btf.FuncProto); ok {
+		for _, p := range proto.Params {
+			names = append(names, p.Name)
+		}
+	}
+	return names, nil
+}
+
 // functionNamed finds a function of the kernel, also if the compiler has changed it and put a suffix to its name.
 func (k *Kernel) functionNamed(name string) (string, error) {
 	found, err := k.hasFunction(name)

@@ -149,7 +149,7 @@ func precheckPaths(m SyscallMechanism, call string, r Rule) error {
 	if len(r.Filter.Paths)+len(r.Filter.Except) == 0 || takesDescriptor(call) {
 		return nil
 	}
-	if r.byHook(m) && hookOps(call)&^socketOps != 0 || m == MechanismLSM && r.Action == ActionDelay && lsmHook(call) == "file_open" {
+	if r.byHook(m) && hookOps(call)&^socketOps != 0 && !slices.Contains(inodeCalls(), call) || m == MechanismLSM && r.Action == ActionDelay && lsmHook(call) == "file_open" {
 		return nil
 	}
 	return fmt.Errorf("it does not see the file that %s is about", call)

@@ -30,7 +30,10 @@ func (p Parts) SetPeers(peers Peers) error {
 func (p Parts) Counters() Counters {
 	c := p[0].Counters()
 	for _, in := range p[1:] {
-		c.Missed += in.Counters().Missed
+		more := in.Counters()
+		c.Missed += more.Missed
+		// They arrived once, however many parts have seen them.
+		c.Arrived = Arrivals{max(c.Arrived.Programs, more.Arrived.Programs), max(c.Arrived.Rings, more.Arrived.Rings)}
 	}
 	return c
 }

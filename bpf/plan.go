@@ -28,6 +28,15 @@ type Files struct {
 	Calls Calls
 }
 
+// lookedAt are the calls whose arguments may be looked at: of hooks that know no path the descriptor leads to it.
+func (f Files) lookedAt() []string {
+	calls := f.Calls.All()
+	if f.Ops&OpSetattr != 0 {
+		calls = append(calls, "fsetxattr", "fremovexattr")
+	}
+	return calls
+}
+
 // plan is how calls are reached.
 type plan struct {
 	parts []part
@@ -140,6 +149,19 @@ func (k *Kernel) attachPart(t Target, p part, r Rule) (io.Closer, error) {
 	return k.attachSyscall(t, p.mechanism, p.calls)
 }
 
+// attachWatched is attachPart, and what arrives out of reach is counted if calls are meant.
+func (k *Kernel) attachWatched(t Target, p part, r Rule) (io.Closer, error) {
+	attached, err := k.attachPart(t, p, r)
+	if err != nil || len(p.calls) == 0 {
+		return attached, err
+	}
+	watch, err := k.watchArrivals()
+	if err != nil {
+		return nil, errors.Join(err, attached.Close())
+	}
+	return closers{attached, watch}, nil
+}
+
 // keysOf are the shared attachments that a part needs.
 func (k *Kernel) keysOf(p part, t Target, r Rule) []string {
 	if r.byHook(p.mechanism) {
@@ -210,7 +232,7 @@ func (k *Kernel) InstallFiles(t Target, f Files, r Rule) (Parts, Reach, error) {
 	if err := checkFiles(f, r); err != nil {
 		return nil, Reach{}, err
 	}
-	if err := k.learnShapes(f.Calls.All(), r); err != nil {
+	if err := k.learnShapes(f.lookedAt(), r); err != nil {
 		return nil, Reach{}, err
 	}
 	k.mu.Lock()
@@ -252,7 +274,7 @@ func (k *Kernel) installPart(t Target, p part, r Rule) (*Installed, error) {
 	// Processes may have mapped code after it was looked at, and before there was a rule to be told for.
 	rest := func() ([]func() error, error) { return nil, k.followMappings(t, p.mechanism, p.calls) }
 	return k.installCounted(r.hook(p.mechanism), t, r, func() (io.Closer, []string, error) {
-		attached, err := k.attachPart(t, p, r)
+		attached, err := k.attachWatched(t, p, r)
 		return attached, k.keysOf(p, t, r), err
 	}, rest)
 }

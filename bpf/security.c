@@ -22,7 +22,7 @@ static __always_inline int hook_fits(const struct rule *rule, const struct call 
 	for (__u32 i = 0; i < MAX_SYSCALL / 64; i++)
 		calls |= rule->calls[i];
 	if (!calls)
-		return call->file || call->path || call->op >= OP_SOCKET;
+		return call->file || call->path || call->inode || call->op >= OP_SOCKET;
 	if (!call_fits(rule, call->number))
 		return 0;
 	shape = shape_of(call->number);
@@ -183,6 +183,45 @@ static __always_inline long judge_socket(struct socket *socket, enum op op)
 	return judge_message(socket, 0, op);
 }
 
+/* Where the dentry is among the hook's arguments. */
+const volatile __u32 dentry_at;
+
+/* The argument so many places after the dentry. The compiler must not join the accesses to one with a computed place, which the
+ * verifier refuses. */
+static __always_inline void *from_dentry(__u64 *ctx, __u32 places)
+{
+	__u64 value;
+
+	if (dentry_at) {
+		value = *(volatile __u64 *)&ctx[1 + places];
+		barrier_var(value);
+	} else {
+		value = *(volatile __u64 *)&ctx[places];
+		barrier_var(value);
+	}
+	return (void *)value;
+}
+
+/* A file system that does something for the caller to files of another one, as overlays do, takes its own credentials for it. */
+static __always_inline int is_done_for_another(void)
+{
+	struct task_struct___vfs *task = (void *)bpf_get_current_task_btf();
+
+	return BPF_CORE_READ(task, cred) != BPF_CORE_READ(task, real_cred);
+}
+
+/* A change of attributes about which the kernel tells neither file nor path. */
+static __always_inline long judge_inode(struct dentry *dentry)
+{
+	struct rule_set *set = find_rule_set(HOOK_SECURITY, ANCESTOR);
+
+	if (!set || is_done_for_another())
+		return 0;
+	struct call call = {.number = current_call(), .op = OP_SETATTR, .inode = (__u64)BPF_CORE_READ(dentry, d_inode)};
+
+	return judge(set, &call);
+}
+
 #define FILE_HOOK(HOOK, OP)                                       \
 	SEC("lsm/" #HOOK)                                         \
 	long faultd_##HOOK(__u64 *ctx)                            \
@@ -205,6 +244,13 @@ static __always_inline long judge_socket(struct socket *socket, enum op op)
 		return judge_entry(ctx, OP);                      \
 	}
 
+#define INODE_HOOK(HOOK)                             \
+	SEC("lsm/" #HOOK)                            \
+	long faultd_##HOOK(__u64 *ctx)               \
+	{                                            \
+		return judge_inode(from_dentry(ctx, 0)); \
+	}
+
 #define SOCKET_HOOK(HOOK, OP)                                     \
 	SEC("lsm/" #HOOK)                                         \
 	long faultd_##HOOK(__u64 *ctx)                            \
@@ -221,6 +267,10 @@ PATH_HOOK(path_truncate, OP_TRUNCATE)
 PATH_HOOK(inode_getattr, OP_STAT)
 PATH_HOOK(path_chmod, OP_SETATTR)
 PATH_HOOK(path_chown, OP_SETATTR)
+INODE_HOOK(inode_setxattr)
+INODE_HOOK(inode_removexattr)
+INODE_HOOK(inode_set_acl)
+INODE_HOOK(inode_remove_acl)
 ENTRY_HOOK(path_mknod, OP_CREATE)
 ENTRY_HOOK(path_unlink, OP_UNLINK)
 ENTRY_HOOK(path_rmdir, OP_RMDIR)
@@ -241,6 +291,18 @@ long faultd_file_permission(__u64 *ctx)
 	if (mask & MAY_WRITE)
 		return judge_file((struct file *)ctx[0], OP_WRITE);
 	return mask & MAY_READ ? judge_file((struct file *)ctx[0], OP_READ) : 0;
+}
+
+/* utimes and the like; about the other attributes other hooks are asked. */
+SEC("lsm/inode_setattr")
+long faultd_inode_setattr(__u64 *ctx)
+{
+	struct iattr *change = from_dentry(ctx, 1);
+	__u32 what = BPF_CORE_READ(change, ia_valid);
+
+	if (!(what & ATTR_TIMES) || what & ATTR_OTHERS)
+		return 0;
+	return judge_inode(from_dentry(ctx, 0));
 }
 
 SEC("lsm/path_rename")

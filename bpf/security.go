@@ -35,6 +35,11 @@ func securityHooks() []securityHook {
 		{"inode_getattr", OpStat, ""},
 		{"path_chmod", OpSetattr, ""},
 		{"path_chown", OpSetattr, ""},
+		{"inode_setattr", OpSetattr, ""},
+		{"inode_setxattr", OpSetattr, ""},
+		{"inode_removexattr", OpSetattr, ""},
+		{"inode_set_acl", OpSetattr, "6.2"},
+		{"inode_remove_acl", OpSetattr, "6.2"},
 		{"mmap_file", OpMmap, ""},
 		{"bprm_creds_for_exec", OpExec, ""},
 		{"file_lock", OpLock, ""},
@@ -70,7 +75,7 @@ func hookOps(call string) Ops {
 		OpMkdir:            {"mkdir", "mkdirat"},
 		OpLink:             {"link", "linkat", "symlink", "symlinkat"},
 		OpStat:             {"stat", "lstat", "fstat", "newfstatat", "statx"},
-		OpSetattr:          {"chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "fchown", "lchown", "fchownat"},
+		OpSetattr:          Groups()["setattr"],
 		OpMmap:             {"mmap"},
 		OpExec:             {"execve", "execveat"},
 		OpLock:             {"flock"},
@@ -163,9 +168,14 @@ func (k *Kernel) openHook(m SyscallMechanism, hook string, s *syscallPrograms) e
 	if err := errors.Join(spec.Variables["growing_calls"].Set(growingCalls()), spec.Variables["opening_calls"].Set(callBits(Groups()["open"]))); err != nil {
 		return fmt.Errorf("set up the program: %w", err)
 	}
+	function := "bpf_lsm_" + hook
 	if m == MechanismSecurity {
+		function = "security_" + hook
 		p := spec.Programs[name]
-		p.Type, p.AttachType, p.AttachTo = ebpf.Tracing, ebpf.AttachModifyReturn, "security_"+hook
+		p.Type, p.AttachType, p.AttachTo = ebpf.Tracing, ebpf.AttachModifyReturn, function
+	}
+	if err := k.placeDentry(spec, function); err != nil {
+		return err
 	}
 	c, err := k.own(spec, s)
 	if err != nil {
@@ -176,6 +186,18 @@ func (k *Kernel) openHook(m SyscallMechanism, hook string, s *syscallPrograms) e
 		return fmt.Errorf("attach to security hook %s: %w", hook, err)
 	}
 	s.links = append(s.links, l)
+	return nil
+}
+
+// placeDentry tells a program where the dentry is among the arguments of its function: kernels have moved it.
+func (k *Kernel) placeDentry(spec *ebpf.CollectionSpec, function string) error {
+	names, err := k.parameters(function)
+	if err != nil {
+		return err
+	}
+	if err := spec.Variables["dentry_at"].Set(uint32(max(0, slices.Index(names, "dentry")))); err != nil {
+		return fmt.Errorf("set up the program: %w", err)
+	}
 	return nil
 }
 

@@ -41,6 +41,11 @@ const (
 	securityProgFaultdFilePermission   = "faultd_file_permission"
 	securityProgFaultdFileTruncate     = "faultd_file_truncate"
 	securityProgFaultdInodeGetattr     = "faultd_inode_getattr"
+	securityProgFaultdInodeRemoveAcl   = "faultd_inode_remove_acl"
+	securityProgFaultdInodeRemovexattr = "faultd_inode_removexattr"
+	securityProgFaultdInodeSetAcl      = "faultd_inode_set_acl"
+	securityProgFaultdInodeSetattr     = "faultd_inode_setattr"
+	securityProgFaultdInodeSetxattr    = "faultd_inode_setxattr"
 	securityProgFaultdMmapFile         = "faultd_mmap_file"
 	securityProgFaultdPathChmod        = "faultd_path_chmod"
 	securityProgFaultdPathChown        = "faultd_path_chown"
@@ -61,6 +66,7 @@ const (
 	securityProgFaultdSocketSendmsg    = "faultd_socket_sendmsg"
 	securityProgFaultdSocketShutdown   = "faultd_socket_shutdown"
 	securityProgFaultdTaskAlloc        = "faultd_task_alloc"
+	securityVarDentryAt                = "dentry_at"
 	securityVarFaultdAbi               = "faultd_abi"
 	securityVarGrowingCalls            = "growing_calls"
 	securityVarOpeningCalls            = "opening_calls"
@@ -115,6 +121,11 @@ type securityProgramSpecs struct {
 	FaultdFilePermission   *ebpf.ProgramSpec `ebpf:"faultd_file_permission"`
 	FaultdFileTruncate     *ebpf.ProgramSpec `ebpf:"faultd_file_truncate"`
 	FaultdInodeGetattr     *ebpf.ProgramSpec `ebpf:"faultd_inode_getattr"`
+	FaultdInodeRemoveAcl   *ebpf.ProgramSpec `ebpf:"faultd_inode_remove_acl"`
+	FaultdInodeRemovexattr *ebpf.ProgramSpec `ebpf:"faultd_inode_removexattr"`
+	FaultdInodeSetAcl      *ebpf.ProgramSpec `ebpf:"faultd_inode_set_acl"`
+	FaultdInodeSetattr     *ebpf.ProgramSpec `ebpf:"faultd_inode_setattr"`
+	FaultdInodeSetxattr    *ebpf.ProgramSpec `ebpf:"faultd_inode_setxattr"`
 	FaultdMmapFile         *ebpf.ProgramSpec `ebpf:"faultd_mmap_file"`
 	FaultdPathChmod        *ebpf.ProgramSpec `ebpf:"faultd_path_chmod"`
 	FaultdPathChown        *ebpf.ProgramSpec `ebpf:"faultd_path_chown"`
@@ -165,6 +176,7 @@ type securityMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type securityVariableSpecs struct {
+	DentryAt     *ebpf.VariableSpec `ebpf:"dentry_at"`
 	FaultdAbi    *ebpf.VariableSpec `ebpf:"faultd_abi"`
 	GrowingCalls *ebpf.VariableSpec `ebpf:"growing_calls"`
 	OpeningCalls *ebpf.VariableSpec `ebpf:"opening_calls"`
@@ -237,6 +249,7 @@ func (m *securityMaps) Close() error {
 //
 // It can be passed to loadSecurityObjects or ebpf.CollectionSpec.LoadAndAssign.
 type securityVariables struct {
+	DentryAt     *ebpf.Variable `ebpf:"dentry_at"`
 	FaultdAbi    *ebpf.Variable `ebpf:"faultd_abi"`
 	GrowingCalls *ebpf.Variable `ebpf:"growing_calls"`
 	OpeningCalls *ebpf.Variable `ebpf:"opening_calls"`
@@ -253,6 +266,11 @@ type securityPrograms struct {
 	FaultdFilePermission   *ebpf.Program `ebpf:"faultd_file_permission"`
 	FaultdFileTruncate     *ebpf.Program `ebpf:"faultd_file_truncate"`
 	FaultdInodeGetattr     *ebpf.Program `ebpf:"faultd_inode_getattr"`
+	FaultdInodeRemoveAcl   *ebpf.Program `ebpf:"faultd_inode_remove_acl"`
+	FaultdInodeRemovexattr *ebpf.Program `ebpf:"faultd_inode_removexattr"`
+	FaultdInodeSetAcl      *ebpf.Program `ebpf:"faultd_inode_set_acl"`
+	FaultdInodeSetattr     *ebpf.Program `ebpf:"faultd_inode_setattr"`
+	FaultdInodeSetxattr    *ebpf.Program `ebpf:"faultd_inode_setxattr"`
 	FaultdMmapFile         *ebpf.Program `ebpf:"faultd_mmap_file"`
 	FaultdPathChmod        *ebpf.Program `ebpf:"faultd_path_chmod"`
 	FaultdPathChown        *ebpf.Program `ebpf:"faultd_path_chown"`
@@ -284,6 +302,11 @@ func (p *securityPrograms) Close() error {
 		p.FaultdFilePermission,
 		p.FaultdFileTruncate,
 		p.FaultdInodeGetattr,
+		p.FaultdInodeRemoveAcl,
+		p.FaultdInodeRemovexattr,
+		p.FaultdInodeSetAcl,
+		p.FaultdInodeSetattr,
+		p.FaultdInodeSetxattr,
 		p.FaultdMmapFile,
 		p.FaultdPathChmod,
 		p.FaultdPathChown,

@@ -87,7 +87,7 @@ func TestOverlayCountsOnce(t *testing.T) {
 		calls uint64
 	}{
 		{OpOpen, "open", 1}, {OpRead, "read", 1}, {OpRead, "readdir", 2}, {OpStat, "stat", 1}, {OpMmap, "mmap", 1}, {OpWrite, "write", 1},
-		{OpOpen, "open-write", 1}, {OpSetattr, "setattr", 1},
+		{OpOpen, "open-write", 1}, {OpSetattr, "setattr", 1}, {OpSetattr, "times", 1}, {OpSetattr, "xattr", 1},
 	} {
 		t.Run(c.way, func(t *testing.T) {
 			r := failure(unix.EREMOTEIO)

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"faultd/test/kernels"
 	"faultd/test/vm/guest"
 )
 
@@ -111,6 +112,39 @@ func TestFileOps(t *testing.T) {
 					t.Errorf("left attached: %v", k.shared)
 				}
 			})
+		}
+	})
+}
+
+// TestAttributesWithoutPath: times, extended attributes and access lists, of which the kernel tells no path, are hurt where none is asked
+// for, and where the call has a descriptor; what cannot be told is counted.
+func TestAttributesWithoutPath(t *testing.T) {
+	kernels.OnEdges(t)
+	hookKernels(t, func(t *testing.T, k *Kernel) {
+		target, sibling := newTarget(t), newTarget(t)
+		dir := prepareFiles(t, t.TempDir())
+		ways := []string{"times", "xattr", "xattr-fd", "xattr-remove", "acl"}
+		ask, want := words(dir, ways, "EREMOTEIO")
+		unhurt := ops(t, target, ask...) // a file system may have no access lists
+		r := failure(unix.EREMOTEIO)
+		r.Filter.FDTypes = FDFile
+		in, _ := installFiles(t, k, target, Files{Ops: OpSetattr}, r)
+		wantResult(t, ops(t, target, ask...), want)
+		wantResult(t, ops(t, sibling, ask...), unhurt)
+		if got := in.Counters(); got.Injected != uint64(len(ways)) || got.Matched != uint64(len(ways)) || got.Unknown != 0 {
+			t.Errorf("%d ways, counted %+v", len(ways), got)
+		}
+		if err := in.Close(); err != nil {
+			t.Fatal(err)
+		}
+		wantResult(t, ops(t, target, ask...), unhurt)
+
+		r = failure(unix.EREMOTEIO)
+		r.Filter.Paths = []string{dir + "/**"}
+		in, _ = installFiles(t, k, target, Files{Ops: OpSetattr}, r)
+		wantResult(t, ops(t, target, dir+":xattr-fd", dir+":times", dir+":xattr"), "xattr-fd=EREMOTEIO times=ok xattr=ok")
+		if got := in.Counters(); got.Injected != 1 || got.Matched != 1 || got.Unknown != 2 {
+			t.Errorf("by path it counted %+v", got)
 		}
 	})
 }

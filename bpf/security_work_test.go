@@ -1,6 +1,7 @@
 package bpf
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -91,6 +92,14 @@ func fileOp(dir, op string) error {
 		return unix.Chmod(at("data"), 0o600)
 	case "setattr-chown":
 		return unix.Chown(at("data"), 1, 1)
+	case "times":
+		return unix.UtimesNanoAt(unix.AT_FDCWD, at("data"), make([]unix.Timespec, 2), 0)
+	case "xattr":
+		return unix.Setxattr(at("data"), "trusted.faultd", []byte("x"), 0)
+	case "xattr-remove":
+		return unix.Removexattr(at("data"), "trusted.faultd")
+	case "acl":
+		return unix.Setxattr(at("data"), "system.posix_acl_access", accessList(), 0)
 	case "chroot":
 		return unix.Chroot(dir)
 	case "chdir":
@@ -176,12 +185,25 @@ func descriptorOp(path, op string) error {
 		err = unix.Flock(fd, unix.LOCK_EX)
 	case "lock-fcntl":
 		err = unix.FcntlFlock(uintptr(fd), unix.F_SETLK, &unix.Flock_t{Type: unix.F_WRLCK})
+	case "xattr-fd":
+		err = unix.Fsetxattr(fd, "trusted.faultd", []byte("x"), 0)
 	case "ioctl":
 		_, err = unix.IoctlGetInt(fd, unix.TIOCINQ)
 	default:
 		err = errors.New("unknown op")
 	}
 	return err
+}
+
+// accessList is that of mode 600, as an extended attribute: a version, then tag, permissions and id of each entry.
+func accessList() (list []byte) {
+	list = binary.LittleEndian.AppendUint32(list, 2)
+	for _, entry := range [][2]uint16{{1, 6}, {4, 0}, {32, 0}} { // the owner, the group, others
+		list = binary.LittleEndian.AppendUint16(list, entry[0])
+		list = binary.LittleEndian.AppendUint16(list, entry[1])
+		list = binary.LittleEndian.AppendUint32(list, ^uint32(0))
+	}
+	return list
 }
 
 // copyOnto copies the file's ten bytes onto itself by a memfd, to an offset, asking for far more than there is.

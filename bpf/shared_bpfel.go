@@ -218,7 +218,9 @@ type sharedStat struct {
 	FirstNs    uint64
 	NextNs     uint64
 	Unknown    uint64
-	Pad        [6]uint64
+	Programs   uint64
+	Rings      uint64
+	Pad        [4]uint64
 }
 
 type sharedTargetKey struct {

@@ -67,6 +67,11 @@ struct socket {
 
 struct linux_binprm {
 	struct file *file;
+	char buf[8]; /* the program's first bytes, of which the kernel has more */
+};
+
+struct iattr {
+	unsigned int ia_valid;
 };
 
 struct fs_struct {
@@ -91,6 +96,8 @@ struct task_struct___vfs {
 	struct mm_struct *mm;
 	struct fs_struct *fs;
 	struct files_struct *files;
+	const void *real_cred;
+	const void *cred;
 };
 
 #pragma clang attribute pop
@@ -101,5 +108,7 @@ struct task_struct___vfs {
 #define FMODE_EXEC 0x20 /* in f_flags: opened by execve */
 #define FMODE_NOACCOUNT 0x20000000 /* files under an overlay: the overlay's own file is seen too */
 #define O_APPEND 02000
+#define ATTR_TIMES (1 << 4 | 1 << 5) /* in ia_valid: of access, of modification */
+#define ATTR_OTHERS (1 << 0 | 1 << 1 | 1 << 2 | 1 << 3) /* mode, owner, group, size */
 
 #endif

@@ -34,7 +34,7 @@ func fileOps() []fileOp {
 		{"rmdir", bpf.OpRmdir, []string{"rmdir"}, false},
 		{"link", bpf.OpLink, []string{"link", "linkat", "symlink", "symlinkat"}, false},
 		{"stat", bpf.OpStat, groups["stat"], false},
-		{"setattr", bpf.OpSetattr, []string{"chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "fchown", "lchown", "fchownat"}, false},
+		{"setattr", bpf.OpSetattr, groups["setattr"], false},
 		{"mmap", bpf.OpMmap, []string{"mmap"}, true},
 		{"exec", bpf.OpExec, groups["exec"], false},
 		{"lock", bpf.OpLock, []string{"flock"}, true},

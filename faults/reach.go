@@ -53,6 +53,17 @@ func leftNotes(reach bpf.Reach) (notes []string) {
 	return notes
 }
 
+// arrivalNotes tells what came into the target since the fault began and is out of its reach.
+func arrivalNotes(arrived bpf.Arrivals) (notes []string) {
+	if n := arrived.Programs; n > 0 {
+		notes = append(notes, fmt.Sprintf("out of reach: programs of 32 bits were started in the target, %d times: their calls are not hurt", n))
+	}
+	if n := arrived.Rings; n > 0 {
+		notes = append(notes, fmt.Sprintf("out of reach: rings of io_uring were made in the target, %d times: what is asked for there is no call, and is not hurt", n))
+	}
+	return notes
+}
+
 // advised adds what would work to what is not supported.
 func advised(err error, advice string) error {
 	if errors.Is(err, bpf.ErrNotSupported) {

@@ -1,6 +1,8 @@
 package faults
 
 import (
+	"slices"
+
 	"faultd/bpf"
 	"faultd/cgroup"
 )
@@ -44,6 +46,10 @@ func (h *ruleHandle) Update(fault Fault, common Common) error {
 
 func (h *ruleHandle) Counters() bpf.Counters { return h.installed.Counters() }
 func (h *ruleHandle) Mechanism() string      { return h.mechanism }
-func (h *ruleHandle) Notes() []string        { return h.notes }
 func (h *ruleHandle) Disarm() error          { return h.installed.Disarm() }
 func (h *ruleHandle) Close() error           { return h.installed.Close() }
+
+// Notes are those of the beginning, and what came since and is out of reach.
+func (h *ruleHandle) Notes() []string {
+	return slices.Concat(h.notes, arrivalNotes(h.installed.Counters().Arrived))
+}
