@@ -44,6 +44,8 @@ type Options struct {
 	Ready func()
 	// Alive is called by the main loop, for a watchdog.
 	Alive func()
+	// Rest is called, beside the main loop, each time when nothing has run for a while.
+	Rest func()
 }
 
 // Guard is what the daemon needs of the guard.
@@ -89,6 +91,9 @@ type Daemon struct {
 	// observed is what they told, by experiment.
 	observed map[string]*observed
 	reason   string
+	// ran is when something ran last, and rested whether the daemon has rested since.
+	ran    time.Time
+	rested bool
 	// capabilities are what the last check found.
 	capabilities []*v1.Capability
 }
@@ -232,6 +237,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 		return errors.Join(err, d.Close())
 	}
 	d.looped.Store(bpf.Monotonic())
+	d.ran = time.Now()
 	failed := servers.serve()
 	d.env.Kernel.RenewLease(d.options.Lease)
 	d.note(audit.Record{Action: actionStart, Who: audit.Self(), What: d.place(), Outcome: "done"}, nil)
@@ -308,7 +314,24 @@ func (d *Daemon) tend() time.Duration {
 		}
 	}
 	d.count(now)
+	d.rest(now)
 	return next
+}
+
+// restAfter is how long nothing has run when the daemon rests.
+const restAfter = 3 * time.Second
+
+// rest lets the daemon rest once after each time in which something ran. Call with d.mu held.
+func (d *Daemon) rest(now time.Time) {
+	switch {
+	case d.running() > 0:
+		d.rested, d.ran = false, now
+	case !d.rested && now.Sub(d.ran) >= restAfter:
+		d.rested = true
+		if d.options.Rest != nil {
+			d.closing.Go(d.options.Rest)
+		}
+	}
 }
 
 // count counts the time during which a fault is on. Call with d.mu held.

@@ -22,6 +22,29 @@ func (idleHandle) Notes() []string        { return nil }
 func (idleHandle) Disarm() error          { return nil }
 func (idleHandle) Close() error           { return nil }
 
+// TestRestsOnce: once nothing has run for a while, and not again before something has.
+func TestRestsOnce(t *testing.T) {
+	rests := make(chan bool, 3)
+	now := time.Now()
+	d := &Daemon{options: Options{Rest: func() { rests <- true }}, faults: map[string]*fault{}, ran: now}
+	f := &fault{state: stateActive}
+	for _, step := range []struct {
+		running bool
+		after   time.Duration
+		want    int
+	}{{false, time.Second, 0}, {false, restAfter, 1}, {false, time.Hour, 1}, {true, 2 * time.Hour, 1}, {false, 2*time.Hour + time.Second, 1}, {false, 3 * time.Hour, 2}} {
+		delete(d.faults, "f")
+		if step.running {
+			d.faults["f"] = f
+		}
+		d.rest(now.Add(step.after))
+		d.closing.Wait()
+		if len(rests) != step.want {
+			t.Errorf("after %v it rested %d times, want %d", step.after, len(rests), step.want)
+		}
+	}
+}
+
 // TestKillGoesBeforeALapse: a daemon that was stopped when somebody killed, and for longer than its lease, says why its faults ended.
 func TestKillGoesBeforeALapse(t *testing.T) {
 	cgrouptest.RequireRoot(t)

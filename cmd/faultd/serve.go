@@ -47,6 +47,7 @@ func serve(c *cli.Context) error {
 		Log:        newLog(c.App.ErrWriter),
 		Ready:      func() { notify(systemd.SdNotifyReady) },
 		Alive:      watchdog(),
+		Rest:       giveMemoryBack,
 		StartGuard: startGuard,
 	})
 	if err != nil {

@@ -34,8 +34,40 @@ func (b *bench) kill() error {
 		if err := b.memory(d, "no fault yet"); err != nil {
 			return err
 		}
-		return errors.Join(b.firstHarm(d, target), b.lastHarm(d, target), b.lastWake(d, target), b.memory(d, "after this section"))
+		return errors.Join(b.firstHarm(d, target), b.lastHarm(d, target), b.lastWake(d, target), b.memoryAfter(d, target))
 	})
+}
+
+// manyFaults is after how many faults the daemon's memory is looked at, and restTime by when it has given back what it does not need.
+const (
+	manyFaults = 50
+	restTime   = 5 * time.Second
+)
+
+func (b *bench) memoryAfter(d *daemon, target string) error {
+	harms, err := b.harms(d, target)
+	if err != nil {
+		return err
+	}
+	err = b.withWorker(target, 1, func(*worker) error { // a fault on packets wants a process
+		for i := range manyFaults {
+			if _, err := d.inject(harms[i%len(harms)].spec); err != nil {
+				return err
+			}
+			if err := d.stopAll(); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if err := b.memory(d, fmt.Sprintf("right after %d faults", manyFaults)); err != nil {
+		return err
+	}
+	time.Sleep(restTime)
+	return b.memory(d, fmt.Sprintf("%s later", restTime))
 }
 
 // harm is a fault and the calls that show it.
