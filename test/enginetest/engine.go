@@ -5,6 +5,7 @@ package enginetest
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -115,7 +116,9 @@ func prepare(tb testing.TB, program string, required bool) *Engine {
 		}
 	})
 	e := &Engine{Socket: filepath.Join(dir, "socket"), tb: tb, client: http.Client{Timeout: patience}}
-	e.client.Transport = &http.Transport{Dial: func(string, string) (net.Conn, error) { return net.Dial("unix", e.Socket) }}
+	e.client.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", e.Socket)
+	}}
 	e.Cgroups, e.parent = cgrouptest.New(tb)
 	return e
 }
