@@ -23,9 +23,8 @@ func TestAgent(t *testing.T) {
 	cmd.Dir = "../.."
 	cmd.Env = append(os.Environ(), "FAULTD_REQUIRE_ROOT=1", "FAULTD_TEST_KUBECTL="+c.program("kubectl"),
 		"FAULTD_TEST_ADMIN="+c.keys.path("admin.kubeconfig"), "FAULTD_TEST_AGENT="+agent)
-	out, err := cmd.CombinedOutput()
-	t.Logf("%s", out)
-	if err != nil {
-		t.Fatal(err)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr // it tells how far it is
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("the test of the agent: %v", err)
 	}
 }
