@@ -22,6 +22,9 @@ until_true() { # until_true COMMAND...: waits until it succeeds
 injected() { faultd -o json get "$1" | grep -Eq '"injected": [1-9]'; }
 # shellcheck disable=SC2317
 restarted() { test "$(systemctl show -P MainPID faultd)" != "$before"; }
+noted() { faultd -o json get "$1" | grep -q "$2"; }
+# shellcheck disable=SC2317
+cpu_max_is() { test "$(cat /sys/fs/cgroup/system.slice/victim.service/cpu.max)" = "$1"; }
 counts() { until_true injected "$1"; }
 injects() { # injects KIND FLAG...: asks again, by its key, where the machine is too slow to answer in time
 	local key=$RANDOM$RANDOM
@@ -40,6 +43,27 @@ slow=$(injects syscall --target unit:victim --call openat --delay 20ms --duratio
 counts "$refused"
 counts "$slow"
 faultd who "$(systemctl show -P MainPID victim)" | grep -q "$slow" || fail "who does not know the fault"
+
+# systemd sets a limit anew while a fault holds it: that is noticed, left so, made again or given up, and what systemd wants is what stays. That
+# it reads its units again changes no limit.
+until_true cpu_max_is '180000 100000' # CPUQuota= of the unit
+for on_change in report reapply give-up; do
+	squeezed=$(injects cpu --target unit:victim --limit 50% --on-change $on_change --duration 5m) || fail "cpu was refused"
+	cpu_max_is '90000 100000' || fail "cpu.max is not squeezed"
+	systemctl daemon-reload
+	cpu_max_is '90000 100000' || fail "a reload changes cpu.max"
+	systemctl set-property --runtime victim.service CPUQuota=150%
+	until_true noted "$squeezed" 'somebody else has changed cpu.max to 150000 100000'
+	case $on_change in
+	reapply) until_true cpu_max_is '90000 100000' ;;
+	*) until_true cpu_max_is '150000 100000' ;;
+	esac
+	[ $on_change != give-up ] || noted "$squeezed" '"given up"' || fail "not given up"
+	faultd stop "$squeezed" || fail "stop"
+	cpu_max_is '150000 100000' || fail "$on_change: what systemd wants did not stay"
+	systemctl set-property --runtime victim.service CPUQuota=180%
+	until_true cpu_max_is '180000 100000'
+done
 
 # Killed: systemd starts it anew, without faults, and the guard has undone.
 before=$(systemctl show -P MainPID faultd)

@@ -28,7 +28,7 @@ chroot "$root" depmod "$(ls "$root/lib/modules")"
 mke2fs -q -t ext4 -d "$root" "$disk" 1500M
 
 echo "systemd: boot"
-timeout 300 qemu-system-x86_64 -M q35 -cpu max -smp 2 -m 2G -display none -serial "file:$work/console" -monitor none -no-reboot \
+timeout 600 qemu-system-x86_64 -M q35 -cpu max -smp 2 -m 2G -display none -serial "file:$work/console" -monitor none -no-reboot \
 	-kernel "$image" -append "console=ttyS0 root=/dev/nvme0n1 rw loglevel=3 panic=-1" \
 	-drive "file=$disk,if=none,id=d,format=raw" -device nvme,drive=d,serial=x || true
 debugfs -R 'cat /root/out' "$disk" 2>/dev/null | tee "$work/out"
