@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
 	"golang.org/x/sys/unix"
@@ -250,6 +251,37 @@ func TestLoadAsAsked(t *testing.T) {
 	n.until("the ramp has begun", func() bool { return n.get(f.GetId()).GetCounters().GetInjected() > 0 })
 	if c := n.stop(f.GetId()).GetCounters(); c.GetInjected() >= 32 {
 		t.Errorf("there was no ramp: %v", c)
+	}
+	n.idle()
+}
+
+// TestLoadIsWhatWasAsked: what is counted is what the kernel says that the load has used (cpu.stat), and never more than was asked for. How much less
+// it is when others want the processor too is told as not applied; `make bench` measures it.
+func TestLoadIsWhatWasAsked(t *testing.T) {
+	kernels.OnHost(t)
+	const part, start = 0.4, time.Second // start is more than the process itself may use until it burns
+	n := startNode(t)
+	target := n.target()
+	n.worker(target)
+	began := time.Now()
+	f := n.inject(burnCPU(target, &v1.Cpu{Load: fmt.Sprint(part)}))
+	var counted, after uint64
+	n.until("a second is burnt", func() bool {
+		counted = n.get(f.GetId()).GetCounters().GetInjected()
+		return counted >= 1000
+	})
+	burner := target
+	burner.Path += "/" + cgroup.BurnerPrefix + f.GetId()
+	used := uint64(n.statOf(burner, "cpu.stat", "usage_usec") / 1000)
+	after = n.get(f.GetId()).GetCounters().GetInjected()
+	if most := part * 1.03 * float64(time.Since(began).Milliseconds()); float64(after) > most {
+		t.Errorf("%d ms were burnt, asked for are %.0f", after, most)
+	}
+	if used < counted || used > after+uint64(start.Milliseconds()) {
+		t.Errorf("the kernel says %d ms, counted were %d before and %d after", used, counted, after)
+	}
+	if ended := n.stop(f.GetId()); ended.GetCounters().GetInjected() < counted {
+		t.Errorf("it ended as %v", ended)
 	}
 	n.idle()
 }
