@@ -20,6 +20,7 @@ need strace strace # for comparison in the benchmark
 if [ "${1:-}" = bench ]; then
 	need fiu-run fiu-utils
 	need dmsetup dmsetup
+	need stress-ng stress-ng
 fi
 need ip iproute2
 need dig bind9-dnsutils # resolvers that are hurt

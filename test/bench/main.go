@@ -35,6 +35,7 @@ func sections() []section {
 		{"delay", (*bench).delay},
 		{"scale", (*bench).scale},
 		{"kill", (*bench).kill},
+		{"load", (*bench).load},
 	}
 }
 
