@@ -93,3 +93,28 @@ func redisSqueezed(t *testing.T, n *node) {
 		t.Errorf("afterwards the target was stopped %d times, and did %d sums, its sibling %d", more, ofTarget, ofSibling)
 	}
 }
+
+// squeeze is a limit of the target that is on while something is done; what the kernel holds afterwards is what it held before.
+func (n *node) squeeze(t *testing.T, file string, spec *v1.FaultSpec, do func()) {
+	t.Helper()
+	before := n.control(t, n.target, file)
+	f := n.inject(t, spec, true)
+	if during := n.control(t, n.target, file); during == before {
+		t.Errorf("%s is %q as before", file, during)
+	}
+	do()
+	if c := f.ends("injected"); c.GetInjected() == 0 {
+		t.Errorf("%s: counted %v", file, c)
+	}
+	if after := n.control(t, n.target, file); after != before {
+		t.Errorf("%s is %q, before %q", file, after, before)
+	}
+}
+
+// needsControllers skips where the version 2 tree has none.
+func (n *node) needsControllers(t *testing.T) {
+	t.Helper()
+	if !strings.Contains(n.control(t, n.target, "cgroup.controllers"), "pids") {
+		t.Skip("the version 2 tree has no controllers here: runs in the virtual machines")
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	v1 "faultd/api/faultd/v1alpha1"
@@ -130,5 +131,33 @@ func nginxReadFails(t *testing.T, n *node) {
 			expect(t, "injected", f.ends("injected").GetInjected(), 1)
 			expect(t, "afterwards", target.get("page"), served)
 		})
+	}
+}
+
+// nginxSqueezed: an nginx that may have no more processes has no workers after it has read its configuration anew; its sibling has, and afterwards
+// both have.
+func nginxSqueezed(t *testing.T, n *node) {
+	n.needsControllers(t)
+	target, sibling := n.web(t, n.target, "on"), n.web(t, n.spared, "on")
+	none := uint32(0)
+	const refused = "fork() failed while spawning \"worker process\" (11: Resource temporarily unavailable)"
+	n.squeeze(t, "pids.max", &v1.FaultSpec{Kind: &v1.FaultSpec_Pids{Pids: &v1.Pids{More: &none}}}, func() {
+		target.reload()
+		until(t, "no worker is started", func() bool { return strings.Contains(target.errors(), refused) })
+		sibling.reload()
+		expect(t, "the sibling", sibling.get("page"), served)
+	})
+	target.reload()
+	expect(t, "afterwards", target.get("page"), served)
+	if strings.Contains(sibling.errors(), "fork() failed") {
+		t.Error("the sibling could not fork")
+	}
+}
+
+// reload has it read its configuration, and start new workers.
+func (w web) reload() {
+	w.t.Helper()
+	if err := w.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		w.t.Fatal(err)
 	}
 }

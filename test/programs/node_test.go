@@ -78,6 +78,7 @@ func TestPrograms(t *testing.T) {
 		{"FioFiles", fioFiles},
 		{"NginxOpenFails", nginxOpenFails},
 		{"NginxReadFails", nginxReadFails},
+		{"NginxSqueezed", nginxSqueezed},
 		{"Redis", redisOf},
 		{"RedisSqueezed", redisSqueezed},
 		{"SQLite", sqlite},
