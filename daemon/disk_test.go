@@ -253,6 +253,28 @@ func TestDiskRefuses(t *testing.T) {
 	n.idle()
 }
 
+// TestDiskRefusesReadOnly: nobody can write there, and nothing is taken of it.
+func TestDiskRefusesReadOnly(t *testing.T) {
+	kernels.OnHost(t)
+	n := startNode(t)
+	target, dir := n.target(), t.TempDir()
+	if err := unix.Mount("none", dir, "tmpfs", unix.MS_RDONLY, "size=1m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	n.worker(target)
+	for _, resource := range []string{"space", "inodes"} {
+		if f, err := n.tryInject(full(target, dir, resource)); connect.CodeOf(err) != connect.CodeInvalidArgument || !strings.Contains(err.Error(), "is read-only") {
+			t.Errorf("%s: %v, %v", resource, f, err)
+		}
+	}
+	n.idle()
+}
+
 // TestDiskWithoutAJournal: what cannot be written down is not done.
 func TestDiskWithoutAJournal(t *testing.T) {
 	kernels.OnHost(t)

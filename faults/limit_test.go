@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"math"
 	"strings"
 	"testing"
 
@@ -151,5 +152,22 @@ func TestIOSetting(t *testing.T) {
 	s, _ := IO{Read: 100, Write: 7}.setting(d, "8:16 rbps=300 wbps=max riops=max wiops=8")
 	if write, reads := s.at(0.5); write != "8:16 rbps=200 wbps=38" || reads != "8:16 rbps=200 wbps=38 riops=max wiops=8" {
 		t.Errorf("half way it is %q, %q", write, reads)
+	}
+}
+
+// TestLimitOfNothing: a percentage of a limit that is none, and less than there is in use without saying that the kernel may kill for it.
+func TestLimitOfNothing(t *testing.T) {
+	const use = 64 * mebibyte
+	for want, limit := range map[string]struct {
+		text string
+		most int64
+	}{
+		"memory.limit: 50% of limit: the target's memory.max is max":                     {"50% of limit", math.MaxInt64},
+		"memory.limit: 33554432 bytes are less than the 67108864 that the target uses":   {"50% of use", math.MaxInt64},
+		"memory.limit: 268435456 bytes are no less than the 134217728 that the target h": {"256MiB", 128 * mebibyte},
+	} {
+		if n, err := (Memory{Limit: limit.text}).bytes("limit", "memory.max", limit.text, use, limit.most); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %d, %v, want %q", limit.text, n, err, want)
+		}
 	}
 }
