@@ -99,6 +99,11 @@ test-k8s: ## the definitions and policies for Kubernetes, on its API server of c
 	$(if $(RUN),,go test -count=1 -timeout=10m -run TestImageKube ./test/image)
 	test/cluster/run.sh $(RUN)
 
+# Needs no root. The log of the API server's clients is not for people.
+bench-k8s: ## measure what experiments of a cluster cost its API server, and how fast they and the safety lever are, with up to 1000 simulated nodes
+	CGO_ENABLED=0 go build -o bin/fleet ./test/fleet
+	cd test/k8s && FAULTD_FLEET=$(CURDIR)/bin/fleet go test -count=1 -v -timeout=60m -run TestSpeed . | grep -v '^{"level"'
+
 test-runner: ## the runner of the virtual machines itself
 	@test/machines.sh runner
 
@@ -134,4 +139,4 @@ image-kube: ## build the image of the agent for Kubernetes with buildah
 clean: ## remove what was built
 	rm -rf bin
 
-.PHONY: help deps build demo generate check-generated lint test test-unit test-vm test-mechanisms test-programs test-powercut test-systemd test-k8s test-runner bench bench-vm FORCE image image-kube clean
+.PHONY: help deps build demo generate check-generated lint test test-unit test-vm test-mechanisms test-programs test-powercut test-systemd test-k8s bench-k8s test-runner bench bench-vm FORCE image image-kube clean

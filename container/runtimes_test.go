@@ -152,6 +152,17 @@ func TestContainersOverDocker(t *testing.T) {
 }
 
 // A socket may be anybody's. Whoever cannot be asked is named, and nothing is taken for all that there is.
+// An ID that is the beginning of two means both, so that whoever wants one target is told of them; with one letter more it is one.
+func TestPrefixOfTwo(t *testing.T) {
+	one, two := fakeDocker{"beef" + strings.Repeat("0", 60), "web", "running", "runc", 1}, fakeDocker{"beef" + strings.Repeat("1", 60), "db", "running", "runc", 2}
+	r := New(Sockets{CRI: []string{}, Docker: []string{serveDocker(t, one, two)}})
+	for text, want := range map[string][]string{"beef": {one.id, two.id}, "beef1": {two.id}, "web": {one.id}} {
+		if got, err := find(t, r, text); err != nil || !slices.Equal(ids(got), want) {
+			t.Errorf("%s: %v, %v; want %v", text, ids(got), err, want)
+		}
+	}
+}
+
 func TestSocketsOfTheWrongKind(t *testing.T) {
 	f := &fakeCRI{}
 	f.container(f.pod("shop", "web-0", nil), "app")

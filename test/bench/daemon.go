@@ -29,9 +29,11 @@ type daemon struct {
 	log    string
 }
 
-func (b *bench) startDaemon() (*daemon, error) {
-	config := filepath.Join(b.dir, "faultd.yaml")
-	if err := os.WriteFile(config, []byte("environment: bench\nproduction: false\nlimits: {maxFaults: 1000, maxTargets: 1000}\n"), 0o600); err != nil {
+// startDaemon starts one; config has lines of its configuration beside the usual ones.
+func (b *bench) startDaemon(config ...string) (*daemon, error) {
+	file := filepath.Join(b.dir, "faultd.yaml")
+	usual := "environment: bench\nproduction: false\nlimits: {maxFaults: 1000, maxTargets: 1000}\n"
+	if err := os.WriteFile(file, []byte(usual+strings.Join(config, "\n")), 0o600); err != nil {
 		return nil, fmt.Errorf("write the daemon's configuration: %w", err)
 	}
 	d := &daemon{ctx: b.ctx, pinDir: filepath.Join("/sys/fs/bpf", b.name), socket: filepath.Join(b.dir, "s"), log: filepath.Join(b.dir, "log")}
@@ -40,7 +42,7 @@ func (b *bench) startDaemon() (*daemon, error) {
 		return nil, fmt.Errorf("make the daemon's log: %w", err)
 	}
 	defer log.Close()
-	d.cmd = exec.Command(b.options.faultd, "--socket", d.socket, "serve", "--state-dir", filepath.Join(b.dir, "state"), "--pin-dir", d.pinDir, "--config", config)
+	d.cmd = exec.Command(b.options.faultd, "--socket", d.socket, "serve", "--state-dir", filepath.Join(b.dir, "state"), "--pin-dir", d.pinDir, "--config", file)
 	d.cmd.Stderr = log
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	if err := d.cmd.Start(); err != nil {
@@ -63,8 +65,8 @@ func (d *daemon) stop() error {
 }
 
 // withDaemon runs f beside a daemon.
-func (b *bench) withDaemon(f func(*daemon) error) error {
-	d, err := b.startDaemon()
+func (b *bench) withDaemon(f func(*daemon) error, config ...string) error {
+	d, err := b.startDaemon(config...)
 	if err != nil {
 		return err
 	}

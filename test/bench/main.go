@@ -36,6 +36,7 @@ func sections() []section {
 		{"scale", (*bench).scale},
 		{"kill", (*bench).kill},
 		{"load", (*bench).load},
+		{"pods", (*bench).podMemory},
 	}
 }
 

@@ -1,0 +1,166 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/rest"
+
+	v1 "faultd/api/faultd/v1alpha1"
+	"faultd/faults"
+	"faultd/kube"
+)
+
+// patience bounds every wait for a state.
+const patience = 2 * time.Minute
+
+var errPatience = fmt.Errorf("it did not happen within %s", patience)
+
+var (
+	experiments   = schema.GroupVersionResource{Group: "faultd.io", Version: "v1alpha1", Resource: "experiments"}
+	chaosPolicies = experiments.GroupVersion().WithResource("chaospolicies")
+)
+
+// node is one of a fleet.
+type node struct {
+	agent  *kube.Agent
+	daemon *daemon
+}
+
+// fleet is nodes that work until it is stopped.
+type fleet struct {
+	nodes   []node
+	traffic *traffic
+	// objects is somebody's who is no node.
+	objects dynamic.Interface
+	stop    func()
+}
+
+func nodeName(i int) string { return fmt.Sprint("node-", i) }
+
+func startFleet(ctx context.Context, config *rest.Config, n int) (*fleet, error) {
+	f := &fleet{traffic: &traffic{pods: newPods(n)}}
+	config = rest.CopyConfig(config)
+	config.QPS, config.Burst = -1, 0 // of one node it is 20; all of these have one client
+	var err error
+	if f.objects, err = dynamic.NewForConfig(config); err != nil {
+		return nil, err
+	}
+	config.Wrap(func(next http.RoundTripper) http.RoundTripper { f.traffic.next = next; return f.traffic })
+	objects, err := dynamic.NewForConfig(config)
+	if err != nil {
+		return nil, err
+	}
+	names, err := metadata.NewForConfig(config)
+	if err != nil {
+		return nil, err
+	}
+	check := func(spec *v1.FaultSpec) error {
+		_, _, err := faults.New(spec)
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var working sync.WaitGroup
+	f.stop = func() {
+		cancel()
+		working.Wait()
+	}
+	for i := range n {
+		d := &daemon{faults: map[string]*v1.Fault{}}
+		a := kube.New(kube.Options{Node: nodeName(i), Objects: objects, Metadata: names, Daemon: d, Check: check, Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+		f.nodes = append(f.nodes, node{a, d})
+		working.Go(func() { a.Run(ctx) })
+	}
+	err = until("all nodes know the cluster", func() (bool, error) {
+		for _, n := range f.nodes {
+			if !n.agent.Ready() {
+				return false, nil
+			}
+		}
+		return true, nil
+	})
+	if err != nil {
+		f.stop()
+	}
+	return f, err
+}
+
+// until waits for a state.
+func until(what string, reached func() (bool, error)) error {
+	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+		if ok, err := reached(); ok || err != nil {
+			return err
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("wait for %s: %w", what, errPatience)
+		}
+	}
+}
+
+// run has an experiment of some seconds carried out, on the pods with a label, to its end.
+func (f *fleet) run(ctx context.Context, name, label string) error {
+	of := f.objects.Resource(experiments).Namespace(namespace)
+	object := &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "faultd.io/v1alpha1", "kind": "Experiment", "metadata": map[string]any{"name": name},
+		"spec": map[string]any{
+			"hypothesis": "it holds", "duration": "3s", "before": "0s", "after": "0s",
+			"target": map[string]any{"pods": "?" + label, "mode": "all"},
+			"faults": []any{map[string]any{"name": "refuse", "connect": map[string]any{"errno": "ECONNREFUSED"}}},
+			"probes": []any{map[string]any{"name": "count", "when": []any{"during"}, "counter": map[string]any{"fault": "refuse"}, "tolerance": map[string]any{"compare": ">= 0"}}},
+		},
+	}}
+	if _, err := of.Create(ctx, object, metav1.CreateOptions{}); err != nil {
+		return fmt.Errorf("make an Experiment: %w", err)
+	}
+	err := until("the end of "+name, func() (bool, error) {
+		o, err := of.Get(ctx, name, metav1.GetOptions{})
+		if err != nil {
+			return false, err
+		}
+		phase, _, _ := unstructured.NestedString(o.Object, "status", "phase")
+		verdict, _, _ := unstructured.NestedString(o.Object, "status", "verdict")
+		if message, _, _ := unstructured.NestedString(o.Object, "status", "message"); phase == "ended" && verdict != "confirmed" {
+			return false, fmt.Errorf("the experiment came to %s: %s", verdict, message)
+		}
+		return phase == "ended", nil
+	})
+	return errors.Join(err, of.Delete(ctx, name, metav1.DeleteOptions{}))
+}
+
+// pull engages the safety lever, or releases it, and waits until all daemons did what it says.
+func (f *fleet) pull(ctx context.Context, engaged bool) error {
+	const name = "lever"
+	of := f.objects.Resource(chaosPolicies)
+	var err error
+	if engaged {
+		policy := &unstructured.Unstructured{Object: map[string]any{
+			"apiVersion": "faultd.io/v1alpha1", "kind": "ChaosPolicy", "metadata": map[string]any{"name": name},
+			"spec": map[string]any{"safetyLever": map[string]any{"engaged": true, "reason": "measured"}},
+		}}
+		_, err = of.Create(ctx, policy, metav1.CreateOptions{})
+	} else {
+		err = of.Delete(ctx, name, metav1.DeleteOptions{})
+	}
+	if err != nil {
+		return fmt.Errorf("pull the lever: %w", err)
+	}
+	return until(fmt.Sprintf("all daemons do what the lever says (engaged: %v)", engaged), func() (bool, error) {
+		for _, n := range f.nodes {
+			if n.daemon.killed().IsZero() == engaged {
+				return false, nil
+			}
+		}
+		return true, nil
+	})
+}

@@ -1,0 +1,90 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// namespace is where the pods are.
+const namespace = "shop"
+
+// How many pods, from the first one on, have the labels few and many.
+const (
+	few  = 5
+	many = 25
+)
+
+// pods are one on each node.
+type pods struct {
+	all []metav1.PartialObjectMetadata
+}
+
+func newPods(nodes int) *pods {
+	p := &pods{}
+	for i := range nodes {
+		m := metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{
+			Namespace: namespace, Name: fmt.Sprint("web-", i), UID: types.UID(fmt.Sprintf("00000000-0000-4000-8000-%012d", i)), Labels: map[string]string{"all": ""},
+			CreationTimestamp: metav1.NewTime(time.Now().Add(-time.Hour)), ResourceVersion: "1",
+		}}
+		for label, n := range map[string]int{"few": few, "many": many} {
+			if i < n {
+				m.Labels[label] = ""
+			}
+		}
+		p.all = append(p.all, m)
+	}
+	return p
+}
+
+// answer answers as the API server does; whoever watches sees nothing happen.
+func (p *pods) answer(r *http.Request) (*http.Response, error) {
+	q := r.URL.Query()
+	switch {
+	case r.Method == http.MethodPost: // an event
+		return answered(http.StatusCreated, map[string]any{"kind": "Event", "apiVersion": "v1"})
+	case r.URL.Path == "/api/v1/namespaces/"+namespace:
+		m := metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Name: namespace, Labels: map[string]string{"faultd.io/chaos": "allowed"}}}
+		m.Kind, m.APIVersion = "PartialObjectMetadata", "meta.k8s.io/v1"
+		return answered(http.StatusOK, m)
+	case q.Get("sendInitialEvents") != "": // as servers of before do, which are asked for a list then
+		return answered(http.StatusUnprocessableEntity, metav1.Status{Status: "Failure", Code: http.StatusUnprocessableEntity, Reason: metav1.StatusReasonInvalid})
+	case q.Get("watch") != "":
+		body, writer := io.Pipe()
+		go func() {
+			<-r.Context().Done()
+			_ = writer.Close() // it never fails
+		}()
+		return &http.Response{StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"application/json"}}, Body: body}, nil
+	}
+	label, err := labels.Parse(q.Get("labelSelector"))
+	if err != nil {
+		return nil, err
+	}
+	field, err := fields.ParseSelector(q.Get("fieldSelector"))
+	if err != nil {
+		return nil, err
+	}
+	list := metav1.PartialObjectMetadataList{ListMeta: metav1.ListMeta{ResourceVersion: "1"}, Items: []metav1.PartialObjectMetadata{}}
+	list.Kind, list.APIVersion = "PartialObjectMetadataList", "meta.k8s.io/v1"
+	for i, m := range p.all {
+		known := fields.Set{"spec.nodeName": nodeName(i), "metadata.name": m.Name, "status.phase": "Running"}
+		if label.Matches(labels.Set(m.Labels)) && field.Matches(known) {
+			list.Items = append(list.Items, m)
+		}
+	}
+	return answered(http.StatusOK, list)
+}
+
+func answered(code int, body any) (*http.Response, error) {
+	text, err := json.Marshal(body)
+	return &http.Response{StatusCode: code, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(bytes.NewReader(text))}, err
+}

@@ -1,0 +1,34 @@
+package k8s
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/tools/clientcmd/api"
+)
+
+// TestSpeed runs test/fleet against this API server: make bench-k8s, which prints its table.
+func TestSpeed(t *testing.T) {
+	program := os.Getenv("FAULTD_FLEET")
+	if program == "" {
+		t.Skip("measures for minutes: make bench-k8s runs it")
+	}
+	open(t, client(t))
+	file := filepath.Join(t.TempDir(), "kubeconfig")
+	config := api.NewConfig()
+	config.Clusters["here"] = &api.Cluster{Server: server.Host, CertificateAuthorityData: server.CAData, TLSServerName: server.ServerName}
+	config.AuthInfos["me"] = &api.AuthInfo{Token: server.BearerToken}
+	config.Contexts["here"] = &api.Context{Cluster: "here", AuthInfo: "me"}
+	config.CurrentContext = "here"
+	if err := clientcmd.WriteToFile(*config, file); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(program, "-kubeconfig", file)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	if err := cmd.Run(); err != nil {
+		t.Error(err)
+	}
+}
