@@ -243,7 +243,7 @@ func (a *Agent) deleted(object any) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.runs, string(gone.GetUID()))
-	for _, what := range []string{waitClaim, waitRefuse, waitOrphan, lastSummary, sinceIdle} {
+	for _, what := range []string{waitBegin, waitClaim, waitRefuse, waitOrphan, lastSummary, sinceIdle} {
 		delete(a.times, what+string(gone.GetUID()))
 	}
 }
@@ -284,12 +284,12 @@ func uidOf(object any) string {
 	return ""
 }
 
-// jitter spreads what many nodes write at the same time: 20 ms for each pod, up to 10 s.
+// jitter spreads what many nodes write at the same time: 50 ms for each pod, up to 20 s. A server that is busy needs as long for a write.
 func jitter(pods int) time.Duration {
 	if pods <= 1 {
 		return 0
 	}
-	return rand.N(min(time.Duration(pods)*20*time.Millisecond, 10*time.Second))
+	return rand.N(min(time.Duration(pods)*50*time.Millisecond, 20*time.Second))
 }
 
 // tell makes an event about a pod. That it cannot be made changes nothing.

@@ -21,6 +21,7 @@ import (
 // What Agent.times has of an experiment or a schedule: until when is waited, before one of all nodes does something.
 const (
 	waitSchedule = "schedule "
+	waitBegin    = "begin "
 
 	waitClaim  = "claim "
 	waitRefuse = "refuse "
@@ -159,8 +160,12 @@ func (a *Agent) setIdle(object *unstructured.Unstructured) {
 	a.times[sinceIdle+string(object.GetUID())] = time.Now()
 }
 
-// begin writes down that the run begins here, and only then begins it.
+// begin writes down that the run begins here, and only then begins it. Many nodes that wrote at once would all write in vain but one, over and over,
+// and come too late.
 func (a *Agent) begin(ctx context.Context, object *unstructured.Unstructured, status *v1.ExperimentStatus, plan *experiment.Plan, chosen choice, mine []pod) error {
+	if !a.turnIn(a.queue, waitBegin, object, jitter(len(chosen.all))) {
+		return nil // it is asked anew then
+	}
 	narrow := plan.Narrow(func(f experiment.Fault) []string { return chosen.selectorsOn(f, mine) })
 	r := newRun(object, narrow, a.node, mine, len(chosen.all), time.Now())
 	if err := a.joins(object, status); err != nil {
@@ -260,12 +265,17 @@ func (a *Agent) due(what string, object *unstructured.Unstructured, after time.D
 // turn says whether it is this node's turn to do what each would do, after a while and a random time; before that, it has the object looked
 // at again then, by when another may have done it.
 func (a *Agent) turn(queue workqueue.TypedRateLimitingInterface[string], what string, object *unstructured.Unstructured, after time.Duration) bool {
+	return a.turnIn(queue, what, object, after+rand.N(a.pace.spread+1))
+}
+
+// turnIn is turn after a time that is known.
+func (a *Agent) turnIn(queue workqueue.TypedRateLimitingInterface[string], what string, object *unstructured.Unstructured, wait time.Duration) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	key := what + string(object.GetUID())
 	at, known := a.times[key]
 	if !known {
-		at = time.Now().Add(after + rand.N(a.pace.spread+1))
+		at = time.Now().Add(wait)
 		a.times[key] = at
 	}
 	left := time.Until(at)

@@ -255,7 +255,10 @@ func (o *observed) Stop(ctx context.Context, id string) (*v1.Fault, error) {
 	return f, err
 }
 
-// seen keeps what a fault was last. The first harm is told soon, the rest at the end: each write of a status goes to every node.
+// crowded is how many pods an experiment hurts at least for which nodes tell how it ended alone: each write of a status goes to every node.
+const crowded = 20
+
+// seen keeps what a fault was last. The first harm is told soon, unless it is one of many; the rest at the end.
 func (o *observed) seen(f *v1.Fault) {
 	r := o.run
 	r.mu.Lock()
@@ -274,7 +277,7 @@ func (o *observed) seen(f *v1.Fault) {
 	if fresh {
 		o.agent.tell(r.pods[i], "Warning", "FaultsBegun", fmt.Sprintf("experiment %s hurts this pod, until %s at the latest: %s", r.name(), r.record.GetUntil(), f.GetKind()))
 	}
-	if harmless && f.GetCounters().GetInjected() > 0 {
+	if harmless && f.GetCounters().GetInjected() > 0 && r.crowd < crowded {
 		wait := jitter(r.crowd)
 		r.change(wait, r.count)
 		o.agent.queue.AddAfter(r.name(), wait)
