@@ -30,6 +30,8 @@ export VM_LYING_KERNELS := 6.12-ei
 export VM_REBOOT_KERNELS := 6.12
 # Kernels on which delays work without LSM too, by task work and by clones.
 export VM_WITHOUT_LSM := 7.3 6.12-ei
+# What runs on arm64, when that is asked for.
+export ARM64_TESTS := ^(TestTheWholeWay|TestConnectErrnos|TestLossIsSilent|TestDelaysTheTargetOnly|TestKillWakesSleepers|TestKillLatches|TestDaemonKilled|TestResidueNamesPins|TestUninstall)$$
 export KERNEL RUN IMAGE
 # Where generated files are.
 GENERATED := api bpf deploy/kubernetes/crd deploy/helm/crds
@@ -79,8 +81,8 @@ test-unit: build ## unit and effect tests on this kernel, with the race detector
 		--rerun-fails-report=$(GOBIN)/reruns.txt --packages=./... -- -race -count=1 -p 1 -short -timeout=30m
 	@! grep . $(GOBIN)/reruns.txt || echo "these failed once and passed when run again"
 
-test-vm: ## effect tests in virtual machines: make test-vm KERNEL=6.12 RUN=TestX; a kernel of yours: IMAGE=bzImage KERNEL=6.12-ei
-	@test/machines.sh vm
+test-vm: ## effect tests in virtual machines: make test-vm KERNEL=6.12 RUN=TestX; a kernel of yours: IMAGE=bzImage KERNEL=6.12-ei; the main ones on arm64: ARCH=arm64
+	@$(if $(filter arm64,$(ARCH)),KERNEL=6.12-arm64 test/machines.sh arm64,test/machines.sh vm)
 
 test-mechanisms: ## sleeping by the mechanisms that are not a kernel's first choice
 	@test/machines.sh mechanisms

@@ -22,11 +22,12 @@ const (
 // skip. Empty: it must be refused. Other kernels may skip.
 func mechanisms() map[string]map[string]bpf.SyscallMechanism {
 	return map[string]map[string]bpf.SyscallMechanism{
-		"6.1":     {hookedCall: "", unhookedCall: ""},
-		"6.12":    {hookedCall: bpf.MechanismLSM, unhookedCall: ""},
-		"6.12-ei": {hookedCall: bpf.MechanismLSM, unhookedCall: bpf.MechanismClones},
-		"6.18":    {hookedCall: bpf.MechanismTaskWork, unhookedCall: bpf.MechanismTaskWork},
-		"7.3":     {hookedCall: bpf.MechanismLSM, unhookedCall: bpf.MechanismTaskWork},
+		"6.1":        {hookedCall: "", unhookedCall: ""},
+		"6.12":       {hookedCall: bpf.MechanismLSM, unhookedCall: ""},
+		"6.12-arm64": {hookedCall: bpf.MechanismLSM, unhookedCall: ""},
+		"6.12-ei":    {hookedCall: bpf.MechanismLSM, unhookedCall: bpf.MechanismClones},
+		"6.18":       {hookedCall: bpf.MechanismTaskWork, unhookedCall: bpf.MechanismTaskWork},
+		"7.3":        {hookedCall: bpf.MechanismLSM, unhookedCall: bpf.MechanismTaskWork},
 	}
 }
 

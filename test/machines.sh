@@ -8,6 +8,7 @@
 #   VM_LYING_KERNELS             the kernels on which the power is cut while syncs do nothing
 #   VM_REBOOT_KERNELS            the kernels that are rebooted and crashed by faults of the node
 #   VM_WITHOUT_LSM               the kernels on which delays work without LSM too
+#   ARM64_TESTS                  the daemon's tests that run on arm64
 #   KERNEL RUN                   only this kernel, only these tests; "" for all
 #   IMAGE                        a kernel image with all drivers built in, booted as KERNEL; "" for the runner's own
 set -euo pipefail
@@ -124,6 +125,19 @@ stage_vm() {
 	done
 }
 
+# stage_arm64 tests the daemon's main ways on an emulated machine of arm64.
+stage_arm64() {
+	local run=${RUN:-$ARM64_TESTS}
+	mkdir -p bin/vm/arm64
+	GOARCH=arm64 CGO_ENABLED=0 go test -ldflags '-s -w' -c -o bin/vm/arm64/daemon.test ./daemon
+	start "${kernels[0]} daemon" in_arm64 "${kernels[0]}"
+}
+
+in_arm64() {
+	cd daemon
+	exec "$root/bin/vm/vm" run -v -kernel "$1" -- "$root/bin/vm/arm64/daemon.test" -test.v -test.run "$run" -test.timeout=40m
+}
+
 # stage_mechanisms puts threads to sleep by the mechanisms that are not a kernel's first choice.
 stage_mechanisms() {
 	local run="" kernel
@@ -198,7 +212,7 @@ stage_runner() {
 }
 
 mkdir -p bin/vm
-build_programs
+[ "$*" = arm64 ] || build_programs
 read -ra wanted <<<"${KERNEL:-$VM_KERNELS}"
 available=$(test/kernels.sh "${wanted[@]}")
 read -ra kernels <<<"${available//$'\n'/ }"

@@ -17,17 +17,22 @@ import (
 // A debianKernel is a kernel series and the suite whose newest cloud kernel is of that series.
 type debianKernel struct {
 	name, suite string
-	security    bool // the suite lies in the security archive
+	arch        arch
+	series      string // of the kernel
+	security    bool   // the suite lies in the security archive
 }
 
 var debianKernels = []debianKernel{
-	{name: "6.1", suite: "bookworm-security", security: true},
-	{name: "6.12", suite: "trixie"},
-	{name: "7.3", suite: "trixie-backports"},
+	{name: "6.1", arch: amd64, series: "6.1", suite: "bookworm-security", security: true},
+	{name: "6.12", arch: amd64, series: "6.12", suite: "trixie"},
+	{name: "7.3", arch: amd64, series: "7.3", suite: "trixie-backports"},
 }
 
+// arm64Kernel is fetched and booted when it is named.
+var arm64Kernel = debianKernel{name: "6.12-arm64", arch: arm64, series: "6.12", suite: "trixie"}
+
 func debianKernelNamed(name string) (debianKernel, bool) {
-	for _, k := range debianKernels {
+	for _, k := range append(slices.Clone(debianKernels), arm64Kernel) {
 		if k.name == name {
 			return k, true
 		}
@@ -36,7 +41,7 @@ func debianKernelNamed(name string) (debianKernel, bool) {
 }
 
 // metaPackage depends on the newest cloud kernel of its suite.
-const metaPackage = "linux-image-cloud-amd64"
+func (a arch) metaPackage() string { return "linux-image-cloud-" + a.name }
 
 // keyring holds Debian's archive keys; package debian-archive-keyring.
 const keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
@@ -47,6 +52,7 @@ const (
 	imageFile   = "vmlinuz"
 	configFile  = "config"
 	releaseFile = "release"
+	busyboxFile = "busybox" // of another architecture than the host's
 )
 
 // fetchKernel downloads k with apt and unpacks it below cacheDir; nothing is installed. A kernel
@@ -76,7 +82,7 @@ func fetchInto(ctx context.Context, k debianKernel, work, dir string) error {
 	if err != nil {
 		return err
 	}
-	debs, err := apt.download(ctx, k.name)
+	debs, err := apt.download(ctx, k)
 	if err != nil {
 		return err
 	}
@@ -89,6 +95,11 @@ func fetchInto(ctx context.Context, k debianKernel, work, dir string) error {
 	ready := filepath.Join(work, "ready")
 	if err := arrangeKernel(ctx, tree, ready); err != nil {
 		return err
+	}
+	if k.arch != amd64 {
+		if err := os.Rename(filepath.Join(tree, "usr", "bin", "busybox"), filepath.Join(ready, busyboxFile)); err != nil {
+			return fmt.Errorf("arrange kernel: %w", err)
+		}
 	}
 	// Another fetch may have won the race, its result is as good as ours.
 	if err := os.Rename(ready, dir); err != nil && !errors.Is(err, fs.ErrExist) {
@@ -193,9 +204,9 @@ func newPrivateApt(k debianKernel, dir string) (*privateApt, error) {
 		}
 	}
 	files := map[string]string{
-		"sources.list": fmt.Sprintf("deb [arch=amd64 signed-by=%s] %s %s main\n", keyring, uri, k.suite),
+		"sources.list": fmt.Sprintf("deb [arch=%s signed-by=%s] %s %s main\n", k.arch.name, keyring, uri, k.suite),
 		"status":       "",
-		"apt.conf":     aptConfig(dir),
+		"apt.conf":     aptConfig(dir, k.arch),
 	}
 	for name, text := range files {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
@@ -206,7 +217,7 @@ func newPrivateApt(k debianKernel, dir string) (*privateApt, error) {
 }
 
 // aptConfig is read after the system's own configuration and overrides it.
-func aptConfig(dir string) string {
+func aptConfig(dir string, a arch) string {
 	var b strings.Builder
 	set := func(key, value string) { fmt.Fprintf(&b, "%s %q;\n", key, value) }
 	set("Dir::Etc::SourceList", filepath.Join(dir, "sources.list"))
@@ -216,7 +227,8 @@ func aptConfig(dir string) string {
 	set("Dir::State", filepath.Join(dir, "state"))
 	set("Dir::State::status", filepath.Join(dir, "status"))
 	set("Dir::Cache", filepath.Join(dir, "cache"))
-	set("APT::Architecture", "amd64")
+	set("APT::Architecture", a.name)
+	set("APT::Architectures", a.name)
 	set("APT::Sandbox::User", "root") // user _apt cannot reach a cache below a home directory
 	set("Acquire::Languages", "none")
 	// The system's hooks clean or refresh the system's caches: none of our business.
@@ -226,15 +238,15 @@ func aptConfig(dir string) string {
 
 // download fetches the newest kernel of the suite, which must be of the named series, and returns
 // the paths of its packages.
-func (a *privateApt) download(ctx context.Context, series string) ([]string, error) {
+func (a *privateApt) download(ctx context.Context, k debianKernel) ([]string, error) {
 	if _, err := output(ctx, a.dir, "apt-get", "-c", a.config, "-q", "update"); err != nil {
 		return nil, fmt.Errorf("update package lists: %w", err)
 	}
-	meta, err := output(ctx, a.dir, "apt-cache", "-c", a.config, "show", metaPackage)
+	meta, err := output(ctx, a.dir, "apt-cache", "-c", a.config, "show", k.arch.metaPackage())
 	if err != nil {
-		return nil, fmt.Errorf("look up %s: %w", metaPackage, err)
+		return nil, fmt.Errorf("look up %s: %w", k.arch.metaPackage(), err)
 	}
-	image, err := imagePackage(meta, series)
+	image, err := imagePackage(meta, k)
 	if err != nil {
 		return nil, err
 	}
@@ -243,27 +255,30 @@ func (a *privateApt) download(ctx context.Context, series string) ([]string, err
 		return nil, fmt.Errorf("look up %s: %w", image, err)
 	}
 	names := append([]string{image}, partPackages(show, image)...)
+	if k.arch != amd64 {
+		names = append(names, "busybox-static")
+	}
 	if _, err := output(ctx, a.dir, "apt-get", append([]string{"-c", a.config, "-q", "download"}, names...)...); err != nil {
 		return nil, fmt.Errorf("download %s: %w", strings.Join(names, " "), err)
 	}
-	debs, _ := filepath.Glob(filepath.Join(a.dir, "linux-*.deb"))
+	debs, _ := filepath.Glob(filepath.Join(a.dir, "*.deb"))
 	if len(debs) != len(names) {
 		return nil, fmt.Errorf("download %s: found %d packages afterwards, want %d", image, len(debs), len(names))
 	}
 	return debs, nil
 }
 
-var imageDependency = regexp.MustCompile(`(?m)^Depends:.*\b(linux-image-([0-9]+\.[0-9]+)[.+-][^ ,]*cloud-amd64[^ ,]*)`)
+var imageDependency = regexp.MustCompile(`(?m)^Depends:.*\b(linux-image-([0-9]+\.[0-9]+)[.+-][^ ,]*cloud-(?:amd64|arm64)[^ ,]*)`)
 
 // imagePackage reads which kernel the meta-package depends on. A suite that has moved on to
 // another series is an error: a test must not run on a kernel other than the one it names.
-func imagePackage(show, series string) (string, error) {
+func imagePackage(show string, k debianKernel) (string, error) {
 	m := imageDependency.FindStringSubmatch(show)
 	if m == nil {
-		return "", fmt.Errorf("resolve %s: it depends on no kernel", metaPackage)
+		return "", fmt.Errorf("resolve %s: it depends on no kernel", k.arch.metaPackage())
 	}
-	if m[2] != series {
-		return "", fmt.Errorf("resolve %s: the suite has %s, want series %s", metaPackage, m[1], series)
+	if m[2] != k.series {
+		return "", fmt.Errorf("resolve %s: the suite has %s, want series %s", k.arch.metaPackage(), m[1], k.series)
 	}
 	return m[1], nil
 }

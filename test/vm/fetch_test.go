@@ -21,7 +21,7 @@ func TestImagePackage(t *testing.T) {
 		{"Package: x\n", "6.1", "", "depends on no kernel"},
 	}
 	for _, tt := range tests {
-		got, err := imagePackage(tt.show, tt.series)
+		got, err := imagePackage(tt.show, debianKernel{arch: amd64, series: tt.series})
 		if got != tt.want || (err == nil) != (tt.err == "") {
 			t.Errorf("series %s: got %q, %v, want %q", tt.series, got, err, tt.want)
 		}

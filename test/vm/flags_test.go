@@ -70,7 +70,7 @@ func TestChooseKernel(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if k, err := chooseKernel(o); err != nil || k != (kernel{name: "own", image: image, disk: "virtio-blk-pci"}) {
+	if k, err := chooseKernel(o); err != nil || k != (kernel{name: "own", arch: amd64, image: image, disk: "virtio-blk-pci"}) {
 		t.Errorf("got %+v, %v", k, err)
 	}
 	o.image = ""

@@ -40,8 +40,8 @@ func buildImage(ctx context.Context, k kernel, o options, nonce string) (*rootfs
 	r.addLink("/var/run", "/run")
 	plan := guest.Plan{Nonce: nonce, Persist: o.persist != "", Dir: o.workDir, Env: guestEnv(k, o)}
 	steps := []func() error{
-		func() error { return addInit(ctx, r, o.cacheDir) },
-		func() error { return addBusybox(ctx, r) },
+		func() error { return addInit(ctx, r, k.arch, o.cacheDir) },
+		func() error { return addBusybox(ctx, r, k) },
 		func() error { return addKernelFiles(r, k) },
 		func() error { return addModules(r, &plan, k, o.modules) },
 		func() error { return addPackageFiles(r, o.workDir) },
@@ -73,8 +73,8 @@ func guestEnv(k kernel, o options) []string {
 	return append(env, o.env...)
 }
 
-func addInit(ctx context.Context, r *rootfs, cacheDir string) error {
-	program, err := buildInit(ctx, cacheDir)
+func addInit(ctx context.Context, r *rootfs, a arch, cacheDir string) error {
+	program, err := buildInit(ctx, a, cacheDir)
 	if err != nil {
 		return err
 	}
@@ -83,12 +83,16 @@ func addInit(ctx context.Context, r *rootfs, cacheDir string) error {
 }
 
 // addBusybox adds a shell and the usual small programs.
-func addBusybox(ctx context.Context, r *rootfs) error {
+func addBusybox(ctx context.Context, r *rootfs, k kernel) error {
 	where, err := exec.LookPath("busybox")
 	if err != nil {
 		return fmt.Errorf("find busybox (apt-get install busybox-static): %w", err)
 	}
-	if err := r.addProgram("/bin/busybox", where); err != nil {
+	program := where
+	if k.arch != amd64 {
+		program = filepath.Join(filepath.Dir(k.image), busyboxFile)
+	}
+	if err := r.addProgram("/bin/busybox", program); err != nil {
 		return err
 	}
 	applets, err := output(ctx, "/", where, "--list-full")

@@ -15,7 +15,7 @@ const initSource = "test/vm/init"
 
 // buildInit compiles the guest's init and returns the program. The last one is kept below cacheDir;
 // go sees by itself whether it is still right. Runners at the same time wait for each other.
-func buildInit(ctx context.Context, cacheDir string) ([]byte, error) {
+func buildInit(ctx context.Context, a arch, cacheDir string) ([]byte, error) {
 	root, err := repoRoot()
 	if err != nil {
 		return nil, fmt.Errorf("build init: %w", err)
@@ -25,11 +25,11 @@ func buildInit(ctx context.Context, cacheDir string) ([]byte, error) {
 		return nil, fmt.Errorf("build init: %w", err)
 	}
 	defer unlock()
-	program := filepath.Join(cacheDir, "init")
+	program := filepath.Join(cacheDir, "init-"+a.name)
 	cmd := exec.CommandContext(ctx, "go", "build", "-ldflags=-s -w", "-o", program, "./"+initSource)
 	cmd.Dir = root
 	// Whatever the tests are built with (race detector, coverage), the init is plain and static.
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64", "GOFLAGS=")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+a.name, "GOFLAGS=")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("build init: %w: %s", err, out)
 	}

@@ -18,17 +18,18 @@ const injectionImage = "../shared/kernels/bzImage-6.12-error-injection"
 
 // kernelNames are all the kernels the runner knows, in the order in which `list` shows them.
 func kernelNames() []string {
-	names := make([]string, 0, len(debianKernels)+1)
+	names := make([]string, 0, len(debianKernels)+2)
 	for _, k := range debianKernels {
 		names = append(names, k.name)
 	}
-	return append(names, injectionKernel)
+	return append(names, arm64Kernel.name, injectionKernel)
 }
 
 // A kernel is something that can be booted.
 type kernel struct {
 	name    string
-	image   string // the bzImage
+	arch    arch
+	image   string // the bzImage, or arm64's Image
 	modules string // its module directory (holding modules.dep); "" if everything is built in
 	disk    string // the disk controller its image has built in: "nvme" or "virtio-blk-pci"
 }
@@ -50,7 +51,8 @@ func findKernel(name, cacheDir string) (kernel, error) {
 	if name == injectionKernel {
 		return findInjectionKernel()
 	}
-	if _, ok := debianKernelNamed(name); !ok {
+	debian, ok := debianKernelNamed(name)
+	if !ok {
 		return kernel{}, fmt.Errorf("find kernel: %w %q, known: %s", errUnknownKernel, name, strings.Join(kernelNames(), ", "))
 	}
 	dir := kernelDir(cacheDir, name)
@@ -63,6 +65,7 @@ func findKernel(name, cacheDir string) (kernel, error) {
 	}
 	return kernel{
 		name:    name,
+		arch:    debian.arch,
 		image:   filepath.Join(dir, imageFile),
 		modules: filepath.Join(dir, "lib", "modules", strings.TrimSpace(string(release))),
 		disk:    "nvme",
@@ -83,7 +86,7 @@ func findInjectionKernel() (kernel, error) {
 
 // builtInKernel is one without modules.
 func builtInKernel(name, image string) kernel {
-	return kernel{name: name, image: image, disk: "virtio-blk-pci"}
+	return kernel{name: name, arch: amd64, image: image, disk: "virtio-blk-pci"}
 }
 
 // kernelDir is where fetch leaves the Debian kernel called name.

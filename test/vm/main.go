@@ -97,7 +97,7 @@ func list(ctx context.Context, cache string, out io.Writer) int {
 		}
 		fmt.Fprintf(out, "%s\t%s\n", name, is)
 	}
-	show("QEMU", "ok", checkQEMU(ctx))
+	show("QEMU", "ok", checkQEMU(ctx, amd64))
 	for _, name := range kernelNames() {
 		k, err := findKernel(name, cache)
 		show(name, k.image, err)

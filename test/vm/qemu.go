@@ -13,8 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const qemuProgram = "qemu-system-x86_64"
-
 // defaultAccel emulates all processors of the guest in turn, in one thread. With a thread for each
 // (thread=multi, what plain "tcg" means) a guest kernel that patches its own text now and then runs
 // into a stale breakpoint and dies of "Oops: int3": QEMU 7.2 nearly always, 10.0.2 about once in a
@@ -25,27 +23,27 @@ const defaultAccel = "tcg,thread=single"
 // minQEMU is the oldest major version that these tests have been run with.
 const minQEMU = 10
 
-const installQEMU = "apt-get install -t bookworm-backports qemu-system-x86"
+const installQEMU = "apt-get install -t bookworm-backports "
 
 var qemuVersion = regexp.MustCompile(`version (\d+)\.(\d+)`)
 
-// checkQEMU finds QEMU and makes sure that it is new enough.
-func checkQEMU(ctx context.Context) error {
-	text, err := output(ctx, "/", qemuProgram, "--version")
+// checkQEMU finds an architecture's QEMU and makes sure that it is new enough.
+func checkQEMU(ctx context.Context, a arch) error {
+	text, err := output(ctx, "/", a.qemu, "--version")
 	if err != nil {
-		return fmt.Errorf("find QEMU (%s): %w", installQEMU, err)
+		return fmt.Errorf("find QEMU (%s): %w", installQEMU+a.install, err)
 	}
-	return checkVersion(text)
+	return checkVersion(text, a)
 }
 
 // checkVersion judges the output of `qemu --version`.
-func checkVersion(text string) error {
+func checkVersion(text string, a arch) error {
 	m := qemuVersion.FindStringSubmatch(text)
 	if m == nil {
 		return fmt.Errorf("check QEMU's version: cannot read %q", text)
 	}
 	if major, _ := strconv.Atoi(m[1]); major < minQEMU {
-		return fmt.Errorf("check QEMU's version: %s.%s is too old, need %d, older ones crash guests that patch their own text (%s)", m[1], m[2], minQEMU, installQEMU)
+		return fmt.Errorf("check QEMU's version: %s.%s is too old, need %d, older ones crash guests that patch their own text (%s)", m[1], m[2], minQEMU, installQEMU+a.install)
 	}
 	return nil
 }
@@ -53,17 +51,17 @@ func checkVersion(text string) error {
 // Names of QEMU's connections to us, in the order of their file descriptors in QEMU from 3 on.
 var portNames = []string{"console", "output", "qmp"}
 
-// qemuArgs is QEMU's command line.
+// qemuArgs is QEMU's command line, the program first.
 func qemuArgs(k kernel, initramfs string, o options) []string {
 	// loglevel=5 shows warnings, which `quiet` hides. An oops ends the run at once, with its text
 	// complete; a mere warning is found on the console and lets the tests go on. The watchdogs wait
 	// longer than usual, and the timer is trusted to tick: the host's processors are shared and emulation is slow.
-	cmdline := "console=ttyS0 loglevel=5 panic=-1 oops=panic printk.devkmsg=on watchdog_thresh=30 rcupdate.rcu_cpu_stall_timeout=90 no_timer_check"
+	cmdline := "console=" + k.arch.console + " loglevel=5 panic=-1 oops=panic printk.devkmsg=on watchdog_thresh=30 rcupdate.rcu_cpu_stall_timeout=90 no_timer_check"
 	if o.append != "" {
 		cmdline += " " + o.append
 	}
 	args := []string{
-		"-M", "q35", "-accel", o.accel, "-cpu", "max", "-smp", strconv.Itoa(o.smp), "-m", o.mem,
+		k.arch.qemu, "-M", k.arch.machine, "-accel", o.accel, "-cpu", k.arch.cpu, "-smp", strconv.Itoa(o.smp), "-m", o.mem,
 		// Not -nographic: that makes the BIOS chat on the console.
 		"-nodefaults", "-display", "none",
 		"-kernel", k.image, "-initrd", initramfs, "-append", cmdline,
@@ -98,7 +96,7 @@ type machine struct {
 // must be locked to its thread.
 func startMachine(ctx context.Context, args []string) (*machine, error) {
 	ctx, stop := context.WithCancel(ctx)
-	m := &machine{stop: stop, exited: make(chan struct{}), cmd: exec.CommandContext(ctx, qemuProgram, args...)}
+	m := &machine{stop: stop, exited: make(chan struct{}), cmd: exec.CommandContext(ctx, args[0], args[1:]...)}
 	m.cmd.Stderr = &m.errs
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	for i, ours := range []**os.File{&m.console, &m.output, &m.qmp} {

@@ -58,7 +58,7 @@ func run(ctx context.Context, o options, out, diag io.Writer) (int, error) {
 	if err != nil {
 		return exitSetup, fmt.Errorf("%w: %w", errSetup, err)
 	}
-	if err := checkQEMU(ctx); err != nil {
+	if err := checkQEMU(ctx, k.arch); err != nil {
 		return exitSetup, fmt.Errorf("%w: %w", errSetup, err)
 	}
 	scratch, err := os.MkdirTemp("", "faultd-vm-")

@@ -29,7 +29,7 @@ func needKernel(t *testing.T, names ...string) kernel {
 	}
 	cache, err := defaultCacheDir()
 	if err == nil {
-		err = checkQEMU(t.Context())
+		err = checkQEMU(t.Context(), amd64)
 	}
 	var k kernel
 	for _, name := range names {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"runtime"
 
 	"golang.org/x/sys/unix"
 
@@ -13,7 +14,12 @@ import (
 )
 
 // outputPort carries the programs' output and our frames; the first port is the kernel's console.
-const outputPort = "/dev/ttyS1"
+func outputPort() string {
+	if runtime.GOARCH == "arm64" {
+		return "/dev/ttyAMA1"
+	}
+	return "/dev/ttyS1"
+}
 
 func main() {
 	plan, out, err := setUp()
@@ -33,7 +39,7 @@ func setUp() (guest.Plan, *os.File, error) {
 	if err := mountEarly(); err != nil {
 		return plan, nil, err
 	}
-	out, err := openOutput(outputPort)
+	out, err := openOutput(outputPort())
 	if err != nil {
 		return plan, nil, err
 	}
