@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -108,8 +109,11 @@ func (f Filter) predicates(calls []string) ([]bpf.Predicate, error) {
 			return nil, fmt.Errorf("filter.where: %w", err)
 		}
 		p, err := c.predicate(calls)
-		if err != nil {
+		if errors.Is(err, bpf.ErrNotSupported) {
 			return nil, fmt.Errorf("filter.where: %w", err)
+		}
+		if err != nil {
+			return nil, &ParameterError{"filter.where", err.Error()}
 		}
 		predicates = append(predicates, p)
 	}

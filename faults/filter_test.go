@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"errors"
 	"math"
 	"slices"
 	"strings"
@@ -80,8 +81,8 @@ func TestPredicates(t *testing.T) {
 			}
 			got, err := Filter{Where: []string{c.where}}.predicates(c.calls)
 			if c.err != "" {
-				if err == nil || !strings.Contains(err.Error(), c.err) {
-					t.Errorf("got %+v, %v, want %q", got, err, c.err)
+				if !errors.As(err, new(*ParameterError)) || !strings.Contains(err.Error(), c.err) {
+					t.Errorf("got %+v, %v, want a parameter's error with %q", got, err, c.err)
 				}
 				return
 			}

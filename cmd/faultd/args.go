@@ -21,6 +21,9 @@ func flagsFirst(app *cli.App, args []string) []string {
 			i--
 		}
 		if i == 0 && !hasFlag(app.Flags, flag[0]) {
+			if namesNoCommand(path, rest) {
+				continue // it will say so, which is what is wrong
+			}
 			i = len(path) // nobody's: let the innermost command complain
 		}
 		level[i] = append(level[i], flag...)
@@ -30,6 +33,11 @@ func flagsFirst(app *cli.App, args []string) []string {
 		sorted = append(append(sorted, command.Name), level[i+1]...)
 	}
 	return append(sorted, rest...)
+}
+
+// namesNoCommand says whether what follows the path should be one of its commands, and is none.
+func namesNoCommand(path []*cli.Command, rest []string) bool {
+	return len(path) > 0 && len(path[len(path)-1].Subcommands) > 0 && len(rest) > 0 && rest[0] != "--"
 }
 
 // splitArgs tells words from flags. A flag is one or two strings: "--percent=5" or "--percent", "5".
