@@ -210,7 +210,8 @@ func TestNodeClockDrifts(t *testing.T) {
 	n.idle()
 }
 
-// TestNodeGoesDown runs three times: it hangs the node for a while and reboots it, finds that told and lets it panic, and finds that told.
+// TestNodeGoesDown runs four times: it hangs the node for a while and reboots it, finds that told and lets it panic, finds that told and switches it
+// off, and finds that told.
 func TestNodeGoesDown(t *testing.T) {
 	if os.Getenv("FAULTD_TEST_REBOOTS") != "1" {
 		t.Skip("needs a virtual machine that may reboot: make test-powercut")
@@ -225,17 +226,20 @@ func TestNodeGoesDown(t *testing.T) {
 		n.goesDown("panic")
 	case "3":
 		n.cameBack("panic")
+		n.goesDown("power-off")
+	case "4":
+		n.cameBack("power-off")
 	default:
 		t.Fatalf("this is boot %q", boot)
 	}
 	n.idle()
 }
 
-// hangs has all processors busy before all else, for two seconds.
+// hangs has all processors busy before all else, for a few seconds: an emulated machine may need one or two until it is.
 func (n *node) hangs() {
 	n.t.Helper()
 	spec := onNode(&v1.Node{Action: "hang"})
-	spec.Duration = "2s"
+	spec.Duration = "5s"
 	f := n.inject(spec)
 	n.until("it is over", func() bool { return n.get(f.GetId()).GetState() == "ended" })
 	if got := n.get(f.GetId()); got.GetCounters().GetInjected() < 500 {

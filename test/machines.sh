@@ -176,10 +176,10 @@ cut_power() {
 	in_machine "$kernel" -persist "$outputs/$kernel-$test.disk" -env FAULTD_TEST_POWER_CUT=1 -reset-after 'faultd test: cut the power' "$@"
 }
 
-# reboot KERNEL TEST runs a test of the daemon three times, of which it ends the first two by a reboot and by a panic.
+# reboot KERNEL TEST runs a test of the daemon four times, of which it ends the first three by a reboot, by a panic and by switching off.
 reboot() {
 	local run="^$2\$"
-	in_machine "$1" -persist "$outputs/$1-$2.disk" -env FAULTD_TEST_REBOOTS=1 -reboots 2 -- daemon
+	in_machine "$1" -persist "$outputs/$1-$2.disk" -env FAULTD_TEST_REBOOTS=1 -reboots 3 -- daemon
 }
 
 # build_daemon makes the daemon as it is installed, and finds the programs that it hurts.

@@ -40,7 +40,7 @@ func parseRun(args []string, diag io.Writer) (options, error) {
 	f.IntVar(&o.smp, "smp", 2, "processors of the guest")
 	f.DurationVar(&o.timeout, "timeout", 0, fmt.Sprintf("limit for the machine (default -test.timeout + %s, or %s)", bootAllowance, defaultTimeout))
 	f.StringVar(&o.persist, "persist", "", "ext4 disk image to mount at "+guest.PersistDir+"; made if it is not there")
-	f.IntVar(&o.reboots, "reboots", 0, "how often the programs reboot the machine, or crash it on purpose; each time they run once more; needs -persist")
+	f.IntVar(&o.reboots, "reboots", 0, "how often the programs reboot the machine, switch it off, or crash it on purpose; each time they run once more; needs -persist")
 	f.StringVar(&o.resetAfter, "reset-after", "", "reset the machine when the programs print exactly this line, then run them once more; needs -persist")
 	f.StringVar(&o.console, "console", "", "file to write the kernel's console to")
 	f.BoolVar(&o.verbose, "v", false, "say how long it took")

@@ -141,8 +141,22 @@ type session struct {
 	started, prepared, booted, ended time.Time
 }
 
-// watch starts the machine and follows it to its end. After it, the session knows all that came out.
+// watch starts the machine and follows it to its end. One whose programs may end a boot is switched on again when they have switched it off.
 func (s *session) watch(ctx context.Context, args []string, nonce string, out io.Writer) error {
+	for before := -1; ; {
+		if err := s.follow(ctx, args, nonce, out); err != nil {
+			return err
+		}
+		over := s.result.done || s.result.fault != "" || s.result.boot > s.o.reboots || s.console.failed()
+		if over || ctx.Err() != nil || s.result.boot == before { // a boot that did not come up is the last
+			return nil
+		}
+		before = s.result.boot
+	}
+}
+
+// follow starts the machine and follows it until it is off. After it, the session knows all that came out.
+func (s *session) follow(ctx context.Context, args []string, nonce string, out io.Writer) error {
 	m, err := startMachine(ctx, args)
 	if err != nil {
 		return err
