@@ -3,10 +3,12 @@ package daemon_test
 import (
 	"bufio"
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -25,6 +27,7 @@ type browser struct {
 	one, two, tls *http.Client
 	conn          net.Conn
 	reader        *bufio.Reader
+	body          io.ReadCloser // begun, and not finished
 }
 
 func newBrowser() *browser {
@@ -62,11 +65,16 @@ func (b *browser) obey(a args) (string, error) {
 		return "new", nil
 	case "call": // URL: a call of gRPC; its status and message
 		return call(b.two, a.text())
-	case "download": // PROTOCOL URL: how many bytes it has
-		return download(b.client(a.text()), a.text())
-	case "upload": // PROTOCOL URL BYTES: what the server says
+	case "begin": // PROTOCOL URL: the status of a response, whose body nobody reads
+		return b.begin(b.client(a.text()), a.text())
+	case "finish": // what was begun is read
+		return b.finish()
+	case "upload": // PROTOCOL URL BYTES: of noise; what the server says
 		client, url := b.client(a.text()), a.text()
 		return upload(client, url, int64(a.number()))
+	case "stall": // PROTOCOL URL BYTES: an upload that goes on; answered when nobody takes more of it
+		client, url := b.client(a.text()), a.text()
+		return stall(client, url, int64(a.number()))
 	case "talk": // PROTOCOL URL TIMES: each line is answered before the next is said
 		client, url := b.client(a.text()), a.text()
 		return talk(client, url, a.number())
@@ -185,27 +193,68 @@ func call(client *http.Client, url string) (string, error) {
 	return strings.TrimSpace(fmt.Sprintf("%d %q %s %s", response.StatusCode, text, response.Trailer.Get("Grpc-Status"), response.Trailer.Get("Grpc-Message"))), nil
 }
 
-func download(client *http.Client, url string) (string, error) {
+func (b *browser) begin(client *http.Client, url string) (string, error) {
 	response, err := client.Get(url)
 	if err != nil {
 		return resultOf(err), nil
 	}
-	defer response.Body.Close()
-	n, err := io.Copy(io.Discard, response.Body)
-	if err != nil {
-		return resultOf(err), nil
-	}
-	return fmt.Sprint(n), nil
+	b.body = response.Body
+	return fmt.Sprint(response.StatusCode), nil
 }
 
+func (b *browser) finish() (string, error) {
+	defer b.body.Close()
+	return countAndHash(b.body), nil
+}
+
+// countAndHash reads everything.
+func countAndHash(r io.Reader) string {
+	hash := sha256.New()
+	n, err := io.Copy(hash, r)
+	if err != nil {
+		return resultOf(err)
+	}
+	return fmt.Sprintf("%d %x", n, hash.Sum(nil))
+}
+
+// noise is so many bytes of which no two parts are alike; always the same ones.
+func noise(size int64) io.Reader { return io.LimitReader(rand.NewChaCha8([32]byte{}), size) }
+
 func upload(client *http.Client, url string, size int64) (string, error) {
-	response, err := client.Post(url, "application/octet-stream", io.LimitReader(zeros{}, size))
+	response, err := client.Post(url, "application/octet-stream", noise(size))
 	if err != nil {
 		return resultOf(err), nil
 	}
 	defer response.Body.Close()
 	text, err := io.ReadAll(response.Body)
 	return string(text), err
+}
+
+// stall uploads until nobody takes more.
+func stall(client *http.Client, url string, size int64) (string, error) {
+	var taken atomic.Int64
+	failed := make(chan error, 1)
+	go func() {
+		response, err := client.Post(url, "application/octet-stream", io.TeeReader(noise(size), counted{io.Discard, &taken}))
+		if err == nil {
+			response.Body.Close()
+		}
+		failed <- err
+	}()
+	for last, still := int64(0), 0; still < 20; still++ {
+		select {
+		case err := <-failed:
+			return fmt.Sprint("it ended: ", err), nil
+		case <-time.After(5 * time.Millisecond):
+		}
+		if now := taken.Load(); now != last || now == 0 {
+			last, still = now, 0
+		}
+	}
+	if taken.Load() == size {
+		return "all was taken", nil
+	}
+	return "stalled", nil
 }
 
 // talk says a line, waits for it to come back, and says the next, all in one request.
@@ -232,16 +281,10 @@ func talk(client *http.Client, url string, times int) (string, error) {
 	return resultOf(err), nil
 }
 
-type zeros struct{}
-
-func (zeros) Read(b []byte) (int, error) {
-	clear(b)
-	return len(b), nil
-}
-
 // webServer answers at each address of a network namespace, by HTTP/1 and HTTP/2, and counts.
 type webServer struct {
 	asked, connections atomic.Int64
+	noise              atomic.Int64 // bytes of it that were sent
 	server             *httptest.Server
 	goOn               chan struct{} // lets a request to /wait be answered
 }
@@ -272,6 +315,7 @@ func (n *node) serveWeb(w *worker) *webServer {
 	server.Config.Protocols = new(http.Protocols)
 	server.Config.Protocols.SetHTTP1(true)
 	server.Config.Protocols.SetUnencryptedHTTP2(true)
+	server.Config.HTTP2 = &http.HTTP2Config{MaxReceiveBufferPerConnection: 64 << 20} // a request that is not read holds back no other
 	server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
 		if state == http.StateNew {
 			s.connections.Add(1)
@@ -295,6 +339,18 @@ func (n *node) serveWeb(w *worker) *webServer {
 	return s
 }
 
+// counted counts what is written.
+type counted struct {
+	to io.Writer
+	n  *atomic.Int64
+}
+
+func (c counted) Write(b []byte) (int, error) {
+	n, err := c.to.Write(b)
+	c.n.Add(int64(n))
+	return n, err
+}
+
 // serveGreeting speaks before it is spoken to.
 func serveGreeting(l net.Listener) {
 	for {
@@ -315,13 +371,12 @@ func (s *webServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.asked.Add(1)
 	control := http.NewResponseController(w)
 	switch path := r.URL.Path; path {
-	case "/zeros": // ?n=BYTES
+	case "/noise": // ?n=BYTES
 		var n int64
 		fmt.Sscan(r.FormValue("n"), &n)
-		_, _ = io.CopyN(w, zeros{}, n)
-	case "/count":
-		n, err := io.Copy(io.Discard, r.Body)
-		fmt.Fprint(w, n, err)
+		_, _ = io.Copy(counted{w, &s.noise}, noise(n))
+	case "/hash":
+		fmt.Fprint(w, countAndHash(r.Body))
 	case "/talk":
 		_ = control.EnableFullDuplex()
 		_ = control.Flush()
@@ -341,8 +396,11 @@ func (s *webServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "/none":
 		w.WriteHeader(http.StatusNoContent)
 	case "/wait":
-		<-s.goOn
-		w.Header().Set("X-Test", "real")
+		select {
+		case <-s.goOn:
+			w.Header().Set("X-Test", "real")
+		case <-r.Context().Done():
+		}
 	case "/silent":
 		_, _ = io.Copy(io.Discard, r.Body) // closed with something unread, the connection would be reset
 		c, _, err := control.Hijack()

@@ -22,8 +22,9 @@ const (
 	httpGrace = 250 * time.Millisecond
 	// httpStreams is how many requests one connection of HTTP/2 may have at a time.
 	httpStreams = 1000
-	// httpBuffer is what is held of a body on its way.
-	httpBuffer = 32 << 10
+	// httpBuffer is what is held of a body on its way; httpStreamBuffer how much more it is with HTTP/2, if one end does not read.
+	httpBuffer       = 32 << 10
+	httpStreamBuffer = 1 << 20
 )
 
 // httpGate hurts requests that come by, and passes the rest on.
@@ -45,7 +46,7 @@ func serveHTTP(gate *bpf.Gate) *httpGate {
 	g.ctx, g.stop = context.WithCancel(context.Background())
 	g.proxy = g.newProxy()
 	g.server = &http.Server{
-		Handler: g, Protocols: protocols(true, true), HTTP2: &http.HTTP2Config{MaxConcurrentStreams: httpStreams},
+		Handler: g, Protocols: protocols(true, true), HTTP2: streamBuffers(),
 		DisableGeneralOptionsHandler: true, ErrorLog: silence(),
 		ConnState: func(c net.Conn, state http.ConnState) { c.(*httpConnection).changed(state) },
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
@@ -67,6 +68,13 @@ func protocols(one, two bool) *http.Protocols {
 	p.SetHTTP1(one)
 	p.SetUnencryptedHTTP2(two)
 	return p
+}
+
+// streamBuffers leaves each request room of its own: one that nobody reads holds back no other.
+func streamBuffers() *http.HTTP2Config {
+	return &http.HTTP2Config{
+		MaxConcurrentStreams: httpStreams, MaxReceiveBufferPerStream: httpStreamBuffer, MaxReceiveBufferPerConnection: httpStreams * httpStreamBuffer,
+	}
 }
 
 // connectionKey finds the *httpConnection of a request.
@@ -151,7 +159,7 @@ func (g *httpGate) serve(client *net.TCPConn, server netip.AddrPort) {
 
 func (g *httpGate) serveRequests(c *httpConnection, carried protocol) {
 	c.transport = &http.Transport{
-		Protocols: protocols(carried == httpOne, carried == httpTwo), DisableCompression: true, ExpectContinueTimeout: time.Second,
+		Protocols: protocols(carried == httpOne, carried == httpTwo), HTTP2: streamBuffers(), DisableCompression: true, ExpectContinueTimeout: time.Second,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return c.dial(ctx, g.gate.Dial) },
 	}
 	if g.arrived.put(c) {
