@@ -28,8 +28,9 @@ static __always_inline __u32 queue_spared(const struct rule *rule, struct stat *
 	return rule->queue;
 }
 
-/* Counts that a rule is looked at, and says whether it means the packet. */
-static __always_inline int rule_means(const struct rule_ref *ref, __u64 generation, const struct packet *packet, __u32 direction, int done)
+/* Counts that a rule is looked at, and says whether it means the packet. said is what older ones have said: what they lose is meant
+ * by none, and what has a queue takes no other, but may be lost or changed. */
+static __always_inline int rule_means(const struct rule_ref *ref, __u64 generation, const struct packet *packet, __u32 direction, __u32 said)
 {
 	struct rule *rule = rule_armed(ref->slot, ref->serial, generation);
 	struct stat *stat = rule ? stat_of(rule) : 0;
@@ -37,14 +38,16 @@ static __always_inline int rule_means(const struct rule_ref *ref, __u64 generati
 	if (!stat)
 		return 0;
 	atomic_inc(&stat->evaluated);
-	return !done && (rule->flags & direction) && packet_fits(rule, ref->slot, packet);
+	if (said == LOSE || (said != PASS && rule->action == ACTION_QUEUE))
+		return 0;
+	return (rule->flags & direction) && packet_fits(rule, ref->slot, packet);
 }
 
-/* Tries a rule, or with done only counts that it was looked at. Of the permit only the generation is known at first: the clock
+/* Tries a rule. Of the permit only the generation is known at first: the clock
  * costs as much as all the rest, and most packets of a target are none that a rule means. */
-LOOP_BODY __u32 packet_rule(const struct rule_ref *ref, struct permit *permit, const struct packet *packet, __u32 direction, int done)
+LOOP_BODY __u32 packet_rule(const struct rule_ref *ref, struct permit *permit, const struct packet *packet, __u32 direction, __u32 said)
 {
-	if (!ref || !permit || !packet || !rule_means(ref, permit->generation, packet, direction, done))
+	if (!ref || !permit || !packet || !rule_means(ref, permit->generation, packet, direction, said))
 		return 0;
 	if (!permit->now)
 		*permit = permit_read();
@@ -58,12 +61,12 @@ LOOP_BODY __u32 packet_rule(const struct rule_ref *ref, struct permit *permit, c
 	if (rule->action == ACTION_CHANGE)
 		return words_of_data(packet) && harm_due(rule, stat, scope) ? CHANGE : PASS;
 	if (!loss_due(rule, stat, ref->slot, direction == RULE_EGRESS, scope))
-		return queue_spared(rule, stat, permit);
+		return said == PASS ? queue_spared(rule, stat, permit) : PASS;
 	count_injected(stat, permit->now);
 	return rule->action == ACTION_QUEUE ? rule->queue : LOSE;
 }
 
-/* The first rule that loses or queues the packet decides; one whose data was changed goes on to the next rule. */
+/* The first rule that loses the packet decides, and of those with a queue the first; one whose data was changed goes on to the next rule. */
 static __always_inline __u32 judge(struct __sk_buff *skb, __u32 offset, int egress)
 {
 	struct rule_set *set = find_rule_set(HOOK_PACKET, ANCESTOR);
@@ -75,11 +78,11 @@ static __always_inline __u32 judge(struct __sk_buff *skb, __u32 offset, int egre
 	__u32 verdict = PASS;
 
 	for (__u32 i = 0; i < MAX_RULES_PER_SET && i < set->count; i++) {
-		__u32 said = packet_rule(&set->refs[i], &permit, &packet, egress ? RULE_EGRESS : RULE_INGRESS, verdict != PASS);
+		__u32 said = packet_rule(&set->refs[i], &permit, &packet, egress ? RULE_EGRESS : RULE_INGRESS, verdict);
 
 		if (said == CHANGE && egress)
 			change(skb, &packet, &set->refs[i], &permit);
-		else if (verdict == PASS)
+		else if (said != PASS)
 			verdict = said;
 	}
 	return verdict;

@@ -73,6 +73,10 @@ func (k *Kernel) InstallPacket(t Target, r Rule, env PacketEnv) (*Installed, err
 	if r.Wire == nil {
 		return k.installPacket(t, r, env, mechanism, devices)
 	}
+	others, err := k.findTaken(t, r)
+	if err != nil {
+		return nil, err
+	}
 	q, err := k.openQueues(devices, *r.Wire, env.JournalQueue)
 	if err != nil {
 		return nil, err
@@ -84,7 +88,7 @@ func (k *Kernel) InstallPacket(t Target, r Rule, env PacketEnv) (*Installed, err
 	if err != nil {
 		return nil, errors.Join(err, releaseAll(&q.releases))
 	}
-	in.queues = q
+	q.others, in.queues = others, q
 	in.releases = append(q.releases, in.releases...)
 	return in, nil
 }

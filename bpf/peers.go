@@ -36,8 +36,13 @@ func PeersOf(hurt ...netip.Prefix) Peers {
 
 // Of gives the verdict on an address.
 func (p Peers) Of(address netip.Addr) Verdict {
-	for bits := address.BitLen(); bits >= 0; bits-- {
-		if verdict, ok := p[netip.PrefixFrom(address, bits).Masked()]; ok {
+	return p.ofPrefix(netip.PrefixFrom(address, address.BitLen()))
+}
+
+// ofPrefix gives the verdict on those addresses of a prefix that are in no longer one.
+func (p Peers) ofPrefix(prefix netip.Prefix) Verdict {
+	for bits := prefix.Bits(); bits >= 0; bits-- {
+		if verdict, ok := p[netip.PrefixFrom(prefix.Addr(), bits).Masked()]; ok {
 			return verdict
 		}
 	}

@@ -41,6 +41,7 @@ type queues struct {
 	class    uint32
 	wire     Wire
 	on       []*queue
+	others   int // older rules that may have some of its packets
 	releases []func() error
 }
 
@@ -189,14 +190,27 @@ func makeQueue(d egressDevice, class uint32, w Wire) (*queue, error) {
 		return nil, err
 	}
 	q := &queue{ns: ns, device: d.device, class: class}
-	err = q.inNamespace(func() error { return fillClass(q.ifindex(), q.longest(), class, w, addQdisc) })
-	if errors.Is(err, unix.EINVAL) { // it was tried alone before (CanQueue)
-		err = fmt.Errorf("%w: it lets no other netem stand beside one that duplicates; stop the other fault that delays packets in this network namespace first (%w)", ErrNotSupported, err)
-	}
-	if err != nil {
+	if err := q.fill(w); err != nil {
 		return nil, errors.Join(err, q.Close())
 	}
 	return q, nil
+}
+
+// fill puts into the band what a wire needs, or says why that cannot be.
+func (q *queue) fill(w Wire) error {
+	err := q.inNamespace(func() error { return fillClass(q.ifindex(), q.longest(), q.class, w, addQdisc) })
+	if err == nil {
+		return nil
+	}
+	if all, listing := q.ns.qdiscs(); listing == nil {
+		if what := q.uprooted(all); what != "" {
+			return fmt.Errorf("%w: %s; stop the older faults that delay packets there first", ErrForeignQdisc, what)
+		}
+	}
+	if errors.Is(err, unix.EINVAL) { // it was tried alone before (CanQueue)
+		return fmt.Errorf("%w: it lets no other netem stand beside one that duplicates; stop the other fault that delays packets in this network namespace first (%w)", ErrNotSupported, err)
+	}
+	return err
 }
 
 func (q *queue) inNamespace(f func() error) error { return inNamespace(q.ns, f) }

@@ -422,7 +422,7 @@ func (d *Daemon) undone(f *fault, first bool, err error) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	f.ended = time.Now()
-	f.verdict = verdict(f.handle.Counters())
+	f.verdict = verdict(f.handle.Counters(), f.reason == reasonGaveUp)
 	if err != nil {
 		f.state = stateStuck
 		if first {
@@ -439,12 +439,15 @@ func (d *Daemon) undone(f *fault, first bool, err error) bool {
 	return true
 }
 
+// reasonGaveUp is that of a fault that somebody else has made impossible.
+const reasonGaveUp = "given up"
+
 // verdict says what a fault came to. One that hurt nobody is inert, whatever the reason.
-func verdict(c bpf.Counters) string {
+func verdict(c bpf.Counters, gaveUp bool) string {
 	switch {
 	case c.Injected == 0:
 		return "inert"
-	case c.NotApplied > 0 || c.Missed > 0:
+	case c.NotApplied > 0 || c.Missed > 0 || gaveUp:
 		return "partial"
 	}
 	return "injected"

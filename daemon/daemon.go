@@ -361,6 +361,10 @@ func (d *Daemon) tendFault(f *fault, now time.Time) {
 			d.events.send("changed", f.message(), change)
 		}
 	}
+	if quitter, ok := f.handle.(faults.Quitter); ok && quitter.GaveUp() {
+		d.end(f, reasonGaveUp)
+		return
+	}
 	select {
 	case <-f.gone:
 		d.end(f, "target gone")

@@ -152,12 +152,18 @@ func (m *members) Changes() []string {
 		if !one.left.IsZero() {
 			continue
 		}
+		m.changes = append(m.changes, one.changes()...)
 		select {
 		case <-one.gone:
 			m.drop(one, "target gone")
+			continue
 		default:
-			left++
 		}
+		if quitter, ok := one.handle.(faults.Quitter); ok && quitter.GaveUp() {
+			m.drop(one, reasonGaveUp)
+			continue
+		}
+		left++
 	}
 	if left == 0 && len(m.list) > 0 {
 		select {
@@ -169,6 +175,18 @@ func (m *members) Changes() []string {
 	m.forget()
 	changes := m.changes
 	m.changes = nil
+	return changes
+}
+
+// changes tells what the target's own fault has to tell.
+func (m *member) changes() (changes []string) {
+	follower, ok := m.handle.(faults.Follower)
+	if !ok {
+		return nil
+	}
+	for _, change := range follower.Changes() {
+		changes = append(changes, m.target.Path+": "+change)
+	}
 	return changes
 }
 

@@ -27,7 +27,7 @@ func (d *Daemon) reportDown(r undo.Result) bool {
 		notes: []string{fmt.Sprintf("the node went down by %s after %s, and was up again at %s", how, r.Entry.Time.Format(time.RFC3339), booted.Format(time.RFC3339))},
 	}
 	f.target.Path = "/"
-	f.verdict = verdict(f.handle.Counters())
+	f.verdict = verdict(f.handle.Counters(), false)
 	f.overOnce.Do(func() { close(f.over) })
 	d.order++
 	f.order = d.order

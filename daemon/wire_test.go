@@ -3,6 +3,7 @@ package daemon_test
 import (
 	"context"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"syscall"
@@ -60,7 +61,7 @@ func TestWire(t *testing.T) {
 	kernels.OnOldest(t)
 	x := startWired(t)
 	for _, test := range []func(*wired){(*wired).isLate, (*wired).besideNetem, (*wired).leavesForeignRoots, (*wired).hurtsInKinds,
-		(*wired).isHeldBack, (*wired).hasTwoWires, (*wired).duplicatesBesideAnother} {
+		(*wired).isHeldBack, (*wired).isLateAndLost, (*wired).hasOneQueue, (*wired).hasTwoWires, (*wired).duplicatesBesideAnother} {
 		test(x)
 		x.asBefore()
 	}
@@ -202,7 +203,13 @@ func TestWireIsUndone(t *testing.T) {
 				t.Fatal(err)
 			}
 		}},
-		{"changed by somebody", func(f *v1.Fault) { x.withRoot(func() { n.stop(f.GetId()) }) }},
+		{"replaced by somebody", func(f *v1.Fault) {
+			x.withRoot(func() { x.gaveUp(f, "has put pfifo 55: in the place of faultd's root qdisc on "+nearName) })
+		}},
+		{"removed by somebody", func(f *v1.Fault) {
+			x.removeRoot()
+			x.gaveUp(f, "has removed faultd's root qdisc from "+nearName)
+		}},
 	} {
 		f := n.inject(lose(x.target, &v1.Packet{Delay: slow.String()}))
 		if got := x.w.median(x.far4.address, 1); got < slow {
@@ -230,6 +237,26 @@ func TestWireIsUndone(t *testing.T) {
 func (x *wired) ended(f *v1.Fault) {
 	x.t.Helper()
 	x.n.until("the fault has ended", func() bool { return x.n.get(f.GetId()).GetState() == "ended" })
+}
+
+// gaveUp waits until a fault has ended as somebody has changed its qdisc, and said so.
+func (x *wired) gaveUp(f *v1.Fault, why string) {
+	x.t.Helper()
+	x.ended(f)
+	got := x.n.get(f.GetId())
+	if notes := strings.Join(got.GetNotes(), "; "); got.GetReason() != "given up" || got.GetVerdict() != "partial" || !strings.Contains(notes, why) {
+		x.t.Errorf("it ended as %v, %v, with notes %q, want %q", got.GetReason(), got.GetVerdict(), notes, why)
+	}
+}
+
+// removeRoot removes the root of the near end, whose ever it is.
+func (x *wired) removeRoot() {
+	x.t.Helper()
+	x.inside(x.near, func() {
+		device, err := netlink.LinkByName(nearName)
+		x.must(err)
+		x.must(netlink.QdiscDel(&netlink.GenericQdisc{QdiscAttrs: netlink.QdiscAttrs{LinkIndex: device.Attrs().Index, Parent: netlink.HANDLE_ROOT, Handle: 0x7a17 << 16}}))
+	})
 }
 
 // withRoot does something while somebody has replaced our root, which stays then.
@@ -338,6 +365,61 @@ func TestWireUnsupported(t *testing.T) {
 		t.Errorf("without netem: %v", err)
 	}
 	n.idle()
+}
+
+// isLateAndLost: a packet that is late may be lost by another fault, whichever is older.
+func (x *wired) isLateAndLost() {
+	const sent = 100
+	t := x.t
+	t.Helper()
+	late, lost := &v1.Packet{Delay: "1ms", Protocol: "udp"}, &v1.Packet{Loss: 100, Direction: "egress", Protocol: "udp"}
+	for name, order := range map[string][]*v1.Packet{"first late": {late, lost}, "first lost": {lost, late}} {
+		x.far4.forget()
+		older, younger := x.n.inject(lose(x.target, order[0])), x.n.inject(lose(x.target, order[1]))
+		x.w.wants("sent", "wire stream %s %d 100", x.far4.address, sent)
+		counted, next := x.n.settled(older.GetId()), x.n.settled(younger.GetId())
+		wanted := uint64(0) // a loss ends the search
+		if name == "first late" {
+			wanted = sent
+		}
+		if counted.GetInjected() != sent || next.GetEvaluated() < sent || next.GetInjected() != wanted || next.GetMatched() != wanted {
+			t.Errorf("%s: counted %v and %v", name, counted, next)
+		}
+		x.n.stop(older.GetId())
+		x.n.stop(younger.GetId())
+		x.w.median(x.far4.address, 1) // the last that is heard
+		if got := x.far4.count(); got != 1 {
+			t.Errorf("%s: %d of %d arrived", name, got-1, sent)
+		}
+		x.asBefore()
+	}
+}
+
+// hasOneQueue: a packet takes one queue. A second fault that could have none of its packets is refused; one that could is told.
+func (x *wired) hasOneQueue() {
+	t := x.t
+	t.Helper()
+	far := fmt.Sprint(x.far4.conn.LocalAddr().(*net.UDPAddr).Port)
+	first := x.n.inject(lose(x.target, &v1.Packet{Delay: slow.String(), Ports: []string{far}}))
+	_, err := x.n.tryInject(lose(x.target, &v1.Packet{Delay: slow.String(), Ports: []string{far}}))
+	if connect.CodeOf(err) != connect.CodeFailedPrecondition || !strings.Contains(err.Error(), "put both into one fault") {
+		t.Errorf("the same packets twice: %v", err)
+	}
+	second := x.n.inject(lose(x.target, &v1.Packet{Delay: slow.String(), Protocol: "udp"}))
+	if notes := strings.Join(second.GetNotes(), "; "); !strings.Contains(notes, "delays do not add up") {
+		t.Errorf("the second one is not told: %q", notes)
+	}
+	for _, listener := range []*listener{x.far4, x.far6} {
+		if got := x.w.median(listener.address, 1); got < slow || got >= 2*slow {
+			t.Errorf("an echo from %s takes %s; the delay is %s", listener.address, got, slow)
+		}
+	}
+	if c := x.n.settled(second.GetId()); c.GetMatched() < 1 || c.GetEvaluated() <= c.GetMatched() {
+		t.Errorf("the second one counted %v", c)
+	}
+	x.n.stop(first.GetId())
+	x.n.stop(second.GetId())
+	x.asBefore()
 }
 
 // hasTwoWires: two targets share devices, and each has its own delay, which can be changed.

@@ -43,6 +43,12 @@ type Follower interface {
 	Changes() []string
 }
 
+// Quitter is a handle that may have to give up, as somebody else has changed what it works by.
+type Quitter interface {
+	// GaveUp says whether it has; notes say why. It waits for nobody.
+	GaveUp() bool
+}
+
 // Env is what faults work with. The daemon owns all of it.
 type Env struct {
 	Kernel  *bpf.Kernel

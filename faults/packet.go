@@ -163,7 +163,11 @@ func (p Packet) Inject(ctx context.Context, env Env, target cgroup.Target, commo
 	if err != nil {
 		return nil, err
 	}
-	return meant.follow(ctx, &ruleHandle{installed, mechanism, nil, func(f Fault, common Common) (bpf.Rule, error) { return f.(Packet).rule(common) }}), nil
+	h := meant.follow(ctx, &ruleHandle{installed, mechanism, nil, func(f Fault, common Common) (bpf.Rule, error) { return f.(Packet).rule(common) }})
+	if rule.Wire == nil {
+		return h, nil
+	}
+	return watchQueuesOf(ctx, h, installed), nil
 }
 
 // installPacket puts a rule on the packets of the target, in the network namespaces its processes live in now.

@@ -1,0 +1,93 @@
+package bpf
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+)
+
+// TestQueueDisplaced: what somebody else has done is told from what is ours, and from what went with its device.
+func TestQueueDisplaced(t *testing.T) {
+	const class = rootHandle | firstQueue
+	device := netlink.NewLinkAttrs()
+	device.Name, device.Index = "eth0", 3
+	q := &queue{device: &netlink.Device{LinkAttrs: device}, class: class}
+	qdisc := func(kind string, index int, parent, handle uint32) netlink.Qdisc {
+		return &netlink.GenericQdisc{QdiscType: kind, QdiscAttrs: netlink.QdiscAttrs{LinkIndex: index, Parent: parent, Handle: handle}}
+	}
+	ours, leaf := qdisc("prio", 3, netlink.HANDLE_ROOT, rootHandle), qdisc("netem", 3, class, 0x80010000)
+	for name, c := range map[string]struct {
+		all  []netlink.Qdisc
+		want string
+	}{
+		"ours":              {[]netlink.Qdisc{qdisc("noqueue", 1, netlink.HANDLE_ROOT, 0), ours, leaf}, ""},
+		"with a burst":      {[]netlink.Qdisc{ours, qdisc("tbf", 3, class, 0x7a1b0000), qdisc("clsact", 3, netlink.HANDLE_CLSACT, 0xffff0000)}, ""},
+		"gone":              {[]netlink.Qdisc{qdisc("noqueue", 1, netlink.HANDLE_ROOT, 0)}, ""},
+		"removed":           {[]netlink.Qdisc{qdisc("noqueue", 3, netlink.HANDLE_ROOT, 0)}, "has removed faultd's root qdisc from eth0"},
+		"replaced":          {[]netlink.Qdisc{qdisc("pfifo", 3, netlink.HANDLE_ROOT, 0x550000)}, "has put pfifo 55: in the place"},
+		"with our handle":   {[]netlink.Qdisc{qdisc("htb", 3, netlink.HANDLE_ROOT, rootHandle), leaf}, "has put htb 7a17: in the place"},
+		"without its queue": {[]netlink.Qdisc{ours, qdisc("netem", 3, class+1, 0x80020000)}, "has taken a queue out"},
+		"another queue":     {[]netlink.Qdisc{ours, qdisc("pfifo", 3, class, 0x90000000)}, "has taken a queue out"},
+	} {
+		if got := q.displaced(c.all); got == "" != (c.want == "") || !strings.Contains(got, c.want) {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
+	}
+}
+
+// TestQueueTaken: a rule is refused only if none of its packets could take its queue.
+func TestQueueTaken(t *testing.T) {
+	prefixes := func(texts ...string) Peers {
+		peers := Peers{}
+		for _, text := range texts {
+			peers[netip.MustParsePrefix(strings.TrimPrefix(text, "!"))] = Verdict{Hurt: text[0] != '!'}
+		}
+		return peers
+	}
+	spared := prefixes("0.0.0.0/0", "::/0")
+	spared.Spare(netip.MustParseAddr("10.0.0.2"), 53)
+	all := Rule{Percent: 100, Action: ActionQueue, queue: rootHandle | firstQueue}
+	with := func(change func(*Rule)) Rule { r := all; change(&r); return r }
+	to := func(p Peers) Rule { return with(func(r *Rule) { r.Traffic.Peers = p }) }
+	port := func(n uint16) Rule { return with(func(r *Rule) { r.Traffic.Ports = []Ports{{n, n}} }) }
+	one, below, beside := Target{Ancestors: []uint64{1, 2}}, Target{Ancestors: []uint64{1, 2, 3}}, Target{Ancestors: []uint64{1, 4}}
+	for name, c := range map[string]struct {
+		older, younger Rule
+		of, on         Target
+		want           bool
+	}{
+		"the same":             {all, all, one, one, true},
+		"some of all":          {all, port(80), one, one, true},
+		"the same port":        {port(80), port(80), one, one, true},
+		"all of some":          {port(80), all, one, one, false},
+		"another port":         {port(80), port(81), one, one, false},
+		"below":                {all, all, one, below, true},
+		"above":                {all, all, below, one, false},
+		"beside":               {all, all, one, beside, false},
+		"no queue":             {with(func(r *Rule) { r.Action, r.queue = ActionLose, 0 }), all, one, one, false},
+		"some are spared":      {with(func(r *Rule) { r.Percent = 99 }), all, one, one, false},
+		"every second":         {with(func(r *Rule) { r.EveryNth = 2 }), all, one, one, false},
+		"at most one":          {with(func(r *Rule) { r.MaxHits = 1 }), all, one, one, false},
+		"lost or queued":       {with(func(r *Rule) { r.Percent, r.Action = 10, ActionLose }), all, one, one, true},
+		"a prefix":             {to(prefixes("10.0.0.0/8")), to(prefixes("10.1.0.0/16", "10.2.0.1/32")), one, one, true},
+		"a wider prefix":       {to(prefixes("10.1.0.0/16")), to(prefixes("10.0.0.0/8")), one, one, false},
+		"everybody":            {to(prefixes("0.0.0.0/0", "::/0")), all, one, one, true},
+		"everybody of IPv4":    {to(prefixes("0.0.0.0/0")), all, one, one, false},
+		"an exception":         {to(prefixes("10.0.0.0/8", "!10.1.0.0/16")), to(prefixes("10.0.0.0/8")), one, one, false},
+		"exceptions alike":     {to(prefixes("10.0.0.0/8", "!10.1.0.0/16")), to(prefixes("10.0.0.0/8", "!10.0.0.0/9")), one, one, true},
+		"spared alike":         {to(spared), to(spared), one, one, true},
+		"spared and included":  {to(spared), to(prefixes("0.0.0.0/0", "::/0")), one, one, false},
+		"SSH spared, included": {with(func(r *Rule) { r.Traffic.SpareSSH = true }), all, one, one, false},
+	} {
+		encoded, err := c.older.encode(1, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		older := &Installed{target: c.of, encoded: encoded, decided: c.older.Traffic.Peers}
+		if got := older.queuesFor(c.on) && older.takesAll(c.on, c.younger); got != c.want {
+			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
+	}
+}
