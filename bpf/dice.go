@@ -44,19 +44,28 @@ func (d *Dice) Evaluated() {
 
 // Due counts a match and says whether harm is due; the caller then does it and calls Injected or NotApplied. Else it is spared.
 func (d *Dice) Due() bool {
+	due, _ := d.DueBy()
+	return due
+}
+
+// DueBy is Due, and throws once more: a number in [0, 2^32) by which a delay is drawn, for the n-th match the same each time with a seed.
+func (d *Dice) DueBy() (due bool, thrown uint32) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	n := d.counters.Matched
 	d.counters.Matched++
 	if !d.due(n) {
 		d.counters.Spared++
-		return false
+		return false, 0
 	}
 	if d.rule.MaxHits > 0 {
 		d.hits++
 	}
-	return true
+	return true, d.roll(n, saltDelay)
 }
+
+// saltDelay keeps the throws apart (SALT_DELAY in match.h).
+const saltDelay = ^uint64(0)
 
 func (d *Dice) due(n uint64) bool {
 	r := &d.rule
@@ -65,7 +74,7 @@ func (d *Dice) due(n uint64) bool {
 		return false
 	case r.EveryNth > 1 && (n-r.SkipFirst+1)%r.EveryNth != 0:
 		return false
-	case uint64(d.roll(n)) >= r.Threshold:
+	case uint64(d.roll(n, 0)) >= r.Threshold:
 		return false
 	case r.MaxHits > 0 && d.hits >= r.MaxHits:
 		return false
@@ -74,11 +83,11 @@ func (d *Dice) due(n uint64) bool {
 }
 
 // roll is a number in [0, 2^32), for match number n the same each time with a seed.
-func (d *Dice) roll(n uint64) uint32 {
+func (d *Dice) roll(n, salt uint64) uint32 {
 	if !d.seeded {
 		return rand.Uint32()
 	}
-	return uint32(mix(d.rule.Seed + n*0x9e3779b97f4a7c15))
+	return uint32(mix((d.rule.Seed ^ salt) + n*0x9e3779b97f4a7c15))
 }
 
 // mix is splitmix64's finaliser (Steele, Lea, Flood 2014), as in match.h.

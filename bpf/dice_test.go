@@ -1,6 +1,7 @@
 package bpf
 
 import (
+	"slices"
 	"testing"
 
 	"faultd/test/kernels"
@@ -67,5 +68,34 @@ func TestDiceCount(t *testing.T) {
 	rule.Percent = 0
 	if _, err := NewDice(rule); err == nil {
 		t.Error("a chance of 0 was taken")
+	}
+}
+
+// TestDiceThrowTwice: what a delay is drawn by is the same each time with a seed, and not the throw that decided.
+func TestDiceThrowTwice(t *testing.T) {
+	rule, seed := refuse(50), uint64(7)
+	rule.Seed = &seed
+	var first []uint32
+	for again := range 2 {
+		dice, err := NewDice(rule)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var thrown []uint32
+		high := 0
+		for range 1000 {
+			if due, n := dice.DueBy(); due {
+				thrown = append(thrown, n)
+				high += int(n >> 31)
+			}
+		}
+		// Of those that decide for harm at 50 % none is high.
+		if high < len(thrown)/4 || high > len(thrown)*3/4 {
+			t.Errorf("%d of %d are high", high, len(thrown))
+		}
+		if again == 1 && !slices.Equal(thrown, first) {
+			t.Error("the same seed throws otherwise")
+		}
+		first = thrown
 	}
 }

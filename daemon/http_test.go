@@ -101,6 +101,7 @@ func TestHTTPHarm(t *testing.T) {
 		"headers":    {&v1.Http{Status: 500, Body: new("oh"), ResponseHeaders: []string{"X-Test: set"}}, map[string]string{"one GET": "500 " + web4 + " oh set", "two GET": "500 " + web4 + " oh set"}},
 		"abort":      {&v1.Http{Abort: true}, map[string]string{"one GET": "ECONNRESET", "two GET": "stream error: stream ID 1; INTERNAL_ERROR; received from peer"}},
 		"delay":      {&v1.Http{Delay: "1ms"}, map[string]string{"one GET": "200 " + web4 + real1, "two GET": "200 " + web4 + real2}},
+		"jitter":     {&v1.Http{Delay: "1ms", Jitter: "1ms", Distribution: "normal"}, map[string]string{"one GET": "200 " + web4 + real1, "two GET": "200 " + web4 + real2}},
 		"late error": {&v1.Http{Delay: "1ms", Status: 504}, map[string]string{"one GET": "504 " + web4, "two GET": "504 " + web4}},
 		"request": {&v1.Http{RequestHeaders: []string{"X-Sent: set", "Host: other"}}, map[string]string{
 			"one GET": "200 " + web4 + ` GET /a other HTTP/1.1 "set" real`, "two GET": "200 " + web4 + ` GET /a other HTTP/2.0 "set" real`}},

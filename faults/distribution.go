@@ -11,9 +11,9 @@ import (
 // paretoShape gives a mean of twice the least delay. The distribution of packets has another: netem's.
 const paretoShape = 2
 
-// quantiles are those of a distribution of delays, each within 0..bpf.MaxDelay. The last one is not infinite: what is rarer
+// quantiles are those of a distribution of delays, each within 0..longest. The last one is not infinite: what is rarer
 // than 1 in 65536 is cut off.
-func quantiles(distribution string, delay, jitter time.Duration) (*[bpf.Quantiles + 1]uint64, error) {
+func quantiles(distribution string, delay, jitter, longest time.Duration) (*[bpf.Quantiles + 1]uint64, error) {
 	var inverse func(u float64) float64
 	switch distribution {
 	case "normal":
@@ -35,7 +35,7 @@ func quantiles(distribution string, delay, jitter time.Duration) (*[bpf.Quantile
 	for i := range q {
 		u := float64(i) / bpf.Quantiles
 		u = min(max(u, 1.0/65536), 1-1.0/65536)
-		q[i] = uint64(min(max(inverse(u), 0), float64(bpf.MaxDelay)))
+		q[i] = uint64(min(max(inverse(u), 0), float64(longest)))
 	}
 	return &q, nil
 }

@@ -25,7 +25,7 @@ type DNS struct {
 	// None: the server answers, after the delay.
 	Answers []string
 	// Delay is how long a query waits before it is answered or passed on.
-	Delay time.Duration
+	Delay Delay
 }
 
 // maxDNSDelay is longer than any resolver waits.
@@ -36,14 +36,9 @@ func newDNS(spec *v1.FaultSpec) (Fault, error) {
 	if s == nil {
 		return nil, nil
 	}
-	d := DNS{Names: s.GetNames(), Types: s.GetTypes(), Answers: s.GetAnswers()}
-	if s.GetDelay() != "" {
-		var err error
-		if d.Delay, err = ParseDuration("delay", s.GetDelay(), time.Microsecond, maxDNSDelay); err != nil {
-			return nil, err
-		}
-	}
-	return d, nil
+	return DNS{
+		Names: s.GetNames(), Types: s.GetTypes(), Answers: s.GetAnswers(), Delay: Delay{Text: s.GetDelay(), Jitter: s.GetJitter(), Distribution: s.GetDistribution()},
+	}, nil
 }
 
 func dnsParameters() []Parameter {
@@ -52,6 +47,8 @@ func dnsParameters() []Parameter {
 		{"types", "record types", "only queries for these, such as A or AAAA; none: all"},
 		{"answers", "answers", "NXDOMAIN, SERVFAIL, REFUSED, timeout, truncated or random; or addresses and records such as 10.1.2.3 or MX 10 mail.example.com"},
 		{"delay", "duration", "how long a query waits before it is answered, or passed on"},
+		{"jitter", "duration", "how far the delay is spread"},
+		{"distribution", "uniform|normal|exponential|pareto", "of the delay; empty: uniform"},
 	}
 }
 
@@ -64,8 +61,13 @@ func (d DNS) Validate() error {
 func (d DNS) rule(common Common) (bpf.Rule, error) {
 	rule := common.rule()
 	rule.Action, rule.Traffic.Ports = bpf.ActionRedirect, []bpf.Ports{{Low: dnsPort, High: dnsPort}}
-	m := dnsMeaning{delay: d.Delay}
+	var m dnsMeaning
 	var err error
+	if d.Delay.given() {
+		if m.delay, err = d.Delay.spread(maxDNSDelay); err != nil {
+			return rule, err
+		}
+	}
 	if m.names, err = parseDNSNames(d.Names); err != nil {
 		return rule, err
 	}
@@ -76,7 +78,7 @@ func (d DNS) rule(common Common) (bpf.Rule, error) {
 		if m.answer, err = parseDNSAnswer(d.Answers); err != nil {
 			return rule, err
 		}
-	} else if d.Delay == 0 {
+	} else if !m.delay.given() {
 		return rule, errors.New("answers: missing, and there is no delay; give NXDOMAIN, SERVFAIL, REFUSED, timeout, truncated, random, addresses or records, or a delay")
 	}
 	rule.Meaning = m
@@ -88,7 +90,7 @@ type dnsMeaning struct {
 	names  dnsNames
 	types  map[uint16]bool
 	answer dnsAnswer // nil: the server answers
-	delay  time.Duration
+	delay  spread
 }
 
 // fits says whether a query is meant.

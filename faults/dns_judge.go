@@ -2,6 +2,7 @@ package faults
 
 import (
 	"context"
+	"time"
 
 	"github.com/miekg/dns"
 )
@@ -29,33 +30,43 @@ func harmQuery(ctx context.Context, rules []standInRule, raw []byte, network str
 	}
 	late, by := judgeQuery(rules, query.Question[0], network)
 	cut := false
-	for _, rule := range late {
-		cut = wait(ctx, rule, rule.Meaning().(dnsMeaning).delay)
-		if rule != by {
-			countHarm(rule, cut)
+	for _, l := range late {
+		cut = wait(ctx, l.rule, l.wait)
+		if l.rule != by {
+			countHarm(l.rule, cut)
 		}
 	}
 	if by == nil {
 		return false
 	}
 	// The one that answers is the last of those that delay.
-	delayed := len(late) > 0 && late[len(late)-1] == by
+	delayed := len(late) > 0 && late[len(late)-1].rule == by
 	return answerQuery(by, query, network, delayed, delayed && cut, send)
 }
 
+// dueDelay is a delay as it was drawn.
+type dueDelay struct {
+	rule standInRule
+	wait time.Duration
+}
+
 // judgeQuery throws the dice: which rules delay the query, and which one answers it. An answer ends the search: a later rule was looked at, and not reached.
-func judgeQuery(rules []standInRule, q dns.Question, network string) (late []standInRule, by standInRule) {
+func judgeQuery(rules []standInRule, q dns.Question, network string) (late []dueDelay, by standInRule) {
 	for _, rule := range rules {
 		if !rule.Alive() {
 			continue
 		}
 		rule.Dice().Evaluated()
 		m := rule.Meaning().(dnsMeaning)
-		if by != nil || !m.fits(q, network) || !rule.Dice().Due() {
+		if by != nil || !m.fits(q, network) {
 			continue
 		}
-		if m.delay > 0 {
-			late = append(late, rule)
+		hurt, thrown := rule.Dice().DueBy()
+		if !hurt {
+			continue
+		}
+		if m.delay.given() {
+			late = append(late, dueDelay{rule, m.delay.draw(thrown)})
 		}
 		if m.answer != nil {
 			by = rule

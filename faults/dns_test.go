@@ -41,12 +41,15 @@ func TestDNSNames(t *testing.T) {
 func TestDNSRefusals(t *testing.T) {
 	for want, d := range map[string]DNS{
 		"answers: missing":                  {},
-		`names: ""`:                         {Names: []string{""}, Delay: 1},
-		`names: "."`:                        {Names: []string{"."}, Delay: 1},
-		`names: "a..b"`:                     {Names: []string{"a..b"}, Delay: 1},
-		`names: "..a"`:                      {Names: []string{"..a"}, Delay: 1},
-		`types: "B"`:                        {Types: []string{"B"}, Delay: 1},
-		`types: "OPT"`:                      {Types: []string{"OPT"}, Delay: 1},
+		"delay: missing":                    {Delay: Delay{Jitter: "1s"}},
+		"jitter: 2s is more than the delay": {Delay: Delay{Text: "1s", Jitter: "2s"}},
+		"delay: 2m is out of range":         {Delay: Delay{Text: "2m"}},
+		`names: ""`:                         {Names: []string{""}, Delay: Delay{Text: "1ms"}},
+		`names: "."`:                        {Names: []string{"."}, Delay: Delay{Text: "1ms"}},
+		`names: "a..b"`:                     {Names: []string{"a..b"}, Delay: Delay{Text: "1ms"}},
+		`names: "..a"`:                      {Names: []string{"..a"}, Delay: Delay{Text: "1ms"}},
+		`types: "B"`:                        {Types: []string{"B"}, Delay: Delay{Text: "1ms"}},
+		`types: "OPT"`:                      {Types: []string{"OPT"}, Delay: Delay{Text: "1ms"}},
 		"answers: timeout was given":        {Answers: []string{"10.0.0.1", "timeout"}},
 		`answers: "nxdomain"`:               {Answers: []string{"nxdomain"}},
 		`answers: "10.0.0"`:                 {Answers: []string{"10.0.0"}},
@@ -95,7 +98,7 @@ func TestDNSDiesWhileItWaits(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	late := newFakeRule(t, dnsMeaning{delay: time.Nanosecond}, 1)
+	late := newFakeRule(t, dnsMeaning{delay: spread{delay: time.Nanosecond}}, 1)
 	answers := newFakeRule(t, dnsMeaning{answer: answerNXDomain}, 1)
 	if harmQuery(context.Background(), []standInRule{late, answers}, query, "udp", func([]byte) error { t.Error("it answers"); return nil }) {
 		t.Error("it was not passed on")

@@ -160,6 +160,33 @@ func TestGroups(t *testing.T) {
 	}
 }
 
+// TestSpread: delays that are drawn in user space are spread as the words say.
+func TestSpread(t *testing.T) {
+	for _, c := range []struct {
+		d                   Delay
+		least, median, most time.Duration
+	}{
+		{Delay{Text: "10ms"}, 10 * time.Millisecond, 10 * time.Millisecond, 10 * time.Millisecond},
+		{Delay{Text: "10ms", Jitter: "10ms"}, 0, 10 * time.Millisecond, 20 * time.Millisecond},
+		{Delay{Text: "10ms", Jitter: "2ms", Distribution: "uniform"}, 8 * time.Millisecond, 10 * time.Millisecond, 12 * time.Millisecond},
+		{Delay{Text: "10ms", Jitter: "2ms", Distribution: "normal"}, 1662 * time.Microsecond, 10 * time.Millisecond, 18338 * time.Microsecond},
+		{Delay{Text: "10s", Distribution: "pareto"}, 10 * time.Second, 14142 * time.Millisecond, time.Minute}, // cut off at the longest
+	} {
+		s, err := c.d.spread(time.Minute)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for thrown, want := range map[uint32]time.Duration{0: c.least, 1 << 31: c.median, math.MaxUint32: c.most} {
+			if got := s.draw(thrown); math.Abs(float64(got-want)) > 0.01*float64(want)+1000 {
+				t.Errorf("%+v: %d gives %s, want %s", c.d, thrown, got, want)
+			}
+		}
+	}
+	if _, err := (Delay{Text: "40s", Jitter: "30s"}).spread(time.Minute); err == nil || !strings.HasPrefix(err.Error(), "delay: with jitter it is 1m10s") {
+		t.Errorf("beyond the longest: %v", err)
+	}
+}
+
 func TestQuantiles(t *testing.T) {
 	const delay, jitter = 10 * time.Millisecond, 2 * time.Millisecond
 	for name, c := range map[string]struct {
@@ -174,7 +201,7 @@ func TestQuantiles(t *testing.T) {
 		// 1/sqrt(1-u): the median is delay * sqrt 2, and 255/256 is 16 delays.
 		"pareto": {0, 10000076 * time.Nanosecond, 14142135 * time.Nanosecond, 160 * time.Millisecond, 2559 * time.Millisecond, 2561 * time.Millisecond},
 	} {
-		q, err := quantiles(name, delay, c.jitter)
+		q, err := quantiles(name, delay, c.jitter, bpf.MaxDelay)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -194,7 +221,7 @@ func TestQuantiles(t *testing.T) {
 		"jitter: missing":             {Text: "1ms", Distribution: "normal"},
 		"jitter: 1ms has no place":    {Text: "1ms", Jitter: "1ms", Distribution: "pareto"},
 		"distribution: \"flat\" must": {Text: "1ms", Distribution: "flat"},
-		"delay: \"\" is no duration":  {Jitter: "1ms"},
+		"delay: missing":              {Jitter: "1ms"},
 	} {
 		if err := d.fill(&bpf.Rule{}); err == nil || !strings.HasPrefix(err.Error(), text) {
 			t.Errorf("%+v: %v, want %q", d, err, text)

@@ -31,7 +31,7 @@ type HTTP struct {
 	GRPCCode string
 	Abort    bool
 	// Delay is how long a request waits before it is answered or passed on.
-	Delay time.Duration
+	Delay Delay
 	// Body is that of the answer, the message with GRPCCode, or else of the server's response.
 	Body *string
 	// RequestBody is in the place of that of the request.
@@ -57,13 +57,7 @@ func newHTTP(spec *v1.FaultSpec) (Fault, error) {
 	h := HTTP{
 		Methods: s.GetMethods(), Paths: s.GetPaths(), Hosts: s.GetHosts(), Headers: s.GetHeaders(), Traffic: newTraffic(plainTCP{s}),
 		Status: s.GetStatus(), GRPCCode: s.GetGrpcCode(), Abort: s.GetAbort(), Body: s.Body, RequestBody: s.RequestBody,
-		RequestHeaders: s.GetRequestHeaders(), ResponseHeaders: s.GetResponseHeaders(),
-	}
-	if s.GetDelay() != "" {
-		var err error
-		if h.Delay, err = ParseDuration("delay", s.GetDelay(), time.Microsecond, maxHTTPDelay); err != nil {
-			return nil, err
-		}
+		Delay: Delay{Text: s.GetDelay(), Jitter: s.GetJitter(), Distribution: s.GetDistribution()}, RequestHeaders: s.GetRequestHeaders(), ResponseHeaders: s.GetResponseHeaders(),
 	}
 	return h, nil
 }
@@ -78,6 +72,8 @@ func httpParameters() []Parameter {
 		{"grpcCode", "name", "status of gRPC, such as UNAVAILABLE; the server is not asked"},
 		{"abort", "bool", "the connection is reset, or with HTTP/2 the stream; the server is not asked"},
 		{"delay", "duration", "how long a request waits before it is answered, or passed on"},
+		{"jitter", "duration", "how far the delay is spread"},
+		{"distribution", "uniform|normal|exponential|pareto", "of the delay; empty: uniform"},
 		{"body", "text", "of the answer, message with grpcCode, or instead of the body of the server's response"},
 		{"requestBody", "text", "instead of the body of the request"},
 		{"requestHeaders", "headers", "set (name: value) or taken out (-name) in requests"},
@@ -121,7 +117,11 @@ func (h HTTP) meaning() (m httpMeaning, err error) {
 	if m.filter, err = h.filter(); err != nil {
 		return m, err
 	}
-	m.delay = h.Delay
+	if h.Delay.given() {
+		if m.delay, err = h.Delay.spread(maxHTTPDelay); err != nil {
+			return m, err
+		}
+	}
 	if m.answer, err = h.answer(); err != nil {
 		return m, err
 	}
@@ -131,7 +131,7 @@ func (h HTTP) meaning() (m httpMeaning, err error) {
 	if m.change, err = h.change(); err != nil {
 		return m, err
 	}
-	if m.delay == 0 && !m.change.ofRequest() && !m.change.ofResponse() {
+	if !m.delay.given() && !m.change.ofRequest() && !m.change.ofResponse() {
 		return m, errors.New("status: missing, and nothing else is asked for; give one of status, grpcCode, abort, delay, body, requestBody, requestHeaders, responseHeaders")
 	}
 	return m, nil

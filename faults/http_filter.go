@@ -6,13 +6,12 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"time"
 )
 
 // httpMeaning is what the gate needs to know of a rule.
 type httpMeaning struct {
 	filter httpFilter
-	delay  time.Duration
+	delay  spread
 	answer httpAnswer // nil: the server answers
 	change httpChange
 }

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
+	"time"
 )
 
 // httpRule is a rule of the target, as *bpf.Installed.
@@ -17,7 +18,8 @@ type httpRule interface {
 type dueHarm struct {
 	rule httpRule
 	httpMeaning
-	cut     bool // its delay ended early
+	wait    time.Duration // as it was drawn
+	cut     bool          // it ended early
 	counted sync.Once
 }
 
@@ -30,10 +32,14 @@ func judgeRequest(rules []httpRule, r *http.Request, server netip.AddrPort) (due
 		}
 		rule.Dice().Evaluated()
 		m := rule.Meaning().(httpMeaning)
-		if answered || !m.fits(r) || !rule.Dice().Due() {
+		if answered || !m.fits(r) {
 			continue
 		}
-		due = append(due, &dueHarm{rule: rule, httpMeaning: m})
+		hurt, thrown := rule.Dice().DueBy()
+		if !hurt {
+			continue
+		}
+		due = append(due, &dueHarm{rule: rule, httpMeaning: m, wait: m.delay.draw(thrown)})
 		answered = m.answer != nil
 	}
 	return due
@@ -51,8 +57,8 @@ func countOutOfReach(rules []httpRule, server netip.AddrPort) {
 // await waits as long as the rules say, one after the other; it gives those that have more to do.
 func await(ctx context.Context, due []*dueHarm) (more []*dueHarm) {
 	for _, h := range due {
-		if h.delay > 0 {
-			h.cut = wait(ctx, h.rule, h.delay)
+		if h.delay.given() {
+			h.cut = wait(ctx, h.rule, h.wait)
 		}
 		if h.answer == nil && !h.change.ofRequest() && !h.change.ofResponse() {
 			countHarm(h.rule, h.cut)
@@ -68,7 +74,7 @@ func (h *dueHarm) mayGoOn() bool {
 	if h.rule.Alive() {
 		return true
 	}
-	if h.delay > 0 {
+	if h.delay.given() {
 		countHarm(h.rule, true)
 	} else {
 		h.rule.Dice().NotApplied()
@@ -79,7 +85,7 @@ func (h *dueHarm) mayGoOn() bool {
 // count says what became of it; what is said first holds.
 func (h *dueHarm) count(applied bool) {
 	h.counted.Do(func() {
-		if applied || h.delay > 0 {
+		if applied || h.delay.given() {
 			countHarm(h.rule, h.cut)
 		} else {
 			h.rule.Dice().NotApplied()

@@ -16,6 +16,9 @@ import (
 func TestHTTPRefusals(t *testing.T) {
 	for want, h := range map[string]HTTP{
 		"status: missing":                         {},
+		"delay: missing":                          {Status: 503, Delay: Delay{Distribution: "normal"}},
+		"jitter: missing":                         {Delay: Delay{Text: "1s", Distribution: "normal"}},
+		"delay: 11m is out of range":              {Delay: Delay{Text: "11m"}},
 		"status: 99 is no status":                 {Status: 99},
 		"status: 600 is no status":                {Status: 600},
 		"abort: given together with status":       {Status: 503, Abort: true},
@@ -49,7 +52,7 @@ func TestHTTPRefusals(t *testing.T) {
 	}
 	for _, h := range []HTTP{
 		{Status: 200}, {Status: 599, Body: new("a"), ResponseHeaders: []string{"Retry-After: 1", "-Date"}}, {GRPCCode: "UNAVAILABLE", Body: new("gone")},
-		{Abort: true, Delay: time.Second}, {Delay: time.Second}, {Body: new("")}, {RequestBody: new("a")}, {RequestHeaders: []string{"Host: other"}},
+		{Abort: true, Delay: Delay{Text: "1s"}}, {Delay: Delay{Text: "1s"}}, {Delay: Delay{Text: "10m", Distribution: "exponential"}}, {Body: new("")}, {RequestBody: new("a")}, {RequestHeaders: []string{"Host: other"}},
 		{Status: 429, Methods: []string{"GET"}, Paths: []string{"/a*", "*"}, Hosts: []string{"*.Example.com"}, Headers: []string{"X-A", "X-B: *"}},
 	} {
 		if err := h.Validate(); err != nil {
@@ -180,7 +183,7 @@ func TestHTTPJudge(t *testing.T) {
 	rule := func(m httpMeaning, lives int, server netip.AddrPort) fakeHTTPRule {
 		return fakeHTTPRule{newFakeRule(t, m, lives), server}
 	}
-	late := rule(httpMeaning{delay: time.Nanosecond}, 2, here)
+	late := rule(httpMeaning{delay: spread{delay: time.Nanosecond}}, 2, here)
 	elsewhere := rule(httpMeaning{answer: httpAbort{}}, 9, there)
 	dies := rule(httpMeaning{answer: httpStatus{code: 500}, filter: httpFilter{methods: []string{"GET"}}}, 1, here)
 	later := rule(httpMeaning{answer: httpAbort{}}, 9, here)

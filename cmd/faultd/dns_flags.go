@@ -12,6 +12,7 @@ func dnsFlags() []cli.Flag {
 		&cli.StringSliceFlag{Name: "type", Usage: "`TYPE` of record that is asked for, such as A or AAAA; repeatable", DefaultText: "all"},
 		&cli.StringSliceFlag{Name: "answer", Usage: "NXDOMAIN, SERVFAIL, REFUSED, timeout, truncated or random; or an address or record such as 10.1.2.3 or 'MX 10 mail.example.com'; those are repeatable"},
 		&cli.StringFlag{Name: "delay", Usage: "how long a query waits before it is answered, or passed on"},
+		jitterFlag(), distributionFlag(),
 	}
 }
 
@@ -20,6 +21,6 @@ func dnsKind(c *cli.Context, spec *v1.FaultSpec) error {
 	if len(answers) == 0 && c.String("delay") == "" {
 		return usageErrorf("give --answer or --delay")
 	}
-	spec.Kind = &v1.FaultSpec_Dns{Dns: &v1.Dns{Names: listed(c, "name"), Types: listed(c, "type"), Answers: answers, Delay: c.String("delay")}}
+	spec.Kind = &v1.FaultSpec_Dns{Dns: &v1.Dns{Names: listed(c, "name"), Types: listed(c, "type"), Answers: answers, Delay: c.String("delay"), Jitter: c.String("jitter"), Distribution: c.String("distribution")}}
 	return nil
 }

@@ -20,6 +20,7 @@ func httpFlags() []cli.Flag {
 		&cli.StringFlag{Name: "grpc-code", Usage: "answer calls of gRPC with this `CODE`, such as UNAVAILABLE or 14; the server is not asked"},
 		&cli.BoolFlag{Name: "abort", Usage: "reset the connection, or with HTTP/2 the stream; the server is not asked"},
 		&cli.StringFlag{Name: "delay", Usage: "how long a request waits before it is answered, or passed on"},
+		jitterFlag(), distributionFlag(),
 		&cli.StringFlag{Name: "body", Usage: "`TEXT` or @FILE: with --status the answer's body, with --grpc-code its message; else instead of the body of the server's response"},
 		&cli.StringFlag{Name: "request-body", Usage: "`TEXT` or @FILE instead of the body of the request"},
 		&cli.StringSliceFlag{Name: "request-header", Usage: "`CHANGE` of requests: 'X-Test: a' sets a header, '-X-Test' takes it out; repeatable"},
@@ -37,7 +38,7 @@ func httpFlags() []cli.Flag {
 func httpKind(c *cli.Context, spec *v1.FaultSpec) error {
 	http := &v1.Http{
 		Methods: listed(c, "method"), Paths: listed(c, "path"), Hosts: listed(c, "host"), Headers: c.StringSlice("header"),
-		Status: uint32(min(c.Uint("status"), 1<<32-1)), GrpcCode: c.String("grpc-code"), Abort: c.Bool("abort"), Delay: c.String("delay"),
+		Status: uint32(min(c.Uint("status"), 1<<32-1)), GrpcCode: c.String("grpc-code"), Abort: c.Bool("abort"), Delay: c.String("delay"), Jitter: c.String("jitter"), Distribution: c.String("distribution"),
 		RequestHeaders: c.StringSlice("request-header"), ResponseHeaders: c.StringSlice("response-header"),
 	}
 	var err error

@@ -122,9 +122,16 @@ func filter(c *cli.Context) *v1.Filter {
 func delayFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "delay", Usage: "how long each hurt call sleeps, such as 20ms"},
-		&cli.StringFlag{Name: "jitter", Usage: "how far the delay is spread: uniform from delay - jitter to delay + jitter; of normal the standard deviation"},
-		&cli.StringFlag{Name: "distribution", Usage: "uniform, normal, exponential (delay is the mean) or pareto (delay is the least)", DefaultText: "uniform"},
+		jitterFlag(), distributionFlag(),
 	}
+}
+
+func jitterFlag() cli.Flag {
+	return &cli.StringFlag{Name: "jitter", Usage: "how far the delay is spread: uniform from delay - jitter to delay + jitter; of normal the standard deviation"}
+}
+
+func distributionFlag() cli.Flag {
+	return &cli.StringFlag{Name: "distribution", Usage: "uniform, normal, exponential (delay is the mean) or pareto (delay is the least)", DefaultText: "uniform"}
 }
 
 func errnoFlag() cli.Flag {
