@@ -43,8 +43,8 @@ static __always_inline int rule_means(const struct rule_ref *ref, __u64 generati
 	return (rule->flags & direction) && packet_fits(rule, ref->slot, packet);
 }
 
-/* Tries a rule. Of the permit only the generation is known at first: the clock
- * costs as much as all the rest, and most packets of a target are none that a rule means. */
+/* Tries a rule. Of the permit only the generation is known at first: the clock costs as much as all the rest, and most packets of a
+ * target are none that a rule means. */
 LOOP_BODY __u32 packet_rule(const struct rule_ref *ref, struct permit *permit, const struct packet *packet, __u32 direction, __u32 said)
 {
 	if (!ref || !permit || !packet || !rule_means(ref, permit->generation, packet, direction, said))

@@ -71,6 +71,7 @@ type FaultSpec struct {
 	//	*FaultSpec_Http
 	//	*FaultSpec_Fds
 	//	*FaultSpec_Ports
+	//	*FaultSpec_Backlog
 	//	*FaultSpec_Node
 	Kind          isFaultSpec_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
@@ -344,6 +345,15 @@ func (x *FaultSpec) GetPorts() *Ports {
 	return nil
 }
 
+func (x *FaultSpec) GetBacklog() *Backlog {
+	if x != nil {
+		if x, ok := x.Kind.(*FaultSpec_Backlog); ok {
+			return x.Backlog
+		}
+	}
+	return nil
+}
+
 func (x *FaultSpec) GetNode() *Node {
 	if x != nil {
 		if x, ok := x.Kind.(*FaultSpec_Node); ok {
@@ -425,6 +435,10 @@ type FaultSpec_Ports struct {
 	Ports *Ports `protobuf:"bytes,33,opt,name=ports,proto3,oneof"`
 }
 
+type FaultSpec_Backlog struct {
+	Backlog *Backlog `protobuf:"bytes,34,opt,name=backlog,proto3,oneof"`
+}
+
 type FaultSpec_Node struct {
 	Node *Node `protobuf:"bytes,40,opt,name=node,proto3,oneof"`
 }
@@ -462,6 +476,8 @@ func (*FaultSpec_Http) isFaultSpec_Kind() {}
 func (*FaultSpec_Fds) isFaultSpec_Kind() {}
 
 func (*FaultSpec_Ports) isFaultSpec_Kind() {}
+
+func (*FaultSpec_Backlog) isFaultSpec_Kind() {}
 
 func (*FaultSpec_Node) isFaultSpec_Kind() {}
 
@@ -2692,11 +2708,75 @@ func (x *Ports) GetPlace() string {
 	return ""
 }
 
+// Backlog takes the places in the queue of connections that a listener of the target has not accepted yet, so that new ones wait and time out.
+type Backlog struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where the target listens, such as "127.0.0.1:8080" or "[::]:8080".
+	Listener string `protobuf:"bytes,1,opt,name=listener,proto3" json:"listener,omitempty"`
+	// How many connections are held, such as "100", or "full": until the queue takes no more.
+	Load string `protobuf:"bytes,20,opt,name=load,proto3" json:"load,omitempty"`
+	// Where the load is, as for Cpu.
+	Place         string `protobuf:"bytes,21,opt,name=place,proto3" json:"place,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Backlog) Reset() {
+	*x = Backlog{}
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Backlog) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Backlog) ProtoMessage() {}
+
+func (x *Backlog) ProtoReflect() protoreflect.Message {
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Backlog.ProtoReflect.Descriptor instead.
+func (*Backlog) Descriptor() ([]byte, []int) {
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *Backlog) GetListener() string {
+	if x != nil {
+		return x.Listener
+	}
+	return ""
+}
+
+func (x *Backlog) GetLoad() string {
+	if x != nil {
+		return x.Load
+	}
+	return ""
+}
+
+func (x *Backlog) GetPlace() string {
+	if x != nil {
+		return x.Place
+	}
+	return ""
+}
+
 // Node hurts the node as a whole. Its target is "cgroup:/", and the daemon's configuration must allow it.
 type Node struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "reboot", "power-off" and "panic" end this boot, at once and without stopping or saving anything; "hang" keeps all processors busy with
-	// work that goes before all else; "pause-unit" lets a service stand still; "stop-unit" has systemd stop it, and start it again; "memory" takes memory of the node; "clock-jump" sets its clock.
+	// work that goes before all else; "pause-unit" lets a service stand still; "stop-unit" has systemd stop it, and start it again; "memory" takes memory of the node; "clock-jump" sets its clock; "clock-drift" has its clocks run faster or slower.
 	Action string `protobuf:"bytes,1,opt,name=action,proto3" json:"action,omitempty"`
 	// With pause-unit and stop-unit the service, such as "kubelet.service".
 	Unit string `protobuf:"bytes,2,opt,name=unit,proto3" json:"unit,omitempty"`
@@ -2707,14 +2787,16 @@ type Node struct {
 	// Needed: says that the whole node is meant.
 	IMeanThisNode bool `protobuf:"varint,5,opt,name=i_mean_this_node,json=iMeanThisNode,proto3" json:"i_mean_this_node,omitempty"`
 	// With clock-jump by how much the clock is set ahead, or with a minus back: "1h", "-10m"; 1s to 87600h.
-	Offset        string `protobuf:"bytes,6,opt,name=offset,proto3" json:"offset,omitempty"`
+	Offset string `protobuf:"bytes,6,opt,name=offset,proto3" json:"offset,omitempty"`
+	// With clock-drift by how much the clocks run faster, or with a minus slower: "200ppm", "-5%"; 1ppm to 10%.
+	Drift         string `protobuf:"bytes,7,opt,name=drift,proto3" json:"drift,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[21]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2726,7 +2808,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[21]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2739,7 +2821,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{21}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Node) GetAction() string {
@@ -2784,6 +2866,13 @@ func (x *Node) GetOffset() string {
 	return ""
 }
 
+func (x *Node) GetDrift() string {
+	if x != nil {
+		return x.Drift
+	}
+	return ""
+}
+
 // Dns hurts queries that the target sends to port 53, by UDP and TCP: they are answered in the server's place, or late.
 type Dns struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2805,7 +2894,7 @@ type Dns struct {
 
 func (x *Dns) Reset() {
 	*x = Dns{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[22]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2817,7 +2906,7 @@ func (x *Dns) String() string {
 func (*Dns) ProtoMessage() {}
 
 func (x *Dns) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[22]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2830,7 +2919,7 @@ func (x *Dns) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Dns.ProtoReflect.Descriptor instead.
 func (*Dns) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{22}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Dns) GetNames() []string {
@@ -2918,7 +3007,7 @@ type Http struct {
 
 func (x *Http) Reset() {
 	*x = Http{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[23]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2930,7 +3019,7 @@ func (x *Http) String() string {
 func (*Http) ProtoMessage() {}
 
 func (x *Http) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[23]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2943,7 +3032,7 @@ func (x *Http) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Http.ProtoReflect.Descriptor instead.
 func (*Http) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{23}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Http) GetMethods() []string {
@@ -3101,7 +3190,7 @@ type Fault struct {
 
 func (x *Fault) Reset() {
 	*x = Fault{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[24]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3113,7 +3202,7 @@ func (x *Fault) String() string {
 func (*Fault) ProtoMessage() {}
 
 func (x *Fault) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[24]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3126,7 +3215,7 @@ func (x *Fault) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fault.ProtoReflect.Descriptor instead.
 func (*Fault) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{24}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Fault) GetId() string {
@@ -3249,7 +3338,7 @@ type FaultTarget struct {
 
 func (x *FaultTarget) Reset() {
 	*x = FaultTarget{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[25]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3261,7 +3350,7 @@ func (x *FaultTarget) String() string {
 func (*FaultTarget) ProtoMessage() {}
 
 func (x *FaultTarget) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[25]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3274,7 +3363,7 @@ func (x *FaultTarget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FaultTarget.ProtoReflect.Descriptor instead.
 func (*FaultTarget) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{25}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *FaultTarget) GetTarget() *Target {
@@ -3316,7 +3405,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[26]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3328,7 +3417,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[26]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3341,7 +3430,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{26}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Target) GetPath() string {
@@ -3385,7 +3474,7 @@ type Counters struct {
 
 func (x *Counters) Reset() {
 	*x = Counters{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[27]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3397,7 +3486,7 @@ func (x *Counters) String() string {
 func (*Counters) ProtoMessage() {}
 
 func (x *Counters) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[27]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3410,7 +3499,7 @@ func (x *Counters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counters.ProtoReflect.Descriptor instead.
 func (*Counters) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{27}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Counters) GetEvaluated() uint64 {
@@ -3492,7 +3581,7 @@ type InjectRequest struct {
 
 func (x *InjectRequest) Reset() {
 	*x = InjectRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[28]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3504,7 +3593,7 @@ func (x *InjectRequest) String() string {
 func (*InjectRequest) ProtoMessage() {}
 
 func (x *InjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[28]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3517,7 +3606,7 @@ func (x *InjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InjectRequest.ProtoReflect.Descriptor instead.
 func (*InjectRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{28}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *InjectRequest) GetSpec() *FaultSpec {
@@ -3565,7 +3654,7 @@ type InjectResponse struct {
 
 func (x *InjectResponse) Reset() {
 	*x = InjectResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[29]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3577,7 +3666,7 @@ func (x *InjectResponse) String() string {
 func (*InjectResponse) ProtoMessage() {}
 
 func (x *InjectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[29]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3590,7 +3679,7 @@ func (x *InjectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InjectResponse.ProtoReflect.Descriptor instead.
 func (*InjectResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{29}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *InjectResponse) GetFault() *Fault {
@@ -3619,7 +3708,7 @@ type UpdateRequest struct {
 
 func (x *UpdateRequest) Reset() {
 	*x = UpdateRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[30]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3631,7 +3720,7 @@ func (x *UpdateRequest) String() string {
 func (*UpdateRequest) ProtoMessage() {}
 
 func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[30]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3644,7 +3733,7 @@ func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRequest.ProtoReflect.Descriptor instead.
 func (*UpdateRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{30}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *UpdateRequest) GetId() string {
@@ -3705,7 +3794,7 @@ type UpdateResponse struct {
 
 func (x *UpdateResponse) Reset() {
 	*x = UpdateResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[31]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3717,7 +3806,7 @@ func (x *UpdateResponse) String() string {
 func (*UpdateResponse) ProtoMessage() {}
 
 func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[31]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3730,7 +3819,7 @@ func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateResponse.ProtoReflect.Descriptor instead.
 func (*UpdateResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{31}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *UpdateResponse) GetFault() *Fault {
@@ -3748,7 +3837,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[32]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3760,7 +3849,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[32]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3773,7 +3862,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{32}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{33}
 }
 
 type ListResponse struct {
@@ -3788,7 +3877,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[33]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3800,7 +3889,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[33]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3813,7 +3902,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{33}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ListResponse) GetFaults() []*Fault {
@@ -3846,7 +3935,7 @@ type GetRequest struct {
 
 func (x *GetRequest) Reset() {
 	*x = GetRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[34]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3858,7 +3947,7 @@ func (x *GetRequest) String() string {
 func (*GetRequest) ProtoMessage() {}
 
 func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[34]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3871,7 +3960,7 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{34}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *GetRequest) GetId() string {
@@ -3890,7 +3979,7 @@ type GetResponse struct {
 
 func (x *GetResponse) Reset() {
 	*x = GetResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[35]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3902,7 +3991,7 @@ func (x *GetResponse) String() string {
 func (*GetResponse) ProtoMessage() {}
 
 func (x *GetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[35]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3915,7 +4004,7 @@ func (x *GetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResponse.ProtoReflect.Descriptor instead.
 func (*GetResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{35}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *GetResponse) GetFault() *Fault {
@@ -3936,7 +4025,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[36]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3948,7 +4037,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[36]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3961,7 +4050,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{36}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *StopRequest) GetId() string {
@@ -3987,7 +4076,7 @@ type StopResponse struct {
 
 func (x *StopResponse) Reset() {
 	*x = StopResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[37]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3999,7 +4088,7 @@ func (x *StopResponse) String() string {
 func (*StopResponse) ProtoMessage() {}
 
 func (x *StopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[37]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4012,7 +4101,7 @@ func (x *StopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopResponse.ProtoReflect.Descriptor instead.
 func (*StopResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{37}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *StopResponse) GetFault() *Fault {
@@ -4032,7 +4121,7 @@ type StopAllRequest struct {
 
 func (x *StopAllRequest) Reset() {
 	*x = StopAllRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[38]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4044,7 +4133,7 @@ func (x *StopAllRequest) String() string {
 func (*StopAllRequest) ProtoMessage() {}
 
 func (x *StopAllRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[38]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4057,7 +4146,7 @@ func (x *StopAllRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopAllRequest.ProtoReflect.Descriptor instead.
 func (*StopAllRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{38}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *StopAllRequest) GetReason() string {
@@ -4076,7 +4165,7 @@ type StopAllResponse struct {
 
 func (x *StopAllResponse) Reset() {
 	*x = StopAllResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[39]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4088,7 +4177,7 @@ func (x *StopAllResponse) String() string {
 func (*StopAllResponse) ProtoMessage() {}
 
 func (x *StopAllResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[39]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4101,7 +4190,7 @@ func (x *StopAllResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopAllResponse.ProtoReflect.Descriptor instead.
 func (*StopAllResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{39}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *StopAllResponse) GetFaults() []*Fault {
@@ -4120,7 +4209,7 @@ type KillRequest struct {
 
 func (x *KillRequest) Reset() {
 	*x = KillRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[40]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4132,7 +4221,7 @@ func (x *KillRequest) String() string {
 func (*KillRequest) ProtoMessage() {}
 
 func (x *KillRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[40]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4145,7 +4234,7 @@ func (x *KillRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillRequest.ProtoReflect.Descriptor instead.
 func (*KillRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{40}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *KillRequest) GetReason() string {
@@ -4165,7 +4254,7 @@ type KillResponse struct {
 
 func (x *KillResponse) Reset() {
 	*x = KillResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[41]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4177,7 +4266,7 @@ func (x *KillResponse) String() string {
 func (*KillResponse) ProtoMessage() {}
 
 func (x *KillResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[41]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4190,7 +4279,7 @@ func (x *KillResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillResponse.ProtoReflect.Descriptor instead.
 func (*KillResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{41}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *KillResponse) GetEnded() uint32 {
@@ -4209,7 +4298,7 @@ type ArmRequest struct {
 
 func (x *ArmRequest) Reset() {
 	*x = ArmRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[42]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4221,7 +4310,7 @@ func (x *ArmRequest) String() string {
 func (*ArmRequest) ProtoMessage() {}
 
 func (x *ArmRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[42]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4234,7 +4323,7 @@ func (x *ArmRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArmRequest.ProtoReflect.Descriptor instead.
 func (*ArmRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{42}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ArmRequest) GetReason() string {
@@ -4252,7 +4341,7 @@ type ArmResponse struct {
 
 func (x *ArmResponse) Reset() {
 	*x = ArmResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[43]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4264,7 +4353,7 @@ func (x *ArmResponse) String() string {
 func (*ArmResponse) ProtoMessage() {}
 
 func (x *ArmResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[43]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4277,7 +4366,7 @@ func (x *ArmResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArmResponse.ProtoReflect.Descriptor instead.
 func (*ArmResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{43}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{44}
 }
 
 type WatchRequest struct {
@@ -4288,7 +4377,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[44]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4300,7 +4389,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[44]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4313,7 +4402,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{44}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{45}
 }
 
 type WatchResponse struct {
@@ -4334,7 +4423,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[45]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4346,7 +4435,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[45]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4359,7 +4448,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{45}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *WatchResponse) GetTime() string {
@@ -4405,7 +4494,7 @@ type KindsRequest struct {
 
 func (x *KindsRequest) Reset() {
 	*x = KindsRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[46]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4417,7 +4506,7 @@ func (x *KindsRequest) String() string {
 func (*KindsRequest) ProtoMessage() {}
 
 func (x *KindsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[46]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4430,7 +4519,7 @@ func (x *KindsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KindsRequest.ProtoReflect.Descriptor instead.
 func (*KindsRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{46}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{47}
 }
 
 type KindsResponse struct {
@@ -4442,7 +4531,7 @@ type KindsResponse struct {
 
 func (x *KindsResponse) Reset() {
 	*x = KindsResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[47]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4454,7 +4543,7 @@ func (x *KindsResponse) String() string {
 func (*KindsResponse) ProtoMessage() {}
 
 func (x *KindsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[47]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4467,7 +4556,7 @@ func (x *KindsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KindsResponse.ProtoReflect.Descriptor instead.
 func (*KindsResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{47}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *KindsResponse) GetKinds() []*Kind {
@@ -4489,7 +4578,7 @@ type Kind struct {
 
 func (x *Kind) Reset() {
 	*x = Kind{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[48]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4501,7 +4590,7 @@ func (x *Kind) String() string {
 func (*Kind) ProtoMessage() {}
 
 func (x *Kind) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[48]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4514,7 +4603,7 @@ func (x *Kind) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Kind.ProtoReflect.Descriptor instead.
 func (*Kind) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{48}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Kind) GetName() string {
@@ -4549,7 +4638,7 @@ type Parameter struct {
 
 func (x *Parameter) Reset() {
 	*x = Parameter{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[49]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4561,7 +4650,7 @@ func (x *Parameter) String() string {
 func (*Parameter) ProtoMessage() {}
 
 func (x *Parameter) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[49]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4574,7 +4663,7 @@ func (x *Parameter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Parameter.ProtoReflect.Descriptor instead.
 func (*Parameter) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{49}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Parameter) GetName() string {
@@ -4608,7 +4697,7 @@ type CheckRequest struct {
 
 func (x *CheckRequest) Reset() {
 	*x = CheckRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[50]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4620,7 +4709,7 @@ func (x *CheckRequest) String() string {
 func (*CheckRequest) ProtoMessage() {}
 
 func (x *CheckRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[50]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4633,7 +4722,7 @@ func (x *CheckRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckRequest.ProtoReflect.Descriptor instead.
 func (*CheckRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{50}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *CheckRequest) GetResidue() bool {
@@ -4654,7 +4743,7 @@ type CheckResponse struct {
 
 func (x *CheckResponse) Reset() {
 	*x = CheckResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[51]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4666,7 +4755,7 @@ func (x *CheckResponse) String() string {
 func (*CheckResponse) ProtoMessage() {}
 
 func (x *CheckResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[51]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4679,7 +4768,7 @@ func (x *CheckResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckResponse.ProtoReflect.Descriptor instead.
 func (*CheckResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{51}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *CheckResponse) GetCapabilities() []*Capability {
@@ -4720,7 +4809,7 @@ type Capability struct {
 
 func (x *Capability) Reset() {
 	*x = Capability{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[52]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4732,7 +4821,7 @@ func (x *Capability) String() string {
 func (*Capability) ProtoMessage() {}
 
 func (x *Capability) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[52]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4745,7 +4834,7 @@ func (x *Capability) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Capability.ProtoReflect.Descriptor instead.
 func (*Capability) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{52}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Capability) GetKind() string {
@@ -4794,7 +4883,7 @@ type WhoRequest struct {
 
 func (x *WhoRequest) Reset() {
 	*x = WhoRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[53]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4806,7 +4895,7 @@ func (x *WhoRequest) String() string {
 func (*WhoRequest) ProtoMessage() {}
 
 func (x *WhoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[53]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4819,7 +4908,7 @@ func (x *WhoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoRequest.ProtoReflect.Descriptor instead.
 func (*WhoRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{53}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *WhoRequest) GetPid() int32 {
@@ -4846,7 +4935,7 @@ type WhoResponse struct {
 
 func (x *WhoResponse) Reset() {
 	*x = WhoResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[54]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4858,7 +4947,7 @@ func (x *WhoResponse) String() string {
 func (*WhoResponse) ProtoMessage() {}
 
 func (x *WhoResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[54]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4871,7 +4960,7 @@ func (x *WhoResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoResponse.ProtoReflect.Descriptor instead.
 func (*WhoResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{54}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *WhoResponse) GetTarget() *Target {
@@ -4898,7 +4987,7 @@ type TargetsRequest struct {
 
 func (x *TargetsRequest) Reset() {
 	*x = TargetsRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[55]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4910,7 +4999,7 @@ func (x *TargetsRequest) String() string {
 func (*TargetsRequest) ProtoMessage() {}
 
 func (x *TargetsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[55]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4923,7 +5012,7 @@ func (x *TargetsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TargetsRequest.ProtoReflect.Descriptor instead.
 func (*TargetsRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{55}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *TargetsRequest) GetSelector() string {
@@ -4945,7 +5034,7 @@ type TargetsResponse struct {
 
 func (x *TargetsResponse) Reset() {
 	*x = TargetsResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[56]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4957,7 +5046,7 @@ func (x *TargetsResponse) String() string {
 func (*TargetsResponse) ProtoMessage() {}
 
 func (x *TargetsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[56]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4970,7 +5059,7 @@ func (x *TargetsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TargetsResponse.ProtoReflect.Descriptor instead.
 func (*TargetsResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{56}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *TargetsResponse) GetTargets() []*Target {
@@ -5004,7 +5093,7 @@ type BeginRunRequest struct {
 
 func (x *BeginRunRequest) Reset() {
 	*x = BeginRunRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[57]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5016,7 +5105,7 @@ func (x *BeginRunRequest) String() string {
 func (*BeginRunRequest) ProtoMessage() {}
 
 func (x *BeginRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[57]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5029,7 +5118,7 @@ func (x *BeginRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeginRunRequest.ProtoReflect.Descriptor instead.
 func (*BeginRunRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{57}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *BeginRunRequest) GetRun() string {
@@ -5075,7 +5164,7 @@ type BeginRunResponse struct {
 
 func (x *BeginRunResponse) Reset() {
 	*x = BeginRunResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[58]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5087,7 +5176,7 @@ func (x *BeginRunResponse) String() string {
 func (*BeginRunResponse) ProtoMessage() {}
 
 func (x *BeginRunResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[58]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5100,7 +5189,7 @@ func (x *BeginRunResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeginRunResponse.ProtoReflect.Descriptor instead.
 func (*BeginRunResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{58}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{59}
 }
 
 type TellRunRequest struct {
@@ -5115,7 +5204,7 @@ type TellRunRequest struct {
 
 func (x *TellRunRequest) Reset() {
 	*x = TellRunRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[59]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5127,7 +5216,7 @@ func (x *TellRunRequest) String() string {
 func (*TellRunRequest) ProtoMessage() {}
 
 func (x *TellRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[59]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5140,7 +5229,7 @@ func (x *TellRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TellRunRequest.ProtoReflect.Descriptor instead.
 func (*TellRunRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{59}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *TellRunRequest) GetRun() string {
@@ -5181,7 +5270,7 @@ type ProbeResult struct {
 
 func (x *ProbeResult) Reset() {
 	*x = ProbeResult{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[60]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5193,7 +5282,7 @@ func (x *ProbeResult) String() string {
 func (*ProbeResult) ProtoMessage() {}
 
 func (x *ProbeResult) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[60]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5206,7 +5295,7 @@ func (x *ProbeResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeResult.ProtoReflect.Descriptor instead.
 func (*ProbeResult) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{60}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *ProbeResult) GetProbe() string {
@@ -5266,7 +5355,7 @@ type TellRunResponse struct {
 
 func (x *TellRunResponse) Reset() {
 	*x = TellRunResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[61]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5278,7 +5367,7 @@ func (x *TellRunResponse) String() string {
 func (*TellRunResponse) ProtoMessage() {}
 
 func (x *TellRunResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[61]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5291,7 +5380,7 @@ func (x *TellRunResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TellRunResponse.ProtoReflect.Descriptor instead.
 func (*TellRunResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{61}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{62}
 }
 
 type EndRunRequest struct {
@@ -5309,7 +5398,7 @@ type EndRunRequest struct {
 
 func (x *EndRunRequest) Reset() {
 	*x = EndRunRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[62]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5321,7 +5410,7 @@ func (x *EndRunRequest) String() string {
 func (*EndRunRequest) ProtoMessage() {}
 
 func (x *EndRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[62]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5334,7 +5423,7 @@ func (x *EndRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndRunRequest.ProtoReflect.Descriptor instead.
 func (*EndRunRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{62}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *EndRunRequest) GetRun() string {
@@ -5373,7 +5462,7 @@ type EndRunResponse struct {
 
 func (x *EndRunResponse) Reset() {
 	*x = EndRunResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[63]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5385,7 +5474,7 @@ func (x *EndRunResponse) String() string {
 func (*EndRunResponse) ProtoMessage() {}
 
 func (x *EndRunResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[63]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5398,14 +5487,14 @@ func (x *EndRunResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndRunResponse.ProtoReflect.Descriptor instead.
 func (*EndRunResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{63}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{64}
 }
 
 var File_faultd_v1alpha1_faultd_proto protoreflect.FileDescriptor
 
 const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\n" +
-	"\x1cfaultd/v1alpha1/faultd.proto\x12\x0ffaultd.v1alpha1\x1a\x1bbuf/validate/validate.proto\"\x8e\n" +
+	"\x1cfaultd/v1alpha1/faultd.proto\x12\x0ffaultd.v1alpha1\x1a\x1bbuf/validate/validate.proto\"\xc4\n" +
 	"\n" +
 	"\tFaultSpec\x12\"\n" +
 	"\x06target\x18\x01 \x01(\tB\n" +
@@ -5438,7 +5527,8 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\x03dns\x18\x1e \x01(\v2\x14.faultd.v1alpha1.DnsH\x00R\x03dns\x12+\n" +
 	"\x04http\x18\x1f \x01(\v2\x15.faultd.v1alpha1.HttpH\x00R\x04http\x12(\n" +
 	"\x03fds\x18  \x01(\v2\x14.faultd.v1alpha1.FdsH\x00R\x03fds\x12.\n" +
-	"\x05ports\x18! \x01(\v2\x16.faultd.v1alpha1.PortsH\x00R\x05ports\x12+\n" +
+	"\x05ports\x18! \x01(\v2\x16.faultd.v1alpha1.PortsH\x00R\x05ports\x124\n" +
+	"\abacklog\x18\" \x01(\v2\x18.faultd.v1alpha1.BacklogH\x00R\abacklog\x12+\n" +
 	"\x04node\x18( \x01(\v2\x15.faultd.v1alpha1.NodeH\x00R\x04nodeB\r\n" +
 	"\x04kind\x12\x05\xbaH\x02\b\x01B\n" +
 	"\n" +
@@ -5670,14 +5760,19 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\x05Ports\x12\x1b\n" +
 	"\x04peer\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04peer\x12\x1b\n" +
 	"\x04load\x18\x14 \x01(\tB\a\xbaH\x04r\x02\x18 R\x04load\x12-\n" +
-	"\x05place\x18\x15 \x01(\tB\x17\xbaH\x14r\x12R\x00R\x06insideR\x06besideR\x05place\"\xcf\x01\n" +
+	"\x05place\x18\x15 \x01(\tB\x17\xbaH\x14r\x12R\x00R\x06insideR\x06besideR\x05place\"z\n" +
+	"\aBacklog\x12#\n" +
+	"\blistener\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\blistener\x12\x1b\n" +
+	"\x04load\x18\x14 \x01(\tB\a\xbaH\x04r\x02\x18 R\x04load\x12-\n" +
+	"\x05place\x18\x15 \x01(\tB\x17\xbaH\x14r\x12R\x00R\x06insideR\x06besideR\x05place\"\xee\x01\n" +
 	"\x04Node\x12\x1f\n" +
 	"\x06action\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18 R\x06action\x12\x1c\n" +
 	"\x04unit\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x04unit\x12\x1f\n" +
 	"\x06amount\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18 R\x06amount\x12\x1d\n" +
 	"\x05floor\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18 R\x05floor\x12'\n" +
 	"\x10i_mean_this_node\x18\x05 \x01(\bR\riMeanThisNode\x12\x1f\n" +
-	"\x06offset\x18\x06 \x01(\tB\a\xbaH\x04r\x02\x18 R\x06offset\"\x96\x02\n" +
+	"\x06offset\x18\x06 \x01(\tB\a\xbaH\x04r\x02\x18 R\x06offset\x12\x1d\n" +
+	"\x05drift\x18\a \x01(\tB\a\xbaH\x04r\x02\x18 R\x05drift\"\x96\x02\n" +
 	"\x03Dns\x12'\n" +
 	"\x05names\x18\x01 \x03(\tB\x11\xbaH\x0e\x92\x01\v\x10@\"\ar\x05\x10\x01\x18\x80\x02R\x05names\x12&\n" +
 	"\x05types\x18\x02 \x03(\tB\x10\xbaH\r\x92\x01\n" +
@@ -5905,7 +6000,7 @@ func file_faultd_v1alpha1_faultd_proto_rawDescGZIP() []byte {
 	return file_faultd_v1alpha1_faultd_proto_rawDescData
 }
 
-var file_faultd_v1alpha1_faultd_proto_msgTypes = make([]protoimpl.MessageInfo, 64)
+var file_faultd_v1alpha1_faultd_proto_msgTypes = make([]protoimpl.MessageInfo, 65)
 var file_faultd_v1alpha1_faultd_proto_goTypes = []any{
 	(*FaultSpec)(nil),        // 0: faultd.v1alpha1.FaultSpec
 	(*Connect)(nil),          // 1: faultd.v1alpha1.Connect
@@ -5928,49 +6023,50 @@ var file_faultd_v1alpha1_faultd_proto_goTypes = []any{
 	(*Pids)(nil),             // 18: faultd.v1alpha1.Pids
 	(*Fds)(nil),              // 19: faultd.v1alpha1.Fds
 	(*Ports)(nil),            // 20: faultd.v1alpha1.Ports
-	(*Node)(nil),             // 21: faultd.v1alpha1.Node
-	(*Dns)(nil),              // 22: faultd.v1alpha1.Dns
-	(*Http)(nil),             // 23: faultd.v1alpha1.Http
-	(*Fault)(nil),            // 24: faultd.v1alpha1.Fault
-	(*FaultTarget)(nil),      // 25: faultd.v1alpha1.FaultTarget
-	(*Target)(nil),           // 26: faultd.v1alpha1.Target
-	(*Counters)(nil),         // 27: faultd.v1alpha1.Counters
-	(*InjectRequest)(nil),    // 28: faultd.v1alpha1.InjectRequest
-	(*InjectResponse)(nil),   // 29: faultd.v1alpha1.InjectResponse
-	(*UpdateRequest)(nil),    // 30: faultd.v1alpha1.UpdateRequest
-	(*UpdateResponse)(nil),   // 31: faultd.v1alpha1.UpdateResponse
-	(*ListRequest)(nil),      // 32: faultd.v1alpha1.ListRequest
-	(*ListResponse)(nil),     // 33: faultd.v1alpha1.ListResponse
-	(*GetRequest)(nil),       // 34: faultd.v1alpha1.GetRequest
-	(*GetResponse)(nil),      // 35: faultd.v1alpha1.GetResponse
-	(*StopRequest)(nil),      // 36: faultd.v1alpha1.StopRequest
-	(*StopResponse)(nil),     // 37: faultd.v1alpha1.StopResponse
-	(*StopAllRequest)(nil),   // 38: faultd.v1alpha1.StopAllRequest
-	(*StopAllResponse)(nil),  // 39: faultd.v1alpha1.StopAllResponse
-	(*KillRequest)(nil),      // 40: faultd.v1alpha1.KillRequest
-	(*KillResponse)(nil),     // 41: faultd.v1alpha1.KillResponse
-	(*ArmRequest)(nil),       // 42: faultd.v1alpha1.ArmRequest
-	(*ArmResponse)(nil),      // 43: faultd.v1alpha1.ArmResponse
-	(*WatchRequest)(nil),     // 44: faultd.v1alpha1.WatchRequest
-	(*WatchResponse)(nil),    // 45: faultd.v1alpha1.WatchResponse
-	(*KindsRequest)(nil),     // 46: faultd.v1alpha1.KindsRequest
-	(*KindsResponse)(nil),    // 47: faultd.v1alpha1.KindsResponse
-	(*Kind)(nil),             // 48: faultd.v1alpha1.Kind
-	(*Parameter)(nil),        // 49: faultd.v1alpha1.Parameter
-	(*CheckRequest)(nil),     // 50: faultd.v1alpha1.CheckRequest
-	(*CheckResponse)(nil),    // 51: faultd.v1alpha1.CheckResponse
-	(*Capability)(nil),       // 52: faultd.v1alpha1.Capability
-	(*WhoRequest)(nil),       // 53: faultd.v1alpha1.WhoRequest
-	(*WhoResponse)(nil),      // 54: faultd.v1alpha1.WhoResponse
-	(*TargetsRequest)(nil),   // 55: faultd.v1alpha1.TargetsRequest
-	(*TargetsResponse)(nil),  // 56: faultd.v1alpha1.TargetsResponse
-	(*BeginRunRequest)(nil),  // 57: faultd.v1alpha1.BeginRunRequest
-	(*BeginRunResponse)(nil), // 58: faultd.v1alpha1.BeginRunResponse
-	(*TellRunRequest)(nil),   // 59: faultd.v1alpha1.TellRunRequest
-	(*ProbeResult)(nil),      // 60: faultd.v1alpha1.ProbeResult
-	(*TellRunResponse)(nil),  // 61: faultd.v1alpha1.TellRunResponse
-	(*EndRunRequest)(nil),    // 62: faultd.v1alpha1.EndRunRequest
-	(*EndRunResponse)(nil),   // 63: faultd.v1alpha1.EndRunResponse
+	(*Backlog)(nil),          // 21: faultd.v1alpha1.Backlog
+	(*Node)(nil),             // 22: faultd.v1alpha1.Node
+	(*Dns)(nil),              // 23: faultd.v1alpha1.Dns
+	(*Http)(nil),             // 24: faultd.v1alpha1.Http
+	(*Fault)(nil),            // 25: faultd.v1alpha1.Fault
+	(*FaultTarget)(nil),      // 26: faultd.v1alpha1.FaultTarget
+	(*Target)(nil),           // 27: faultd.v1alpha1.Target
+	(*Counters)(nil),         // 28: faultd.v1alpha1.Counters
+	(*InjectRequest)(nil),    // 29: faultd.v1alpha1.InjectRequest
+	(*InjectResponse)(nil),   // 30: faultd.v1alpha1.InjectResponse
+	(*UpdateRequest)(nil),    // 31: faultd.v1alpha1.UpdateRequest
+	(*UpdateResponse)(nil),   // 32: faultd.v1alpha1.UpdateResponse
+	(*ListRequest)(nil),      // 33: faultd.v1alpha1.ListRequest
+	(*ListResponse)(nil),     // 34: faultd.v1alpha1.ListResponse
+	(*GetRequest)(nil),       // 35: faultd.v1alpha1.GetRequest
+	(*GetResponse)(nil),      // 36: faultd.v1alpha1.GetResponse
+	(*StopRequest)(nil),      // 37: faultd.v1alpha1.StopRequest
+	(*StopResponse)(nil),     // 38: faultd.v1alpha1.StopResponse
+	(*StopAllRequest)(nil),   // 39: faultd.v1alpha1.StopAllRequest
+	(*StopAllResponse)(nil),  // 40: faultd.v1alpha1.StopAllResponse
+	(*KillRequest)(nil),      // 41: faultd.v1alpha1.KillRequest
+	(*KillResponse)(nil),     // 42: faultd.v1alpha1.KillResponse
+	(*ArmRequest)(nil),       // 43: faultd.v1alpha1.ArmRequest
+	(*ArmResponse)(nil),      // 44: faultd.v1alpha1.ArmResponse
+	(*WatchRequest)(nil),     // 45: faultd.v1alpha1.WatchRequest
+	(*WatchResponse)(nil),    // 46: faultd.v1alpha1.WatchResponse
+	(*KindsRequest)(nil),     // 47: faultd.v1alpha1.KindsRequest
+	(*KindsResponse)(nil),    // 48: faultd.v1alpha1.KindsResponse
+	(*Kind)(nil),             // 49: faultd.v1alpha1.Kind
+	(*Parameter)(nil),        // 50: faultd.v1alpha1.Parameter
+	(*CheckRequest)(nil),     // 51: faultd.v1alpha1.CheckRequest
+	(*CheckResponse)(nil),    // 52: faultd.v1alpha1.CheckResponse
+	(*Capability)(nil),       // 53: faultd.v1alpha1.Capability
+	(*WhoRequest)(nil),       // 54: faultd.v1alpha1.WhoRequest
+	(*WhoResponse)(nil),      // 55: faultd.v1alpha1.WhoResponse
+	(*TargetsRequest)(nil),   // 56: faultd.v1alpha1.TargetsRequest
+	(*TargetsResponse)(nil),  // 57: faultd.v1alpha1.TargetsResponse
+	(*BeginRunRequest)(nil),  // 58: faultd.v1alpha1.BeginRunRequest
+	(*BeginRunResponse)(nil), // 59: faultd.v1alpha1.BeginRunResponse
+	(*TellRunRequest)(nil),   // 60: faultd.v1alpha1.TellRunRequest
+	(*ProbeResult)(nil),      // 61: faultd.v1alpha1.ProbeResult
+	(*TellRunResponse)(nil),  // 62: faultd.v1alpha1.TellRunResponse
+	(*EndRunRequest)(nil),    // 63: faultd.v1alpha1.EndRunRequest
+	(*EndRunResponse)(nil),   // 64: faultd.v1alpha1.EndRunResponse
 }
 var file_faultd_v1alpha1_faultd_proto_depIdxs = []int32{
 	1,  // 0: faultd.v1alpha1.FaultSpec.connect:type_name -> faultd.v1alpha1.Connect
@@ -5986,82 +6082,83 @@ var file_faultd_v1alpha1_faultd_proto_depIdxs = []int32{
 	17, // 10: faultd.v1alpha1.FaultSpec.io:type_name -> faultd.v1alpha1.Io
 	18, // 11: faultd.v1alpha1.FaultSpec.pids:type_name -> faultd.v1alpha1.Pids
 	5,  // 12: faultd.v1alpha1.FaultSpec.partition:type_name -> faultd.v1alpha1.Partition
-	22, // 13: faultd.v1alpha1.FaultSpec.dns:type_name -> faultd.v1alpha1.Dns
-	23, // 14: faultd.v1alpha1.FaultSpec.http:type_name -> faultd.v1alpha1.Http
+	23, // 13: faultd.v1alpha1.FaultSpec.dns:type_name -> faultd.v1alpha1.Dns
+	24, // 14: faultd.v1alpha1.FaultSpec.http:type_name -> faultd.v1alpha1.Http
 	19, // 15: faultd.v1alpha1.FaultSpec.fds:type_name -> faultd.v1alpha1.Fds
 	20, // 16: faultd.v1alpha1.FaultSpec.ports:type_name -> faultd.v1alpha1.Ports
-	21, // 17: faultd.v1alpha1.FaultSpec.node:type_name -> faultd.v1alpha1.Node
-	6,  // 18: faultd.v1alpha1.Connect.traffic:type_name -> faultd.v1alpha1.Traffic
-	6,  // 19: faultd.v1alpha1.Packet.traffic:type_name -> faultd.v1alpha1.Traffic
-	3,  // 20: faultd.v1alpha1.Packet.loss_gemodel:type_name -> faultd.v1alpha1.GilbertElliott
-	4,  // 21: faultd.v1alpha1.Packet.loss_state:type_name -> faultd.v1alpha1.FourState
-	6,  // 22: faultd.v1alpha1.Partition.traffic:type_name -> faultd.v1alpha1.Traffic
-	8,  // 23: faultd.v1alpha1.Syscall.filter:type_name -> faultd.v1alpha1.Filter
-	8,  // 24: faultd.v1alpha1.File.filter:type_name -> faultd.v1alpha1.Filter
-	15, // 25: faultd.v1alpha1.Cpu.pulses:type_name -> faultd.v1alpha1.Pulses
-	15, // 26: faultd.v1alpha1.Memory.pulses:type_name -> faultd.v1alpha1.Pulses
-	15, // 27: faultd.v1alpha1.Io.pulses:type_name -> faultd.v1alpha1.Pulses
-	15, // 28: faultd.v1alpha1.Pids.pulses:type_name -> faultd.v1alpha1.Pulses
-	6,  // 29: faultd.v1alpha1.Http.traffic:type_name -> faultd.v1alpha1.Traffic
-	0,  // 30: faultd.v1alpha1.Fault.spec:type_name -> faultd.v1alpha1.FaultSpec
-	26, // 31: faultd.v1alpha1.Fault.target:type_name -> faultd.v1alpha1.Target
-	27, // 32: faultd.v1alpha1.Fault.counters:type_name -> faultd.v1alpha1.Counters
-	25, // 33: faultd.v1alpha1.Fault.targets:type_name -> faultd.v1alpha1.FaultTarget
-	26, // 34: faultd.v1alpha1.FaultTarget.target:type_name -> faultd.v1alpha1.Target
-	27, // 35: faultd.v1alpha1.FaultTarget.counters:type_name -> faultd.v1alpha1.Counters
-	0,  // 36: faultd.v1alpha1.InjectRequest.spec:type_name -> faultd.v1alpha1.FaultSpec
-	24, // 37: faultd.v1alpha1.InjectResponse.fault:type_name -> faultd.v1alpha1.Fault
-	24, // 38: faultd.v1alpha1.UpdateResponse.fault:type_name -> faultd.v1alpha1.Fault
-	24, // 39: faultd.v1alpha1.ListResponse.faults:type_name -> faultd.v1alpha1.Fault
-	24, // 40: faultd.v1alpha1.GetResponse.fault:type_name -> faultd.v1alpha1.Fault
-	24, // 41: faultd.v1alpha1.StopResponse.fault:type_name -> faultd.v1alpha1.Fault
-	24, // 42: faultd.v1alpha1.StopAllResponse.faults:type_name -> faultd.v1alpha1.Fault
-	24, // 43: faultd.v1alpha1.WatchResponse.fault:type_name -> faultd.v1alpha1.Fault
-	48, // 44: faultd.v1alpha1.KindsResponse.kinds:type_name -> faultd.v1alpha1.Kind
-	49, // 45: faultd.v1alpha1.Kind.parameters:type_name -> faultd.v1alpha1.Parameter
-	52, // 46: faultd.v1alpha1.CheckResponse.capabilities:type_name -> faultd.v1alpha1.Capability
-	26, // 47: faultd.v1alpha1.WhoResponse.target:type_name -> faultd.v1alpha1.Target
-	24, // 48: faultd.v1alpha1.WhoResponse.faults:type_name -> faultd.v1alpha1.Fault
-	26, // 49: faultd.v1alpha1.TargetsResponse.targets:type_name -> faultd.v1alpha1.Target
-	60, // 50: faultd.v1alpha1.TellRunRequest.probes:type_name -> faultd.v1alpha1.ProbeResult
-	60, // 51: faultd.v1alpha1.EndRunRequest.probes:type_name -> faultd.v1alpha1.ProbeResult
-	28, // 52: faultd.v1alpha1.FaultService.Inject:input_type -> faultd.v1alpha1.InjectRequest
-	30, // 53: faultd.v1alpha1.FaultService.Update:input_type -> faultd.v1alpha1.UpdateRequest
-	32, // 54: faultd.v1alpha1.FaultService.List:input_type -> faultd.v1alpha1.ListRequest
-	34, // 55: faultd.v1alpha1.FaultService.Get:input_type -> faultd.v1alpha1.GetRequest
-	36, // 56: faultd.v1alpha1.FaultService.Stop:input_type -> faultd.v1alpha1.StopRequest
-	38, // 57: faultd.v1alpha1.FaultService.StopAll:input_type -> faultd.v1alpha1.StopAllRequest
-	40, // 58: faultd.v1alpha1.FaultService.Kill:input_type -> faultd.v1alpha1.KillRequest
-	42, // 59: faultd.v1alpha1.FaultService.Arm:input_type -> faultd.v1alpha1.ArmRequest
-	44, // 60: faultd.v1alpha1.FaultService.Watch:input_type -> faultd.v1alpha1.WatchRequest
-	46, // 61: faultd.v1alpha1.FaultService.Kinds:input_type -> faultd.v1alpha1.KindsRequest
-	50, // 62: faultd.v1alpha1.FaultService.Check:input_type -> faultd.v1alpha1.CheckRequest
-	57, // 63: faultd.v1alpha1.FaultService.BeginRun:input_type -> faultd.v1alpha1.BeginRunRequest
-	59, // 64: faultd.v1alpha1.FaultService.TellRun:input_type -> faultd.v1alpha1.TellRunRequest
-	62, // 65: faultd.v1alpha1.FaultService.EndRun:input_type -> faultd.v1alpha1.EndRunRequest
-	53, // 66: faultd.v1alpha1.FaultService.Who:input_type -> faultd.v1alpha1.WhoRequest
-	55, // 67: faultd.v1alpha1.FaultService.Targets:input_type -> faultd.v1alpha1.TargetsRequest
-	29, // 68: faultd.v1alpha1.FaultService.Inject:output_type -> faultd.v1alpha1.InjectResponse
-	31, // 69: faultd.v1alpha1.FaultService.Update:output_type -> faultd.v1alpha1.UpdateResponse
-	33, // 70: faultd.v1alpha1.FaultService.List:output_type -> faultd.v1alpha1.ListResponse
-	35, // 71: faultd.v1alpha1.FaultService.Get:output_type -> faultd.v1alpha1.GetResponse
-	37, // 72: faultd.v1alpha1.FaultService.Stop:output_type -> faultd.v1alpha1.StopResponse
-	39, // 73: faultd.v1alpha1.FaultService.StopAll:output_type -> faultd.v1alpha1.StopAllResponse
-	41, // 74: faultd.v1alpha1.FaultService.Kill:output_type -> faultd.v1alpha1.KillResponse
-	43, // 75: faultd.v1alpha1.FaultService.Arm:output_type -> faultd.v1alpha1.ArmResponse
-	45, // 76: faultd.v1alpha1.FaultService.Watch:output_type -> faultd.v1alpha1.WatchResponse
-	47, // 77: faultd.v1alpha1.FaultService.Kinds:output_type -> faultd.v1alpha1.KindsResponse
-	51, // 78: faultd.v1alpha1.FaultService.Check:output_type -> faultd.v1alpha1.CheckResponse
-	58, // 79: faultd.v1alpha1.FaultService.BeginRun:output_type -> faultd.v1alpha1.BeginRunResponse
-	61, // 80: faultd.v1alpha1.FaultService.TellRun:output_type -> faultd.v1alpha1.TellRunResponse
-	63, // 81: faultd.v1alpha1.FaultService.EndRun:output_type -> faultd.v1alpha1.EndRunResponse
-	54, // 82: faultd.v1alpha1.FaultService.Who:output_type -> faultd.v1alpha1.WhoResponse
-	56, // 83: faultd.v1alpha1.FaultService.Targets:output_type -> faultd.v1alpha1.TargetsResponse
-	68, // [68:84] is the sub-list for method output_type
-	52, // [52:68] is the sub-list for method input_type
-	52, // [52:52] is the sub-list for extension type_name
-	52, // [52:52] is the sub-list for extension extendee
-	0,  // [0:52] is the sub-list for field type_name
+	21, // 17: faultd.v1alpha1.FaultSpec.backlog:type_name -> faultd.v1alpha1.Backlog
+	22, // 18: faultd.v1alpha1.FaultSpec.node:type_name -> faultd.v1alpha1.Node
+	6,  // 19: faultd.v1alpha1.Connect.traffic:type_name -> faultd.v1alpha1.Traffic
+	6,  // 20: faultd.v1alpha1.Packet.traffic:type_name -> faultd.v1alpha1.Traffic
+	3,  // 21: faultd.v1alpha1.Packet.loss_gemodel:type_name -> faultd.v1alpha1.GilbertElliott
+	4,  // 22: faultd.v1alpha1.Packet.loss_state:type_name -> faultd.v1alpha1.FourState
+	6,  // 23: faultd.v1alpha1.Partition.traffic:type_name -> faultd.v1alpha1.Traffic
+	8,  // 24: faultd.v1alpha1.Syscall.filter:type_name -> faultd.v1alpha1.Filter
+	8,  // 25: faultd.v1alpha1.File.filter:type_name -> faultd.v1alpha1.Filter
+	15, // 26: faultd.v1alpha1.Cpu.pulses:type_name -> faultd.v1alpha1.Pulses
+	15, // 27: faultd.v1alpha1.Memory.pulses:type_name -> faultd.v1alpha1.Pulses
+	15, // 28: faultd.v1alpha1.Io.pulses:type_name -> faultd.v1alpha1.Pulses
+	15, // 29: faultd.v1alpha1.Pids.pulses:type_name -> faultd.v1alpha1.Pulses
+	6,  // 30: faultd.v1alpha1.Http.traffic:type_name -> faultd.v1alpha1.Traffic
+	0,  // 31: faultd.v1alpha1.Fault.spec:type_name -> faultd.v1alpha1.FaultSpec
+	27, // 32: faultd.v1alpha1.Fault.target:type_name -> faultd.v1alpha1.Target
+	28, // 33: faultd.v1alpha1.Fault.counters:type_name -> faultd.v1alpha1.Counters
+	26, // 34: faultd.v1alpha1.Fault.targets:type_name -> faultd.v1alpha1.FaultTarget
+	27, // 35: faultd.v1alpha1.FaultTarget.target:type_name -> faultd.v1alpha1.Target
+	28, // 36: faultd.v1alpha1.FaultTarget.counters:type_name -> faultd.v1alpha1.Counters
+	0,  // 37: faultd.v1alpha1.InjectRequest.spec:type_name -> faultd.v1alpha1.FaultSpec
+	25, // 38: faultd.v1alpha1.InjectResponse.fault:type_name -> faultd.v1alpha1.Fault
+	25, // 39: faultd.v1alpha1.UpdateResponse.fault:type_name -> faultd.v1alpha1.Fault
+	25, // 40: faultd.v1alpha1.ListResponse.faults:type_name -> faultd.v1alpha1.Fault
+	25, // 41: faultd.v1alpha1.GetResponse.fault:type_name -> faultd.v1alpha1.Fault
+	25, // 42: faultd.v1alpha1.StopResponse.fault:type_name -> faultd.v1alpha1.Fault
+	25, // 43: faultd.v1alpha1.StopAllResponse.faults:type_name -> faultd.v1alpha1.Fault
+	25, // 44: faultd.v1alpha1.WatchResponse.fault:type_name -> faultd.v1alpha1.Fault
+	49, // 45: faultd.v1alpha1.KindsResponse.kinds:type_name -> faultd.v1alpha1.Kind
+	50, // 46: faultd.v1alpha1.Kind.parameters:type_name -> faultd.v1alpha1.Parameter
+	53, // 47: faultd.v1alpha1.CheckResponse.capabilities:type_name -> faultd.v1alpha1.Capability
+	27, // 48: faultd.v1alpha1.WhoResponse.target:type_name -> faultd.v1alpha1.Target
+	25, // 49: faultd.v1alpha1.WhoResponse.faults:type_name -> faultd.v1alpha1.Fault
+	27, // 50: faultd.v1alpha1.TargetsResponse.targets:type_name -> faultd.v1alpha1.Target
+	61, // 51: faultd.v1alpha1.TellRunRequest.probes:type_name -> faultd.v1alpha1.ProbeResult
+	61, // 52: faultd.v1alpha1.EndRunRequest.probes:type_name -> faultd.v1alpha1.ProbeResult
+	29, // 53: faultd.v1alpha1.FaultService.Inject:input_type -> faultd.v1alpha1.InjectRequest
+	31, // 54: faultd.v1alpha1.FaultService.Update:input_type -> faultd.v1alpha1.UpdateRequest
+	33, // 55: faultd.v1alpha1.FaultService.List:input_type -> faultd.v1alpha1.ListRequest
+	35, // 56: faultd.v1alpha1.FaultService.Get:input_type -> faultd.v1alpha1.GetRequest
+	37, // 57: faultd.v1alpha1.FaultService.Stop:input_type -> faultd.v1alpha1.StopRequest
+	39, // 58: faultd.v1alpha1.FaultService.StopAll:input_type -> faultd.v1alpha1.StopAllRequest
+	41, // 59: faultd.v1alpha1.FaultService.Kill:input_type -> faultd.v1alpha1.KillRequest
+	43, // 60: faultd.v1alpha1.FaultService.Arm:input_type -> faultd.v1alpha1.ArmRequest
+	45, // 61: faultd.v1alpha1.FaultService.Watch:input_type -> faultd.v1alpha1.WatchRequest
+	47, // 62: faultd.v1alpha1.FaultService.Kinds:input_type -> faultd.v1alpha1.KindsRequest
+	51, // 63: faultd.v1alpha1.FaultService.Check:input_type -> faultd.v1alpha1.CheckRequest
+	58, // 64: faultd.v1alpha1.FaultService.BeginRun:input_type -> faultd.v1alpha1.BeginRunRequest
+	60, // 65: faultd.v1alpha1.FaultService.TellRun:input_type -> faultd.v1alpha1.TellRunRequest
+	63, // 66: faultd.v1alpha1.FaultService.EndRun:input_type -> faultd.v1alpha1.EndRunRequest
+	54, // 67: faultd.v1alpha1.FaultService.Who:input_type -> faultd.v1alpha1.WhoRequest
+	56, // 68: faultd.v1alpha1.FaultService.Targets:input_type -> faultd.v1alpha1.TargetsRequest
+	30, // 69: faultd.v1alpha1.FaultService.Inject:output_type -> faultd.v1alpha1.InjectResponse
+	32, // 70: faultd.v1alpha1.FaultService.Update:output_type -> faultd.v1alpha1.UpdateResponse
+	34, // 71: faultd.v1alpha1.FaultService.List:output_type -> faultd.v1alpha1.ListResponse
+	36, // 72: faultd.v1alpha1.FaultService.Get:output_type -> faultd.v1alpha1.GetResponse
+	38, // 73: faultd.v1alpha1.FaultService.Stop:output_type -> faultd.v1alpha1.StopResponse
+	40, // 74: faultd.v1alpha1.FaultService.StopAll:output_type -> faultd.v1alpha1.StopAllResponse
+	42, // 75: faultd.v1alpha1.FaultService.Kill:output_type -> faultd.v1alpha1.KillResponse
+	44, // 76: faultd.v1alpha1.FaultService.Arm:output_type -> faultd.v1alpha1.ArmResponse
+	46, // 77: faultd.v1alpha1.FaultService.Watch:output_type -> faultd.v1alpha1.WatchResponse
+	48, // 78: faultd.v1alpha1.FaultService.Kinds:output_type -> faultd.v1alpha1.KindsResponse
+	52, // 79: faultd.v1alpha1.FaultService.Check:output_type -> faultd.v1alpha1.CheckResponse
+	59, // 80: faultd.v1alpha1.FaultService.BeginRun:output_type -> faultd.v1alpha1.BeginRunResponse
+	62, // 81: faultd.v1alpha1.FaultService.TellRun:output_type -> faultd.v1alpha1.TellRunResponse
+	64, // 82: faultd.v1alpha1.FaultService.EndRun:output_type -> faultd.v1alpha1.EndRunResponse
+	55, // 83: faultd.v1alpha1.FaultService.Who:output_type -> faultd.v1alpha1.WhoResponse
+	57, // 84: faultd.v1alpha1.FaultService.Targets:output_type -> faultd.v1alpha1.TargetsResponse
+	69, // [69:85] is the sub-list for method output_type
+	53, // [53:69] is the sub-list for method input_type
+	53, // [53:53] is the sub-list for extension type_name
+	53, // [53:53] is the sub-list for extension extendee
+	0,  // [0:53] is the sub-list for field type_name
 }
 
 func init() { file_faultd_v1alpha1_faultd_proto_init() }
@@ -6087,6 +6184,7 @@ func file_faultd_v1alpha1_faultd_proto_init() {
 		(*FaultSpec_Http)(nil),
 		(*FaultSpec_Fds)(nil),
 		(*FaultSpec_Ports)(nil),
+		(*FaultSpec_Backlog)(nil),
 		(*FaultSpec_Node)(nil),
 	}
 	file_faultd_v1alpha1_faultd_proto_msgTypes[3].OneofWrappers = []any{}
@@ -6095,15 +6193,15 @@ func file_faultd_v1alpha1_faultd_proto_init() {
 	file_faultd_v1alpha1_faultd_proto_msgTypes[12].OneofWrappers = []any{}
 	file_faultd_v1alpha1_faultd_proto_msgTypes[14].OneofWrappers = []any{}
 	file_faultd_v1alpha1_faultd_proto_msgTypes[18].OneofWrappers = []any{}
-	file_faultd_v1alpha1_faultd_proto_msgTypes[23].OneofWrappers = []any{}
-	file_faultd_v1alpha1_faultd_proto_msgTypes[30].OneofWrappers = []any{}
+	file_faultd_v1alpha1_faultd_proto_msgTypes[24].OneofWrappers = []any{}
+	file_faultd_v1alpha1_faultd_proto_msgTypes[31].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_faultd_v1alpha1_faultd_proto_rawDesc), len(file_faultd_v1alpha1_faultd_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   64,
+			NumMessages:   65,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
