@@ -74,7 +74,7 @@ func works(t *testing.T) map[string]burn.Work {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { listener.Close() })
-	works["connections"] = burn.Work{Connections: &burn.Connections{Namespace: namespace, Server: netip.MustParseAddrPort(listener.Addr().String()), Most: 16}}
+	works["connections"] = burn.Work{Connections: &burn.Connections{Namespace: namespace, Server: netip.MustParseAddrPort(listener.Addr().String()), Most: 64}}
 	works["ports"] = burn.Work{Ports: &burn.Ports{Namespace: namespace, Peer: netip.MustParseAddrPort("127.0.0.1:1"), Most: 64}}
 	for _, op := range []string{burn.OpRead, burn.OpWrite, burn.OpFsync} {
 		f, err := os.CreateTemp(t.TempDir(), "")
@@ -154,7 +154,7 @@ func TestDoesWhatIsWanted(t *testing.T) {
 			}
 			continue
 		}
-		if of := map[string]string{"threads": "task", "files": "fd", "ports": "fd"}[kind]; of != "" {
+		if of := map[string]string{"threads": "task", "files": "fd", "ports": "fd", "connections": "fd"}[kind]; of != "" {
 			for _, n := range []int64{10, 64} {
 				p.Want(n)
 				until(t, "it holds "+kind, func() bool { return p.Done() == n })
