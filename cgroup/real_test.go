@@ -35,6 +35,8 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	case "locate":
 		os.Exit(locate(os.Args[1:]))
+	case "enter":
+		os.Exit(enter(os.Args[1:]))
 	}
 	os.Exit(m.Run())
 }
@@ -275,6 +277,44 @@ func TestCgroupNamespace(t *testing.T) {
 	for i, want := range []cgroup.Target{parent, sibling, ours} {
 		if got[i].Path != want.Path || !slices.Equal(got[i].Ancestors, want.Ancestors) {
 			t.Errorf("%+v, want %+v", got[i], want)
+		}
+	}
+}
+
+// enter tells in which cgroup namespace it is, and what it was called with, after it has entered the host's.
+func enter(args []string) int {
+	if err := cgroup.EnterHostNamespaceOf(strconv.Itoa(os.Getppid())); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	namespace, err := os.Readlink("/proc/self/ns/cgroup")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	fmt.Println(os.Getpid(), namespace, args)
+	return 0
+}
+
+// A daemon in a cgroup namespace leaves it for the host's, and is the same process with the same arguments.
+func TestEnterHostNamespace(t *testing.T) {
+	cgrouptest.New(t) // which says why it cannot, where it is not root
+	host, err := os.Readlink("/proc/self/ns/cgroup")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if host != "cgroup:[4026531835]" {
+		t.Skipf("this test is not in the host's cgroup namespace, but in %s", host)
+	}
+	for name, flags := range map[string]uintptr{"in one of its own": unix.CLONE_NEWCGROUP, "in the host's": 0} {
+		cmd := exec.Command(self(t), "an argument")
+		cmd.Env = append(os.Environ(), role+"=enter")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: flags}
+		var errs strings.Builder
+		cmd.Stderr = &errs
+		out, err := cmd.Output()
+		if want := fmt.Sprintf("%d %s [an argument]\n", cmd.Process.Pid, host); err != nil || string(out) != want {
+			t.Errorf("%s: %q, %v: %s; want %q", name, out, err, errs.String(), want)
 		}
 	}
 }

@@ -1,10 +1,13 @@
 package guard
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // self is our own binary, also after an update has replaced the file.
@@ -33,7 +36,12 @@ func reexec(args []string, env []string, files []*os.File, cgroup *os.File) (*ch
 		cmd.SysProcAttr.UseCgroupFD = true
 		cmd.SysProcAttr.CgroupFD = int(cgroup.Fd())
 	}
-	if err := cmd.Start(); err != nil {
+	err := cmd.Start()
+	if cgroup != nil && errors.Is(err, unix.ENOENT) {
+		return nil, fmt.Errorf("start ourselves as %s: this container's cgroup namespace lets no process be born outside of it, and faultd could not leave it; "+
+			"give it the host's PID namespace and SYS_PTRACE: %w", args[0], err)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("start ourselves as %s: %w", args[0], err)
 	}
 	c := &child{cmd: cmd, done: make(chan struct{})}

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"faultd/bpf"
+	"faultd/cgroup"
 	"faultd/daemon"
 	"faultd/guard"
 )
@@ -36,6 +37,9 @@ func serveCommand() *cli.Command {
 const memoryGoal = 20 << 20 // bytes
 
 func serve(c *cli.Context) error {
+	if err := cgroup.EnterHostNamespace(); err != nil {
+		return err
+	}
 	debug.SetMemoryLimit(memoryGoal)
 	config, err := daemon.ReadConfig(configFile(c))
 	if err != nil {
