@@ -16,6 +16,12 @@ import (
 	"go.etcd.io/etcd/server/v3/embed"
 )
 
+// nodeName is what the API server dials, too, when it asks the kubelet for something: a port of the host that leads into the machine.
+const nodeName = "localhost"
+
+// serviceIP is that of the API server, within the cluster.
+const serviceIP = "10.96.0.1"
+
 // control is what decides in a cluster: an API server with its store, controllers and a scheduler, all on the loopback.
 type control struct {
 	t     *testing.T
@@ -30,17 +36,20 @@ func startControl(t *testing.T, built string) *control {
 	t.Helper()
 	c := &control{t: t, built: built, dir: t.TempDir(), port: freePort(t)}
 	c.keys = newAuthority(t, c.dir)
-	c.keys.issue("server", "kube-apiserver", []string{"system:masters"}, "127.0.0.1")
+	c.keys.issue("server", "kube-apiserver", []string{"system:masters"}, "127.0.0.1", "10.0.2.2", serviceIP, "localhost", "kubernetes.default.svc")
 	c.keys.issue("admin", "admin", []string{"system:masters"})
+	c.keys.issue("kubelet", "system:node:"+nodeName, []string{"system:nodes"})
 	c.keys.issue("accounts", "accounts", nil)
 	c.keys.clientConfig("admin", c.address())
+	c.keys.clientConfig("kubelet", fmt.Sprintf("https://10.0.2.2:%d", c.port))
 	c.keys.write("audit.yaml", []byte("apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules:\n- {level: Metadata, resources: [{group: faultd.io}]}\n- {level: None}\n"))
 
 	start(t, c.dir, c.program("kube-apiserver"), "--etcd-servers=http://"+c.startStore(), "--bind-address=127.0.0.1",
 		fmt.Sprintf("--secure-port=%d", c.port), "--advertise-address=10.0.2.2", "--service-cluster-ip-range=10.96.0.0/16",
 		"--endpoint-reconciler-type=none", "--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction",
 		"--client-ca-file="+c.keys.path("ca.crt"), "--tls-cert-file="+c.keys.path("server.crt"), "--tls-private-key-file="+c.keys.path("server.key"),
-		"--service-account-issuer=https://kubernetes.default.svc",
+		"--kubelet-client-certificate="+c.keys.path("server.crt"), "--kubelet-client-key="+c.keys.path("server.key"),
+		"--kubelet-preferred-address-types=Hostname", "--service-account-issuer=https://kubernetes.default.svc",
 		"--service-account-key-file="+c.keys.path("accounts.crt"), "--service-account-signing-key-file="+c.keys.path("accounts.key"),
 		"--audit-policy-file="+c.keys.path("audit.yaml"), "--audit-log-path="+c.auditLog())
 	eventually(t, "the API server is ready", func() error {

@@ -86,7 +86,7 @@ func eventually(t *testing.T, what string, check func() error) {
 		select {
 		case <-ctx.Done():
 			t.Fatalf("%s: not within %v: %v", what, patience, err)
-		case <-time.After(500 * time.Millisecond):
+		case <-time.After(2 * time.Second): // asking takes time of who is asked
 		}
 	}
 }

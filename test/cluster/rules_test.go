@@ -28,7 +28,7 @@ func TestRules(t *testing.T) {
 		{"bob", strings.ReplaceAll(refuse("quiets", "?app=web"), "namespace: shop", "namespace: quiet"), "the namespace quiet has not the labels that staging wants (optIn): faultd.io/chaos=allowed"},
 		{"bob", strings.ReplaceAll(refuse("systems", "?app=eyes"), "namespace: shop", "namespace: kube-system"), `User "bob" cannot create resource "experiments"`},
 		{"admin", strings.ReplaceAll(refuse("systems", "?app=eyes"), "namespace: shop", "namespace: kube-system"), "the pods of Kubernetes itself may not be hurt"},
-		{"bob", strings.ReplaceAll(refuse("long", "?app=web"), "duration: 10m", "duration: 11m"), "spec.duration: staging allows 10m"},
+		{"bob", strings.ReplaceAll(refuse("long", "?app=web"), "duration: 9m", "duration: 11m"), "spec.duration: staging allows 10m"},
 	} {
 		_, err := c.try(test.experiment, "create", "-f", "-", "--as="+test.who, "--as-group="+groupOf(test.who), "--as-group=system:authenticated")
 		if err == nil || contains(err.Error(), "orbidden", test.want) != nil {
@@ -59,7 +59,7 @@ spec:
   hypothesis: the shop lives without its store
   target: {pods: %q, mode: all}
   faults: [{name: refuse, connect: {errno: ECONNREFUSED, ports: ["6379"]}}]
-  duration: 10m
+  duration: 9m
   probes: [{name: store, http: {url: "http://10.0.2.15:6379/"}}]
 `, name, pods)
 }

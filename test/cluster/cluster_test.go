@@ -1,0 +1,104 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// TestCluster is one story: each part needs what came before it.
+func TestCluster(t *testing.T) {
+	c := startControl(t, builtDir(t))
+	boot(t, c)
+	eventually(t, "the node is ready", c.nodeReady)
+	for _, part := range []struct {
+		name string
+		test func(t *testing.T, c *control)
+	}{
+		{"install", testInstall},
+		{"experiment", testExperiment},
+		{"limit and load", testLimits},
+	} {
+		if !t.Run(part.name, func(t *testing.T) { part.test(t, c) }) {
+			c.explain(t)
+			return
+		}
+	}
+}
+
+// nodeReady asks what the kubelet says of its node.
+func (c *control) nodeReady() error {
+	out, err := c.try("", "get", "node", nodeName, "-o", `jsonpath={.status.conditions[?(@.type=="Ready")]}`)
+	if err == nil {
+		err = contains(out, `"status":"True"`)
+	}
+	return err
+}
+
+// faultdReady asks whether both containers of faultd run and answer.
+func (c *control) faultdReady() error {
+	return is(c, "true true", "get", "pods", "-n", "faultd", "-o", "jsonpath={.items[*].status.containerStatuses[*].ready}")
+}
+
+// explain tells what the cluster knows when something went wrong.
+func (c *control) explain(t *testing.T) {
+	for _, args := range [][]string{
+		{"get", "pods", "-A", "-o", "wide"}, {"get", "experiments", "-A", "-o", "yaml"}, {"get", "events", "-A", "--sort-by=.lastTimestamp"},
+		{"logs", "-n", "faultd", "-l", "app.kubernetes.io/name=faultd", "--all-containers", "--prefix", "--tail=40"},
+	} {
+		out, err := c.try("", args...)
+		if err != nil {
+			out = err.Error()
+		}
+		if lines := strings.Split(out, "\n"); len(lines) > 120 {
+			out = strings.Join(lines[len(lines)-120:], "\n")
+		}
+		t.Logf("kubectl %s:\n%s", strings.Join(args, " "), out)
+	}
+}
+
+// is says what kubectl prints instead of what is wanted.
+func is(c *control, want string, args ...string) error {
+	out, err := c.try("", args...)
+	if err == nil && out != want {
+		err = fmt.Errorf("kubectl %s: %q, want %q", strings.Join(args, " "), out, want)
+	}
+	return err
+}
+
+// condition says how a condition of an experiment stands, if not as wanted.
+func (c *control) condition(name, kind, want string) error {
+	return is(c, want, "get", "experiment", "-n", "shop", name, "-o", fmt.Sprintf(`jsonpath={.status.conditions[?(@.type==%q)].status}`, kind))
+}
+
+// lately says what the clients of a Deployment met, if it was not this three times in a row.
+func (c *control) lately(app, want string) error {
+	out, err := c.try("", "logs", "-n", "shop", "deployment/"+app, "--tail=3")
+	if err == nil {
+		err = contains(out, strings.Repeat(want+"\n", 3))
+	}
+	return err
+}
+
+// faultd runs a command of faultd in its container, as its documentation says.
+func (c *control) faultd(t *testing.T, args ...string) string {
+	t.Helper()
+	return c.kubectl(t, append([]string{"exec", "-n", "faultd", "daemonset/faultd", "-c", "faultd", "--", "/faultd"}, args...)...)
+}
+
+// nothingLeft waits until no fault is on and there is no trace of any.
+func (c *control) nothingLeft(t *testing.T) {
+	t.Helper()
+	eventually(t, "no fault is on", func() error {
+		out, err := c.try("", "exec", "-n", "faultd", "daemonset/faultd", "-c", "faultd", "--", "/faultd", "list") // which has those that ended a while ago, too
+		if err == nil && strings.Contains(out, " active ") {
+			err = errors.New(out)
+		}
+		return err
+	})
+	eventually(t, "nothing is left", func() error {
+		_, err := c.try("", "exec", "-n", "faultd", "daemonset/faultd", "-c", "faultd", "--", "/faultd", "check", "--residue")
+		return err
+	})
+}

@@ -1,0 +1,95 @@
+package cluster
+
+import "testing"
+
+// testInstall installs faultd as its documentation says. It comes with the node's label, and not before.
+func testInstall(t *testing.T, c *control) {
+	c.kubectl(t, "apply", "-k", "testdata/overlay")
+	eventually(t, "the controllers know the DaemonSet", func() error {
+		return is(c, "1", "get", "daemonset", "-n", "faultd", "faultd", "-o", "jsonpath={.status.observedGeneration}")
+	})
+	if n := c.kubectl(t, "get", "daemonset", "-n", "faultd", "faultd", "-o", "jsonpath={.status.desiredNumberScheduled}"); n != "0" {
+		t.Errorf("faultd is wanted on %s nodes, and none has its label", n)
+	}
+	c.kubectl(t, "label", "node", nodeName, "faultd.io/staging=true")
+	eventually(t, "both containers run and answer", c.faultdReady)
+	if out := c.faultd(t, "list"); contains(out, "no faults") != nil {
+		t.Errorf("list says:\n%s", out)
+	}
+	c.kubectl(t, "apply", "-f", "testdata/shop.yaml")
+	c.kubectl(t, "apply", "-f", "testdata/policy.yaml", "-f", "testdata/people.yaml")
+	for _, who := range []string{"web", "batch"} {
+		eventually(t, who+" is served", func() error { return c.lately(who, "served") })
+	}
+}
+
+// testExperiment: it is applied, a pod is hurt and its neighbour is not, the object says so, and its deletion ends it.
+func testExperiment(t *testing.T, c *control) {
+	c.feed(t, refuse("refuse", "?app=web"), "apply", "-f", "-")
+	eventually(t, "the object says that somebody is hurt", func() error { return c.condition("refuse", "Injected", "True") })
+	eventually(t, "web is refused", func() error { return c.lately("web", "refused") })
+	if err := c.lately("batch", "served"); err != nil {
+		t.Errorf("another pod is hurt: %v", err)
+	}
+	if out := c.kubectl(t, "get", "experiments", "-n", "shop"); contains(out, "refuse", "running") != nil {
+		t.Errorf("kubectl get experiments:\n%s", out)
+	}
+	eventually(t, "the pod knows who hurts it", func() error {
+		out, err := c.try("", "get", "events", "-n", "shop")
+		if err == nil {
+			err = contains(out, "FaultsBegun", "experiment shop/refuse hurts this pod")
+		}
+		return err
+	})
+	if _, err := c.try("", "patch", "experiment", "-n", "shop", "refuse", "--type=merge", "-p", `{"spec":{"duration":"1m"}}`); err == nil || contains(err.Error(), "spec") != nil {
+		t.Errorf("an edit while it runs: %v", err)
+	}
+	c.kubectl(t, "delete", "experiment", "-n", "shop", "refuse")
+	c.nothingLeft(t)
+	eventually(t, "web is served again", func() error { return c.lately("web", "served") })
+}
+
+// hurt squeezes a pod and burns its processor time, while nobody may reach the store.
+const hurt = `apiVersion: faultd.io/v1alpha1
+kind: Experiment
+metadata: {name: hurt, namespace: shop}
+spec:
+  hypothesis: the shop lives with half of everything
+  target: {pods: "?app=web", mode: all}
+  faults:
+    - {name: refuse, connect: {errno: ECONNREFUSED, ports: ["6379"]}}
+    - {name: squeezed, cpu: {limit: 60%}}
+    - {name: neighbour, cpu: {load: "0.05"}}
+  duration: 9m
+  probes: [{name: store, http: {url: "http://10.0.2.15:6379/"}}]
+`
+
+// testLimits: limits and loads reach the cgroup that the kubelet made of a pod, and are undone to the byte.
+func testLimits(t *testing.T, c *control) {
+	c.hurtWeb(t)
+	c.kubectl(t, "delete", "experiment", "-n", "shop", "hurt")
+	c.nothingLeft(t)
+	c.unhurt(t)
+}
+
+// hurtWeb begins an experiment with everything that outlives a process, and waits until all of it is there.
+func (c *control) hurtWeb(t *testing.T) {
+	t.Helper()
+	eventually(t, "web has its own limit", func() error { return c.seen("cpu.max=50000 100000.") })
+	c.feed(t, hurt, "apply", "-f", "-")
+	eventually(t, "web is limited, and there is a load", func() error { return c.seen("cpu.max=30000 100000 load.") })
+	eventually(t, "the object says that somebody is hurt", func() error { return c.condition("hurt", "Injected", "True") })
+	eventually(t, "web is refused", func() error { return c.lately("web", "refused") })
+}
+
+// unhurt: a pod of web has what it asked for, and what it asks for, and no load is there.
+func (c *control) unhurt(t *testing.T) {
+	t.Helper()
+	eventually(t, "web is served", func() error { return c.lately("web", "served") })
+	eventually(t, "web has its own limit again, and there is no load", func() error { return c.seen("cpu.max=50000 100000.") })
+}
+
+// seen says what was seen last on the node, if not this.
+func (c *control) seen(want string) error {
+	return is(c, " "+want+"\n", "logs", "-n", "kube-system", "daemonset/eyes", "--tail=1")
+}

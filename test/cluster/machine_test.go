@@ -1,0 +1,69 @@
+package cluster
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+)
+
+// boot starts the node of a cluster: an emulated machine with systemd, containerd and the kubelet.
+func boot(t *testing.T, c *control) {
+	t.Helper()
+	kubeletPort := freePort(t)
+	console := filepath.Join(c.dir, "console")
+	start(t, c.dir, "qemu-system-x86_64", "-M", "q35", "-accel", "tcg,thread=single", "-cpu", "max", "-smp", "1", "-m", "3G", "-display", "none",
+		"-serial", "file:"+console, "-monitor", "none", "-nodefaults",
+		"-kernel", os.Getenv("FAULTD_CLUSTER_KERNEL"),
+		"-append", "console=ttyS0 root=/dev/nvme0n1 rw loglevel=3 net.ifnames=0 no_timer_check watchdog_thresh=30 rcupdate.rcu_cpu_stall_timeout=90",
+		"-drive", "file="+makeDisk(t, c, kubeletPort)+",if=none,id=disk,format=raw,cache=unsafe", "-device", "nvme,drive=disk,serial=node",
+		"-nic", fmt.Sprintf("user,model=virtio-net-pci,restrict=off,hostfwd=tcp:127.0.0.1:%d-:%d", kubeletPort, kubeletPort))
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the end of the node's console:\n%s", tail(console, 40))
+		}
+	})
+}
+
+// makeDisk is the system that run.sh made, with what belongs to this cluster.
+func makeDisk(t *testing.T, c *control, kubeletPort int) string {
+	t.Helper()
+	root := filepath.Join(c.dir, "root")
+	shell(t, "cp", "-al", filepath.Join(c.built, "system"), root)
+	t.Cleanup(func() { os.RemoveAll(root) }) // hard links: the system stays
+	install := func(from, to string) { shell(t, "install", "-D", from, filepath.Join(root, to)) }
+	write := func(to, text string) {
+		c.keys.write("file", []byte(text))
+		install(c.keys.path("file"), to)
+	}
+	install(filepath.Join(c.built, "kubelet"), "usr/local/bin/kubelet")
+	install("node/node.sh", "usr/local/bin/node.sh")
+	install("node/containerd.toml", "etc/containerd/config.toml")
+	install("node/cni.conflist", "etc/cni/net.d/pods.conflist")
+	install(c.keys.path("ca.crt"), "etc/ca.crt")
+	install(c.keys.path("kubelet.kubeconfig"), "etc/kubelet.kubeconfig")
+	write("etc/node.env", fmt.Sprintf("API_PORT=%d\n", c.port))
+	write("etc/modules-load.d/node.conf", "fuse\noverlay\nbridge\n")
+	write("etc/hostname", nodeName+"\n")
+	write("etc/resolv.conf", "nameserver 10.0.2.3\n")
+	text, err := os.ReadFile("node/kubelet.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	write("etc/kubelet.yaml", fmt.Sprintf("%sport: %d\n", text, kubeletPort))
+	for _, unit := range []string{"node.service", "kubelet.service"} {
+		install("node/"+unit, "etc/systemd/system/"+unit)
+		shell(t, "ln", "-sf", "/etc/systemd/system/"+unit, filepath.Join(root, "etc/systemd/system/multi-user.target.wants", unit))
+	}
+	disk := filepath.Join(c.dir, "disk")
+	shell(t, "mke2fs", "-q", "-t", "ext4", "-d", root, disk, "3G")
+	return disk
+}
+
+func shell(t *testing.T, name string, args ...string) {
+	t.Helper()
+	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", name, err, out)
+	}
+}
