@@ -23,7 +23,7 @@ func TestConfigRefuses(t *testing.T) {
 		"protected: {namespaces: ['[']}":      "protected.namespaces: \"[\" is no name",
 		"limits: {perDay: 0s}":                "limits.perDay",
 		"limits: {perDay: 25h}":               "limits.perDay",
-		"allow: {kinds: [cpus]}":              `allow.kinds: "cpus" is no kind of fault; it must be one of block, connect`,
+		"allow: {kinds: [cpus]}":              `allow.kinds: "cpus" is no kind of fault; it must be one of backlog, block, connect`,
 		"allow: {units: [shop]}":              "allow.units: \"shop\"",
 		"allow: {units: ['[.service']}":       "allow.units: \"[.service\"",
 		"allow: {cgroups: [shop]}":            "allow.cgroups: \"shop\"",
