@@ -18,7 +18,6 @@ func TestCluster(t *testing.T) {
 	}{
 		{"install", testInstall},
 		{"experiment", testExperiment},
-		{"limit and load", testLimits},
 	} {
 		if !t.Run(part.name, func(t *testing.T) { part.test(t, c) }) {
 			c.explain(t)
