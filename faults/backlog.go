@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"strconv"
 
 	v1 "faultd/api/faultd/v1alpha1"
 	"faultd/bpf"
@@ -22,11 +21,8 @@ type Backlog struct {
 	Place string
 }
 
-const (
-	loadFull = "full"
-	// connectionMemory is about what the kernel needs for both ends of a connection.
-	connectionMemory = 8 << 10
-)
+// connectionMemory is about what the kernel needs for both ends of a connection.
+const connectionMemory = 8 << 10
 
 func newBacklog(spec *v1.FaultSpec) (Fault, error) {
 	s := spec.GetBacklog()
@@ -42,13 +38,8 @@ func newBacklog(spec *v1.FaultSpec) (Fault, error) {
 		return nil, fmt.Errorf("listener: %q must be the address with the port at which the target listens, such as 127.0.0.1:8080 or [::]:8080", s.GetListener())
 	}
 	b.Listener = netip.AddrPortFrom(b.Listener.Addr().Unmap(), b.Listener.Port())
-	if s.GetLoad() == loadFull {
-		return b, nil
-	}
-	if b.Connections, err = strconv.ParseInt(s.GetLoad(), 10, 64); err != nil || b.Connections < 1 || b.Connections > mostPorts {
-		return nil, fmt.Errorf("load: %q must be a number of connections in 1..%d, or full", s.GetLoad(), mostPorts)
-	}
-	return b, nil
+	b.Connections, err = countOr("full", s.GetLoad(), "connections")
+	return b, err
 }
 
 func backlogParameters() []Parameter {

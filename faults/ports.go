@@ -42,13 +42,20 @@ func newPorts(spec *v1.FaultSpec) (Fault, error) {
 		return nil, fmt.Errorf("peer: %q must be an address with a port, such as 10.0.0.5:5432", s.GetPeer())
 	}
 	p.Peer = netip.AddrPortFrom(p.Peer.Addr().Unmap(), p.Peer.Port())
-	if s.GetLoad() == "all" {
-		return p, nil
+	p.Ports, err = countOr("all", s.GetLoad(), "ports")
+	return p, err
+}
+
+// countOr reads how many are held of what goes by ports: a number, or the word for all, which gives 0.
+func countOr(all, load, things string) (int64, error) {
+	if load == all {
+		return 0, nil
 	}
-	if p.Ports, err = strconv.ParseInt(s.GetLoad(), 10, 64); err != nil || p.Ports < 1 || p.Ports > mostPorts {
-		return nil, fmt.Errorf("load: %q must be a number of ports in 1..%d, or all", s.GetLoad(), mostPorts)
+	n, err := strconv.ParseInt(load, 10, 64)
+	if err != nil || n < 1 || n > mostPorts {
+		return 0, fmt.Errorf("load: %q must be a number of %s in 1..%d, or %s", load, things, mostPorts, all)
 	}
-	return p, nil
+	return n, nil
 }
 
 func portsParameters() []Parameter {

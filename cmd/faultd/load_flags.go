@@ -29,12 +29,16 @@ func portsFlags() []cli.Flag {
 
 func portsKind(c *cli.Context, spec *v1.FaultSpec) error {
 	peer, err := needed(c, "peer")
-	load := c.String("load")
-	if load == "" {
-		load = "all"
-	}
-	spec.Kind = &v1.FaultSpec_Ports{Ports: &v1.Ports{Peer: peer, Load: load, Place: c.String("place")}}
+	spec.Kind = &v1.FaultSpec_Ports{Ports: &v1.Ports{Peer: peer, Load: loadOr(c, "all"), Place: c.String("place")}}
 	return err
+}
+
+// loadOr is the load that was given, or else another.
+func loadOr(c *cli.Context, otherwise string) string {
+	if load := c.String("load"); load != "" {
+		return load
+	}
+	return otherwise
 }
 
 func backlogFlags() []cli.Flag {
@@ -47,10 +51,6 @@ func backlogFlags() []cli.Flag {
 
 func backlogKind(c *cli.Context, spec *v1.FaultSpec) error {
 	listener, err := needed(c, "listener")
-	load := c.String("load")
-	if load == "" {
-		load = "full"
-	}
-	spec.Kind = &v1.FaultSpec_Backlog{Backlog: &v1.Backlog{Listener: listener, Load: load, Place: c.String("place")}}
+	spec.Kind = &v1.FaultSpec_Backlog{Backlog: &v1.Backlog{Listener: listener, Load: loadOr(c, "full"), Place: c.String("place")}}
 	return err
 }
