@@ -247,11 +247,15 @@ func (n *node) hangs() {
 	}
 }
 
-// goesDown does not return.
+// goesDown does not return. A daemon that was starved meanwhile, as an emulated machine may be, has ended the fault before it was carried out.
 func (n *node) goesDown(action string) {
 	n.t.Helper()
-	n.inject(onNode(&v1.Node{Action: action}))
-	if pending, err := undo.Read(stateDir(n.dir)); err != nil || len(pending) == 0 || pending[0].Action.NodeDown == nil {
+	f := n.inject(onNode(&v1.Node{Action: action}))
+	pending, err := undo.Read(stateDir(n.dir))
+	if err == nil && len(pending) == 0 && n.get(f.GetId()).GetReason() == "lease lapsed" {
+		n.goesDown(action)
+	}
+	if err != nil || len(pending) == 0 || pending[0].Action.NodeDown == nil {
 		n.t.Fatalf("the journal has %v, %v", pending, err)
 	}
 	select {}
