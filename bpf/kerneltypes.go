@@ -12,22 +12,23 @@ import (
 
 // hasFunction says whether the kernel's types have a function of this name.
 func (k *Kernel) hasFunction(name string) (bool, error) {
-	kernel, err := k.types.Kernel()
-	if err != nil {
-		return false, fmt.Errorf("read the kernel's types: %w", err)
-	}
 	var f *btf.Func
-	return kernel.TypeByName(name, &f) == nil, nil
+	return k.has(name, &f)
 }
 
 // hasType says whether the kernel's types have a name for one, as there is for each tracepoint (btf_trace_NAME).
 func (k *Kernel) hasType(name string) (bool, error) {
+	var t *btf.Typedef
+	return k.has(name, &t)
+}
+
+// has says whether the kernel's types have one of this name and kind.
+func (k *Kernel) has(name string, kind any) (bool, error) {
 	kernel, err := k.types.Kernel()
 	if err != nil {
 		return false, fmt.Errorf("read the kernel's types: %w", err)
 	}
-	var t *btf.Typedef
-	return kernel.TypeByName(name, &t) == nil, nil
+	return kernel.TypeByName(name, kind) == nil, nil
 }
 
 // parameters are the names of a function's parameters.

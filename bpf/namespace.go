@@ -72,14 +72,7 @@ func (ns NetNS) Dial(ctx context.Context, network, address string) (conn net.Con
 // LocalPorts is how many ports the kernel chooses from for who does not say which (ip(7)).
 func (ns NetNS) LocalPorts() (n int64, err error) {
 	var first, last int64
-	err = inNamespace(ns, func() error {
-		text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
-		if err == nil {
-			_, err = fmt.Sscan(string(text), &first, &last)
-		}
-		return err
-	})
-	if err != nil {
+	if err := ns.sysctl("net/ipv4/ip_local_port_range", &first, &last); err != nil {
 		return 0, fmt.Errorf("read the local ports of network namespace %d: %w", ns.Inode, err)
 	}
 	return last - first + 1, nil
@@ -87,17 +80,21 @@ func (ns NetNS) LocalPorts() (n int64, err error) {
 
 // MostWaiting is how many connections may wait to be accepted, at most, by whoever listens in the namespace (net.core.somaxconn).
 func (ns NetNS) MostWaiting() (n int64, err error) {
-	err = inNamespace(ns, func() error {
-		text, err := os.ReadFile("/proc/sys/net/core/somaxconn")
-		if err == nil {
-			_, err = fmt.Sscan(string(text), &n)
-		}
-		return err
-	})
-	if err != nil {
+	if err := ns.sysctl("net/core/somaxconn", &n); err != nil {
 		return 0, fmt.Errorf("read how many may wait in network namespace %d: %w", ns.Inode, err)
 	}
 	return n, nil
+}
+
+// sysctl reads numbers of the namespace.
+func (ns NetNS) sysctl(name string, numbers ...any) error {
+	return inNamespace(ns, func() error {
+		text, err := os.ReadFile("/proc/sys/" + name)
+		if err == nil {
+			_, err = fmt.Sscan(string(text), numbers...)
+		}
+		return err
+	})
 }
 
 func (ns NetNS) netlink() (*netlink.Handle, error) {

@@ -24,13 +24,12 @@ const Command = "burn"
 
 // Kinds of work.
 const (
-	kindCPU    = "cpu"
-	kindMemory = "memory"
-	kindIO     = "io"
-	kindIdle   = "threads"
-	kindFiles  = "files"
-	kindPorts  = "ports"
-
+	kindCPU         = "cpu"
+	kindMemory      = "memory"
+	kindIO          = "io"
+	kindIdle        = "threads"
+	kindFiles       = "files"
+	kindPorts       = "ports"
 	kindConnections = "connections"
 )
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -67,12 +68,7 @@ func (m Mount) Option(name string) string {
 
 // ReadOnly says whether nothing can be written through this mount.
 func (m Mount) ReadOnly() bool {
-	for option := range strings.SplitSeq(m.Options, ",") {
-		if option == "ro" {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(strings.Split(m.Options, ","), "ro")
 }
 
 // unescape undoes the octal escapes (\040 is a blank) that the kernel's mangle() writes.
