@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -55,9 +56,14 @@ type Agent struct {
 	mu sync.Mutex
 	// runs are those of this process, by the uid of their object, as long as that is there.
 	runs map[string]*run
+	// mine are this node's records that are no run of this process, and sums what it sums up, both by uid too.
+	mine map[string]*v1.NodeRecord
+	sums map[string]*summing
 	// times are when something is due that all nodes would do, but one does first.
 	times map[string]time.Time
-	// working are runs, and events that are being told.
+	// known says that mine has what agents of before wrote.
+	known atomic.Bool
+	// working are runs and what watches their records; telling are events that are being told.
 	working sync.WaitGroup
 	telling sync.WaitGroup
 }
@@ -68,7 +74,7 @@ type pace struct {
 	claim time.Duration
 	// spread is the time in which one of all nodes does what each of them would.
 	spread time.Duration
-	// settle is how long after an object was made nodes may still begin, so that nothing has ended.
+	// settle is how long after the first node others begin at least, so that nothing has ended.
 	settle time.Duration
 	// late is how long after the first node another one may begin.
 	late time.Duration
@@ -87,7 +93,7 @@ func New(o Options) *Agent {
 		cluster: c, daemon: o.Daemon, check: o.Check, environment: o.Environment, log: o.Log, pace: usualPace,
 		experiments: c.objectInformer(experimentKind), schedules: c.objectInformer(scheduleKind), policies: c.objectInformer(policyKind), pods: c.podInformer(),
 		queue: newQueue(), scheduleQueue: newQueue(),
-		policiesChanged: make(chan struct{}, 1), runs: map[string]*run{}, times: map[string]time.Time{},
+		policiesChanged: make(chan struct{}, 1), runs: map[string]*run{}, mine: map[string]*v1.NodeRecord{}, sums: map[string]*summing{}, times: map[string]time.Time{},
 	}
 	// These fail only for informers that were stopped.
 	_, _ = a.experiments.AddEventHandler(cache.ResourceEventHandlerFuncs{
@@ -124,9 +130,11 @@ func newQueue() workqueue.TypedRateLimitingInterface[string] {
 	return workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[string](200*time.Millisecond, 30*time.Second))
 }
 
-// Ready says whether the agent knows the cluster: before that, it starts nothing. Schedules it may do without: the definition of an older
-// installation is missing then.
-func (a *Agent) Ready() bool {
+// Ready says whether the agent knows the cluster, and what this node has begun: before that, it starts nothing. Schedules it may do without:
+// the definition of an older installation is missing then.
+func (a *Agent) Ready() bool { return a.watches() && a.known.Load() }
+
+func (a *Agent) watches() bool {
 	return a.experiments.HasSynced() && a.policies.HasSynced() && a.pods.HasSynced()
 }
 
@@ -152,7 +160,7 @@ func (a *Agent) Run(ctx context.Context) {
 	if cache.WaitForCacheSync(ctx.Done(), a.policies.HasSynced) {
 		watching.Go(func() { a.holdLever(ctx) })
 	}
-	if cache.WaitForCacheSync(ctx.Done(), a.Ready) {
+	if cache.WaitForCacheSync(ctx.Done(), a.watches) && a.remember(ctx) {
 		a.log.Info("watching", "node", a.node)
 		watching.Go(func() { a.work(ctx, a.queue, a.look) })
 		watching.Go(func() {
@@ -171,16 +179,42 @@ func (a *Agent) Run(ctx context.Context) {
 	a.telling.Wait()
 }
 
+// remember asks what agents of before began on this node, until it knows or ctx is over.
+func (a *Agent) remember(ctx context.Context) bool {
+	for {
+		own, err := a.ownRecords(ctx)
+		if err == nil {
+			a.mu.Lock()
+			a.mine = own
+			a.mu.Unlock()
+			a.known.Store(true)
+			return true
+		}
+		a.log.Error("nothing starts here before it is known what has", "error", err)
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(time.Second):
+		}
+	}
+}
+
 // lastWords writes what is not written yet.
 func (a *Agent) lastWords() {
 	ctx, cancel := context.WithTimeout(context.Background(), answerWithin)
 	defer cancel()
 	for _, r := range a.runs {
+		if _, ok := r.unwritten(time.Now()); !ok {
+			continue
+		}
 		record, _ := r.current()
-		if _, ok := r.unwritten(time.Now()); ok {
-			if err := a.writeRecord(ctx, r.object, record); err != nil {
-				a.log.Error("the end of a run is not in its object", "experiment", r.name(), "error", err)
-			}
+		err := a.writeRecord(ctx, r.object, record)
+		if found, _, _ := a.experiments.GetStore().GetByKey(r.name()); err == nil && uidOf(found) == string(r.object.GetUID()) {
+			object, _ := found.(*unstructured.Unstructured)
+			err = a.tellAbort(ctx, object, statusOf(object))
+		}
+		if err != nil {
+			a.log.Error("the end of a run is not told", "experiment", r.name(), "error", err)
 		}
 	}
 }
@@ -215,22 +249,23 @@ func (a *Agent) changed(object any) {
 		if now.GetDeletionTimestamp() != nil {
 			a.end(now, errors.New("the Experiment object is being deleted"))
 		} else if a.runOf(now) != nil {
-			if by := abortedBy(statusOf(now), a.node); by != "" {
-				a.end(now, errors.New("it was aborted on node "+by))
+			if why := endedElsewhere(statusOf(now), a.node); why != nil {
+				a.end(now, why)
 			}
 		}
 	}
 	enqueue(a.queue, object)
 }
 
-// abortedBy is another node on which an experiment was aborted. What stops it there stops it everywhere.
-func abortedBy(status *v1.ExperimentStatus, here string) string {
-	for _, n := range status.GetNodes() {
-		if n.GetName() != here && n.GetVerdict() == string(experiment.Aborted) {
-			return n.GetName()
-		}
+// endedElsewhere says why what runs here is to end. What is aborted on one node ends on all, and what the object calls over must not go on.
+func endedElsewhere(status *v1.ExperimentStatus, here string) error {
+	if by := status.GetAbortedOn(); by != "" && by != here {
+		return errors.New("it was aborted on node " + by)
 	}
-	return ""
+	if status.GetPhase() == "ended" {
+		return errors.New("it counts as ended, as this node did not say in time what came of it")
+	}
+	return nil
 }
 
 // deleted ends an experiment whose object is gone.
@@ -240,9 +275,11 @@ func (a *Agent) deleted(object any) {
 		return
 	}
 	a.end(gone, errors.New("the Experiment object was deleted"))
+	a.stopSumming(gone)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.runs, string(gone.GetUID()))
+	delete(a.mine, string(gone.GetUID()))
 	for _, what := range []string{waitBegin, waitClaim, waitRefuse, waitOrphan, lastSummary, sinceIdle} {
 		delete(a.times, what+string(gone.GetUID()))
 	}
@@ -284,12 +321,17 @@ func uidOf(object any) string {
 	return ""
 }
 
-// jitter spreads what many nodes write at the same time: 50 ms for each pod, up to 20 s. A server that is busy needs as long for a write.
+// jitter spreads what many nodes write at the same time.
 func jitter(pods int) time.Duration {
 	if pods <= 1 {
 		return 0
 	}
-	return rand.N(min(time.Duration(pods)*50*time.Millisecond, 20*time.Second))
+	return rand.N(longestJitter(pods))
+}
+
+// longestJitter is 10 ms for each pod, up to 5 s.
+func longestJitter(pods int) time.Duration {
+	return min(time.Duration(pods)*10*time.Millisecond, 5*time.Second)
 }
 
 // tell makes an event about a pod. That it cannot be made changes nothing.

@@ -94,6 +94,17 @@ func condition(status *v1.ExperimentStatus, kind string) string {
 	return ""
 }
 
+// begun makes an experiment that some nodes have begun, of which one sums up for so long.
+func (s *apiServer) begun(name, summarizer string, until time.Duration, nodes ...string) *unstructured.Unstructured {
+	now := time.Now()
+	e := create(s, name, spec("1h"))
+	for _, node := range nodes {
+		s.put("noderecords", cluster{node: node}.recordObject(e, &v1.NodeRecord{Experiment: name, Name: node, Phase: "running", Generation: 1, Start: clock(now), Until: clock(now.Add(until - lateReport))}))
+	}
+	e.Object["status"] = map[string]any{"phase": "running", "observedGeneration": int64(1), "start": clock(now), "summarizer": summarizer, "summarizerUntil": clock(now.Add(until))}
+	return s.put("experiments", e)
+}
+
 func ended(s *apiServer, name string) func() bool {
 	return func() bool { return s.status(name).GetPhase() == "ended" }
 }
@@ -107,7 +118,7 @@ func TestExperiment(t *testing.T) {
 	daemons := map[string]*daemon{"n1": newDaemon(t), "n2": newDaemon(t), "n3": newDaemon(t)}
 	for node, d := range daemons {
 		d.injecting = func() {
-			if recordOf(s.status("slow"), node).GetPhase() != "running" {
+			if s.record("slow", node).GetPhase() != "running" {
 				t.Errorf("%s does harm that is not written down", node)
 			}
 		}
@@ -117,7 +128,7 @@ func TestExperiment(t *testing.T) {
 	eventually(t, "the end", ended(s, "slow"))
 
 	status := s.status("slow")
-	if status.GetVerdict() != "confirmed" || status.GetPods() != 2 || status.GetHurtNodes() != 2 || status.GetObservedGeneration() != 1 || len(status.GetNodes()) != 2 {
+	if status.GetVerdict() != "confirmed" || status.GetPods() != 2 || status.GetHurtNodes() != 2 || status.GetObservedGeneration() != 1 || status.GetNodes().GetEnded() != 2 {
 		t.Errorf("status: %v", status)
 	}
 	for kind, want := range map[string]string{selected: "True Chosen", injected: "True Harmed", recovered: "True Undone", expired: "True Done", aborted: "False NotAborted", paused: "False NotPaused"} {
@@ -126,7 +137,7 @@ func TestExperiment(t *testing.T) {
 		}
 	}
 	for node, d := range map[string]string{"n1": "web-0", "n2": "web-1"} {
-		record := recordOf(status, node)
+		record := s.record("slow", node)
 		if len(record.GetTargets()) != 1 || record.GetVerdict() != "confirmed" || record.GetEnd() == "" {
 			t.Fatalf("record of %s: %v", node, record)
 		}
@@ -206,8 +217,8 @@ func TestLateNode(t *testing.T) {
 	tardy := quick
 	tardy.late = -time.Minute
 	start(t, s, other, "n2", tardy)
-	eventually(t, "that n2 does nothing", func() bool { return recordOf(s.status("slow"), "n2").GetPhase() == "refused" })
-	record := recordOf(s.status("slow"), "n2")
+	eventually(t, "that n2 does nothing", func() bool { return s.record("slow", "n2").GetPhase() == "refused" })
+	record := s.record("slow", "n2")
 	if !strings.Contains(record.GetMessage(), "comes too late") || other.begun() != 0 || len(record.GetTargets()) != 1 || record.GetTargets()[0].GetPod() != "web-1" {
 		t.Errorf("%v; %d faults", record, other.begun())
 	}
@@ -239,7 +250,7 @@ func TestCutOff(t *testing.T) {
 	eventually(t, "harm", func() bool { return d.begun() == 1 })
 	create(s, "next", spec("100ms"))
 	eventually(t, "the end on time", func() bool { return len(d.active()) == 0 && d.verdicts() == "confirmed" })
-	if got := recordOf(s.status("slow"), "n1").GetPhase(); got != "running" || d.begun() != 1 {
+	if got := s.record("slow", "n1").GetPhase(); got != "running" || d.begun() != 1 {
 		t.Errorf("cut off: the record says %s, and %d faults began", got, d.begun())
 	}
 	s.restore()
@@ -289,7 +300,7 @@ func TestEdited(t *testing.T) {
 		t.Errorf("%v; active %v", status, d.active())
 	}
 	a.stop()
-	if record := recordOf(s.status("slow"), "n1"); record.GetVerdict() != "interrupted" || !strings.Contains(record.GetMessage(), "told to end") || len(d.active()) != 0 {
+	if record := s.record("slow", "n1"); record.GetVerdict() != "interrupted" || !strings.Contains(record.GetMessage(), "told to end") || len(d.active()) != 0 {
 		t.Errorf("after SIGTERM: %v; active %v", record, d.active())
 	}
 }
@@ -395,7 +406,7 @@ func TestDaemonRefuses(t *testing.T) {
 	create(s, "slow", spec("1s"))
 	eventually(t, "the refusal", ended(s, "slow"))
 	status := s.status("slow")
-	if record := recordOf(status, "n1"); record.GetPhase() != "refused" || record.GetMessage() != "the node refuses it: allow.hours: not now" || status.GetVerdict() != "error" || d.begun() != 0 {
+	if record := s.record("slow", "n1"); record.GetPhase() != "refused" || record.GetMessage() != "the node refuses it: allow.hours: not now" || status.GetVerdict() != "error" || d.begun() != 0 {
 		t.Errorf("%v", status)
 	}
 }
@@ -412,7 +423,7 @@ func TestAbortedElsewhere(t *testing.T) {
 	other.kill("by hand")
 	eventually(t, "the end on both", func() bool { return len(one.active()) == 0 && ended(s, "slow")() })
 	status := s.status("slow")
-	if status.GetVerdict() != "aborted" || !strings.Contains(recordOf(status, "n1").GetMessage(), "aborted on node n2") || condition(status, aborted) != "True EndedEarly" {
+	if status.GetVerdict() != "aborted" || !strings.Contains(s.record("slow", "n1").GetMessage(), "aborted on node n2") || condition(status, aborted) != "True EndedEarly" {
 		t.Errorf("%v", status)
 	}
 }
@@ -421,10 +432,7 @@ func TestAbortedElsewhere(t *testing.T) {
 func TestAgentRestarted(t *testing.T) {
 	s, d := newAPIServer(t), newDaemon(t)
 	s.pod("n1", "web-0", web)
-	e := object("faultd.io/v1alpha1", "Experiment", "shop", "slow", spec("1h"))
-	now := time.Now()
-	e.Object["status"] = map[string]any{"phase": "running", "nodes": []any{map[string]any{"name": "n1", "phase": "running", "generation": int64(1), "start": clock(now), "until": clock(now.Add(time.Hour))}}}
-	s.put("experiments", e)
+	s.begun("slow", "n1", time.Hour, "n1")
 	start(t, s, d, "n1", quick)
 	eventually(t, "the end", ended(s, "slow"))
 	if status := s.status("slow"); status.GetVerdict() != "interrupted" || d.begun() != 0 {
@@ -442,7 +450,7 @@ func TestContainers(t *testing.T) {
 	create(s, "slow", some)
 	eventually(t, "harm", func() bool { return slices.Equal(d.active(), []string{"/shop/web-0/app"}) })
 	eventually(t, "that it is told", func() bool {
-		record := recordOf(s.status("slow"), "n1")
+		record := s.record("slow", "n1")
 		return len(record.GetTargets()) == 1 && record.GetTargets()[0].GetContainers() == "app" && record.GetTargets()[0].GetCounters().GetInjected() > 0
 	})
 }

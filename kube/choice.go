@@ -143,12 +143,3 @@ func seedOf(uid string) uint64 {
 	_, _ = hash.Write([]byte(uid)) // it never fails
 	return hash.Sum64()
 }
-
-// first is whom all who know the same names put first.
-func first(experimentUID string, names []string) string {
-	one := &experiment.Aim{Mode: "one"}
-	if chosen := one.Choose(seedOf(experimentUID), names); len(chosen) > 0 {
-		return chosen[0]
-	}
-	return ""
-}

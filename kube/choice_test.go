@@ -134,19 +134,6 @@ func TestChoiceSparesProtected(t *testing.T) {
 	}
 }
 
-// TestFirst: all who know the same names put the same one first, whatever their order.
-func TestFirst(t *testing.T) {
-	names := []string{"n1", "n2", "n3"}
-	who := first("uid-1", names)
-	slices.Reverse(names)
-	if got := first("uid-1", names); got != who || who == "" {
-		t.Errorf("%q and %q", got, who)
-	}
-	if got := first("uid-1", nil); got != "" {
-		t.Errorf("of nobody, %q", got)
-	}
-}
-
 // BenchmarkChoice is what a node does for an experiment on a large namespace.
 func BenchmarkChoice(b *testing.B) {
 	all, _ := crowd(10000, 1000)

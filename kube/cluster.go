@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -22,6 +23,7 @@ import (
 // What the API server is asked for.
 var (
 	experimentKind = schema.GroupVersionResource{Group: "faultd.io", Version: "v1alpha1", Resource: "experiments"}
+	recordKind     = schema.GroupVersionResource{Group: "faultd.io", Version: "v1alpha1", Resource: "noderecords"}
 	scheduleKind   = schema.GroupVersionResource{Group: "faultd.io", Version: "v1alpha1", Resource: "schedules"}
 	policyKind     = schema.GroupVersionResource{Group: "faultd.io", Version: "v1alpha1", Resource: "chaospolicies"}
 	podKind        = schema.GroupVersionResource{Version: "v1", Resource: "pods"}
@@ -29,7 +31,7 @@ var (
 	eventKind      = schema.GroupVersionResource{Version: "v1", Resource: "events"}
 )
 
-// Who writes what of a status, for the API server: a node its record, and one of them the summary or how a schedule stands.
+// Who writes what, for the API server: a node its records, and one of them the summary or how a schedule stands.
 const (
 	recordManager   = "faultd-"
 	summaryManager  = "faultd-summary"
@@ -181,12 +183,6 @@ func (c cluster) namespaceLabels(ctx context.Context, name string) (map[string]s
 	return m.Labels, nil
 }
 
-// writeRecord writes this node's record into the status of an experiment.
-func (c cluster) writeRecord(ctx context.Context, object *unstructured.Unstructured, record *v1.NodeRecord) error {
-	status := map[string]any{"nodes": []any{toObject(record.ProtoReflect())}}
-	return c.apply(ctx, object, status, c.manager())
-}
-
 // manager is this node's name as a writer, which may have 128 letters.
 func (c cluster) manager() string {
 	if name := recordManager + c.node; len(name) <= 128 {
@@ -195,19 +191,28 @@ func (c cluster) manager() string {
 	return fmt.Sprintf("%s%x", recordManager, seedOf(c.node))
 }
 
-// writeSummary writes the rest of the status.
-func (c cluster) writeSummary(ctx context.Context, object *unstructured.Unstructured, summary *v1.ExperimentStatus) error {
-	return c.apply(ctx, object, toObject(summary.ProtoReflect()), summaryManager)
+// writeSummary writes the status of an experiment, as the only one that can write this version of the object, and gives it as it is then.
+func (c cluster) writeSummary(ctx context.Context, object *unstructured.Unstructured, summary *v1.ExperimentStatus) (*unstructured.Unstructured, error) {
+	return c.apply(ctx, experimentKind, object, toObject(summary.ProtoReflect()), summaryManager, object.GetResourceVersion())
 }
 
-// apply writes a part of the status of an experiment.
-func (c cluster) apply(ctx context.Context, object *unstructured.Unstructured, status map[string]any, manager string) error {
-	return c.applyTo(ctx, experimentKind, object, status, manager, "")
+// readExperiment asks for an Experiment object as it is now; NotFound: it is gone, or another one has its name.
+func (c cluster) readExperiment(ctx context.Context, object *unstructured.Unstructured) (*unstructured.Unstructured, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	now, err := c.objects.Resource(experimentKind).Namespace(object.GetNamespace()).Get(ctx, object.GetName(), metav1.GetOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("read %s/%s: %w", object.GetNamespace(), object.GetName(), err)
+	}
+	if now.GetUID() != object.GetUID() || now.GetDeletionTimestamp() != nil {
+		return nil, apierrors.NewNotFound(experimentKind.GroupResource(), object.GetName())
+	}
+	return now, nil
 }
 
-// applyTo writes a part of a status. The uid keeps it from being that of another object of the same name, and a version from being that of
-// one that has changed.
-func (c cluster) applyTo(ctx context.Context, kind schema.GroupVersionResource, object *unstructured.Unstructured, status map[string]any, manager, version string) error {
+// apply writes a status. The uid keeps it from being that of another object of the same name, and a version from being that of one that has
+// changed.
+func (c cluster) apply(ctx context.Context, kind schema.GroupVersionResource, object *unstructured.Unstructured, status map[string]any, manager, version string) (*unstructured.Unstructured, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
 	part := &unstructured.Unstructured{Object: map[string]any{
@@ -218,11 +223,11 @@ func (c cluster) applyTo(ctx context.Context, kind schema.GroupVersionResource, 
 	if version != "" {
 		part.SetResourceVersion(version)
 	}
-	_, err := c.objects.Resource(kind).Namespace(object.GetNamespace()).ApplyStatus(ctx, object.GetName(), part, metav1.ApplyOptions{FieldManager: manager, Force: true})
+	now, err := c.objects.Resource(kind).Namespace(object.GetNamespace()).ApplyStatus(ctx, object.GetName(), part, metav1.ApplyOptions{FieldManager: manager, Force: true})
 	if err != nil {
-		return fmt.Errorf("write the status of %s/%s: %w", object.GetNamespace(), object.GetName(), err)
+		return nil, fmt.Errorf("write the status of %s/%s: %w", object.GetNamespace(), object.GetName(), err)
 	}
-	return nil
+	return now, nil
 }
 
 // tellPod makes an event about a pod.

@@ -2,7 +2,9 @@ package kube
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -34,11 +36,11 @@ type apiServer struct {
 	history []happened
 	events  []map[string]any
 	down    bool
-	// conflicts is how many writes of a status fail, as too many come at once.
+	// conflicts is how many writes of a status or a record fail, as something else was written meanwhile.
 	conflicts int
 	// refusal is why no experiment is admitted.
 	refusal string
-	// managers are who wrote a status, in order; requests are counted by "VERB resource", those for lists too.
+	// managers are who wrote a status or a record, in order; requests are counted by "VERB resource", those for lists too.
 	managers []string
 	requests map[string]int
 }
@@ -156,6 +158,25 @@ func (s *apiServer) status(name string) *v1.ExperimentStatus {
 	return &v1.ExperimentStatus{}
 }
 
+// record gives a node's record of an experiment as it is now; nil: there is none.
+func (s *apiServer) record(name, node string) *v1.NodeRecord {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.objects["experiments/shop/"+name]
+	if e == nil {
+		return nil
+	}
+	o := s.objects["noderecords/shop/"+cluster{node: node}.recordName(e)]
+	if o == nil {
+		return nil
+	}
+	record, err := recordOf(o)
+	if err != nil {
+		s.t.Error(err)
+	}
+	return record
+}
+
 func (s *apiServer) podEvents(pod, reason string) (n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -189,8 +210,8 @@ func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler)
 	case r.Method == http.MethodPatch:
 		s.apply(w, r, resource, namespace, strings.TrimSuffix(name, "/status"))
-	case r.Method == http.MethodPost && resource == "experiments":
-		s.create(w, r, namespace)
+	case r.Method == http.MethodPost && resource != "events":
+		s.create(w, r, resource, namespace)
 	case r.Method == http.MethodDelete:
 		s.delete(resource, namespace, name)
 		answer(w, http.StatusOK, metav1.Status{TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: "Success"})
@@ -228,23 +249,31 @@ func shown(resource string, o *unstructured.Unstructured) any {
 	return map[string]any{"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": o.Object["metadata"]}
 }
 
-// create makes an experiment, unless there is one of its name, or none is admitted.
-func (s *apiServer) create(w http.ResponseWriter, r *http.Request, namespace string) {
+// create makes an experiment or a record, unless there is one of its name, or no experiment is admitted.
+func (s *apiServer) create(w http.ResponseWriter, r *http.Request, resource, namespace string) {
 	o := &unstructured.Unstructured{}
 	if err := json.NewDecoder(r.Body).Decode(&o.Object); err != nil {
 		failure(w, http.StatusBadRequest, metav1.StatusReasonBadRequest)
 		return
 	}
 	s.mu.Lock()
-	there, refusal := s.objects["experiments/"+namespace+"/"+o.GetName()] != nil, s.refusal
+	there, refusal := s.objects[resource+"/"+namespace+"/"+o.GetName()] != nil, s.refusal
+	conflict := false
+	if resource == "noderecords" {
+		s.managers = append(s.managers, r.URL.Query().Get("fieldManager"))
+		s.conflicts--
+		conflict = s.conflicts >= 0
+	}
 	s.mu.Unlock()
 	switch {
 	case refusal != "":
 		failure(w, http.StatusForbidden, metav1.StatusReason(refusal))
+	case conflict:
+		failure(w, http.StatusConflict, metav1.StatusReasonConflict)
 	case there:
 		failure(w, http.StatusConflict, metav1.StatusReasonAlreadyExists)
 	default:
-		answer(w, http.StatusCreated, s.put("experiments", o).Object)
+		answer(w, http.StatusCreated, s.put(resource, o).Object)
 	}
 }
 
@@ -298,7 +327,7 @@ func (s *apiServer) watch(w http.ResponseWriter, r *http.Request, resource, name
 			}
 		}
 		seen = s.version
-		kind := map[string]string{"experiments": "Experiment", "schedules": "Schedule", "chaospolicies": "ChaosPolicy", "pods": "PartialObjectMetadata"}[resource]
+		kind := map[string]string{"experiments": "Experiment", "schedules": "Schedule", "noderecords": "NodeRecord", "chaospolicies": "ChaosPolicy", "pods": "PartialObjectMetadata"}[resource]
 		version := map[string]string{"pods": "meta.k8s.io/v1"}[resource]
 		if version == "" {
 			version = "faultd.io/v1alpha1"
@@ -324,10 +353,19 @@ func (s *apiServer) watch(w http.ResponseWriter, r *http.Request, resource, name
 	}
 }
 
-// apply puts a node's record or the summary into a status, as server-side apply does with their managers.
+// apply writes a status, as server-side apply does with one manager, or a record, as a JSON patch does.
 func (s *apiServer) apply(w http.ResponseWriter, r *http.Request, resource, namespace, name string) {
-	patch := &unstructured.Unstructured{}
-	if err := json.NewDecoder(r.Body).Decode(&patch.Object); err != nil {
+	text, err := io.ReadAll(r.Body)
+	patch, replace := &unstructured.Unstructured{}, []struct {
+		Op, Path string
+		Value    map[string]any
+	}{}
+	if resource == "noderecords" {
+		err = errors.Join(err, json.Unmarshal(text, &replace))
+	} else {
+		err = errors.Join(err, json.Unmarshal(text, &patch.Object))
+	}
+	if err != nil {
 		failure(w, http.StatusBadRequest, metav1.StatusReasonBadRequest)
 		return
 	}
@@ -339,33 +377,23 @@ func (s *apiServer) apply(w http.ResponseWriter, r *http.Request, resource, name
 		failure(w, http.StatusNotFound, metav1.StatusReasonNotFound)
 		return
 	}
-	version := patch.GetResourceVersion()
-	if s.conflicts--; patch.GetUID() != old.GetUID() || s.conflicts >= 0 || version != "" && version != old.GetResourceVersion() {
+	uid, version := patch.GetUID(), patch.GetResourceVersion()
+	if s.conflicts--; s.conflicts >= 0 || uid != "" && uid != old.GetUID() || version != "" && version != old.GetResourceVersion() {
 		failure(w, http.StatusConflict, metav1.StatusReasonConflict)
 		return
 	}
-	manager := r.URL.Query().Get("fieldManager")
-	s.managers = append(s.managers, manager)
+	s.managers = append(s.managers, r.URL.Query().Get("fieldManager"))
 	o := old.DeepCopy()
-	before, _, _ := unstructured.NestedMap(o.Object, "status")
-	given, _, _ := unstructured.NestedMap(patch.Object, "status")
-	nodes, _ := before["nodes"].([]any)
-	if manager == summaryManager || manager == scheduleManager {
-		if nodes != nil {
-			given["nodes"] = nodes
+	if resource == "noderecords" {
+		if len(replace) != 1 || replace[0].Op != "replace" || replace[0].Path != "/status" {
+			s.t.Errorf("a record was patched by %s", text)
 		}
-		before = given
+		o.Object["status"] = replace[0].Value
 	} else {
-		mine := given["nodes"].([]any)[0].(map[string]any)
-		nodes = slices.DeleteFunc(nodes, func(n any) bool { return n.(map[string]any)["name"] == mine["name"] })
-		if before == nil {
-			before = map[string]any{}
-		}
-		before["nodes"] = append(nodes, mine)
+		o.Object["status"] = patch.Object["status"]
 	}
-	o.Object["status"] = before
 	s.happens("MODIFIED", key, o)
-	answer(w, http.StatusOK, o.Object)
+	answer(w, http.StatusOK, s.objects[key].Object)
 }
 
 // eventually waits for a state.

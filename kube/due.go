@@ -151,5 +151,6 @@ func (c cluster) remove(ctx context.Context, e *unstructured.Unstructured) error
 
 // writeSchedule writes the status of a schedule; with a version only if it is still the object's.
 func (c cluster) writeSchedule(ctx context.Context, object *unstructured.Unstructured, status *v1.ScheduleStatus, version string) error {
-	return c.applyTo(ctx, scheduleKind, object, toObject(status.ProtoReflect()), scheduleManager, version)
+	_, err := c.apply(ctx, scheduleKind, object, toObject(status.ProtoReflect()), scheduleManager, version)
+	return err
 }

@@ -40,14 +40,17 @@ func (a *Agent) look(ctx context.Context, name string) error {
 		return err
 	}
 	status := statusOf(object)
-	mine := recordOf(status, a.node)
+	mine := a.recordHere(object)
 	switch r := a.runOf(object); {
 	case r != nil:
 		err = a.publish(ctx, r)
 	case mine.GetPhase() == "running":
-		err = a.writeRecord(ctx, object, interrupted(mine))
+		err = a.interrupt(ctx, object, mine)
 	case mine == nil && status.GetPhase() != "ended":
 		err = a.consider(ctx, object, status)
+	}
+	if err == nil {
+		err = a.tellAbort(ctx, object, status)
 	}
 	if err == nil {
 		err = a.sumUp(ctx, object, status)
@@ -58,19 +61,34 @@ func (a *Agent) look(ctx context.Context, name string) error {
 	return err
 }
 
-func recordOf(status *v1.ExperimentStatus, node string) *v1.NodeRecord {
-	if i := slices.IndexFunc(status.GetNodes(), func(n *v1.NodeRecord) bool { return n.GetName() == node }); i >= 0 {
-		return status.GetNodes()[i]
+// recordHere is this node's record of an experiment; nil: there is none.
+func (a *Agent) recordHere(object *unstructured.Unstructured) *v1.NodeRecord {
+	if r := a.runOf(object); r != nil {
+		record, _ := r.current()
+		return record
 	}
-	return nil
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.mine[string(object.GetUID())]
 }
 
-// interrupted is the record of a run that an agent of before did not end: its faults ended with their leases.
-func interrupted(mine *v1.NodeRecord) *v1.NodeRecord {
+// keep keeps a record of this node that is no run of this process.
+func (a *Agent) keep(object *unstructured.Unstructured, record *v1.NodeRecord) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.mine[string(object.GetUID())] = record
+}
+
+// interrupt ends the record of a run that an agent of before did not end: its faults ended with their leases.
+func (a *Agent) interrupt(ctx context.Context, object *unstructured.Unstructured, mine *v1.NodeRecord) error {
 	record := proto.CloneOf(mine)
 	record.Phase, record.Verdict, record.End = "ended", string(experiment.Interrupted), clock(time.Now())
 	record.Message = "faultd's agent on the node was killed, restarted or cut off meanwhile; the faults ended with their leases, and what they did since the record was written is not known"
-	return record
+	if err := a.writeRecord(ctx, object, record); err != nil {
+		return err
+	}
+	a.keep(object, record)
+	return nil
 }
 
 // publish writes a record that has changed, when it is due.
@@ -91,9 +109,29 @@ func (a *Agent) publish(ctx context.Context, r *run) error {
 	return nil
 }
 
+// tellAbort writes into the status that an experiment was aborted here, which ends it everywhere: that waits for nobody who sums up.
+func (a *Agent) tellAbort(ctx context.Context, object *unstructured.Unstructured, status *v1.ExperimentStatus) error {
+	if status.GetPhase() != "running" || status.GetAbortedOn() != "" || a.recordHere(object).GetVerdict() != string(experiment.Aborted) {
+		return nil
+	}
+	now := proto.CloneOf(status)
+	now.AbortedOn = a.node
+	return a.setStatus(ctx, object, now)
+}
+
+// setStatus writes the status of an experiment, unless it is not as it was seen any more: then it is looked at again.
+func (a *Agent) setStatus(ctx context.Context, object *unstructured.Unstructured, status *v1.ExperimentStatus) error {
+	_, err := a.writeSummary(ctx, object, status)
+	if apierrors.IsConflict(err) { // the watch says so too
+		a.queue.AddAfter(object.GetNamespace()+"/"+object.GetName(), time.Second)
+		return nil
+	}
+	return err
+}
+
 // consider finds out whether there is something to do here, and whether it may be done, and begins it.
 func (a *Agent) consider(ctx context.Context, object *unstructured.Unstructured, status *v1.ExperimentStatus) error {
-	if a.isIdle(object) && len(status.GetNodes()) > 0 {
+	if a.isIdle(object) && status.GetPhase() == "running" {
 		return nil
 	}
 	plan, err := readPlan(object, a.check)
@@ -136,7 +174,7 @@ func (a *Agent) consider(ctx context.Context, object *unstructured.Unstructured,
 	if err := all.refuses(q); err != nil {
 		return a.refuse(ctx, object, status, "Policy", err)
 	}
-	if why := all.waits(q); why != "" && len(status.GetNodes()) == 0 {
+	if why := all.waits(q); why != "" && status.GetPhase() != "running" {
 		return a.wait(ctx, object, status, why)
 	}
 	mine := chosen.on(here)
@@ -160,25 +198,18 @@ func (a *Agent) setIdle(object *unstructured.Unstructured) {
 	a.times[sinceIdle+string(object.GetUID())] = time.Now()
 }
 
-// begin writes down that the run begins here, and only then begins it. Many nodes that wrote at once would all write in vain but one, over and over,
-// and come too late.
+// begin writes down that the run begins here, and only then begins it. Nodes do so at random times, as writes at once would keep the server
+// from anything else.
 func (a *Agent) begin(ctx context.Context, object *unstructured.Unstructured, status *v1.ExperimentStatus, plan *experiment.Plan, chosen choice, mine []pod) error {
 	if !a.turnIn(a.queue, waitBegin, object, jitter(len(chosen.all))) {
 		return nil // it is asked anew then
 	}
 	narrow := plan.Narrow(func(f experiment.Fault) []string { return chosen.selectorsOn(f, mine) })
 	r := newRun(object, narrow, a.node, mine, len(chosen.all), time.Now())
-	if err := a.joins(object, status); err != nil {
-		return a.refuseHere(ctx, r, err)
-	}
 	a.mu.Lock()
-	if err := ctx.Err(); err != nil {
-		a.mu.Unlock()
-		return err
-	}
-	a.runs[string(object.GetUID())] = r
+	a.runs[string(object.GetUID())] = r // from now on the watch ends it
 	a.mu.Unlock()
-	if err := a.writeRecord(ctx, object, r.record); err != nil {
+	if begins, err := a.enter(ctx, r, status); err != nil || !begins {
 		a.mu.Lock()
 		delete(a.runs, string(object.GetUID()))
 		a.mu.Unlock()
@@ -190,27 +221,58 @@ func (a *Agent) begin(ctx context.Context, object *unstructured.Unstructured, st
 	return nil
 }
 
-// joins says why this node may not do what others have begun; nil: it may.
-func (a *Agent) joins(object *unstructured.Unstructured, status *v1.ExperimentStatus) error {
-	if by := abortedBy(status, a.node); by != "" {
-		return fmt.Errorf("it was aborted on node %s", by)
+// enter writes down that a run begins: if no node has begun, in the status, as the only one that can; then, if the object as it is now allows
+// it, in a record of this node's own. It says whether the run may begin; if not, the object is looked at again.
+func (a *Agent) enter(ctx context.Context, r *run, status *v1.ExperimentStatus) (begins bool, err error) {
+	var now *unstructured.Unstructured
+	if status.GetPhase() != "running" {
+		now, err = a.writeSummary(ctx, r.object, r.firstStatus(status, time.Now()))
 	}
-	for _, n := range status.GetNodes() {
-		if n.GetGeneration() != object.GetGeneration() {
-			return fmt.Errorf("it was edited after it began: node %s carries out generation %d, and this is %d", n.GetName(), n.GetGeneration(), object.GetGeneration())
-		}
-		if time.Since(readClock(n.GetStart())) > a.pace.late {
-			return fmt.Errorf("it runs since %s on node %s, and this node comes too late", n.GetStart(), n.GetName())
-		}
+	if status.GetPhase() == "running" || apierrors.IsConflict(err) {
+		now, err = a.readExperiment(ctx, r.object)
 	}
-	return nil
+	if err != nil {
+		return false, err
+	}
+	status = statusOf(now)
+	if status.GetPhase() != "running" || now.GetGeneration() != r.object.GetGeneration() {
+		a.queue.AddAfter(r.name(), time.Second) // the watch may say so sooner
+		return false, nil
+	}
+	why := a.joins(now, status)
+	if why != nil {
+		r.refuse(why)
+	}
+	record, _ := r.current()
+	switch err = a.createRecord(ctx, r.object, record); {
+	case apierrors.IsAlreadyExists(err): // an answer was lost, or an agent of before has begun
+		if record, err = a.readRecord(ctx, r.object); err != nil {
+			return false, err
+		}
+		a.queue.AddAfter(r.name(), 0)
+		a.keep(r.object, record)
+		return false, nil
+	case err != nil:
+		return false, err
+	case why != nil:
+		a.keep(r.object, record)
+		return false, nil
+	}
+	return true, nil
 }
 
-// refuseHere writes down that an experiment which runs elsewhere does not begin here.
-func (a *Agent) refuseHere(ctx context.Context, r *run, why error) error {
-	r.record.Phase, r.record.Verdict, r.record.Message, r.record.End = "refused", string(experiment.Failed), cut(why.Error(), 4096), r.record.GetStart()
-	r.record.Until = ""
-	return a.writeRecord(ctx, r.object, r.record)
+// joins says why this node may not do what others have begun; nil: it may.
+func (a *Agent) joins(object *unstructured.Unstructured, status *v1.ExperimentStatus) error {
+	if by := status.GetAbortedOn(); by != "" {
+		return fmt.Errorf("it was aborted on node %s", by)
+	}
+	if begun, now := status.GetObservedGeneration(), object.GetGeneration(); begun != now {
+		return fmt.Errorf("it was edited after it began: generation %d is carried out, and this is %d", begun, now)
+	}
+	if time.Since(readClock(status.GetStart())) > a.pace.late {
+		return fmt.Errorf("it runs since %s, and this node comes too late", status.GetStart())
+	}
+	return nil
 }
 
 // podsHere are the pods of this node that a plan's selectors match.
@@ -294,13 +356,13 @@ func (a *Agent) forgetTurn(what string, object *unstructured.Unstructured) {
 	delete(a.times, what+string(object.GetUID()))
 }
 
-// refuse ends an experiment before it began anywhere. Where it runs, it goes on.
+// refuse ends an experiment before it began anywhere. Once it runs, it goes on.
 func (a *Agent) refuse(ctx context.Context, object *unstructured.Unstructured, status *v1.ExperimentStatus, reason string, why error) error {
-	if len(status.GetNodes()) > 0 || !a.due(waitRefuse, object, 0) {
+	if status.GetPhase() == "running" || !a.due(waitRefuse, object, 0) {
 		return nil
 	}
 	a.log.Warn("experiment refused", "experiment", object.GetNamespace()+"/"+object.GetName(), "reason", reason, "error", why)
-	return a.writeSummary(ctx, object, refusedStatus(status, object.GetGeneration(), time.Now(), reason, why.Error()))
+	return a.setStatus(ctx, object, refusedStatus(status, object.GetGeneration(), time.Now(), reason, why.Error()))
 }
 
 // wait says that an experiment waits, and has it looked at again.
@@ -309,12 +371,12 @@ func (a *Agent) wait(ctx context.Context, object *unstructured.Unstructured, sta
 	if status.GetPhase() == "pending" || !a.due(waitRefuse, object, 0) {
 		return nil
 	}
-	return a.writeSummary(ctx, object, waitingStatus(status, object.GetGeneration(), time.Now(), why))
+	return a.setStatus(ctx, object, waitingStatus(status, object.GetGeneration(), time.Now(), why))
 }
 
 // unclaimed says, when no node has begun for a while, that none will.
 func (a *Agent) unclaimed(ctx context.Context, object *unstructured.Unstructured, status *v1.ExperimentStatus, plan *experiment.Plan) error {
-	if len(status.GetNodes()) > 0 || status.GetPhase() == "pending" || !a.due(waitClaim, object, a.pace.claim) {
+	if status.GetPhase() != "" || !a.due(waitClaim, object, a.pace.claim) {
 		return nil
 	}
 	pods, err := a.matching(ctx, plan, object.GetCreationTimestamp().Time)
@@ -326,55 +388,4 @@ func (a *Agent) unclaimed(ctx context.Context, object *unstructured.Unstructured
 		why = fmt.Errorf("%s match, and none that was chosen is on a node on which faultd runs", several(len(pods), "pod"))
 	}
 	return a.refuse(ctx, object, status, "NoPods", why)
-}
-
-// sumUp writes the summary if this node is the one that does.
-func (a *Agent) sumUp(ctx context.Context, object *unstructured.Unstructured, status *v1.ExperimentStatus) error {
-	if len(status.GetNodes()) == 0 || status.GetPhase() == "ended" {
-		return nil
-	}
-	now := time.Now()
-	a.lookWhenLost(object, status, now)
-	who := summarizer(string(object.GetUID()), status.GetNodes(), now)
-	if who != "" && who != a.node || who == "" && !a.due(waitOrphan, object, 0) {
-		return nil
-	}
-	settled := object.GetCreationTimestamp().Add(a.pace.settle)
-	if wait := settled.Sub(now); wait > 0 {
-		a.queue.AddAfter(object.GetNamespace()+"/"+object.GetName(), wait)
-	}
-	summary := summarize(status, now, now.Before(settled))
-	if edited := object.GetGeneration(); edited != summary.GetObservedGeneration() {
-		summary.Message = cut(fmt.Sprintf("edited while it ran: generation %d is not carried out; make a new object. %s", edited, summary.GetMessage()), 4096)
-	}
-	before := proto.CloneOf(status)
-	before.Nodes = nil
-	if proto.Equal(before, summary) || !a.mayWriteSummary(object, len(status.GetNodes())) {
-		return nil
-	}
-	return a.writeSummary(ctx, object, summary)
-}
-
-// mayWriteSummary says whether the last one is long enough ago: 20 ms for each node, up to 10 s. Otherwise it is looked at again then.
-func (a *Agent) mayWriteSummary(object *unstructured.Unstructured, nodes int) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	key, now := lastSummary+string(object.GetUID()), time.Now()
-	next := a.times[key].Add(min(time.Duration(nodes-1)*20*time.Millisecond, 10*time.Second))
-	if wait := next.Sub(now); wait > 0 {
-		a.queue.AddAfter(object.GetNamespace()+"/"+object.GetName(), wait)
-		return false
-	}
-	a.times[key] = now
-	return true
-}
-
-// lookWhenLost has an experiment looked at when the first of its nodes would count as lost.
-func (a *Agent) lookWhenLost(object *unstructured.Unstructured, status *v1.ExperimentStatus, now time.Time) {
-	for _, n := range status.GetNodes() {
-		if wait := readClock(n.GetUntil()).Add(lateReport).Sub(now); n.GetPhase() == "running" && wait > 0 {
-			a.queue.AddAfter(object.GetNamespace()+"/"+object.GetName(), wait+time.Second)
-			return
-		}
-	}
 }

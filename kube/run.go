@@ -43,12 +43,28 @@ type run struct {
 
 func newRun(object *unstructured.Unstructured, plan *experiment.Plan, node string, pods []pod, crowd int, now time.Time) *run {
 	r := &run{object: object, plan: plan, pods: pods, crowd: crowd, told: map[int]bool{}, at: map[string]int{}, faults: map[string]*v1.Fault{}, changes: 1}
-	r.record = &v1.NodeRecord{Name: node, Phase: "running", Start: clock(now), Until: clock(now.Add(plan.Length)), Generation: object.GetGeneration()}
+	r.record = &v1.NodeRecord{Experiment: object.GetName(), Name: node, Phase: "running", Start: clock(now), Until: clock(now.Add(plan.Length)), Generation: object.GetGeneration()}
 	for _, p := range pods {
 		r.record.Targets = append(r.record.Targets, &v1.TargetRecord{Pod: p.name, Uid: p.uid})
 	}
 	r.ctx, r.end = context.WithCancelCause(context.Background())
 	return r
+}
+
+// firstStatus is that of an experiment that this node begins, before all others. Whoever begins sums up, until all could have ended and said so.
+func (r *run) firstStatus(before *v1.ExperimentStatus, now time.Time) *v1.ExperimentStatus {
+	s := summarize(before, []*v1.NodeRecord{r.record}, now, true)
+	s.Start, s.Summarizer = clock(now), r.record.GetName()
+	s.SummarizerUntil = clock(now.Add(usualPace.late + r.plan.Length + lateReport))
+	return s
+}
+
+// refuse makes the record that of a node on which nothing begins.
+func (r *run) refuse(why error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.record.Phase, r.record.Verdict, r.record.Message, r.record.End = "refused", string(experiment.Failed), cut(why.Error(), 4096), r.record.GetStart()
+	r.record.Until = ""
 }
 
 // name is how people call the object.
@@ -131,6 +147,9 @@ func (a *Agent) endRun(id string, verdict experiment.Verdict, reason string) {
 // finish notes what came of a run, and tells the pods.
 func (a *Agent) finish(r *run, phase string, verdict experiment.Verdict, message string) {
 	wait := jitter(r.crowd)
+	if verdict == experiment.Aborted {
+		wait = 0 // it ends on the other nodes, too
+	}
 	r.change(wait, func(record *v1.NodeRecord) {
 		record.Phase, record.Verdict, record.Message, record.End = phase, string(verdict), cut(message, 4096), clock(time.Now())
 		r.count(record)
@@ -255,10 +274,7 @@ func (o *observed) Stop(ctx context.Context, id string) (*v1.Fault, error) {
 	return f, err
 }
 
-// crowded is how many pods an experiment hurts at least for which nodes tell how it ended alone: each write of a status goes to every node.
-const crowded = 20
-
-// seen keeps what a fault was last. The first harm is told soon, unless it is one of many; the rest at the end.
+// seen keeps what a fault was last. The first harm is told soon; the rest at the end.
 func (o *observed) seen(f *v1.Fault) {
 	r := o.run
 	r.mu.Lock()
@@ -277,7 +293,7 @@ func (o *observed) seen(f *v1.Fault) {
 	if fresh {
 		o.agent.tell(r.pods[i], "Warning", "FaultsBegun", fmt.Sprintf("experiment %s hurts this pod, until %s at the latest: %s", r.name(), r.record.GetUntil(), f.GetKind()))
 	}
-	if harmless && f.GetCounters().GetInjected() > 0 && r.crowd < crowded {
+	if harmless && f.GetCounters().GetInjected() > 0 {
 		wait := jitter(r.crowd)
 		r.change(wait, r.count)
 		o.agent.queue.AddAfter(r.name(), wait)

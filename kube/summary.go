@@ -32,29 +32,34 @@ func lost(n *v1.NodeRecord, now time.Time) bool {
 	return n.GetPhase() == "running" && now.After(readClock(n.GetUntil()).Add(lateReport))
 }
 
-// summarizer is the node that sums up, of those that have a record and are not lost; empty: there is none.
-func summarizer(uid string, nodes []*v1.NodeRecord, now time.Time) string {
-	var names []string
-	for _, n := range nodes {
-		if !lost(n, now) {
-			names = append(names, n.GetName())
+// mostProblems is how many nodes a summary names.
+const mostProblems = 10
+
+// summarize sums the records up, which are in the order of their names, after another status. It depends on nothing but what it is given, so
+// that whoever does it comes to the same. Nothing has ended while settling: other nodes may still begin.
+func summarize(before *v1.ExperimentStatus, records []*v1.NodeRecord, now time.Time, settling bool) *v1.ExperimentStatus {
+	t := tally(records, now)
+	s := &v1.ExperimentStatus{
+		ObservedGeneration: t.generation, Phase: "running", Pods: uint32(t.pods), HurtNodes: uint32(t.hurt), Injected: t.injected,
+		Nodes:    &v1.NodeCounts{Running: uint32(t.running), Ended: uint32(t.ended), Refused: uint32(t.refused), Lost: uint32(t.lost)},
+		Problems: problems(records, now),
+		Start:    before.GetStart(), Summarizer: before.GetSummarizer(), SummarizerUntil: before.GetSummarizerUntil(), AbortedOn: before.GetAbortedOn(),
+	}
+	if t.generation == 0 { // there are no records
+		s.ObservedGeneration = before.GetObservedGeneration()
+	}
+	for _, n := range records {
+		if s.AbortedOn == "" && n.GetVerdict() == string(experiment.Aborted) {
+			s.AbortedOn = n.GetName()
 		}
 	}
-	return first(uid, names)
-}
-
-// summarize sums the records up. It depends on nothing but what it is given, so that whoever does it comes to the same. Nothing has
-// ended while settling: other nodes may still begin.
-func summarize(status *v1.ExperimentStatus, now time.Time, settling bool) *v1.ExperimentStatus {
-	t := tally(status.GetNodes(), now)
-	s := &v1.ExperimentStatus{ObservedGeneration: t.generation, Phase: "running", Pods: uint32(t.pods), HurtNodes: uint32(t.hurt), Injected: t.injected}
 	if t.running == 0 && !settling {
 		s.Phase = "ended"
 		s.Verdict, s.Message = t.verdict()
 	}
 	over := s.GetPhase() == "ended"
-	conditions := conditions{before: status.GetConditions(), now: now, generation: s.GetObservedGeneration()}
-	conditions.set(selected, when(t.pods > 0), either(t.pods > 0, "Chosen", "NoPods"), fmt.Sprintf("%s on %s", several(t.pods, "pod"), several(len(status.GetNodes()), "node")))
+	conditions := conditions{before: before.GetConditions(), now: now, generation: s.GetObservedGeneration()}
+	conditions.set(selected, when(t.pods > 0), either(t.pods > 0, "Chosen", "NoPods"), fmt.Sprintf("%s on %s", several(t.pods, "pod"), several(len(records), "node")))
 	switch {
 	case t.injected > 0:
 		conditions.set(injected, "True", "Harmed", fmt.Sprintf("%d injected, on %s", t.injected, several(t.hurt, "node")))
@@ -83,8 +88,8 @@ func summarize(status *v1.ExperimentStatus, now time.Time, settling bool) *v1.Ex
 
 // tallied is what the records come to.
 type tallied struct {
-	pods, hurt, running, lost, stuck int
-	injected                         uint64
+	pods, hurt, running, ended, refused, lost, stuck int
+	injected                                         uint64
 	// generation is the oldest that is carried out.
 	generation int64
 	verdicts   map[experiment.Verdict]int
@@ -115,6 +120,10 @@ func tally(nodes []*v1.NodeRecord, now time.Time) tallied {
 		case n.GetPhase() == "running":
 			t.running++
 			continue
+		case n.GetPhase() == "refused":
+			t.refused++
+		default:
+			t.ended++
 		}
 		if t.verdicts[verdict]++; t.verdicts[verdict] == 1 {
 			t.whys[verdict] = n.GetName() + ": " + why
@@ -127,6 +136,24 @@ func tally(nodes []*v1.NodeRecord, now time.Time) tallied {
 		}
 	}
 	return t
+}
+
+// problems are the first nodes on which it did not go as it should, the worst verdicts first.
+func problems(records []*v1.NodeRecord, now time.Time) (all []*v1.NodeProblem) {
+	for _, n := range records {
+		verdict, why := n.GetVerdict(), n.GetMessage()
+		switch {
+		case lost(n, now):
+			verdict, why = string(experiment.Interrupted), "it did not say what came of it"
+		case n.GetStuck():
+		case slices.Index(severity, experiment.Verdict(verdict)) < 0 || slices.Index(severity, experiment.Verdict(verdict)) >= slices.Index(severity, experiment.Confirmed):
+			continue
+		}
+		all = append(all, &v1.NodeProblem{Node: n.GetName(), Verdict: verdict, Message: cut(why, 256)})
+	}
+	rank := func(p *v1.NodeProblem) int { return slices.Index(severity, experiment.Verdict(p.GetVerdict())) }
+	slices.SortStableFunc(all, func(a, b *v1.NodeProblem) int { return rank(a) - rank(b) })
+	return all[:min(len(all), mostProblems)]
 }
 
 // verdict is the worst of all, with the reason of one node that came to it.

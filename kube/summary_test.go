@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -44,7 +45,7 @@ func TestSummaries(t *testing.T) {
 		"not lost so far": {[]*v1.NodeRecord{record("n1", "ended", experiment.Confirmed, 5), record("n2", "running", "", 0)}, 2 * time.Minute, "running  True False False False", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := summarize(&v1.ExperimentStatus{Nodes: test.nodes}, noon.Add(test.after), false)
+			s := summarize(&v1.ExperimentStatus{}, test.nodes, noon.Add(test.after), false)
 			got := s.GetPhase() + " " + s.GetVerdict()
 			for _, kind := range []string{injected, recovered, expired, aborted} {
 				status, _, _ := strings.Cut(condition(s, kind), " ")
@@ -53,7 +54,7 @@ func TestSummaries(t *testing.T) {
 			if got != test.want || !strings.Contains(s.GetMessage(), test.says) {
 				t.Errorf("got %q (%s), want %q (%s)", got, s.GetMessage(), test.want, test.says)
 			}
-			if s.GetObservedGeneration() != 3 || int(s.GetPods()) != len(test.nodes) || len(s.GetConditions()) != 6 || len(s.GetNodes()) != 0 {
+			if s.GetObservedGeneration() != 3 || int(s.GetPods()) != len(test.nodes) || len(s.GetConditions()) != 6 {
 				t.Errorf("%v", s)
 			}
 		})
@@ -62,18 +63,15 @@ func TestSummaries(t *testing.T) {
 
 // TestSummarySettles: nothing has ended while other nodes may still begin.
 func TestSummarySettles(t *testing.T) {
-	status := &v1.ExperimentStatus{Nodes: []*v1.NodeRecord{record("n1", "refused", experiment.Failed, 0)}}
-	if s := summarize(status, noon, true); s.GetPhase() != "running" || s.GetVerdict() != "" {
+	if s := summarize(&v1.ExperimentStatus{}, []*v1.NodeRecord{record("n1", "refused", experiment.Failed, 0)}, noon, true); s.GetPhase() != "running" || s.GetVerdict() != "" {
 		t.Errorf("%v", s)
 	}
 }
 
 // TestConditionsKeepTheirTime: it changes with the status alone.
 func TestConditionsKeepTheirTime(t *testing.T) {
-	status := &v1.ExperimentStatus{Nodes: []*v1.NodeRecord{record("n1", "running", "", 1)}}
-	status.Conditions = summarize(status, noon, false).GetConditions()
-	status.Nodes[0].Phase, status.Nodes[0].Verdict = "ended", "confirmed"
-	for _, c := range summarize(status, noon.Add(time.Hour), false).GetConditions() {
+	before := summarize(&v1.ExperimentStatus{}, []*v1.NodeRecord{record("n1", "running", "", 1)}, noon, false)
+	for _, c := range summarize(before, []*v1.NodeRecord{record("n1", "ended", experiment.Confirmed, 1)}, noon.Add(time.Hour), false).GetConditions() {
 		changed := c.GetType() == recovered || c.GetType() == expired
 		if want := map[bool]string{false: clock(noon), true: clock(noon.Add(time.Hour))}[changed]; c.GetLastTransitionTime() != want {
 			t.Errorf("%s is so since %s, want %s", c.GetType(), c.GetLastTransitionTime(), want)
@@ -81,26 +79,62 @@ func TestConditionsKeepTheirTime(t *testing.T) {
 	}
 }
 
-// TestSummarizer: one node sums up, and when it is lost another one does.
-func TestSummarizer(t *testing.T) {
-	var nodes []*v1.NodeRecord
-	for i := range 500 {
-		nodes = append(nodes, record(fmt.Sprintf("n%d", i), "ended", experiment.Confirmed, 1))
-	}
-	who := summarizer("uid-1", nodes, noon)
-	for _, n := range nodes {
-		if n.GetName() == who {
-			n.Phase = "running"
+// TestSummaryOfMany: however many nodes there are, a summary says how many stand how, names the worst, and is small.
+func TestSummaryOfMany(t *testing.T) {
+	var records []*v1.NodeRecord
+	for i := range 5000 {
+		phase, verdict := "ended", []experiment.Verdict{experiment.Confirmed, experiment.Refuted, experiment.Interrupted, experiment.Inert}[i%4]
+		switch i {
+		case 4000:
+			phase, verdict = "refused", experiment.Failed
+		case 4001:
+			verdict = experiment.Aborted
+		case 4002, 4003:
+			phase, verdict = "running", ""
 		}
+		one := record(fmt.Sprintf("node-%04d", i), phase, verdict, 1)
+		one.Message = strings.Repeat("long ", 800)
+		records = append(records, one)
 	}
-	if got := summarizer("uid-1", nodes, noon); got != who {
-		t.Errorf("%q and %q", got, who)
+	s := summarize(&v1.ExperimentStatus{}, records, noon, false)
+	if n := s.GetNodes(); n.GetRunning() != 2 || n.GetEnded() != 4997 || n.GetRefused() != 1 || n.GetLost() != 0 || s.GetPhase() != "running" || s.GetAbortedOn() != "node-4001" {
+		t.Errorf("%v on %v, aborted on %q", s.GetPhase(), n, s.GetAbortedOn())
 	}
-	if got := summarizer("uid-1", nodes, noon.Add(time.Hour)); got == who || got == "" {
-		t.Errorf("%q is lost, and %q sums up", who, got)
+	s = summarize(s, records, noon.Add(time.Hour), false)
+	var named []string
+	for _, p := range s.GetProblems() {
+		named = append(named, p.GetNode()+" "+p.GetVerdict())
 	}
-	if got := summarizer("uid-1", []*v1.NodeRecord{record("n1", "running", "", 0)}, noon.Add(time.Hour)); got != "" {
-		t.Errorf("all are lost, and %q sums up", got)
+	if want := "node-4000 error,node-4001 aborted,node-0002 interrupted,node-0006 interrupted"; len(named) != mostProblems || !strings.HasPrefix(strings.Join(named, ","), want) {
+		t.Errorf("problems are %q", named)
+	}
+	if n := s.GetNodes(); n.GetLost() != 2 || s.GetPhase() != "ended" || s.GetVerdict() != "error" {
+		t.Errorf("%v of %v: %v", s.GetVerdict(), s.GetPhase(), n)
+	}
+	text, err := json.Marshal(toObject(s.ProtoReflect()))
+	if err != nil || len(text) > 16<<10 {
+		t.Errorf("it has %d bytes, %v", len(text), err)
+	}
+}
+
+// TestUrgent: numbers can wait; what changes for somebody cannot.
+func TestUrgent(t *testing.T) {
+	running := []*v1.NodeRecord{record("n1", "running", "", 1), record("n2", "running", "", 0)}
+	before := summarize(&v1.ExperimentStatus{}, running, noon, false)
+	for name, test := range map[string]struct {
+		records []*v1.NodeRecord
+		want    bool
+	}{
+		"more harm":       {[]*v1.NodeRecord{record("n1", "running", "", 7), record("n2", "running", "", 2)}, false},
+		"one more":        {append(running, record("n3", "running", "", 0)), false},
+		"one is done":     {[]*v1.NodeRecord{record("n1", "ended", experiment.Confirmed, 1), record("n2", "running", "", 0)}, false},
+		"no harm so far":  {[]*v1.NodeRecord{record("n1", "running", "", 0)}, true},
+		"one was aborted": {[]*v1.NodeRecord{record("n1", "ended", experiment.Aborted, 1), record("n2", "running", "", 0)}, true},
+		"all are done":    {[]*v1.NodeRecord{record("n1", "ended", experiment.Confirmed, 1)}, true},
+	} {
+		if got := urgent(before, summarize(before, test.records, noon, false)); got != test.want {
+			t.Errorf("%s: urgent is %v", name, got)
+		}
 	}
 }
 

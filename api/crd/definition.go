@@ -83,7 +83,7 @@ func write(plugin *protogen.Plugin, k kind, messages map[string]*protogen.Messag
 		return fmt.Errorf("make the schema of %s: %w", k.name, err)
 	}
 	v.Schema.OpenAPI = root
-	if k.status != "" {
+	if k.status != "" && k.spec != "" {
 		v.Subresources = map[string]any{"status": map[string]any{}}
 	}
 	d.Spec.Versions = []definitionVersion{v}
@@ -101,7 +101,11 @@ func write(plugin *protogen.Plugin, k kind, messages map[string]*protogen.Messag
 
 // rootSchema is that of an object: of its metadata, which the API server rules, the name alone can be asked.
 func rootSchema(k kind, messages map[string]*protogen.Message) (*schema, error) {
-	root := &schema{Type: "object", Description: k.description, Required: []string{"spec"}, Rules: k.rules, Properties: map[string]*schema{
+	needed := "spec"
+	if k.spec == "" {
+		needed = "status"
+	}
+	root := &schema{Type: "object", Description: k.description, Required: []string{needed}, Rules: k.rules, Properties: map[string]*schema{
 		"apiVersion": {Type: "string"}, "kind": {Type: "string"}, "metadata": {Type: "object"},
 	}}
 	for property, name := range map[string]string{"spec": k.spec, "status": k.status} {

@@ -11,7 +11,7 @@ type kind struct {
 	description  string
 	shortNames   []string
 	cluster      bool   // it is in no namespace
-	spec, status string // names of messages; no status: ""
+	spec, status string // names of messages, or ""; who has no spec is a status alone, which is written with the object
 	columns      []column
 	rules        []rule // of the whole object
 	// finish adds to the schema what messages say that it does not contain.
@@ -59,6 +59,20 @@ var kinds = []kind{
 		}},
 	},
 	{
+		name:        "NodeRecord",
+		description: "NodeRecord is what one node does, or did, for an Experiment, which owns it: deleting that deletes it. Only that node writes it.",
+		shortNames:  []string{"fxr"},
+		status:      "NodeRecord",
+		columns: []column{
+			{Name: "Experiment", Type: "string", JSONPath: ".status.experiment"},
+			{Name: "Node", Type: "string", JSONPath: ".status.name"},
+			{Name: "Phase", Type: "string", JSONPath: ".status.phase"},
+			{Name: "Verdict", Type: "string", JSONPath: ".status.verdict"},
+			{Name: "Injected", Type: "integer", JSONPath: ".status.counters.injected", Description: "How much harm was done."},
+			{Name: "Message", Type: "string", JSONPath: ".status.message", Priority: 1},
+		},
+	},
+	{
 		name:        "Schedule",
 		description: "Schedule is an experiment that is carried out again and again: whenever it is due, an Experiment object is made of it, one at a time.",
 		shortNames:  []string{"fxs"},
@@ -96,7 +110,7 @@ var listKeys = map[protoreflect.Name]string{
 	"ExperimentSpec.probes":       "name",
 	"ErrorBudget.objectives":      "name",
 	"ExperimentStatus.conditions": "type",
-	"ExperimentStatus.nodes":      "name",
+	"ExperimentStatus.problems":   "node",
 	"NodeRecord.targets":          "pod",
 }
 

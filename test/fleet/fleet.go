@@ -25,7 +25,10 @@ import (
 // patience bounds every wait for a state.
 const patience = 2 * time.Minute
 
-var errPatience = fmt.Errorf("it did not happen within %s", patience)
+var (
+	errPatience = fmt.Errorf("it did not happen within %s", patience)
+	errOutcome  = errors.New("the experiment came to something else")
+)
 
 var (
 	experiments   = schema.GroupVersionResource{Group: "faultd.io", Version: "v1alpha1", Resource: "experiments"}
@@ -49,8 +52,9 @@ type fleet struct {
 
 func nodeName(i int) string { return fmt.Sprint("node-", i) }
 
-func startFleet(ctx context.Context, config *rest.Config, n int) (*fleet, error) {
-	f := &fleet{traffic: &traffic{pods: newPods(n)}}
+// startFleet starts n nodes; for each of some numbers so many of them can be chosen.
+func startFleet(ctx context.Context, config *rest.Config, n int, chosen []int) (*fleet, error) {
+	f := &fleet{traffic: &traffic{pods: newPods(n, chosen)}}
 	config = rest.CopyConfig(config)
 	config.QPS, config.Burst = -1, 0 // of one node it is 20; all of these have one client
 	var err error
@@ -108,14 +112,14 @@ func until(what string, reached func() (bool, error)) error {
 	}
 }
 
-// run has an experiment of some seconds carried out, on the pods with a label, to its end.
-func (f *fleet) run(ctx context.Context, name, label string) error {
+// run has an experiment of some seconds carried out, on so many pods, to its end.
+func (f *fleet) run(ctx context.Context, name string, pods int) error {
 	of := f.objects.Resource(experiments).Namespace(namespace)
 	object := &unstructured.Unstructured{Object: map[string]any{
 		"apiVersion": "faultd.io/v1alpha1", "kind": "Experiment", "metadata": map[string]any{"name": name},
 		"spec": map[string]any{
 			"hypothesis": "it holds", "duration": "3s", "before": "0s", "after": "0s",
-			"target": map[string]any{"pods": "?" + label, "mode": "all"},
+			"target": map[string]any{"pods": "?" + chosenLabel(pods), "mode": "all"},
 			"faults": []any{map[string]any{"name": "refuse", "connect": map[string]any{"errno": "ECONNREFUSED"}}},
 			"probes": []any{map[string]any{"name": "count", "when": []any{"during"}, "counter": map[string]any{"fault": "refuse"}, "tolerance": map[string]any{"compare": ">= 0"}}},
 		},
@@ -130,8 +134,9 @@ func (f *fleet) run(ctx context.Context, name, label string) error {
 		}
 		phase, _, _ := unstructured.NestedString(o.Object, "status", "phase")
 		verdict, _, _ := unstructured.NestedString(o.Object, "status", "verdict")
-		if message, _, _ := unstructured.NestedString(o.Object, "status", "message"); phase == "ended" && verdict != "confirmed" {
-			return false, fmt.Errorf("the experiment came to %s: %s", verdict, message)
+		nodes, _, _ := unstructured.NestedInt64(o.Object, "status", "nodes", "ended")
+		if message, _, _ := unstructured.NestedString(o.Object, "status", "message"); phase == "ended" && (verdict != "confirmed" || nodes != int64(pods)) {
+			return false, fmt.Errorf("%w: %s on %d of %d nodes: %s", errOutcome, verdict, nodes, pods, message)
 		}
 		return phase == "ended", nil
 	})

@@ -22,15 +22,29 @@ import (
 func main() {
 	kubeconfig := flag.String("kubeconfig", "", "`FILE` that says how to reach an API server with faultd's definitions, and a ChaosPolicy that allows connect in the namespace shop")
 	nodes := flag.Int("nodes", 1000, "`N` nodes in the largest fleet; the others have a tenth and a half of it")
+	one := flag.Int("one", 0, "have one experiment carried out on all of `N` nodes, and measure nothing")
 	flag.Parse()
 	config, err := clientcmd.BuildConfigFromFlags("", *kubeconfig)
-	if err == nil {
+	switch {
+	case err != nil:
+	case *one > 0:
+		err = runOne(context.Background(), config, *one)
+	default:
 		err = measure(context.Background(), config, *nodes)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "fleet:", err)
 		os.Exit(1)
 	}
+}
+
+func runOne(ctx context.Context, config *rest.Config, n int) error {
+	f, err := startFleet(ctx, config, n, []int{n})
+	if err != nil {
+		return err
+	}
+	defer f.stop()
+	return f.run(ctx, chosenLabel(n), n)
 }
 
 // row is a line of the table.
@@ -79,10 +93,13 @@ const (
 	idleTime = 10 * time.Second
 )
 
+// chosen is how many nodes of a fleet are hurt at once, if it has so many.
+var chosen = []int{5, 25, 100, 250, 500}
+
 func measure(ctx context.Context, config *rest.Config, most int) error {
 	var t table
 	for _, n := range []int{1, most / 10, most / 2, most} {
-		f, err := startFleet(ctx, config, n)
+		f, err := startFleet(ctx, config, n, append(chosen, 1))
 		if err != nil {
 			return err
 		}
@@ -110,7 +127,7 @@ func firstHarm(ctx context.Context, f *fleet, t *table, section string) error {
 	for i := range rounds {
 		begin := time.Now()
 		name := fmt.Sprint("first-", i)
-		if err := f.run(ctx, name, "all"); err != nil {
+		if err := f.run(ctx, name, 1); err != nil {
 			return err
 		}
 		times = append(times, f.nodes[0].daemon.firstHarm().Sub(begin))
@@ -142,26 +159,27 @@ func lever(ctx context.Context, f *fleet, t *table, section string) error {
 	return nil
 }
 
-// load: what the API server is asked, and what it sends, while nothing happens and for experiments on a few and on many nodes.
+// load: what the API server is asked, and what it sends, while nothing happens and for experiments on few and on many nodes.
 func load(ctx context.Context, f *fleet, t *table, section string) error {
 	before := f.traffic.now()
 	time.Sleep(idleTime)
 	t.add(section, "idle, each second", f.traffic.now().less(before).per(idleTime))
-	for _, choice := range []struct {
-		label string
-		nodes int
-	}{{"few", few}, {"many", min(many, len(f.nodes))}} {
+	for _, hurt := range chosen {
+		if hurt > len(f.nodes) {
+			continue
+		}
 		before, begin := f.traffic.now(), time.Now()
-		err := f.run(ctx, choice.label, choice.label)
-		if errors.Is(err, errPatience) {
-			t.add(section, fmt.Sprintf("an experiment on %d of them", choice.nodes), "not measured: "+err.Error())
+		what := fmt.Sprintf("an experiment on %d of them", hurt)
+		err := f.run(ctx, chosenLabel(hurt), hurt)
+		if errors.Is(err, errPatience) || errors.Is(err, errOutcome) {
+			t.add(section, what, "not measured: "+err.Error())
 			continue
 		}
 		if err != nil {
 			return err
 		}
 		got := f.traffic.now().less(before)
-		t.add(section, fmt.Sprintf("an experiment on %d of them", choice.nodes), fmt.Sprintf("%s in %s; %.1f KiB to each node", got, time.Since(begin).Round(100*time.Millisecond), float64(got.bytes)/1024/float64(len(f.nodes))))
+		t.add(section, what, fmt.Sprintf("%s in %s; %.1f KiB to each node", got, time.Since(begin).Round(100*time.Millisecond), float64(got.bytes)/1024/float64(len(f.nodes))))
 	}
 	return nil
 }

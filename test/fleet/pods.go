@@ -17,27 +17,25 @@ import (
 // namespace is where the pods are.
 const namespace = "shop"
 
-// How many pods, from the first one on, have the labels few and many.
-const (
-	few  = 5
-	many = 25
-)
+// chosenLabel is the label of the first n pods.
+func chosenLabel(n int) string { return fmt.Sprint("first-", n) }
 
 // pods are one on each node.
 type pods struct {
 	all []metav1.PartialObjectMetadata
 }
 
-func newPods(nodes int) *pods {
+// newPods makes them; for each of some numbers that many have a label.
+func newPods(nodes int, chosen []int) *pods {
 	p := &pods{}
 	for i := range nodes {
 		m := metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{
-			Namespace: namespace, Name: fmt.Sprint("web-", i), UID: types.UID(fmt.Sprintf("00000000-0000-4000-8000-%012d", i)), Labels: map[string]string{"all": ""},
+			Namespace: namespace, Name: fmt.Sprint("web-", i), UID: types.UID(fmt.Sprintf("00000000-0000-4000-8000-%012d", i)), Labels: map[string]string{},
 			CreationTimestamp: metav1.NewTime(time.Now().Add(-time.Hour)), ResourceVersion: "1",
 		}}
-		for label, n := range map[string]int{"few": few, "many": many} {
+		for _, n := range chosen {
 			if i < n {
-				m.Labels[label] = ""
+				m.Labels[chosenLabel(n)] = ""
 			}
 		}
 		p.all = append(p.all, m)

@@ -135,7 +135,7 @@ func TestKustomize(t *testing.T) {
 		image string
 	}{
 		deployDir: {"ConfigMap DaemonSet Namespace NetworkPolicy PriorityClass ServiceAccount", "faultd"},
-		overlay: {"ClusterRole ClusterRoleBinding ConfigMap CustomResourceDefinition CustomResourceDefinition CustomResourceDefinition DaemonSet Namespace NetworkPolicy PriorityClass Service ServiceAccount " +
+		overlay: {"ClusterRole ClusterRoleBinding ConfigMap CustomResourceDefinition CustomResourceDefinition CustomResourceDefinition CustomResourceDefinition DaemonSet Namespace NetworkPolicy PriorityClass Service ServiceAccount " +
 			"ServiceMonitor ValidatingAdmissionPolicy ValidatingAdmissionPolicyBinding", "registry.example/faultd:v1"},
 	} {
 		out, err := exec.Command(kubectl, "kustomize", dir).CombinedOutput()
@@ -225,7 +225,7 @@ func TestAgent(t *testing.T) {
 	}
 }
 
-// TestRole: the account may write nothing but how experiments and schedules stand, the experiments of schedules, and events.
+// TestRole: the account may write nothing but how experiments and schedules stand, the experiments of schedules, records, and events.
 func TestRole(t *testing.T) {
 	writes := map[string]string{}
 	for _, one := range readObjects(t, "experiments/rbac.yaml")["ClusterRole"]["rules"].([]any) {
@@ -236,7 +236,7 @@ func TestRole(t *testing.T) {
 			}
 		}
 	}
-	if want := map[string]string{"[experiments/status schedules/status]": "patch", "[experiments]": "createdelete", "[events]": "create"}; !maps.Equal(writes, want) {
+	if want := map[string]string{"[experiments/status schedules/status]": "patch", "[experiments]": "createdelete", "[noderecords]": "createpatchdelete", "[events]": "create"}; !maps.Equal(writes, want) {
 		t.Errorf("it may do %v, want %v", writes, want)
 	}
 }

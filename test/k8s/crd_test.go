@@ -96,54 +96,80 @@ func TestRefusedPolicies(t *testing.T) {
 	}
 }
 
-// status is what a node, or the summary, applies.
-func status(t *testing.T, manager, name, text string) (*unstructured.Unstructured, error) {
+// status is what the node that sums up applies; with a version only if the object has not changed.
+func status(t *testing.T, name, version, text string) (*unstructured.Unstructured, error) {
 	t.Helper()
 	part := object(t, "{apiVersion: faultd.io/v1alpha1, kind: Experiment, metadata: {name: "+name+"}, status: "+text+"}")
-	return client(t).Resource(experiments).Namespace("shop").ApplyStatus(context.Background(), name, part, metav1.ApplyOptions{FieldManager: manager})
+	part.SetResourceVersion(version)
+	return client(t).Resource(experiments).Namespace("shop").ApplyStatus(context.Background(), name, part, metav1.ApplyOptions{FieldManager: "faultd-summary", Force: true})
 }
 
-// TestStatus: two nodes and the summary write their parts without a conflict, and none of them the spec.
+// TestStatus: of two nodes that saw the same version one writes the status; what it left out is gone, and it is no new generation.
 func TestStatus(t *testing.T) {
 	c := client(t)
 	open(t, c)
 	made := create(t, c, "shop", object(t, good))
-	for _, one := range [][2]string{
-		{"faultd-a", "{nodes: [{name: a, phase: running, counters: {injected: 3}, targets: [{pod: web-0, uid: u0}]}]}"},
-		{"faultd-b", "{nodes: [{name: b, phase: running}]}"},
-		{"faultd-summary", "{phase: running, pods: 2, conditions: [{type: Selected, status: 'True', reason: Chosen, lastTransitionTime: '2026-11-26T08:00:00Z'}]}"},
-		{"faultd-a", "{nodes: [{name: a, phase: ended, verdict: confirmed}]}"},
-	} {
-		if _, err := status(t, one[0], "shop", one[1]); err != nil {
-			t.Fatal(err)
-		}
-	}
-	got, err := c.Resource(experiments).Namespace("shop").Get(context.Background(), "shop", metav1.GetOptions{})
+	first, err := status(t, "shop", made.GetResourceVersion(), "{phase: running, pods: 2, summarizer: a, nodes: {running: 1}, conditions: [{type: Selected, status: 'True', reason: Chosen, lastTransitionTime: '2026-11-26T08:00:00Z'}]}")
 	if err != nil {
 		t.Fatal(err)
 	}
-	nodes, _, _ := unstructured.NestedSlice(got.Object, "status", "nodes")
-	phases := map[any]any{}
-	for _, one := range nodes {
-		node := one.(map[string]any)
-		phases[node["name"]] = node["phase"]
-		if node["targets"] != nil {
-			t.Errorf("what node a does not say any more is still there: %v", node)
-		}
+	if _, err := status(t, "shop", made.GetResourceVersion(), "{phase: running, summarizer: b}"); !apierrors.IsConflict(err) {
+		t.Errorf("who came second: %v", err)
 	}
-	if len(phases) != 2 || phases["a"] != "ended" || phases["b"] != "running" {
-		t.Errorf("nodes are %v", nodes)
+	second, err := status(t, "shop", first.GetResourceVersion(), "{phase: running, summarizer: a, abortedOn: b, problems: [{node: b, verdict: aborted, message: so it was}]}")
+	if err != nil {
+		t.Fatal(err)
 	}
-	if got.GetGeneration() != made.GetGeneration() {
-		t.Error("a status made a new generation")
-	}
-	if _, err := status(t, "faultd-c", "shop", "{nodes: [{name: a, phase: running}]}"); !apierrors.IsConflict(err) {
-		t.Errorf("another node's record was written: %v", err)
+	got, _, _ := unstructured.NestedMap(second.Object, "status")
+	if len(got) != 4 || got["abortedOn"] != "b" || second.GetGeneration() != made.GetGeneration() {
+		t.Errorf("generation %d of %v", second.GetGeneration(), got)
 	}
 	for text, want := range map[string]string{
-		"{phase: dancing}": "status.phase", "{nodes: [{name: d, phase: flying}]}": "status.nodes[", "{conditions: [{type: Happy, status: 'True', reason: R, lastTransitionTime: x}]}": "status.conditions[",
+		"{phase: dancing}": "status.phase", "{nodes: {running: -1}}": "status.nodes.running", "{problems: [{verdict: bad, node: a}]}": "status.problems[",
+		"{conditions: [{type: Happy, status: 'True', reason: R, lastTransitionTime: x}]}": "status.conditions[",
 	} {
-		if _, err := status(t, "faultd-d", "shop", text); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := status(t, "shop", "", text); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %q", text, err, want)
+		}
+	}
+}
+
+// nodeRecord is what node a writes.
+const nodeRecord = `apiVersion: faultd.io/v1alpha1
+kind: NodeRecord
+metadata:
+  name: shop-a
+  labels: {faultd.io/experiment: shop}
+  ownerReferences: [{apiVersion: faultd.io/v1alpha1, kind: Experiment, name: shop, uid: 6c1e7a52-0000-4000-8000-000000000000}]
+status: {experiment: shop, name: a, phase: running, stuck: true, counters: {injected: 3}, targets: [{pod: web-0, uid: u0}]}
+`
+
+// TestRecords: a record is made once, with what it says, is replaced as a whole, and says nothing that makes no sense.
+func TestRecords(t *testing.T) {
+	c := client(t)
+	made := create(t, c, "shop", object(t, nodeRecord))
+	if injected, _, _ := unstructured.NestedInt64(made.Object, "status", "counters", "injected"); injected != 3 {
+		t.Errorf("it was made without what it says: %v", made.Object)
+	}
+	of := c.Resource(nodeRecords).Namespace("shop")
+	if _, err := of.Create(context.Background(), object(t, nodeRecord), metav1.CreateOptions{}); !apierrors.IsAlreadyExists(err) {
+		t.Errorf("a second one: %v", err)
+	}
+	patch := func(status string) (*unstructured.Unstructured, error) {
+		text := `[{"op":"replace","path":"/status","value":` + status + `}]`
+		return of.Patch(context.Background(), "shop-a", types.JSONPatchType, []byte(text), metav1.PatchOptions{})
+	}
+	now, err := patch(`{"name":"a","phase":"ended","verdict":"confirmed"}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if status, _, _ := unstructured.NestedMap(now.Object, "status"); len(status) != 3 || status["phase"] != "ended" {
+		t.Errorf("it says %v", status)
+	}
+	for text, want := range map[string]string{
+		`{"name":"a"}`: "status.phase", `{"phase":"ended"}`: "status.name", `{"name":"a","phase":"flying"}`: "status.phase", `{"name":"a","phase":"ended","verdict":"good"}`: "status.verdict",
+	} {
+		if _, err := patch(text); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %q", text, err, want)
 		}
 	}
@@ -162,7 +188,7 @@ func TestImmutable(t *testing.T) {
 		t.Errorf("before it runs: %v", err)
 	}
 	for _, phase := range []string{"running", "ended"} {
-		if _, err := status(t, "faultd-summary", "shop", "{phase: "+phase+"}"); err != nil {
+		if _, err := status(t, "shop", "", "{phase: "+phase+"}"); err != nil {
 			t.Fatal(err)
 		}
 		if err := patch(`{"spec":{"duration":"3m"}}`); err == nil || !strings.Contains(err.Error(), "spec: ") {

@@ -37,6 +37,7 @@ const deployDir = "../../deploy/kubernetes"
 
 var (
 	experiments   = schema.GroupVersionResource{Group: "faultd.io", Version: "v1alpha1", Resource: "experiments"}
+	nodeRecords   = experiments.GroupVersion().WithResource("noderecords")
 	schedules     = experiments.GroupVersion().WithResource("schedules")
 	chaosPolicies = experiments.GroupVersion().WithResource("chaospolicies")
 )

@@ -78,6 +78,8 @@ func create(t testing.TB, c dynamic.Interface, namespace string, o *unstructured
 	switch o.GetKind() {
 	case "Experiment":
 		of = c.Resource(experiments).Namespace(namespace)
+	case "NodeRecord":
+		of = c.Resource(nodeRecords).Namespace(namespace)
 	case "Schedule":
 		of = c.Resource(schedules).Namespace(namespace)
 	}

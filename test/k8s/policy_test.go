@@ -70,7 +70,7 @@ func TestWithoutPolicy(t *testing.T) {
 }
 
 // TestDeletion: nothing keeps an experiment from being deleted, and so from being ended, whatever the rules are by then; nor from being
-// labelled, or its status from being written.
+// labelled, its status from being written, or a node from making its record.
 func TestDeletion(t *testing.T) {
 	c := client(t)
 	open(t, c)
@@ -85,9 +85,10 @@ func TestDeletion(t *testing.T) {
 	if _, err := of.Patch(context.Background(), "shop", types.MergePatchType, []byte(`{"spec":{"duration":"2m"}}`), metav1.PatchOptions{}); !apierrors.IsForbidden(err) {
 		t.Errorf("a new spec: %v", err)
 	}
-	if _, err := status(t, "faultd-a", "shop", "{nodes: [{name: a, phase: ended, verdict: aborted}]}"); err != nil {
+	if _, err := status(t, "shop", "", "{phase: running, abortedOn: a}"); err != nil {
 		t.Errorf("its status: %v", err)
 	}
+	create(t, c, "shop", object(t, nodeRecord))
 	if err := of.Delete(context.Background(), "shop", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}

@@ -17,6 +17,16 @@ func TestSpeed(t *testing.T) {
 		t.Skip("measures for minutes: make bench-k8s runs it")
 	}
 	open(t, client(t))
+	cmd := exec.Command(program, "-kubeconfig", kubeconfig(t))
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	if err := cmd.Run(); err != nil {
+		t.Error(err)
+	}
+}
+
+// kubeconfig writes a file that says how to reach the server.
+func kubeconfig(t *testing.T) string {
+	t.Helper()
 	file := filepath.Join(t.TempDir(), "kubeconfig")
 	config := api.NewConfig()
 	config.Clusters["here"] = &api.Cluster{Server: server.Host, CertificateAuthorityData: server.CAData, TLSServerName: server.ServerName}
@@ -26,9 +36,5 @@ func TestSpeed(t *testing.T) {
 	if err := clientcmd.WriteToFile(*config, file); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(program, "-kubeconfig", file)
-	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	if err := cmd.Run(); err != nil {
-		t.Error(err)
-	}
+	return file
 }

@@ -1,0 +1,97 @@
+package k8s
+
+import (
+	"context"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/dynamic"
+)
+
+// crowd is how many nodes take part.
+const crowd = 30
+
+// TestCrowd: however many nodes carry out an experiment, its object is written a few times, and each node has its own record. The nodes are
+// simulated, with the agent's own code.
+func TestCrowd(t *testing.T) {
+	program := filepath.Join(t.TempDir(), "fleet")
+	build := exec.Command("go", "build", "-o", program, "./test/fleet")
+	build.Dir = "../.."
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	c := client(t)
+	open(t, c)
+	versions := watchVersions(t, c, fmt.Sprint("first-", crowd))
+	out, err := exec.Command(program, "-kubeconfig", kubeconfig(t), "-one", fmt.Sprint(crowd)).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	seen := <-versions
+	// It is made; the first node begins; somebody is hurt; it ends; in between numbers are told at most every 3 s, of an experiment that takes
+	// as long, and some more where the server is slow.
+	if seen.changes < 3 || seen.changes > 10 {
+		t.Errorf("the object was written %d times, want 3 to 10", seen.changes)
+	}
+	if ended, _, _ := unstructured.NestedInt64(seen.last.Object, "status", "nodes", "ended"); ended != crowd {
+		t.Errorf("it ended on %d nodes: %v", ended, seen.last.Object["status"])
+	}
+	list, err := c.Resource(nodeRecords).Namespace("shop").List(t.Context(), metav1.ListOptions{LabelSelector: "faultd.io/experiment-uid=" + string(seen.last.GetUID())})
+	if err != nil {
+		t.Fatal(err)
+	}
+	nodes := map[string]bool{}
+	for i := range list.Items {
+		record, _, _ := unstructured.NestedMap(list.Items[i].Object, "status")
+		if owner := list.Items[i].GetOwnerReferences(); record["phase"] != "ended" || record["verdict"] != "confirmed" || len(owner) != 1 || owner[0].UID != seen.last.GetUID() {
+			t.Errorf("a record of %v: %v", owner, record)
+		}
+		nodes[fmt.Sprint(record["name"])] = true
+	}
+	if len(nodes) != crowd {
+		t.Errorf("%d nodes have a record, want %d", len(nodes), crowd)
+	}
+	t.Logf("%d nodes: the object was written %d times", crowd, seen.changes)
+}
+
+// history is what was seen of an object: how often it changed, and how it was before it was deleted.
+type history struct {
+	changes int
+	last    *unstructured.Unstructured
+}
+
+// watchVersions watches an experiment until it is deleted.
+func watchVersions(t *testing.T, c dynamic.Interface, name string) <-chan history {
+	t.Helper()
+	// Without a version a watch would begin with what there is: here there is nothing.
+	w, err := c.Resource(experiments).Namespace("shop").Watch(context.Background(), metav1.ListOptions{FieldSelector: "metadata.name=" + name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.Stop)
+	found := make(chan history, 1)
+	go func() {
+		var h history
+		for event := range w.ResultChan() {
+			object, ok := event.Object.(*unstructured.Unstructured)
+			if !ok {
+				continue
+			}
+			h.last = object
+			switch event.Type {
+			case watch.Modified:
+				h.changes++
+			case watch.Deleted:
+				found <- h
+				return
+			}
+		}
+		found <- h
+	}()
+	return found
+}
