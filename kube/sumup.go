@@ -37,7 +37,7 @@ func (a *Agent) sumUp(ctx context.Context, object *unstructured.Unstructured, st
 	}
 	now := time.Now()
 	a.lookWhenLost(object, records, now)
-	settled := readClock(status.GetStart()).Add(a.settling(object))
+	settled := readClock(status.GetStart()).Add(a.settling(object, len(records)))
 	if wait := settled.Sub(now); wait > 0 {
 		a.queue.AddAfter(object.GetNamespace()+"/"+object.GetName(), wait)
 	}
@@ -55,8 +55,12 @@ func (a *Agent) sumUp(ctx context.Context, object *unstructured.Unstructured, st
 	return nil
 }
 
-// settling is how long after the first node others may still begin, so that nothing has ended.
-func (a *Agent) settling(object *unstructured.Unstructured) time.Duration {
+// settling is how long after the first node others may still begin, so that nothing has ended. Without a record it is as long as anybody may:
+// whoever was the first may have been killed before it wrote one.
+func (a *Agent) settling(object *unstructured.Unstructured, records int) time.Duration {
+	if records == 0 {
+		return a.pace.late
+	}
 	crowd := 0
 	if r := a.runOf(object); r != nil {
 		crowd = r.crowd
