@@ -428,15 +428,22 @@ func TestAbortedElsewhere(t *testing.T) {
 	}
 }
 
-// TestAgentRestarted: a record of a run that nobody carries out any more is ended, and it is not begun anew.
+// TestAgentRestarted: a record of a run that nobody carries out any more is ended, whether its pod is still there or not, and it is not begun
+// anew.
 func TestAgentRestarted(t *testing.T) {
-	s, d := newAPIServer(t), newDaemon(t)
-	s.pod("n1", "web-0", web)
-	s.begun("slow", "n1", time.Hour, "n1")
-	start(t, s, d, "n1", quick)
-	eventually(t, "the end", ended(s, "slow"))
-	if status := s.status("slow"); status.GetVerdict() != "interrupted" || d.begun() != 0 {
-		t.Errorf("%v; %d faults", status, d.begun())
+	for name, there := range map[string]bool{"its pod is there": true, "its pod is gone": false} {
+		t.Run(name, func(t *testing.T) {
+			s, d := newAPIServer(t), newDaemon(t)
+			if there {
+				s.pod("n1", "web-0", web)
+			}
+			s.begun("slow", "n1", time.Hour, "n1")
+			start(t, s, d, "n1", quick)
+			eventually(t, "the end", ended(s, "slow"))
+			if status := s.status("slow"); status.GetVerdict() != "interrupted" || d.begun() != 0 {
+				t.Errorf("%v; %d faults", status, d.begun())
+			}
+		})
 	}
 }
 

@@ -209,6 +209,11 @@ func (a *Agent) begin(ctx context.Context, object *unstructured.Unstructured, st
 	a.mu.Lock()
 	a.runs[string(object.GetUID())] = r // from now on the watch ends it
 	a.mu.Unlock()
+	if found, _, _ := a.experiments.GetStore().GetByKey(r.name()); uidOf(found) == string(object.GetUID()) {
+		if newer, ok := found.(*unstructured.Unstructured); ok {
+			status = statusOf(newer) // another one may have begun while this one asked for pods
+		}
+	}
 	if begins, err := a.enter(ctx, r, status); err != nil || !begins {
 		a.mu.Lock()
 		delete(a.runs, string(object.GetUID()))

@@ -127,6 +127,9 @@ func TestOnce(t *testing.T) {
 	if status.GetPhase() != "running" || status.GetSummarizer() != "n1" || status.GetStart() == "" || condition(status, selected) != "True Chosen" || condition(status, injected) != "Unknown NoHarmYet" {
 		t.Errorf("%v", status)
 	}
+	if _, err := b.writeSummary(t.Context(), seen, &v1.ExperimentStatus{Phase: "running", Summarizer: "n2"}); !apierrors.IsConflict(err) {
+		t.Errorf("who saw another version wrote: %v", err)
+	}
 	if !readClock(status.GetSummarizerUntil()).After(time.Now().Add(time.Hour)) {
 		t.Errorf("n1 sums up until %s", status.GetSummarizerUntil())
 	}
