@@ -56,9 +56,10 @@ type Agent struct {
 	mu sync.Mutex
 	// runs are those of this process, by the uid of their object, as long as that is there.
 	runs map[string]*run
-	// mine are this node's records that are no run of this process, and sums what it sums up, both by uid too.
-	mine map[string]*v1.NodeRecord
-	sums map[string]*summing
+	// mine are this node's records that are no run of this process, tried are those that it wrote without an answer, and sums is what it sums
+	// up, all by uid too.
+	mine, tried map[string]*v1.NodeRecord
+	sums        map[string]*summing
 	// times are when something is due that all nodes would do, but one does first.
 	times map[string]time.Time
 	// known says that mine has what agents of before wrote.
@@ -93,7 +94,7 @@ func New(o Options) *Agent {
 		cluster: c, daemon: o.Daemon, check: o.Check, environment: o.Environment, log: o.Log, pace: usualPace,
 		experiments: c.objectInformer(experimentKind), schedules: c.objectInformer(scheduleKind), policies: c.objectInformer(policyKind), pods: c.podInformer(),
 		queue: newQueue(), scheduleQueue: newQueue(),
-		policiesChanged: make(chan struct{}, 1), runs: map[string]*run{}, mine: map[string]*v1.NodeRecord{}, sums: map[string]*summing{}, times: map[string]time.Time{},
+		policiesChanged: make(chan struct{}, 1), runs: map[string]*run{}, mine: map[string]*v1.NodeRecord{}, tried: map[string]*v1.NodeRecord{}, sums: map[string]*summing{}, times: map[string]time.Time{},
 	}
 	// These fail only for informers that were stopped.
 	_, _ = a.experiments.AddEventHandler(cache.ResourceEventHandlerFuncs{
@@ -280,6 +281,7 @@ func (a *Agent) deleted(object any) {
 	defer a.mu.Unlock()
 	delete(a.runs, string(gone.GetUID()))
 	delete(a.mine, string(gone.GetUID()))
+	delete(a.tried, string(gone.GetUID()))
 	for _, what := range []string{waitBegin, waitClaim, waitRefuse, waitOrphan, lastSummary, sinceIdle} {
 		delete(a.times, what+string(gone.GetUID()))
 	}

@@ -38,6 +38,8 @@ type apiServer struct {
 	down    bool
 	// conflicts is how many writes of a status or a record fail, as something else was written meanwhile.
 	conflicts int
+	// lostAnswers is how many records are made whose maker does not hear of it.
+	lostAnswers int
 	// refusal is why no experiment is admitted.
 	refusal string
 	// managers are who wrote a status or a record, in order; requests are counted by "VERB resource", those for lists too.
@@ -273,7 +275,18 @@ func (s *apiServer) create(w http.ResponseWriter, r *http.Request, resource, nam
 	case there:
 		failure(w, http.StatusConflict, metav1.StatusReasonAlreadyExists)
 	default:
-		answer(w, http.StatusCreated, s.put(resource, o).Object)
+		made := s.put(resource, o)
+		s.mu.Lock()
+		lost := resource == "noderecords" && s.lostAnswers > 0
+		if lost {
+			s.lostAnswers--
+		}
+		s.mu.Unlock()
+		if lost {
+			failure(w, http.StatusInternalServerError, metav1.StatusReasonInternalError)
+			return
+		}
+		answer(w, http.StatusCreated, made.Object)
 	}
 }
 

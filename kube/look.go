@@ -249,21 +249,41 @@ func (a *Agent) enter(ctx context.Context, r *run, status *v1.ExperimentStatus) 
 		r.refuse(why)
 	}
 	record, _ := r.current()
-	switch err = a.createRecord(ctx, r.object, record); {
-	case apierrors.IsAlreadyExists(err): // an answer was lost, or an agent of before has begun
-		if record, err = a.readRecord(ctx, r.object); err != nil {
+	err = a.createRecord(ctx, r.object, record)
+	if apierrors.IsAlreadyExists(err) {
+		var there *v1.NodeRecord
+		if there, err = a.readRecord(ctx, r.object); err != nil {
 			return false, err
 		}
-		a.queue.AddAfter(r.name(), 0)
-		a.keep(r.object, record)
-		return false, nil
+		if !proto.Equal(there, a.triedRecord(r.object)) { // an agent of before has begun
+			a.queue.AddAfter(r.name(), 0)
+			a.keep(r.object, there)
+			return false, nil
+		}
+		err = a.writeRecord(ctx, r.object, record) // it is what this one wrote when the answer was lost
+	}
+	switch {
 	case err != nil:
+		a.setTried(r.object, record)
 		return false, err
 	case why != nil:
 		a.keep(r.object, record)
 		return false, nil
 	}
 	return true, nil
+}
+
+// triedRecord is what this node wrote as its record without an answer; nil: nothing.
+func (a *Agent) triedRecord(object *unstructured.Unstructured) *v1.NodeRecord {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.tried[string(object.GetUID())]
+}
+
+func (a *Agent) setTried(object *unstructured.Unstructured, record *v1.NodeRecord) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.tried[string(object.GetUID())] = record
 }
 
 // joins says why this node may not do what others have begun; nil: it may.

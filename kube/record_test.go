@@ -136,6 +136,19 @@ func TestOnce(t *testing.T) {
 	eventually(t, "that what nobody carries out is ended", func() bool { return s.record("slow", "n1").GetVerdict() == string(experiment.Interrupted) })
 }
 
+// TestLostAnswer: a node whose record was made, without it being told, begins all the same, and once.
+func TestLostAnswer(t *testing.T) {
+	s, d := newAPIServer(t), newDaemon(t)
+	s.pod("n1", "web-0", web)
+	s.lostAnswers = 1
+	start(t, s, d, "n1", quick)
+	create(s, "slow", spec("100ms"))
+	eventually(t, "the end", ended(s, "slow"))
+	if s.status("slow").GetVerdict() != "confirmed" || d.begun() != 1 {
+		t.Errorf("%v; %d faults", s.status("slow"), d.begun())
+	}
+}
+
 // TestTakenOver: when the node that sums up has not ended an experiment in its time, another one does; not before.
 func TestTakenOver(t *testing.T) {
 	s, d := newAPIServer(t), newDaemon(t)
