@@ -38,7 +38,7 @@ func TestRules(t *testing.T) {
 	c.checkAudit(t)
 
 	for account, verbs := range map[string][]string{
-		"bob":                                 {"update chaospolicies.faultd.io", "patch experiments.faultd.io --subresource=status -n shop", "create noderecords.faultd.io -n shop"},
+		"bob":                                 {"update chaospolicies.faultd.io", "patch experiments.faultd.io --subresource=status -n shop"},
 		"system:serviceaccount:faultd:faultd": {"update experiments.faultd.io -n shop", "update chaospolicies.faultd.io", "create schedules.faultd.io -n shop", "get secrets -n shop", "delete pods -n shop"},
 	} {
 		for _, verb := range verbs {
