@@ -30,7 +30,7 @@ import (
 	"faultd/kube"
 )
 
-// How many requests a second an agent makes at most, and at once. A run makes about seven.
+// How many requests a second an agent makes at most, and at once. A run makes a dozen or so.
 const (
 	requestRate  = 20
 	requestBurst = 50
