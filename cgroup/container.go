@@ -139,6 +139,7 @@ func (h *Hierarchy) ofContainers(containers []Container) (all []found, refused [
 			refused = append(refused, err)
 			continue
 		}
+		t.Namespace, _, _ = strings.Cut(c.Pod, "/")
 		f := found{target: t, selector: c.selector()}
 		if c.Pod == "" {
 			f.named = " (" + c.Name + ")"
@@ -183,6 +184,7 @@ func (h *Hierarchy) ofPod(pod Pod, whole bool) (all []found, refused []error) {
 	if t, err = h.Lookup(own); err != nil {
 		return nil, []error{err}
 	}
+	t.Namespace = pod.Namespace
 	return []found{{target: t, selector: "pod:" + pod.Namespace + "/" + pod.Name}}, nil
 }
 

@@ -121,8 +121,8 @@ func TestResolveContainers(t *testing.T) {
 			}
 			continue
 		}
-		if err != nil || got.Path != test.want {
-			t.Errorf("%s: %q, %v; want %q", test.name, got.Path, err, test.want)
+		if err != nil || got.Path != test.want || got.Namespace != "shop" {
+			t.Errorf("%s: %q in namespace %q, %v; want %q", test.name, got.Path, got.Namespace, err, test.want)
 		}
 	}
 	h.Runtimes = fakeRuntimes{pods: []Pod{web, db}}

@@ -34,6 +34,8 @@ type Target struct {
 	ID uint64
 	// Ancestors are the ids by level: the root's first, the target's own last.
 	Ancestors []uint64
+	// Namespace of Kubernetes that its pod is in, if a container runtime has told so. Nothing else knows it.
+	Namespace string
 }
 
 // Level is the target's depth; the root's is 0, the zero Target's -1.

@@ -334,7 +334,7 @@ func (d *Daemon) admit(spec *v1.FaultSpec, key string) (*v1.Fault, error) {
 func (d *Daemon) permits(kind string, selector cgroup.Selector, hurt []cgroup.Target, until time.Time) error {
 	now := time.Now()
 	for _, target := range hurt {
-		if err := errors.Join(d.config.Allow.fault(kind, target, now, until), d.config.namespace(selector, target.Path)); err != nil {
+		if err := errors.Join(d.config.Allow.fault(kind, target, now, until), d.config.namespace(selector, target)); err != nil {
 			return err
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"connectrpc.com/connect"
+	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	v1 "faultd/api/faultd/v1alpha1"
 	"faultd/test/containerdtest"
@@ -118,4 +119,58 @@ func (p pods) hurtNow(f *v1.Fault) (paths []string) {
 		}
 	}
 	return paths
+}
+
+// TestFollowKeepsToNamespaces: whoever comes while a fault is on is hurt in the namespaces that are allowed alone, whatever its name and
+// wherever its cgroup is.
+func TestFollowKeepsToNamespaces(t *testing.T) {
+	p := startPods(t, "allow: {namespaces: [default, 'team-*']}\nprotected: {namespaces: [team-x]}")
+	in := func(namespace, tree string) *containerdtest.Container {
+		pod := p.r.RunPod(t, "web", func(config *runtime.PodSandboxConfig) {
+			config.Metadata.Namespace, config.Metadata.Uid = namespace, "uid-of-web-in-"+namespace+tree
+			config.Linux.CgroupParent = p.r.Cgroup.Path + "/" + tree + "/pod" + config.Metadata.Uid
+		})
+		return pod.Run(t, "app")
+	}
+	first := in("default", "kubepods")
+	if _, err := p.tryInject(unreachable("pod:bank/web")); connect.CodeOf(err) != connect.CodeInvalidArgument {
+		t.Errorf("a pod that is not there: %v", err)
+	}
+
+	var follows []*v1.Fault
+	for _, selector := range []string{"container:~^app$", "pods:default"} {
+		spec := unreachable(selector)
+		spec.Follow = true
+		follows = append(follows, p.inject(spec))
+	}
+	p.wantHurt("the first", p.hurt(first), true)
+	spared := []*containerdtest.Container{
+		in("bank", "kubepods"), in("team-x", "kubepods"),
+		in("bank", "apart"), // outside the kubelet's tree the path tells nothing
+	}
+	taken := in("team-a", "kubepods")
+	for _, c := range spared {
+		p.until("it is told that nobody hurts "+c.Target.Path, func() bool {
+			return slices.ContainsFunc(p.get(follows[0].GetId()).GetNotes(), func(note string) bool {
+				return strings.HasPrefix(note, "not taken in: "+c.Target.Path) && strings.Contains(note, "namespace")
+			})
+		})
+	}
+	p.until("the one of another allowed namespace is taken in", func() bool { return slices.Contains(p.hurtNow(follows[0]), taken.Target.Path) })
+	p.wantHurt("those that came", p.hurt(append(spared, taken, first)...), false, false, false, true, true)
+	for _, c := range spared {
+		if who, err := p.client.Who(t.Context(), connect.NewRequest(&v1.WhoRequest{Selector: "container:" + c.ID})); err != nil || len(who.Msg.GetFaults()) != 0 {
+			t.Errorf("who touches %s: %v, %v", c.Target.Path, who, err)
+		}
+		spec := unreachable("container:" + c.ID)
+		if _, err := p.tryInject(spec); connect.CodeOf(err) != connect.CodePermissionDenied || !strings.Contains(err.Error(), "namespace") {
+			t.Errorf("%s by its ID: %v", c.Target.Path, err)
+		}
+	}
+	if others := p.hurtNow(follows[1]); len(others) != 1 {
+		t.Errorf("of the pods of one namespace hurt are %v", others)
+	}
+	p.stopAll()
+	p.wantHurt("afterwards", p.hurt(append(spared, taken, first)...), false, false, false, false, false)
+	p.noResidue()
 }

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"fmt"
 	"path"
 	"slices"
@@ -9,16 +10,16 @@ import (
 	"faultd/cgroup"
 )
 
-// namespace refuses targets in namespaces of Kubernetes that may not be hurt. Of a pod that is named by its cgroup nobody knows the
-// namespace, so it is refused too.
-func (c Config) namespace(selector cgroup.Selector, target string) error {
+// namespace refuses targets in namespaces of Kubernetes that may not be hurt: the container runtime tells the namespace, whatever the selector
+// names. Of a pod that is named by its cgroup nobody knows it, so it is refused too.
+func (c Config) namespace(selector cgroup.Selector, target cgroup.Target) error {
 	allowed, spared := c.Allow.Namespaces, c.Protected.Namespaces
-	namespace := selector.Namespace()
+	namespace := cmp.Or(target.Namespace, selector.Namespace())
 	switch {
 	case len(allowed)+len(spared) == 0:
 		return nil
-	case namespace == "" && holdsPods(target):
-		return notAllowed("target: %s holds pods, and allow.namespaces or protected.namespaces are given; name the pod, as pod:NAMESPACE/NAME", target)
+	case namespace == "" && holdsPods(target.Path):
+		return notAllowed("target: %s holds pods, and allow.namespaces or protected.namespaces are given; name the pod, as pod:NAMESPACE/NAME", target.Path)
 	case namespace == "":
 		return nil
 	case fitsOne(spared, namespace):
