@@ -50,6 +50,9 @@ func TestMonitor(t *testing.T) {
 		if suite, err := r.junit(); err != nil || !strings.Contains(string(suite), `failures="0" errors="0"`) {
 			t.Errorf("%s, %v", suite, err)
 		}
+		if told := r.Events[len(r.Events)-3]; told.Text != "one would have injected 40, of 40 that matched" {
+			t.Errorf("before the verdict it is told %q", told.Text)
+		}
 	})
 	inLab(t, prepare(0, 0), func(_ *lab, r *Result) {
 		wantVerdict(t, r, Inert, "one would have injected 0, of 0 that matched")

@@ -372,5 +372,10 @@ func (r *runner) finish(ctx, harming context.Context) {
 	for _, e := range res.Effects() {
 		r.event("effect on %s: failures %s, latency %s", e.Probe, e.ToldFailures(), e.ToldLatency())
 	}
+	if res.Verdict == Monitored {
+		for _, counted := range res.Reasons {
+			r.event("%s", counted)
+		}
+	}
 	r.event("verdict: %s", res.Verdict)
 }

@@ -66,7 +66,7 @@ func (l *live) watch(status func() experiment.Status) {
 			// Not with the lock held: tell is called by whom status may wait for.
 			now := status()
 			l.mu.Lock()
-			l.draw("", frameOf(now))
+			l.draw("", frameOf(now, l.columns()))
 			l.mu.Unlock()
 			select {
 			case <-l.over:
@@ -130,8 +130,8 @@ func cut(line string, columns int) string {
 	return b.String()
 }
 
-// frameOf tells how a run stands.
-func frameOf(s experiment.Status) []string {
+// frameOf tells how a run stands. Of the tries of a probe as many of the last ones are drawn as columns leave room for.
+func frameOf(s experiment.Status, columns int) []string {
 	phase := string(s.Phase)
 	if phase == "" {
 		phase = "starting"
@@ -150,10 +150,15 @@ func frameOf(s experiment.Status) []string {
 		if p.Why != "" {
 			state = red + "fails" + usual
 		}
-		lines = append(lines, fmt.Sprintf("  probe %-24s %s  %s  p50 %s, %d of %d failed", plain(p.Name), state, sparkline(p.Last), p.Counts.Milliseconds(p.Counts.P50), p.Counts.Failed, p.Counts.Count))
+		before, after := fmt.Sprintf("  probe %-24s ", plain(p.Name)), fmt.Sprintf("  p50 %s, %d of %d failed", p.Counts.Milliseconds(p.Counts.P50), p.Counts.Failed, p.Counts.Count)
+		room := max(columns-len("holds")-2-utf8.RuneCountInString(before+after), fewestTries)
+		lines = append(lines, before+state+"  "+sparkline(p.Last[max(len(p.Last)-room, 0):])+after)
 	}
 	return append(lines, quiet+"Ctrl-C ends all faults and writes the report; twice ends faultd at once"+usual)
 }
+
+// fewestTries are drawn however narrow a terminal is.
+const fewestTries = 8
 
 // minutes writes a duration as minutes and seconds.
 func minutes(d time.Duration) string {

@@ -115,7 +115,7 @@ func TestFrame(t *testing.T) {
 		Name: "shop\x1b[31m", Since: 65 * time.Second, Left: 5 * time.Second,
 		Faults: []experiment.FaultStatus{{Label: "one at /web-1", On: true, Counters: &v1.Counters{Injected: 4}}, {Label: "two", Counters: &v1.Counters{}}},
 		Probes: []experiment.ProbeStatus{{Name: "web", Why: "slow", Counts: experiment.Summary{Count: 4, Failed: 1, P50: 0.004}, Last: tries}},
-	})
+	}, 100)
 	want := []string{
 		bold + "shop?[31m" + usual + "  starting  1:05, 0:05 left",
 		"  fault one at /web-1            " + red + "on " + usual + "  4 injected, 0 matched, 0 spared",
@@ -125,6 +125,22 @@ func TestFrame(t *testing.T) {
 	for i, line := range want {
 		if frame[i] != line {
 			t.Errorf("line %d is %q, want %q", i, frame[i], line)
+		}
+	}
+}
+
+// TestFrameFits: a terminal of 80 columns shows how many tries failed, and of the tries the last ones that there is room for.
+func TestFrameFits(t *testing.T) {
+	tries := make([]experiment.Sample, 40)
+	tries[39].Failure = "no"
+	for columns, drawn := range map[int]int{80: 11, 90: 21, 200: 40} {
+		frame := frameOf(experiment.Status{Probes: []experiment.ProbeStatus{{Name: "web", Counts: experiment.Summary{Count: 1000, Failed: 11, P50: 0.0123}, Last: tries}}}, columns)
+		line := frame[1]
+		if got := strings.Count(line, "▁") + strings.Count(line, "×"); got != drawn || !strings.Contains(line, red+"×"+usual+"  p50 12ms, 11 of 1000 failed") {
+			t.Errorf("of %d columns: %d tries in %q", columns, got, line)
+		}
+		if shown := cut(line, columns); !strings.HasSuffix(shown, "failed") {
+			t.Errorf("of %d columns it shows %q", columns, shown)
 		}
 	}
 }
