@@ -76,6 +76,7 @@ func TestExperiments(t *testing.T) {
 		{"Targets", experimentOfSeveralTargets},
 		{"Monitored", monitoredExperiment},
 		{"Examples", exampleExperiments},
+		{"Continuous", continuousExperiment},
 		{"Interrupted", interruptedExperiment},
 		{"InterruptedTwice", experimentInterruptedTwice},
 		{"CtrlC", experimentInTerminal},
