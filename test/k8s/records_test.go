@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -17,7 +18,7 @@ import (
 const crowd = 30
 
 // TestCrowd: however many nodes carry out an experiment, its object is written a few times, and each node has its own record. The nodes are
-// simulated, with the agent's own code.
+// simulated, with the agent's own code, and have the rights of its role.
 func TestCrowd(t *testing.T) {
 	program := filepath.Join(t.TempDir(), "fleet")
 	build := exec.Command("go", "build", "-o", program, "./test/fleet")
@@ -29,6 +30,10 @@ func TestCrowd(t *testing.T) {
 	open(t, c)
 	versions := watchVersions(t, c, fmt.Sprint("first-", crowd))
 	out, err := exec.Command(program, "-kubeconfig", kubeconfig(t), "-one", fmt.Sprint(crowd)).CombinedOutput()
+	if denied := agents.denied(); len(denied) > 0 {
+		slices.Sort(denied)
+		t.Errorf("the role does not allow %q", slices.Compact(denied))
+	}
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}

@@ -22,7 +22,6 @@ import (
 	generated "k8s.io/apiextensions-apiserver/pkg/generated/openapi"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/user"
-	"k8s.io/apiserver/pkg/authorization/authorizerfactory"
 	namer "k8s.io/apiserver/pkg/endpoints/openapi"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/apiserver/pkg/util/openapi"
@@ -31,8 +30,11 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// server is what all tests use; each in namespaces of its own.
-var server *rest.Config
+// server is what all tests use; each in namespaces of its own. agents are the rights of faultd-kube there.
+var (
+	server *rest.Config
+	agents *role
+)
 
 func TestMain(m *testing.M) {
 	os.Exit(run(m))
@@ -83,8 +85,8 @@ func startEtcd(dir string) (*embed.Etcd, error) {
 	}
 }
 
-// startServer starts the API server of custom resources, where everybody is who he says and may do everything; admission policies decide
-// for real.
+// startServer starts the API server of custom resources, where everybody is who he says, and may do everything but the agents' account, which
+// may do what its role says; admission policies decide for real.
 func startServer(dir, etcd string) (stop func(), err error) {
 	o := options.NewCustomResourceDefinitionsServerOptions(io.Discard, io.Discard)
 	r := o.RecommendedOptions
@@ -114,7 +116,10 @@ func startServer(dir, etcd string) (stop func(), err error) {
 	definitions := openapi.GetOpenAPIDefinitionsWithoutDisabledFeatures(generated.GetOpenAPIDefinitions)
 	generic.OpenAPIV3Config = genericapiserver.DefaultOpenAPIV3Config(definitions, namer.NewDefinitionNamer(apiserver.Scheme))
 	generic.Authentication.Authenticator = authenticator.RequestFunc(whoSays)
-	generic.Authorization.Authorizer = authorizerfactory.NewAlwaysAllowAuthorizer()
+	if agents, err = readRole(); err != nil {
+		return nil, err
+	}
+	generic.Authorization.Authorizer = agents
 	ctx, cancel := context.WithCancel(context.Background())
 	policies, err := startPolicies(generic.LoopbackClientConfig, ctx.Done())
 	if err != nil {

@@ -24,13 +24,13 @@ func TestSpeed(t *testing.T) {
 	}
 }
 
-// kubeconfig writes a file that says how to reach the server.
+// kubeconfig writes a file that says how to reach the server, with the agents' account.
 func kubeconfig(t *testing.T) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "kubeconfig")
 	config := api.NewConfig()
 	config.Clusters["here"] = &api.Cluster{Server: server.Host, CertificateAuthorityData: server.CAData, TLSServerName: server.ServerName}
-	config.AuthInfos["me"] = &api.AuthInfo{Token: server.BearerToken}
+	config.AuthInfos["me"] = &api.AuthInfo{Token: server.BearerToken, Impersonate: account}
 	config.Contexts["here"] = &api.Context{Cluster: "here", AuthInfo: "me"}
 	config.CurrentContext = "here"
 	if err := clientcmd.WriteToFile(*config, file); err != nil {
