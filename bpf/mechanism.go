@@ -144,9 +144,12 @@ func (r Rule) longest() time.Duration {
 	return r.Delay + r.Jitter
 }
 
+// choosesPaths says whether files are chosen by globs.
+func (r Rule) choosesPaths() bool { return len(r.Filter.Paths)+len(r.Filter.Except) > 0 }
+
 // precheckPaths: a rule with globs for files needs programs that see the file.
 func precheckPaths(m SyscallMechanism, call string, r Rule) error {
-	if len(r.Filter.Paths)+len(r.Filter.Except) == 0 || takesDescriptor(call) {
+	if !r.choosesPaths() || TakesDescriptor(call) {
 		return nil
 	}
 	if r.byHook(m) && hookOps(call)&^socketOps != 0 && !slices.Contains(inodeCalls(), call) || m == MechanismLSM && r.Action == ActionDelay && lsmHook(call) == "file_open" {
@@ -178,7 +181,7 @@ func nearest(calls []string, r Rule) string {
 	switch r.Action {
 	case ActionErrno:
 		advice := "What would work: a kernel with CONFIG_FUNCTION_ERROR_INJECTION, or one that lets fmod_ret programs on system calls (seen on 7.3); calls with a security hook can fail where bpf is among the active LSMs"
-		if len(r.Filter.Paths)+len(r.Filter.Except) > 0 {
+		if r.choosesPaths() {
 			advice += "; files are chosen by path in all that is done to them by the kind file"
 		}
 		return advice
@@ -187,6 +190,9 @@ func nearest(calls []string, r Rule) string {
 	case ActionShort:
 		return "What would work: a kernel that lets uprobes write registers (seen on 7.3)"
 	}
+	if r.choosesPaths() && !slices.ContainsFunc(calls, TakesDescriptor) {
+		return "What would work: calls whose descriptor leads to the file, such as read and write; open and its like where bpf is among the active LSMs (Linux 6.2); any call if no path is asked for"
+	}
 	var reachable []string
 	for _, call := range calls {
 		if lsmHook(call) != "" {
@@ -194,7 +200,7 @@ func nearest(calls []string, r Rule) string {
 		}
 	}
 	advice := "What would work: Linux 6.18 or newer, a kernel with CONFIG_FUNCTION_ERROR_INJECTION, or a delay of at most " + maxSpin.String()
-	if len(r.Filter.Paths)+len(r.Filter.Except) > 0 {
+	if r.choosesPaths() {
 		advice += "; a call without a descriptor only if no path is asked for, but for open by its hook"
 	}
 	if len(reachable) > 0 && len(reachable) < len(calls) {

@@ -86,8 +86,8 @@ func TakesCount(call string) bool {
 	return slices.Contains([]string{"read", "write", "pread64", "pwrite64", "recvfrom", "sendto"}, call)
 }
 
-// takesDescriptor says whether a call is about a descriptor among its arguments.
-func takesDescriptor(call string) bool {
+// TakesDescriptor says whether a call is about a descriptor among its arguments.
+func TakesDescriptor(call string) bool {
 	arguments, err := Arguments(call)
 	return err == nil && shape(call, arguments).Fd != 0
 }

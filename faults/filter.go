@@ -101,19 +101,23 @@ func parseFDs(text string) (*bpf.FDs, error) {
 }
 
 // predicates are the conditions for these calls, in which every argument must be there and be a number.
-func (f Filter) predicates(calls []string) ([]bpf.Predicate, error) {
+func (f Filter) predicates(calls bpf.Calls) ([]bpf.Predicate, error) {
 	var predicates []bpf.Predicate
 	for _, text := range f.Where {
 		c, err := parseCondition(text)
 		if err != nil {
 			return nil, fmt.Errorf("filter.where: %w", err)
 		}
-		p, err := c.predicate(calls)
+		p, err := c.predicate(calls.All())
 		if errors.Is(err, bpf.ErrNotSupported) {
 			return nil, fmt.Errorf("filter.where: %w", err)
 		}
 		if err != nil {
-			return nil, &ParameterError{"filter.where", err.Error()}
+			problem := err.Error()
+			if len(calls.Grouped) > 0 {
+				problem += "; of a group give the calls that are meant one by one (=write is write alone)"
+			}
+			return nil, &ParameterError{"filter.where", problem}
 		}
 		predicates = append(predicates, p)
 	}

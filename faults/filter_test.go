@@ -79,7 +79,7 @@ func TestPredicates(t *testing.T) {
 			if _, err := bpf.Arguments("write"); err != nil {
 				t.Skipf("the kernel's descriptions of calls cannot be read: %v", err)
 			}
-			got, err := Filter{Where: []string{c.where}}.predicates(c.calls)
+			got, err := Filter{Where: []string{c.where}}.predicates(bpf.Calls{Named: c.calls})
 			if c.err != "" {
 				if !errors.As(err, new(*ParameterError)) || !strings.Contains(err.Error(), c.err) {
 					t.Errorf("got %+v, %v, want a parameter's error with %q", got, err, c.err)
@@ -90,6 +90,19 @@ func TestPredicates(t *testing.T) {
 				t.Errorf("got %+v, %v, want %+v", got, err, c.want)
 			}
 		})
+	}
+}
+
+// TestDescriptorOfNoCall: whoever asks for a descriptor of calls that have none would hurt nobody.
+func TestDescriptorOfNoCall(t *testing.T) {
+	if _, err := bpf.Arguments("write"); err != nil {
+		t.Skipf("the kernel's descriptions of calls cannot be read: %v", err)
+	}
+	for call, refused := range map[string]bool{"getppid": true, "openat": true, "write": false, "network": false} {
+		_, _, err := Syscall{Calls: []string{call}, Delay: Delay{Text: "1ms"}, Filter: Filter{FD: "3"}}.resolved(Common{Percent: 100})
+		if errors.As(err, new(*ParameterError)) != refused || (err != nil) != refused {
+			t.Errorf("descriptor 3 of %s: %v", call, err)
+		}
 	}
 }
 
@@ -117,6 +130,7 @@ func TestSyscallHarm(t *testing.T) {
 		"short: \"100%\" must be":                  write(Syscall{Short: "100%"}),
 		"short: \"x\" must be":                     write(Syscall{Short: "x"}),
 		"short: fsync has no count":                {Calls: []string{"=fsync"}, Short: "50%"},
+		"short: rename, renameat, renameat2 have":  {Calls: []string{"rename"}, Short: "50%"},
 		"calls: \"frob\" is no system call":        {Calls: []string{"frob"}, Errnos: []string{"EIO"}},
 		"filter.comm: \"longer-than-fifteen\"":     write(Syscall{Errnos: []string{"EIO"}, Filter: Filter{Comm: "longer-than-fifteen"}}),
 		"filter.fd: \"3-1\" must be":               write(Syscall{Errnos: []string{"EIO"}, Filter: Filter{FD: "3-1"}}),
@@ -129,12 +143,13 @@ func TestSyscallHarm(t *testing.T) {
 		}
 	}
 	for name, s := range map[string]Syscall{
-		"weights":  write(Syscall{Errnos: []string{"EIO:3", "ENOSPC"}}),
-		"group":    {Calls: []string{"write", "fsync"}, Drop: true},
-		"short":    {Calls: []string{"pread64"}, Short: "12.5%"},
-		"bytes":    {Calls: []string{"pread64"}, Short: "1"},
-		"pareto":   write(Syscall{Delay: Delay{Text: "1ms", Distribution: "pareto"}}),
-		"filtered": write(Syscall{Errnos: []string{"EIO"}, Filter: Filter{FD: "0-2", FDTypes: []string{"pipe", "tty"}, Where: []string{"count > 1"}}}),
+		"weights":     write(Syscall{Errnos: []string{"EIO:3", "ENOSPC"}}),
+		"group":       {Calls: []string{"write", "fsync"}, Drop: true},
+		"short":       {Calls: []string{"pread64"}, Short: "12.5%"},
+		"short group": {Calls: []string{"read"}, Short: "50%"},
+		"bytes":       {Calls: []string{"pread64"}, Short: "1"},
+		"pareto":      write(Syscall{Delay: Delay{Text: "1ms", Distribution: "pareto"}}),
+		"filtered":    write(Syscall{Errnos: []string{"EIO"}, Filter: Filter{FD: "0-2", FDTypes: []string{"pipe", "tty"}, Where: []string{"count > 1"}}}),
 	} {
 		if err := s.Validate(); err != nil {
 			t.Errorf("%s: %v", name, err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -135,10 +136,14 @@ func (s Syscall) pretend(rule *bpf.Rule, calls bpf.Calls) error {
 // shorten reads "50%" or "512".
 func (s Syscall) shorten(rule *bpf.Rule, calls bpf.Calls) error {
 	rule.Action = bpf.ActionShort
-	for _, call := range calls.All() {
+	// Others of a group are left out, as whatever cannot be reached.
+	for _, call := range calls.Named {
 		if !bpf.TakesCount(call) {
 			return fmt.Errorf("short: %s has no count that could be smaller; possible are read, write, pread64, pwrite64, recvfrom and sendto", call)
 		}
+	}
+	if !slices.ContainsFunc(calls.All(), bpf.TakesCount) {
+		return fmt.Errorf("short: %s have no count that could be smaller; possible are read, write, pread64, pwrite64, recvfrom and sendto", strings.Join(calls.All(), ", "))
 	}
 	if share, ok := strings.CutSuffix(s.Short, "%"); ok {
 		percent, err := strconv.ParseFloat(share, 64)
@@ -162,8 +167,19 @@ func (s Syscall) resolved(common Common) (bpf.Rule, bpf.Calls, error) {
 	if err != nil {
 		return rule, calls, err
 	}
-	rule.Filter.Predicates, err = s.Filter.predicates(calls.All())
+	if err := s.checkDescriptors(calls); err != nil {
+		return rule, calls, err
+	}
+	rule.Filter.Predicates, err = s.Filter.predicates(calls)
 	return rule, calls, err
+}
+
+// checkDescriptors refuses a descriptor's number if no call is about one: nobody would be hurt.
+func (s Syscall) checkDescriptors(calls bpf.Calls) error {
+	if s.Filter.FD == "" || slices.ContainsFunc(calls.All(), bpf.TakesDescriptor) {
+		return nil
+	}
+	return &ParameterError{"filter.fd", fmt.Sprintf("%s: no descriptor is among the arguments of %s", s.Filter.FD, strings.Join(calls.All(), ", "))}
 }
 
 // Mechanism implements Fault.

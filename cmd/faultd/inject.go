@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -101,6 +102,9 @@ func injectRequest(c *cli.Context, fill func(*cli.Context, *v1.FaultSpec) error)
 	if err := noWords(c); err != nil {
 		return nil, err
 	}
+	if err := numbersFit(c); err != nil {
+		return nil, err
+	}
 	target, err := needed(c, "target")
 	if err != nil {
 		return nil, err
@@ -122,6 +126,36 @@ func injectRequest(c *cli.Context, fill func(*cli.Context, *v1.FaultSpec) error)
 		return nil, err
 	}
 	return &v1.InjectRequest{Spec: spec, DryRun: c.Bool("dry-run"), IdempotencyKey: c.String("key"), Reason: c.String("reason")}, nil
+}
+
+// numbersFit refuses what the flags' own types take and a fault has no room or no meaning for: the schema's numbers have 32 bits, and
+// 0 of what bounds harm would be no bound.
+func numbersFit(c *cli.Context) error {
+	for _, flag := range c.Command.Flags {
+		name := flag.Names()[0]
+		if !c.IsSet(name) {
+			continue
+		}
+		switch flag.(type) {
+		case *cli.UintFlag:
+			if n := uint64(c.Uint(name)); n > math.MaxUint32 {
+				return usageErrorf("--%s %d: it must be at most %d", name, n, uint32(math.MaxUint32))
+			}
+		case *cli.IntFlag:
+			if n := int64(c.Int(name)); int64(int32(n)) != n {
+				return usageErrorf("--%s %d: it must be in %d..%d", name, n, math.MinInt32, math.MaxInt32)
+			}
+		}
+	}
+	for _, name := range []string{"every-nth", "max-hits"} {
+		if c.IsSet(name) && c.Uint64(name) == 0 {
+			return usageErrorf("--%s 0: it must be at least 1; without the flag there is no such bound", name)
+		}
+	}
+	if c.IsSet("rate") && c.Float64("rate") == 0 {
+		return usageErrorf("--rate 0: it must be above 0; without the flag there is no such bound")
+	}
+	return nil
 }
 
 // waitInjected waits for the end of a fault that this command started. Whoever interrupts it stops the fault.

@@ -9,7 +9,7 @@ import (
 )
 
 func listCommand() *cli.Command {
-	return &cli.Command{Name: "list", Usage: "show the faults and the kill switch", Action: list}
+	return &cli.Command{Name: "list", Usage: "show the faults, the oldest first, and the kill switch", Action: list}
 }
 
 func list(c *cli.Context) error {
