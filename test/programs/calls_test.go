@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -88,7 +89,14 @@ func callsOfEveryLibrary(t *testing.T, n *node) {
 			f := n.hurt(t, fsyncFails, func(s *v1.FaultSpec) { s.MaxHits = hits })
 			expect(t, "the target", run(n.target), tally(threads*times-hits, hits, 0)+"\n")
 			expect(t, "the sibling", run(n.spared), unhurt)
-			expect(t, "injected", f.ends("injected").GetInjected(), hits)
+			c := f.ends("injected")
+			expect(t, "injected", c.GetInjected(), hits)
+			noneUnseen(t, c)
+			// Where the target makes its calls is known from a process that is there already.
+			n.waits(t, argv(t))
+			f = n.hurt(t, &v1.Syscall{Calls: []string{"fsync"}, Drop: true})
+			expect(t, "the target, whose syncs do nothing", run(n.target), unhurt)
+			expect(t, "lies", f.ends("injected").GetInjected(), threads*times)
 			expect(t, "afterwards", run(n.target), unhurt)
 		})
 	}
@@ -102,6 +110,33 @@ func callsOfEveryLibrary(t *testing.T, n *node) {
 		expectText(t, "the sibling", run(n.spared), "1+0 records out")
 		expect(t, "injected", f.ends("injected").GetInjected(), 1)
 		expectText(t, "afterwards", run(n.target), "1+0 records out")
+	})
+}
+
+// noneUnseen: each call of a run was judged, or is counted as one that the kernel skipped the program for or that came by no probe yet.
+func noneUnseen(t *testing.T, c *v1.Counters) {
+	t.Helper()
+	if c.GetMatched()+c.GetMissed() < threads*times {
+		t.Errorf("of %d calls only %d were judged, and %d missed", threads*times, c.GetMatched(), c.GetMissed())
+	}
+}
+
+// waits starts a program in the target that waits for ever for somebody to read what it would sync.
+func (n *node) waits(t *testing.T, argv []string) {
+	t.Helper()
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(argv[0], append(argv[1:], fifo, "1", "1")...)
+	cgrouptest.StartCmd(t, n.tree, n.target, cmd)
+	code := argv[0]
+	if filepath.Base(code) == "calls-glibc" {
+		code = "libc.so" // comes after the program
+	}
+	until(t, "the program has mapped its code", func() bool {
+		maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", cmd.Process.Pid))
+		return err == nil && strings.Contains(string(maps), code)
 	})
 }
 

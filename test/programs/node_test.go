@@ -75,7 +75,9 @@ func TestPrograms(t *testing.T) {
 		{"Calls", callsOfEveryLibrary},
 		{"Fio", fioCounts},
 		{"FioByOtherDoors", fioByOtherDoors},
+		{"FioDisk", fioDisk},
 		{"FioFiles", fioFiles},
+		{"FioLate", fioLate},
 		{"NginxOpenFails", nginxOpenFails},
 		{"NginxReadFails", nginxReadFails},
 		{"NginxSqueezed", nginxSqueezed},
@@ -206,6 +208,7 @@ func (n *node) inject(t *testing.T, spec *v1.FaultSpec, works bool, changes ...c
 	got, err := n.client.Inject(context.Background(), connect.NewRequest(&v1.InjectRequest{Spec: spec}))
 	switch {
 	case err != nil && connect.CodeOf(err) == connect.CodeUnimplemented && !works:
+		expectText(t, "the refusal", err.Error(), "What would work")
 		t.Skipf("this kernel cannot: %v", err)
 	case err != nil:
 		t.Fatal(err)
@@ -228,14 +231,6 @@ func reaches(hooked bool) bool {
 		return hooked
 	}
 	return false
-}
-
-// skipSlowToLoad is for tests of delays of calls without a hook.
-func skipSlowToLoad(t *testing.T) {
-	t.Helper()
-	if vmKernel() == "6.12-ei" {
-		t.Skip("its delays of these calls take a minute to begin on an emulated machine; package bpf tests them")
-	}
 }
 
 // end stops the fault, if it runs, and gives how it ended.

@@ -277,7 +277,6 @@ func redisDiskFull(t *testing.T, n *node, target, sibling *store) {
 
 // redisSlowSync: every key waits for its sync.
 func redisSlowSync(t *testing.T, n *node, target, sibling *store) {
-	skipSlowToLoad(t)
 	f := n.hurt(t, &v1.Syscall{Calls: syncs, Delay: "50ms"})
 	target.mustSet(11, 20)
 	sibling.mustSet(11, 20)
