@@ -86,12 +86,24 @@ static __always_inline int step_value(struct user_regs *regs, __u64 step, __u64 
 	return 1;
 }
 
+/* Always empty. Newer kernels give programs of this type a stack for each processor, as they let no two threads into a kprobe at
+ * once; into a uprobe they do, when the first is preempted, and what it keeps there (these registers' address) is then the other's
+ * (seen on 7.3: programs crashed and hung). A program with a tail call runs on the stack of its thread. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} faultd_nowhere SEC(".maps");
+
 SEC("uprobe.multi")
 int faultd_uprobe(struct user_regs *regs)
 {
 	__u64 step = bpf_get_attach_cookie(regs), next = regs->ip + STEP_LENGTH(step), value;
 	struct verdict verdict = {};
 
+	if (!regs->ip) /* never, which the verifier does not know */
+		bpf_tail_call(regs, &faultd_nowhere, 0);
 	/* A file may be attached to for several calls and targets, and under several names. The first one to come here does
 	 * it for all, and moves on. */
 	if ((regs->ip & 0xff) != STEP_PLACE(step) || !step_value(regs, step, next, &value))

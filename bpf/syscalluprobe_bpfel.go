@@ -24,6 +24,7 @@ const (
 	syscallUprobeMapFaultdLease     = "faultd_lease"
 	syscallUprobeMapFaultdLevels    = "faultd_levels"
 	syscallUprobeMapFaultdMapped    = "faultd_mapped"
+	syscallUprobeMapFaultdNowhere   = "faultd_nowhere"
 	syscallUprobeMapFaultdPassed    = "faultd_passed"
 	syscallUprobeMapFaultdPaths     = "faultd_paths"
 	syscallUprobeMapFaultdPeers     = "faultd_peers"
@@ -104,6 +105,7 @@ type syscallUprobeMapSpecs struct {
 	FaultdLease     *ebpf.MapSpec `ebpf:"faultd_lease"`
 	FaultdLevels    *ebpf.MapSpec `ebpf:"faultd_levels"`
 	FaultdMapped    *ebpf.MapSpec `ebpf:"faultd_mapped"`
+	FaultdNowhere   *ebpf.MapSpec `ebpf:"faultd_nowhere"`
 	FaultdPassed    *ebpf.MapSpec `ebpf:"faultd_passed"`
 	FaultdPaths     *ebpf.MapSpec `ebpf:"faultd_paths"`
 	FaultdPeers     *ebpf.MapSpec `ebpf:"faultd_peers"`
@@ -156,6 +158,7 @@ type syscallUprobeMaps struct {
 	FaultdLease     *ebpf.Map `ebpf:"faultd_lease"`
 	FaultdLevels    *ebpf.Map `ebpf:"faultd_levels"`
 	FaultdMapped    *ebpf.Map `ebpf:"faultd_mapped"`
+	FaultdNowhere   *ebpf.Map `ebpf:"faultd_nowhere"`
 	FaultdPassed    *ebpf.Map `ebpf:"faultd_passed"`
 	FaultdPaths     *ebpf.Map `ebpf:"faultd_paths"`
 	FaultdPeers     *ebpf.Map `ebpf:"faultd_peers"`
@@ -180,6 +183,7 @@ func (m *syscallUprobeMaps) Close() error {
 		m.FaultdLease,
 		m.FaultdLevels,
 		m.FaultdMapped,
+		m.FaultdNowhere,
 		m.FaultdPassed,
 		m.FaultdPaths,
 		m.FaultdPeers,
