@@ -17,8 +17,8 @@ type Arrivals struct {
 	Rings uint64
 }
 
-// watchArrivals counts arrivals, for all rules on calls. Call with k.mu held; so must be the Close of the result.
-func (k *Kernel) watchArrivals() (io.Closer, error) {
+// watchArrivals counts arrivals, for all rules on calls. Call with k.mu held; so must be what lets go.
+func (k *Kernel) watchArrivals() (releases []func() error, err error) {
 	programs := []string{"faultd_program"}
 	found, err := k.hasType("btf_trace_io_uring_create")
 	if err != nil {
@@ -34,7 +34,10 @@ func (k *Kernel) watchArrivals() (io.Closer, error) {
 		}
 		return s, nil
 	})
-	return closerFunc(release), err
+	if err != nil {
+		return nil, err
+	}
+	return []func() error{release}, nil
 }
 
 func (k *Kernel) openArrivals(programs []string, s *syscallPrograms) error {

@@ -2,22 +2,25 @@ package bpf
 
 import (
 	"errors"
-	"fmt"
-	"io"
-	"os"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
 )
 
-var connectHooks = map[string]ebpf.AttachType{
-	"faultd_connect4": ebpf.AttachCGroupInet4Connect,
-	"faultd_connect6": ebpf.AttachCGroupInet6Connect,
-	"faultd_sendmsg4": ebpf.AttachCGroupUDP4Sendmsg,
-	"faultd_sendmsg6": ebpf.AttachCGroupUDP6Sendmsg,
-	"faultd_bind4":    ebpf.AttachCGroupInet4Bind,
-	"faultd_bind6":    ebpf.AttachCGroupInet6Bind,
-	"faultd_socket":   ebpf.AttachCGroupInetSockCreate,
+// connectHooks are loaded for the rules that need them alone: loading takes most of the time between an order and the first harm.
+var connectHooks = []cgroupPrograms{
+	{"connect", HookConnect, "connect", loadConnect, OpConnect, map[string]ebpf.AttachType{
+		"faultd_connect4": ebpf.AttachCGroupInet4Connect,
+		"faultd_connect6": ebpf.AttachCGroupInet6Connect,
+		"faultd_sendmsg4": ebpf.AttachCGroupUDP4Sendmsg,
+		"faultd_sendmsg6": ebpf.AttachCGroupUDP6Sendmsg,
+	}},
+	{"bind", HookConnect, "connect", loadConnect, OpBind, map[string]ebpf.AttachType{
+		"faultd_bind4": ebpf.AttachCGroupInet4Bind,
+		"faultd_bind6": ebpf.AttachCGroupInet6Bind,
+	}},
+	{"socket", HookConnect, "connect", loadConnect, OpSocket, map[string]ebpf.AttachType{
+		"faultd_socket": ebpf.AttachCGroupInetSockCreate,
+	}},
 }
 
 // cgroupOps are what cgroup hooks fail; the others have security hooks alone.
@@ -69,58 +72,17 @@ func (k *Kernel) installSocketPart(t Target, m SyscallMechanism, r Rule) (*Insta
 	if m != MechanismCgroup {
 		return k.installPart(t, part{mechanism: m, ops: r.Ops &^ cgroupOps}, r)
 	}
-	return k.install(HookConnect, t, r, func() ([]func() error, error) {
-		return k.useCgroupPrograms(HookConnect, "connect", loadConnect, connectHooks)
+	return k.install(HookConnect, t, r, func() (releases []func() error, err error) {
+		for _, programs := range connectHooks {
+			if programs.ops&r.Ops == 0 {
+				continue
+			}
+			more, err := k.useCgroupPrograms(programs)
+			releases = append(releases, more...)
+			if err != nil {
+				return releases, err
+			}
+		}
+		return releases, nil
 	}, nil)
-}
-
-// useCgroupPrograms loads an object for its first user and keeps its programs on the hook's topmost targets.
-// The releases run in reverse: first the programs move or go, then the object is unloaded.
-func (k *Kernel) useCgroupPrograms(hook Hook, object string, load func() (*ebpf.CollectionSpec, error), hooks map[string]ebpf.AttachType) ([]func() error, error) {
-	key := "object/" + object
-	unload, err := k.acquire(key, func() (io.Closer, error) {
-		spec, err := k.object(object, load)
-		if err != nil {
-			return nil, err
-		}
-		c, err := k.load(spec)
-		if err != nil {
-			return nil, fmt.Errorf("load object %s: %w", object, err)
-		}
-		return collection{c}, nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	programs := k.shared[key].closer.(collection).Programs
-	move := func() error {
-		return k.reattach(hook, func(dir string) (io.Closer, error) { return attachCgroup(dir, programs, hooks) })
-	}
-	return []func() error{unload, move}, move()
-}
-
-// collection closes without a result; io.Closer wants one.
-type collection struct{ *ebpf.Collection }
-
-func (c collection) Close() error {
-	c.Collection.Close()
-	return nil
-}
-
-// attachCgroup attaches by unpinned links only. link.AttachCgroup would fall back to an attachment that outlives us.
-func attachCgroup(dir string, programs map[string]*ebpf.Program, hooks map[string]ebpf.AttachType) (io.Closer, error) {
-	cgroup, err := os.Open(dir)
-	if err != nil {
-		return nil, fmt.Errorf("open the target's directory: %w", err)
-	}
-	defer cgroup.Close()
-	var links closers
-	for name, attachType := range hooks {
-		l, err := link.AttachRawLink(link.RawLinkOptions{Target: int(cgroup.Fd()), Program: programs[name], Attach: attachType})
-		if err != nil {
-			return nil, errors.Join(fmt.Errorf("attach %s to %s: %w", name, dir, err), links.Close())
-		}
-		links = append(links, l)
-	}
-	return links, nil
 }

@@ -8,13 +8,13 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-var divertHooks = map[string]ebpf.AttachType{
+var divertHooks = cgroupPrograms{"divert", HookDivert, "divert", loadDivert, 0, map[string]ebpf.AttachType{
 	"faultd_divert_connect4":     ebpf.AttachCGroupInet4Connect,
 	"faultd_divert_connect6":     ebpf.AttachCGroupInet6Connect,
 	"faultd_divert_getpeername4": ebpf.AttachCgroupInet4GetPeername,
 	"faultd_divert_getpeername6": ebpf.AttachCgroupInet6GetPeername,
 	"faultd_divert_sockops":      ebpf.AttachCGroupSockOps,
-}
+}}
 
 // DivertEnv is what a diversion needs beside the kernel.
 type DivertEnv struct {
@@ -34,7 +34,7 @@ func (k *Kernel) InstallDivert(t Target, r Rule, env DivertEnv) (*Installed, err
 			return releases, err
 		}
 		// Last, so that the programs go first and nothing is sent to a gate that is closed.
-		more, err := k.useCgroupPrograms(HookDivert, "divert", loadDivert, divertHooks)
+		more, err := k.useCgroupPrograms(divertHooks)
 		return append(releases, more...), err
 	}, nil)
 }

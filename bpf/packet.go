@@ -27,7 +27,9 @@ const (
 	filterName     = "faultd_egress"
 )
 
-var ingressHooks = map[string]ebpf.AttachType{"faultd_ingress": ebpf.AttachCGroupInetIngress}
+var ingressHooks = cgroupPrograms{"ingress", HookPacket, "packet", loadPacket, 0, map[string]ebpf.AttachType{
+	"faultd_ingress": ebpf.AttachCGroupInetIngress,
+}}
 
 // Filter is a clsact filter of ours, for the journal: it outlives the process.
 type Filter struct {
@@ -101,9 +103,9 @@ func (k *Kernel) installPacket(t Target, r Rule, env PacketEnv, mechanism string
 	// what keeps a program from being attached at all shows there, before there is harm.
 	first := min(1, len(devices))
 	return k.install(HookPacket, t, r, func() ([]func() error, error) {
-		// The ingress program sits on the target even for egress alone: both are one object and one set of rules,
-		// and a rule that does not mean ingress costs the target's own packets only.
-		releases, err := k.useCgroupPrograms(HookPacket, "packet", loadPacket, ingressHooks)
+		// The ingress program sits on the target even for egress alone: both have one set of rules, and a rule that does
+		// not mean ingress costs the target's own packets only.
+		releases, err := k.useCgroupPrograms(ingressHooks)
 		if err != nil {
 			return releases, err
 		}
@@ -150,6 +152,14 @@ type egressDevice struct {
 	device netlink.Link
 }
 
+// program is the egress program for the device, by whether its packets have a link-layer header.
+func (d egressDevice) program() string {
+	if slices.Contains([]string{"ether", "loopback"}, d.device.Attrs().EncapType) {
+		return "faultd_egress"
+	}
+	return "faultd_egress_l3"
+}
+
 func egressDevices(namespaces []NetNS) (found []egressDevice, err error) {
 	for _, ns := range namespaces {
 		handle, err := ns.netlink()
@@ -171,15 +181,17 @@ func egressDevices(namespaces []NetNS) (found []egressDevice, err error) {
 	return found, nil
 }
 
-// attachEgress puts the egress program on devices. Call with k.mu held, and the packet object loaded.
+// attachEgress puts the egress program on devices. Call with k.mu held.
 func (k *Kernel) attachEgress(devices []egressDevice, mechanism string, journal func(Filter) (func() error, error)) (releases []func() error, err error) {
-	programs := k.shared["object/packet"].closer.(collection).Programs
 	for _, d := range devices {
 		attrs := d.device.Attrs()
-		program := programs["faultd_egress"]
-		if !slices.Contains([]string{"ether", "loopback"}, attrs.EncapType) {
-			program = programs["faultd_egress_l3"]
+		name := d.program()
+		loaded, unload, err := k.usePrograms(name, "packet", loadPacket, name)
+		if err != nil {
+			return releases, err
 		}
+		releases = append(releases, unload)
+		program := loaded[name]
 		key := fmt.Sprintf("egress/%d/%d", d.ns.Inode, attrs.Index)
 		release, err := k.acquire(key, func() (io.Closer, error) {
 			if mechanism == MechanismTCX {

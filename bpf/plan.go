@@ -149,19 +149,6 @@ func (k *Kernel) attachPart(t Target, p part, r Rule) (io.Closer, error) {
 	return k.attachSyscall(t, p.mechanism, p.calls)
 }
 
-// attachWatched is attachPart, and what arrives out of reach is counted if calls are meant.
-func (k *Kernel) attachWatched(t Target, p part, r Rule) (io.Closer, error) {
-	attached, err := k.attachPart(t, p, r)
-	if err != nil || len(p.calls) == 0 {
-		return attached, err
-	}
-	watch, err := k.watchArrivals()
-	if err != nil {
-		return nil, errors.Join(err, attached.Close())
-	}
-	return closers{attached, watch}, nil
-}
-
 // keysOf are the shared attachments that a part needs.
 func (k *Kernel) keysOf(p part, t Target, r Rule) []string {
 	if r.byHook(p.mechanism) {
@@ -271,10 +258,15 @@ func (k *Kernel) installPart(t Target, p part, r Rule) (*Installed, error) {
 		number, _ := SyscallNumber(call)
 		r.Calls = append(r.Calls, number)
 	}
-	// Processes may have mapped code after it was looked at, and before there was a rule to be told for.
-	rest := func() ([]func() error, error) { return nil, k.followMappings(t, p.mechanism, p.calls) }
+	rest := func() (releases []func() error, err error) {
+		if len(p.calls) > 0 {
+			releases, err = k.watchArrivals()
+		}
+		// Processes may have mapped code after it was looked at, and before there was a rule to be told for.
+		return releases, errors.Join(err, k.followMappings(t, p.mechanism, p.calls))
+	}
 	return k.installCounted(r.hook(p.mechanism), t, r, func() (io.Closer, []string, error) {
-		attached, err := k.attachWatched(t, p, r)
+		attached, err := k.attachPart(t, p, r)
 		return attached, k.keysOf(p, t, r), err
 	}, rest)
 }

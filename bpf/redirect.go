@@ -8,7 +8,7 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-var redirectHooks = map[string]ebpf.AttachType{
+var redirectHooks = cgroupPrograms{"redirect", HookRedirect, "redirect", loadRedirect, 0, map[string]ebpf.AttachType{
 	"faultd_redirect_connect4":     ebpf.AttachCGroupInet4Connect,
 	"faultd_redirect_connect6":     ebpf.AttachCGroupInet6Connect,
 	"faultd_redirect_sendmsg4":     ebpf.AttachCGroupUDP4Sendmsg,
@@ -17,7 +17,7 @@ var redirectHooks = map[string]ebpf.AttachType{
 	"faultd_redirect_recvmsg6":     ebpf.AttachCGroupUDP6Recvmsg,
 	"faultd_redirect_getpeername4": ebpf.AttachCgroupInet4GetPeername,
 	"faultd_redirect_getpeername6": ebpf.AttachCgroupInet6GetPeername,
-}
+}}
 
 // RedirectEnv is what a redirection needs beside the kernel.
 type RedirectEnv struct {
@@ -37,7 +37,7 @@ func (k *Kernel) InstallRedirect(t Target, r Rule, env RedirectEnv) (*Installed,
 			return releases, err
 		}
 		// Last, so that the programs go first and nothing is sent to a stand-in that is closed.
-		more, err := k.useCgroupPrograms(HookRedirect, "redirect", loadRedirect, redirectHooks)
+		more, err := k.useCgroupPrograms(redirectHooks)
 		return append(releases, more...), err
 	}, nil)
 }

@@ -19,7 +19,7 @@ import (
 type hookState struct {
 	rules     []*Installed
 	published map[uint64]bool
-	attached  map[uint64]io.Closer
+	attached  map[string]map[uint64]io.Closer // cgroup programs by their name, then by target
 	// shown are the rules by target as they were last published, for those who answer in user space.
 	shown atomic.Pointer[map[uint64][]*Installed]
 }
@@ -28,7 +28,7 @@ type hookState struct {
 func (k *Kernel) join(in *Installed) error {
 	h := k.hooks[in.hook]
 	if h == nil {
-		h = &hookState{published: map[uint64]bool{}, attached: map[uint64]io.Closer{}}
+		h = &hookState{published: map[uint64]bool{}, attached: map[string]map[uint64]io.Closer{}}
 		k.hooks[in.hook] = h
 	}
 	h.rules = append(h.rules, in)
@@ -116,12 +116,14 @@ func levelsOf(targeted map[int]bool, targets iter.Seq[uint64]) *sharedLevels {
 	return l
 }
 
-// topmost gives the targets of the hook that have no other target above them. Programs sit on those only:
-// on a nested pair the kernel would run both.
-func (h *hookState) topmost() map[uint64]Target {
+// topmost gives the targets of the hook's rules that the programs serve, without those that have another such target above them.
+// Programs sit on those only: on a nested pair the kernel would run both.
+func (h *hookState) topmost(programs cgroupPrograms) map[uint64]Target {
 	targets := map[uint64]Target{}
 	for _, in := range h.rules {
-		targets[in.target.id()] = in.target
+		if programs.serve(in) {
+			targets[in.target.id()] = in.target
+		}
 	}
 	top := map[uint64]Target{}
 	for id, t := range targets {
@@ -133,20 +135,25 @@ func (h *hookState) topmost() map[uint64]Target {
 	return top
 }
 
-// reattach moves a hook's cgroup programs to its topmost targets. It detaches first: a moment without harm
+// reattach moves cgroup programs to the topmost targets that they serve. It detaches first: a moment without harm
 // is better than one with twice the harm. A target that was removed meanwhile is passed over: nobody is in it any more.
-func (k *Kernel) reattach(hook Hook, attach func(dir string) (io.Closer, error)) error {
-	h := k.hooks[hook]
-	top := h.topmost()
+func (k *Kernel) reattach(programs cgroupPrograms, attach func(dir string) (io.Closer, error)) error {
+	h := k.hooks[programs.hook]
+	top := h.topmost(programs)
+	attached := h.attached[programs.name]
+	if attached == nil {
+		attached = map[uint64]io.Closer{}
+		h.attached[programs.name] = attached
+	}
 	var errs []error
-	for id, closer := range h.attached {
+	for id, closer := range attached {
 		if _, ok := top[id]; !ok {
 			errs = append(errs, closer.Close())
-			delete(h.attached, id)
+			delete(attached, id)
 		}
 	}
 	for id, t := range top {
-		if h.attached[id] != nil {
+		if attached[id] != nil {
 			continue
 		}
 		closer, err := attach(t.Dir)
@@ -157,7 +164,7 @@ func (k *Kernel) reattach(hook Hook, attach func(dir string) (io.Closer, error))
 			errs = append(errs, err)
 			continue
 		}
-		h.attached[id] = closer
+		attached[id] = closer
 	}
 	return errors.Join(errs...)
 }
