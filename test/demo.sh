@@ -165,7 +165,10 @@ show "before" "$dir/before" "$id"
 show "after" "$dir/after" | sed -n 3p
 echo "   Outside the target, before the kill: $outside. State of the fault: $("$faultd" -o json get "$id" | jq -r '"\(.state), \(.reason)"')."
 last=$(jq .lastErrorUs "$dir/before")
-echo "   faultd kill took $(((returned - pulled) / 1000)) ms, the whole command; the last refusal came $(((last - pulled) / 1000)) ms after it was started."
+after=$(((last - pulled) / 1000))
+relation=after
+if [ "$after" -lt 0 ]; then relation=before after=$((-after)); fi # the client was not asking just then
+echo "   faultd kill took $(((returned - pulled) / 1000)) ms, the whole command; the last refusal came $after ms $relation it was started."
 [ "$outside" = PONG ] || fail "a client outside the target was hurt"
 [ "$(jq .errors "$dir/before")" -gt 0 ] || fail "the client was not refused before the kill"
 [ "$last" -le "$returned" ] || fail "a connection was refused after the kill"
