@@ -243,6 +243,7 @@ func (l *lab) inLab(example string) string {
 var notInLab = map[string]string{
 	"api-failing.yaml":             "the shop asks no API; TestHTTP of the daemon does",
 	"crash-loop.yaml":              "nobody starts the shop again; TestSignalOfStarts of the daemon starts processes",
+	"clock-drift.yaml":             "it would; TestNodeClockDrifts changes the clocks' rate of a virtual machine",
 	"clock-jump.yaml":              "it would; TestNodeClockJumps sets the clock of a virtual machine",
 	"connection-pool-used-up.yaml": "the shop makes one connection at a time; TestPool of the daemon makes many",
 	"disk-slow.yaml":               "nothing here writes; TestPrograms hurts a real Redis and SQLite",
