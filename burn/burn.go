@@ -50,6 +50,8 @@ type Work struct {
 	Shared bool
 	// Locked memory can be neither swapped out nor reclaimed.
 	Locked bool
+	// Cache, if it is there, is a file of Bytes: what is held is its page cache.
+	Cache *os.File
 
 	// IO is work for a disk.
 	IO *IO
@@ -72,6 +74,8 @@ func (w Work) file() *os.File {
 	switch {
 	case w.IO != nil:
 		return w.IO.File
+	case w.Cache != nil:
+		return w.Cache
 	case w.Ports != nil:
 		return w.Ports.Namespace
 	case w.Connections != nil:
@@ -104,7 +108,7 @@ func (w Work) words() []string {
 	if w.Connections != nil {
 		return w.Connections.words()
 	}
-	return []string{kindMemory, strconv.FormatInt(w.Bytes, 10), strconv.FormatBool(w.Shared), strconv.FormatBool(w.Locked)}
+	return []string{kindMemory, strconv.FormatInt(w.Bytes, 10), strconv.FormatBool(w.Shared), strconv.FormatBool(w.Locked), strconv.FormatBool(w.Cache != nil)}
 }
 
 // leastWords is how many arguments a burner has at least, with its own name.

@@ -76,6 +76,15 @@ func works(t *testing.T) map[string]burn.Work {
 	t.Cleanup(func() { listener.Close() })
 	works["connections"] = burn.Work{Connections: &burn.Connections{Namespace: namespace, Server: netip.MustParseAddrPort(listener.Addr().String()), Most: 64}}
 	works["ports"] = burn.Work{Ports: &burn.Ports{Namespace: namespace, Peer: netip.MustParseAddrPort("127.0.0.1:1"), Most: 64}}
+	cache, err := os.CreateTemp(t.TempDir(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cache.Close() })
+	if err := cache.Truncate(4 << 20); err != nil {
+		t.Fatal(err)
+	}
+	works["cache"] = burn.Work{Bytes: 4 << 20, Cache: cache}
 	for _, op := range []string{burn.OpRead, burn.OpWrite, burn.OpFsync} {
 		f, err := os.CreateTemp(t.TempDir(), "")
 		if err != nil {

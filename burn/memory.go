@@ -3,6 +3,7 @@ package burn
 import (
 	"fmt"
 	"strconv"
+	"sync/atomic"
 	"time"
 	"unsafe"
 
@@ -19,9 +20,9 @@ const touchAgain = 5 * time.Second
 
 // holding is the memory of a burner: of its bytes the first held ones are there.
 type holding struct {
-	bytes          []byte
-	held           int64
-	shared, locked bool
+	bytes                 []byte
+	held                  int64
+	shared, locked, cache bool
 }
 
 // holdMemory has as much memory as the board wants, until it may not any more.
@@ -30,8 +31,8 @@ func (b *burner) holdMemory(words []string) error {
 	if err != nil {
 		return fmt.Errorf("read the burner's arguments: %w", err)
 	}
-	h, err := reserve(size, words[1] == "true", words[2] == "true")
-	if err != nil {
+	h := &holding{shared: words[1] == "true", locked: words[2] == "true", cache: words[3] == "true"}
+	if err := h.reserve(size); err != nil {
 		return err
 	}
 	if err := ready(); err != nil {
@@ -64,16 +65,18 @@ func (b *burner) holdMemory(words []string) error {
 }
 
 // reserve takes addresses, and no memory yet.
-func reserve(size int64, shared, locked bool) (*holding, error) {
-	flags := unix.MAP_PRIVATE
-	if shared {
-		flags = unix.MAP_SHARED
+func (h *holding) reserve(size int64) (err error) {
+	fd, access, flags := -1, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS
+	switch {
+	case h.cache:
+		fd, access, flags = fileWork, unix.PROT_READ, unix.MAP_SHARED
+	case h.shared:
+		flags = unix.MAP_SHARED | unix.MAP_ANONYMOUS
 	}
-	bytes, err := unix.Mmap(-1, 0, int(size), unix.PROT_READ|unix.PROT_WRITE, flags|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
-	if err != nil {
-		return nil, fmt.Errorf("reserve %d bytes of addresses: %w", size, err)
+	if h.bytes, err = unix.Mmap(fd, 0, int(size), access, flags|unix.MAP_NORESERVE); err != nil {
+		return fmt.Errorf("reserve %d bytes of addresses: %w", size, err)
 	}
-	return &holding{bytes: bytes, shared: shared, locked: locked}, nil
+	return nil
 }
 
 func (h *holding) grow(n int64) error {
@@ -102,13 +105,26 @@ func (h *holding) shrink(n int64) error {
 		return fmt.Errorf("give memory back: %w", err)
 	}
 	h.held -= n
+	if !h.cache {
+		return nil
+	}
+	// What nobody has mapped any more is still in the cache.
+	if err := unix.Fadvise(fileWork, h.held, n, unix.FADV_DONTNEED); err != nil {
+		return fmt.Errorf("give page cache back: %w", err)
+	}
 	return nil
 }
 
-// touch writes into each page, into each another word, so that none is like another.
+// touch writes into each page, into each another word, so that none is like another. Pages of a file are read, and so come into the cache, or
+// come back.
 func (h *holding) touch(from, n int64) {
 	page := int64(unix.Getpagesize())
 	for at := from; at < from+n; at += page {
-		*(*int64)(unsafe.Pointer(&h.bytes[at])) = at + 1
+		word := (*int64)(unsafe.Pointer(&h.bytes[at]))
+		if h.cache {
+			atomic.LoadInt64(word) // which no compiler leaves out
+		} else {
+			*word = at + 1
+		}
 	}
 }

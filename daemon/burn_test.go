@@ -1,11 +1,13 @@
 package daemon_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -204,6 +206,39 @@ func TestLoadOnAccount(t *testing.T) {
 	n.idle()
 }
 
+// TestLoadOfCache: what is read of a file is page cache on the target's account and nobody else's, takes no space of the disk, and is gone with the fault.
+func TestLoadOfCache(t *testing.T) {
+	kernels.OnOldest(t)
+	n := startNode(t)
+	target, other := n.target(), n.target()
+	n.controllers(target)
+	n.worker(target)
+	dir, _ := loopExt4(t)
+	free := func() uint64 {
+		var st unix.Statfs_t
+		if err := unix.Statfs(dir, &st); err != nil {
+			t.Fatal(err)
+		}
+		return st.Bfree
+	}
+	cached := func(c cgroup.Target) int { return n.statOf(c, "memory.stat", "file") }
+	const size = 24 << 20
+	before, space := cached(target), free()
+	f := n.inject(takeMemory(target, &v1.Memory{Load: "24MiB", Type: "cache", Path: dir, Floor: "0"}))
+	n.until("it is taken", func() bool { return n.get(f.GetId()).GetCounters().GetInjected() == 24 })
+	if now := cached(target) - before; now < size || cached(other) >= size || n.statOf(target, "memory.stat", "anon") >= size {
+		t.Errorf("of the target %d bytes more are cached, of another one %d: %s", now, cached(other), n.control(target, "memory.stat"))
+	}
+	if took := space - free(); took > 0 {
+		t.Errorf("it took %d blocks", took)
+	}
+	pid := n.burner(target)
+	n.end(syscall.SIGKILL)
+	n.until("it is gone", func() bool { return n.burnt(target, pid) && cached(target) < before+size/2 })
+	n.goOn()
+	n.idle()
+}
+
 // statOf is a number in a file of a cgroup such as cpu.stat.
 func (n *node) statOf(t cgroup.Target, file, key string) (number int) {
 	n.t.Helper()
@@ -236,8 +271,12 @@ func TestLoadAsAsked(t *testing.T) {
 		t.Errorf("its OOM score is adjusted by %q, %v", score, err)
 	}
 	n.stop(f.GetId())
-	for kind, field := range map[string]string{"": "RssAnon", "anonymous": "RssAnon", "shared": "RssShmem", "locked": "VmLck"} {
-		f := n.inject(takeMemory(target, &v1.Memory{Load: "32MiB", Type: kind, Floor: "0"}))
+	for kind, field := range map[string]string{"": "RssAnon", "anonymous": "RssAnon", "shared": "RssShmem", "locked": "VmLck", "cache": "RssFile"} {
+		spec := takeMemory(target, &v1.Memory{Load: "32MiB", Type: kind, Floor: "0"})
+		if kind == "cache" {
+			spec.GetMemory().Path = t.TempDir()
+		}
+		f := n.inject(spec)
 		pid := n.burner(target)
 		n.until(kind+" memory is taken", func() bool { return n.get(f.GetId()).GetCounters().GetInjected() == 32 })
 		if kib := n.status(pid, field); kib < 32<<10 {
@@ -431,12 +470,26 @@ func TestLoadRefusals(t *testing.T) {
 		t.Errorf("without a process: %v", err)
 	}
 	n.worker(target)
+	readOnly := t.TempDir()
+	if err := errors.Join(unix.Mount(readOnly, readOnly, "", unix.MS_BIND, ""), unix.Mount("", readOnly, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, "")); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := unix.Unmount(readOnly, 0); err != nil {
+			t.Error(err)
+		}
+	}()
 	for want, spec := range map[string]*v1.FaultSpec{
+		"io.path: " + readOnly + " is read-only":                  useDisk(target, &v1.Io{Path: readOnly, Load: "1MiB", AllowRoot: true}),
+		"memory.path: " + readOnly + " is read-only":              takeMemory(target, &v1.Memory{Load: "1MiB", Type: "cache", Path: readOnly}),
+		"io.device: /dev/null is no block device":                 useDisk(target, &v1.Io{Device: "/dev/null", Read: "1MiB"}),
 		"cpu.cores: a load on 60000 processors is more than":      burnCPU(target, &v1.Cpu{Load: "50%", Cores: proto.Uint32(60000)}),
 		"cpu.load: a load on 60000 processors is more than":       burnCPU(target, &v1.Cpu{Load: "60000"}),
 		"cpu.load: a load on 2 processors is more than the 1 ":    burnCPU(target, &v1.Cpu{Load: "1.5", Cpus: "0"}),
 		"cpu.cpus: processor 1000 is not online":                  burnCPU(target, &v1.Cpu{Load: "1", Cpus: "0,1000"}),
 		"memory.load: it would leave 0 B of the":                  takeMemory(target, &v1.Memory{Load: "1000TiB"}),
+		"memory.path: process ":                                   takeMemory(target, &v1.Memory{Load: "1MiB", Type: "cache", Path: "/nowhere"}),
+		"memory.path: /dev/shm is a tmpfs":                        takeMemory(target, &v1.Memory{Load: "1MiB", Type: "cache", Path: "/dev/shm"}),
 		"io.path: ":                                               useDisk(target, &v1.Io{Path: "/nowhere", Load: "1MiB"}),
 		"choose a volume":                                         useDisk(target, &v1.Io{Path: "/", Load: "1MiB"}),
 		"io.size: it would leave":                                 useDisk(target, &v1.Io{Path: "/", Load: "1MiB", Size: "1000TiB", AllowRoot: true}),

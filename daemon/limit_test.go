@@ -329,14 +329,11 @@ func TestLimitOfMemoryKills(t *testing.T) {
 	n.idle()
 }
 
-// TestLimitOfIO: what the target writes to a disk takes its time; the line of io.max is gone afterwards.
-func TestLimitOfIO(t *testing.T) {
-	kernels.OnOldest(t)
-	n := startNode(t)
-	target, other := n.target(), n.target()
-	n.controllers(target)
+// loopExt4 is an ext4 on a disk of its own, and the number of that.
+func loopExt4(t *testing.T) (dir string, number uint32) {
+	t.Helper()
 	device, number := looptest.New(t)
-	dir := t.TempDir()
+	dir = t.TempDir()
 	if out, err := exec.Command("mkfs.ext4", "-q", device).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
@@ -348,6 +345,16 @@ func TestLimitOfIO(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	return dir, number
+}
+
+// TestLimitOfIO: what the target writes to a disk takes its time; the line of io.max is gone afterwards.
+func TestLimitOfIO(t *testing.T) {
+	kernels.OnOldest(t)
+	n := startNode(t)
+	target, other := n.target(), n.target()
+	n.controllers(target)
+	dir, number := loopExt4(t)
 	w, sibling := n.worker(target), n.worker(other)
 	spec := refuse(target)
 	spec.Kind = &v1.FaultSpec_Io{Io: &v1.Io{Path: dir, WriteOps: 10}}

@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"testing"
 
+	"connectrpc.com/connect"
 	"golang.org/x/sys/unix"
 
 	v1 "faultd/api/faultd/v1alpha1"
@@ -131,6 +132,31 @@ func TestSignalChoice(t *testing.T) {
 			t.Errorf("%s: %s, want %s", name, verdict, want)
 		}
 	}
+}
+
+// TestSignalByNumber: those that are named get it, and nobody else. One that is not of the target is refused, and so is one that is nobody.
+func TestSignalByNumber(t *testing.T) {
+	kernels.OnHost(t)
+	n := startNode(t)
+	target := n.target()
+	workers, other := n.workers(target, 3), n.worker(n.target())
+	for _, nobody := range []int{other.pid(), 1<<22 - 1} {
+		pids := []uint32{uint32(workers[0].pid()), uint32(nobody)}
+		want := fmt.Sprintf("process.pids: process %d is not in the target, %s; it has [", nobody, target.Path)
+		if _, err := n.tryInject(onProcesses(target, &v1.Process{Signal: "SIGKILL", Pids: pids})); connect.CodeOf(err) != connect.CodeInvalidArgument || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
+		}
+	}
+	if alive := n.countAlive(append(workers, other)); alive != 4 {
+		t.Fatalf("%d of 4 are alive", alive)
+	}
+	f := n.inject(onProcesses(target, &v1.Process{Signal: "SIGTERM", Pids: []uint32{uint32(workers[1].pid())}}))
+	n.endedBy(workers[1], unix.SIGTERM)
+	if c := n.settled(f.GetId()); c.GetInjected() != 1 || c.GetMatched() != 1 || n.countAlive(append(workers, other)) != 3 {
+		t.Errorf("counted %v", c)
+	}
+	n.stop(f.GetId())
+	n.idle()
 }
 
 // TestSignalAgain: each round takes one, until none is left.

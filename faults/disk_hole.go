@@ -31,7 +31,19 @@ type hole struct {
 
 // newHole makes the file and writes it down before it takes anything.
 func newHole(env Env, p *place, id string) (*hole, error) {
-	h := &hole{place: p}
+	file, err := nameless(p)
+	if err != nil {
+		return nil, err
+	}
+	h := &hole{place: p, file: file}
+	if err := h.prepare(env, id); err != nil {
+		return nil, errors.Join(err, h.file.Close())
+	}
+	return h, nil
+}
+
+// nameless makes a file without a name.
+func nameless(p *place) (*os.File, error) {
 	fd, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", p.dir.Fd()), unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
 	switch {
 	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EISDIR), errors.Is(err, unix.ENOENT):
@@ -42,11 +54,7 @@ func newHole(env Env, p *place, id string) (*hole, error) {
 	case err != nil:
 		return nil, fmt.Errorf("make a file in %s: %w", p.dir.Name(), err)
 	}
-	h.file = os.NewFile(uintptr(fd), p.dir.Name())
-	if err := h.prepare(env, id); err != nil {
-		return nil, errors.Join(err, h.file.Close())
-	}
-	return h, nil
+	return os.NewFile(uintptr(fd), p.dir.Name()), nil
 }
 
 func (h *hole) prepare(env Env, id string) error {

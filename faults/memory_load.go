@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,8 +21,10 @@ import (
 type MemoryLoad struct {
 	// Amount is "512MiB", "50% of limit" (of the target's memory.max) or "50% of available".
 	Amount string
-	// Type is "anonymous" (or empty), "shared" or "locked".
+	// Type is "anonymous" (or empty), "shared", "locked" or "cache".
 	Type string
+	// Path is a directory, as the target sees it, for the file of a cache.
+	Path string
 	// Ramp is the time in which it is taken, evenly; 0: at once.
 	Ramp time.Duration
 	// Floor is how much is always left, in bytes; nil: defaultFloor of space.
@@ -35,12 +38,14 @@ const (
 	typeAnonymous = "anonymous"
 	typeShared    = "shared"
 	typeLocked    = "locked"
+	typeCache     = "cache"
 )
 
 func memoryLoadParameters() []Parameter {
 	return []Parameter{
 		{"load", "amount", "take memory and keep it: 512MiB, 50% of limit, of what the target may have, or 50% of available; instead of a limit"},
-		{"type", "anonymous|shared|locked", "private memory, shared memory (which counts as page cache), or private memory that cannot be swapped out; empty: anonymous"},
+		{"type", "anonymous|shared|locked|cache", "private memory, shared memory (tmpfs), private memory that cannot be swapped out, or the page cache of a file; empty: anonymous"},
+		{"path", "path", "a directory for the file of a cache, as the target sees it"},
 		{"floor", "amount", "never leave less available, on the node and within limits; empty: 64MiB"},
 		placeParameter(),
 	}
@@ -49,9 +54,9 @@ func memoryLoadParameters() []Parameter {
 // newMemoryLoad gives nil if no load is asked for.
 func newMemoryLoad(s *v1.Memory, duration string) (*MemoryLoad, error) {
 	if s.GetLoad() == "" {
-		return nil, needsLoad("load", []choice{{"type", s.GetType() != ""}, {"floor", s.GetFloor() != ""}, {"place", s.GetPlace() != ""}})
+		return nil, needsLoad("load", []choice{{"type", s.GetType() != ""}, {"path", s.GetPath() != ""}, {"floor", s.GetFloor() != ""}, {"place", s.GetPlace() != ""}})
 	}
-	l := &MemoryLoad{Amount: s.GetLoad(), Type: s.GetType(), Place: s.GetPlace()}
+	l := &MemoryLoad{Amount: s.GetLoad(), Type: s.GetType(), Path: s.GetPath(), Place: s.GetPlace()}
 	var err error
 	if l.Ramp, err = parseRamp(s.GetRamp(), duration); err != nil {
 		return nil, err
@@ -67,8 +72,14 @@ func newMemoryLoad(s *v1.Memory, duration string) (*MemoryLoad, error) {
 }
 
 func (l *MemoryLoad) validate() error {
-	if !slices.Contains([]string{"", typeAnonymous, typeShared, typeLocked}, l.Type) {
-		return fmt.Errorf("type: %q must be anonymous, shared or locked", l.Type)
+	if !slices.Contains([]string{"", typeAnonymous, typeShared, typeLocked, typeCache}, l.Type) {
+		return fmt.Errorf("type: %q must be anonymous, shared, locked or cache", l.Type)
+	}
+	switch {
+	case l.Type != typeCache && l.Path != "":
+		return fmt.Errorf("path: it was given with type %q, and only cache has a file", l.Type)
+	case l.Type == typeCache && !filepath.IsAbs(l.Path):
+		return fmt.Errorf("path: %q is not absolute; cache needs a directory as the target sees it, such as /var/lib/app", l.Path)
 	}
 	if _, _, _, err := l.parse(); err != nil {
 		return err
@@ -148,15 +159,49 @@ func (m Memory) startLoad(env Env, target cgroup.Target, common Common) (Handle,
 		return nil, &ParameterError{"memory.load", fmt.Sprintf("it would leave %s of the %s that are available, and the floor is %s; ask for less, or lower the floor",
 			level.show(max(0, u.free-bytes)), level.show(u.free), level.show(floor))}
 	}
-	b, err := startBurner(env, target, common, m.Load.Place, burn.Work{Bytes: bytes, Shared: m.Load.Type == typeShared, Locked: m.Load.Type == typeLocked})
+	b, err := m.Load.start(env, target, common, bytes)
 	if err != nil {
-		return nil, err
+		return nil, ofKind("memory", err)
 	}
 	f, err := startFill(level, &memoryTaker{burner: b, orders: b, may: b.permit.given, room: room}, b.permit)
 	if err != nil {
 		return nil, err
 	}
 	return &memoryLoad{f, b, m}, nil
+}
+
+// start starts the burner. The file of a cache is its alone, and goes with it.
+func (l *MemoryLoad) start(env Env, target cgroup.Target, common Common, bytes int64) (*burner, error) {
+	work := burn.Work{Bytes: bytes, Shared: l.Type == typeShared, Locked: l.Type == typeLocked}
+	if l.Type == typeCache {
+		file, err := l.cacheFile(env, target, bytes)
+		if err != nil {
+			return nil, err
+		}
+		defer file.Close()
+		work.Cache = file
+	}
+	return startBurner(env, target, common, l.Place, work)
+}
+
+// cacheFile makes a file that is one hole: what is read of it is in the page cache as any file's data, and takes no space of the disk.
+func (l *MemoryLoad) cacheFile(env Env, target cgroup.Target, bytes int64) (*os.File, error) {
+	p, err := openPlace(env, target, l.Path)
+	if err != nil {
+		return nil, err
+	}
+	defer p.close()
+	if p.mount.Type == "tmpfs" || p.mount.Type == "ramfs" {
+		return nil, unfit("path", "%s is a %s, whose files are shared memory and no page cache of a disk; choose another directory, or type shared", l.Path, p.mount.Type)
+	}
+	file, err := nameless(p)
+	if err != nil {
+		return nil, err
+	}
+	if err := file.Truncate(bytes); err != nil {
+		return nil, errors.Join(fmt.Errorf("make the file of the cache: %w", err), file.Close())
+	}
+	return file, nil
 }
 
 // memoryTaker has a burner take memory.

@@ -34,6 +34,8 @@ type Process struct {
 	Starts bool
 	// Init: also the first process of a container.
 	Init bool
+	// PIDs are the only ones that are meant, all of the target; none: all.
+	PIDs []uint32
 
 	executables *bpf.GlobTable
 }
@@ -46,7 +48,7 @@ func newProcess(spec *v1.FaultSpec) (Fault, error) {
 	if s == nil {
 		return nil, nil
 	}
-	p := Process{Kill: s.GetKill(), Pause: s.GetPause(), Executables: s.GetExecutables(), Count: int(s.GetCount()), Starts: s.GetStarts(), Init: s.GetInit()}
+	p := Process{Kill: s.GetKill(), Pause: s.GetPause(), Executables: s.GetExecutables(), Count: int(s.GetCount()), Starts: s.GetStarts(), Init: s.GetInit(), PIDs: s.GetPids()}
 	var err error
 	if s.GetSignal() != "" {
 		if p.Signal, err = parseSignal(s.GetSignal()); err != nil {
@@ -92,6 +94,7 @@ func processParameters() []Parameter {
 		{"pause", "bool", "all processes of the target stand still until the fault ends"},
 		{"executables", "globs", "paths of programs, as the processes see them; none: all"},
 		{"commandLine", "regexp", "for the arguments, joined by blanks; empty: all"},
+		{"pids", "numbers", "only these processes of the target, by their ids as faultd sees them; none: all"},
 		{"count", "number", "at most so many processes each time, chosen by chance; 0: all that fit"},
 		{"every", "duration", "again and again, each time after so long; empty: once"},
 		{"starts", "bool", "only processes that come into the target while the fault runs, each once"},
@@ -110,14 +113,17 @@ func (p Process) Validate() error {
 	if deeds != 1 {
 		return fmt.Errorf("signal: exactly one of signal, kill and pause must be given, not %d", deeds)
 	}
-	if p.Signal == 0 && (len(p.Executables) > 0 || p.CommandLine != nil || p.Count > 0 || p.Starts || p.Init) {
-		return errors.New("signal: missing; executables, commandLine, count, starts and init choose who gets a signal, and kill and pause are for all processes of the target")
+	if p.Signal == 0 && (len(p.Executables) > 0 || p.CommandLine != nil || len(p.PIDs) > 0 || p.Count > 0 || p.Starts || p.Init) {
+		return errors.New("signal: missing; executables, commandLine, pids, count, starts and init choose who gets a signal, and kill and pause are for all processes of the target")
 	}
 	if p.Pause && p.Every > 0 {
 		return fmt.Errorf("every: %s was given with pause, which lasts until the fault ends", p.Every)
 	}
 	if p.Starts && p.Every > 0 {
 		return fmt.Errorf("every: %s was given with starts, which is whenever a process starts", p.Every)
+	}
+	if p.Starts && len(p.PIDs) > 0 {
+		return fmt.Errorf("pids: %d was given with starts, which is about processes that are not there yet", p.PIDs[0])
 	}
 	return nil
 }
@@ -152,9 +158,55 @@ func (p Process) Inject(_ context.Context, env Env, target cgroup.Target, common
 	case p.Kill:
 		return startRounds(p, &killing{tree: env.Cgroups, target: target}, permit)
 	}
+	only, err := p.only(env.Cgroups, target)
+	if err != nil {
+		return nil, err
+	}
 	dice, err := bpf.NewDice(common.rule())
 	if err != nil {
 		return nil, err
 	}
-	return startRounds(p, newSignalling(p, env, target, dice, common.Seed, permit), permit)
+	s := newSignalling(p, env, target, dice, common.Seed, permit)
+	s.only = only
+	return startRounds(p, s, permit)
+}
+
+// only gives the start times of PIDs, as another process may get such a number later; nil: all are meant. One that is not in the target is refused.
+func (p Process) only(tree *cgroup.Hierarchy, target cgroup.Target) (only map[int]uint64, err error) {
+	if len(p.PIDs) == 0 {
+		return nil, nil
+	}
+	only = map[int]uint64{}
+	for _, pid := range p.PIDs {
+		process, err := tree.Describe(int(pid))
+		if err != nil && !errors.Is(err, cgroup.ErrNotFound) {
+			return nil, listError(err)
+		}
+		held := err == nil
+		if held {
+			if held, err = tree.Holds(target, int(pid)); err != nil {
+				return nil, listError(err)
+			}
+		}
+		if !held {
+			return nil, &ParameterError{"process.pids", fmt.Sprintf("process %d is not in the target, %s; it has %s", pid, target.Path, someOf(tree, target))}
+		}
+		only[int(pid)] = process.StartTime
+	}
+	return only, nil
+}
+
+// shownPIDs is how many processes a message names.
+const shownPIDs = 10
+
+// someOf names processes of the target for a message.
+func someOf(tree *cgroup.Hierarchy, target cgroup.Target) string {
+	pids, err := tree.Processes(target)
+	switch {
+	case err != nil || len(pids) == 0:
+		return "none"
+	case len(pids) > shownPIDs:
+		return fmt.Sprintf("%v and %d more", pids[:shownPIDs], len(pids)-shownPIDs)
+	}
+	return fmt.Sprint(pids)
 }

@@ -22,6 +22,8 @@ type signalling struct {
 	dice    *bpf.Dice
 	random  *rand.Rand
 	permit  *permit
+	// only are the processes that are meant, by id: their start times. Nil: all.
+	only map[int]uint64
 	// seen are the processes that were in the target before, by id: their start times. Nil until the first time.
 	seen map[int]uint64
 }
@@ -119,6 +121,9 @@ func (s *signalling) choose(living []cgroup.Process) (chosen []cgroup.Process, n
 }
 
 func (s *signalling) fits(p cgroup.Process) bool {
+	if started, meant := s.only[p.PID]; s.only != nil && (!meant || started != p.StartTime) {
+		return false
+	}
 	if s.process.executables != nil && !s.process.executables.Match(p.Executable) {
 		return false
 	}

@@ -15,21 +15,23 @@ func processSpec(p *v1.Process) *v1.FaultSpec {
 
 func TestProcessRefusals(t *testing.T) {
 	for want, p := range map[string]*v1.Process{
-		"process.signal: exactly one":                           {},
-		"not 2":                                                 {Signal: "SIGTERM", Kill: true},
-		"not 3":                                                 {Signal: "SIGTERM", Kill: true, Pause: true},
-		`process.signal: "TERM" is unknown`:                     {Signal: "TERM"},
-		`process.signal: "SIGNONE" is unknown`:                  {Signal: "SIGNONE"},
-		"process.signal: SIGSTOP would leave":                   {Signal: "SIGSTOP"},
-		"process.signal: SIGTSTP would leave":                   {Signal: "SIGTSTP"},
-		"process.signal: missing; executables":                  {Kill: true, Executables: []string{"/bin/*"}},
-		"count, starts and init choose":                         {Pause: true, Count: 1},
-		"process.executables: glob \"bin\"":                     {Signal: "SIGTERM", Executables: []string{"bin"}},
-		`process.commandLine: "(" is no regular`:                {Signal: "SIGTERM", CommandLine: "("},
-		`process.every: "often" is no duration`:                 {Signal: "SIGTERM", Every: "often"},
-		"process.every: 1ms is out of range":                    {Signal: "SIGTERM", Every: "1ms"},
-		"process.every: 1s was given with pause":                {Pause: true, Every: "1s"},
-		"process.every: 1s was given with starts, which is whe": {Signal: "SIGKILL", Every: "1s", Starts: true},
+		"process.signal: exactly one":                            {},
+		"not 2":                                                  {Signal: "SIGTERM", Kill: true},
+		"not 3":                                                  {Signal: "SIGTERM", Kill: true, Pause: true},
+		`process.signal: "TERM" is unknown`:                      {Signal: "TERM"},
+		`process.signal: "SIGNONE" is unknown`:                   {Signal: "SIGNONE"},
+		"process.signal: SIGSTOP would leave":                    {Signal: "SIGSTOP"},
+		"process.signal: SIGTSTP would leave":                    {Signal: "SIGTSTP"},
+		"process.signal: missing; executables":                   {Kill: true, Executables: []string{"/bin/*"}},
+		"count, starts and init choose":                          {Pause: true, Count: 1},
+		"process.signal: missing; executables, commandLine, pid": {Kill: true, Pids: []uint32{7}},
+		"process.pids: 7 was given with starts":                  {Signal: "SIGKILL", Starts: true, Pids: []uint32{7}},
+		"process.executables: glob \"bin\"":                      {Signal: "SIGTERM", Executables: []string{"bin"}},
+		`process.commandLine: "(" is no regular`:                 {Signal: "SIGTERM", CommandLine: "("},
+		`process.every: "often" is no duration`:                  {Signal: "SIGTERM", Every: "often"},
+		"process.every: 1ms is out of range":                     {Signal: "SIGTERM", Every: "1ms"},
+		"process.every: 1s was given with pause":                 {Pause: true, Every: "1s"},
+		"process.every: 1s was given with starts, which is whe":  {Signal: "SIGKILL", Every: "1s", Starts: true},
 	} {
 		if _, _, err := New(processSpec(p)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: %v, want %q", p, err, want)

@@ -68,7 +68,8 @@ func memoryFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "no-swap", Usage: "it may swap nothing more"},
 		&cli.BoolFlag{Name: "allow-oom", Usage: "allow a limit below what is used now"},
 		&cli.StringFlag{Name: "load", Usage: "take memory and keep it: `AMOUNT` such as 512MiB, '50% of limit' or '50% of available'"},
-		&cli.StringFlag{Name: "type", Usage: "of the load: anonymous, shared (counts as page cache) or locked (is never swapped out)", DefaultText: "anonymous"},
+		&cli.StringFlag{Name: "type", Usage: "of the load: anonymous, shared (tmpfs), locked (is never swapped out) or cache (the page cache of a file)", DefaultText: "anonymous"},
+		&cli.StringFlag{Name: "path", Usage: "a `DIRECTORY` for the file of a cache, as the target sees it; it takes no space"},
 		&cli.StringFlag{Name: "floor", Usage: "the load never leaves less than `AMOUNT` available", DefaultText: "64MiB"},
 		placeFlag(),
 	}, termsFlags())
@@ -78,7 +79,7 @@ func memoryKind(c *cli.Context, spec *v1.FaultSpec) error {
 	pulses, err := pulses(c)
 	spec.Kind = &v1.FaultSpec_Memory{Memory: &v1.Memory{
 		Limit: c.String("limit"), High: c.String("high"), NoSwap: c.Bool("no-swap"), AllowOom: c.Bool("allow-oom"), OnChange: c.String("on-change"),
-		Load: c.String("load"), Type: c.String("type"), Ramp: c.String("ramp"), Floor: c.String("floor"), Place: c.String("place"),
+		Load: c.String("load"), Type: c.String("type"), Path: c.String("path"), Ramp: c.String("ramp"), Floor: c.String("floor"), Place: c.String("place"),
 		Pulses: pulses,
 	}}
 	return err

@@ -13,6 +13,7 @@ func processFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "pause", Usage: "let all processes of the target stand still until the fault ends"},
 		&cli.StringSliceFlag{Name: "exe", Usage: "only programs whose path, as they see it themselves, fits this `GLOB`; repeatable"},
 		&cli.StringFlag{Name: "cmdline", Usage: "only processes whose arguments, joined by blanks, fit this `REGEXP`"},
+		&cli.UintSliceFlag{Name: "pid", Usage: "only process `N` of the target, by its id as faultd sees it; repeatable"},
 		&cli.UintFlag{Name: "count", Usage: "at most `N` processes each time, chosen by chance", DefaultText: "all that fit"},
 		&cli.StringFlag{Name: "every", Usage: "again and again, each time after so long, such as 10s", DefaultText: "once"},
 		&cli.BoolFlag{Name: "starts", Usage: "only processes that start in the target while the fault runs, each once"},
@@ -24,9 +25,13 @@ func processKind(c *cli.Context, spec *v1.FaultSpec) error {
 	if err := oneFlag(c, "signal", "kill", "pause"); err != nil {
 		return err
 	}
+	var pids []uint32
+	for _, pid := range c.UintSlice("pid") {
+		pids = append(pids, uint32(pid))
+	}
 	spec.Kind = &v1.FaultSpec_Process{Process: &v1.Process{
 		Signal: c.String("signal"), Kill: c.Bool("kill"), Pause: c.Bool("pause"),
-		Executables: c.StringSlice("exe"), CommandLine: c.String("cmdline"), Count: uint32(c.Uint("count")),
+		Executables: c.StringSlice("exe"), CommandLine: c.String("cmdline"), Pids: pids, Count: uint32(c.Uint("count")),
 		Every: c.String("every"), Starts: c.Bool("starts"), Init: c.Bool("init"),
 	}}
 	return nil

@@ -1879,7 +1879,9 @@ type Process struct {
 	// Only processes that start, or come into the target, while the fault runs; each once.
 	Starts bool `protobuf:"varint,8,opt,name=starts,proto3" json:"starts,omitempty"`
 	// Also the first process of a container (number 1 in its PID namespace), with which the container ends.
-	Init          bool `protobuf:"varint,9,opt,name=init,proto3" json:"init,omitempty"`
+	Init bool `protobuf:"varint,9,opt,name=init,proto3" json:"init,omitempty"`
+	// Only these processes, by their ids as faultd sees them. All must be in the target when the fault starts. None: all.
+	Pids          []uint32 `protobuf:"varint,10,rep,packed,name=pids,proto3" json:"pids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1975,6 +1977,13 @@ func (x *Process) GetInit() bool {
 		return x.Init
 	}
 	return false
+}
+
+func (x *Process) GetPids() []uint32 {
+	if x != nil {
+		return x.Pids
+	}
+	return nil
 }
 
 // Cpu squeezes the processor time of the target, by limits of its own cgroup, or burns some. At least one of limit and weight, or load.
@@ -2184,7 +2193,8 @@ type Memory struct {
 	OnChange string `protobuf:"bytes,5,opt,name=on_change,json=onChange,proto3" json:"on_change,omitempty"`
 	// Take memory and keep it: "512MiB", "50% of limit", of what the target may have, or "50% of available", of the node. Instead of a limit.
 	Load string `protobuf:"bytes,6,opt,name=load,proto3" json:"load,omitempty"`
-	// "anonymous" (also when empty): private memory; "shared": it counts as page cache (tmpfs); "locked": private, and never swapped out.
+	// "anonymous" (also when empty): private memory; "shared": it is shared memory (tmpfs); "locked": private, and never swapped out;
+	// "cache": the page cache of a file without a name, which takes no space of its disk.
 	Type string `protobuf:"bytes,7,opt,name=type,proto3" json:"type,omitempty"`
 	// The limit is reached, or the load taken, evenly over this time: "2m". Empty: at once.
 	Ramp string `protobuf:"bytes,8,opt,name=ramp,proto3" json:"ramp,omitempty"`
@@ -2193,7 +2203,9 @@ type Memory struct {
 	// As in Cpu.
 	Place string `protobuf:"bytes,10,opt,name=place,proto3" json:"place,omitempty"`
 	// As in Cpu.
-	Pulses        *Pulses `protobuf:"bytes,11,opt,name=pulses,proto3" json:"pulses,omitempty"`
+	Pulses *Pulses `protobuf:"bytes,11,opt,name=pulses,proto3" json:"pulses,omitempty"`
+	// Of a load of type cache: a directory, absolute, as the target's processes see it. Its file is there.
+	Path          string `protobuf:"bytes,12,opt,name=path,proto3" json:"path,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2303,6 +2315,13 @@ func (x *Memory) GetPulses() *Pulses {
 		return x.Pulses
 	}
 	return nil
+}
+
+func (x *Memory) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
 }
 
 // Io squeezes what the target reads from and writes to one disk, by limits of its own cgroup. At least one of the rates.
@@ -5682,7 +5701,7 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\x04ramp\x18\a \x01(\tB\a\xbaH\x04r\x02\x18 R\x04ramp\x12\x1d\n" +
 	"\n" +
 	"allow_root\x18\b \x01(\bR\tallowRootB\x0f\n" +
-	"\r_percent_used\"\x97\x02\n" +
+	"\r_percent_used\"\xb5\x02\n" +
 	"\aProcess\x12\x1f\n" +
 	"\x06signal\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18\x10R\x06signal\x12\x12\n" +
 	"\x04kill\x18\x02 \x01(\bR\x04kill\x12\x14\n" +
@@ -5692,7 +5711,9 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\x05count\x18\x06 \x01(\rR\x05count\x12\x1d\n" +
 	"\x05every\x18\a \x01(\tB\a\xbaH\x04r\x02\x18 R\x05every\x12\x16\n" +
 	"\x06starts\x18\b \x01(\bR\x06starts\x12\x12\n" +
-	"\x04init\x18\t \x01(\bR\x04init\"\xa4\x03\n" +
+	"\x04init\x18\t \x01(\bR\x04init\x12\x1c\n" +
+	"\x04pids\x18\n" +
+	" \x03(\rB\b\xbaH\x05\x92\x01\x02\x10@R\x04pids\"\xa4\x03\n" +
 	"\x03Cpu\x12\x1d\n" +
 	"\x05limit\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18\x14R\x05limit\x12 \n" +
 	"\x06weight\x18\x02 \x01(\rB\b\xbaH\x05*\x03\x18\x90NR\x06weight\x12>\n" +
@@ -5710,20 +5731,21 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\x06Pulses\x12\x19\n" +
 	"\x02on\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18 R\x02on\x12\x1b\n" +
 	"\x03off\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18 R\x03off\x12\x1f\n" +
-	"\x05count\x18\x03 \x01(\rB\t\xbaH\x06*\x04\x18\xc0\x84=R\x05count\"\xab\x03\n" +
+	"\x05count\x18\x03 \x01(\rB\t\xbaH\x06*\x04\x18\xc0\x84=R\x05count\"\xd0\x03\n" +
 	"\x06Memory\x12\x1d\n" +
 	"\x05limit\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18 R\x05limit\x12\x1b\n" +
 	"\x04high\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18 R\x04high\x12\x17\n" +
 	"\ano_swap\x18\x03 \x01(\bR\x06noSwap\x12\x1b\n" +
 	"\tallow_oom\x18\x04 \x01(\bR\ballowOom\x12>\n" +
 	"\ton_change\x18\x05 \x01(\tB!\xbaH\x1er\x1cR\x00R\x06reportR\areapplyR\agive-upR\bonChange\x12\x1b\n" +
-	"\x04load\x18\x06 \x01(\tB\a\xbaH\x04r\x02\x18 R\x04load\x126\n" +
-	"\x04type\x18\a \x01(\tB\"\xbaH\x1fr\x1dR\x00R\tanonymousR\x06sharedR\x06lockedR\x04type\x12\x1b\n" +
+	"\x04load\x18\x06 \x01(\tB\a\xbaH\x04r\x02\x18 R\x04load\x12=\n" +
+	"\x04type\x18\a \x01(\tB)\xbaH&r$R\x00R\tanonymousR\x06sharedR\x06lockedR\x05cacheR\x04type\x12\x1b\n" +
 	"\x04ramp\x18\b \x01(\tB\a\xbaH\x04r\x02\x18 R\x04ramp\x12\x1d\n" +
 	"\x05floor\x18\t \x01(\tB\a\xbaH\x04r\x02\x18 R\x05floor\x12-\n" +
 	"\x05place\x18\n" +
 	" \x01(\tB\x17\xbaH\x14r\x12R\x00R\x06insideR\x06besideR\x05place\x12/\n" +
-	"\x06pulses\x18\v \x01(\v2\x17.faultd.v1alpha1.PulsesR\x06pulses\"\x92\x05\n" +
+	"\x06pulses\x18\v \x01(\v2\x17.faultd.v1alpha1.PulsesR\x06pulses\x12\x1c\n" +
+	"\x04path\x18\f \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\x04path\"\x92\x05\n" +
 	"\x02Io\x12 \n" +
 	"\x06device\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\x06device\x12\x1c\n" +
 	"\x04path\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\x04path\x12\x1b\n" +
