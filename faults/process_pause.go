@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -20,6 +21,8 @@ type pause struct {
 	env    Env
 	target cgroup.Target
 	freeze *change
+	permit *permit
+	stop   context.CancelFunc
 
 	// mu guards what follows.
 	mu      sync.Mutex
@@ -37,11 +40,29 @@ func startPause(env Env, target cgroup.Target, id string, permit *permit) (*paus
 	if err != nil {
 		return nil, fmt.Errorf("freeze the target: %w", err)
 	}
-	p := &pause{env: env, target: target, freeze: freeze}
+	p := &pause{env: env, target: target, freeze: freeze, permit: permit}
+	var ctx context.Context
+	ctx, p.stop = context.WithCancel(context.Background())
 	if err := p.await(); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
+	go p.watch(ctx)
 	return p, nil
+}
+
+// watch thaws as soon as there is no permit, also if nobody asks.
+func (p *pause) watch(ctx context.Context) {
+	tick := time.NewTicker(fillStep)
+	defer tick.Stop()
+	for p.permit.given() {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+	// What fails now is tried again by Close.
+	_ = p.Disarm()
 }
 
 // canFreeze refuses a target that stands still already, by itself or with an ancestor: nobody could tell our freezing from that.
@@ -115,11 +136,12 @@ func (p *pause) count() error {
 	return nil
 }
 
-// Update implements Handle: only the end can change, which the daemon sees to.
-func (p *pause) Update(fault Fault, _ Common) error {
+// Update implements Handle: only the end can change.
+func (p *pause) Update(fault Fault, common Common) error {
 	if f, ok := fault.(Process); !ok || !f.Pause {
 		return &ParameterError{"process.pause", "a pause can change its duration alone; stop it and start another"}
 	}
+	p.permit.extend(common.Until)
 	return nil
 }
 
@@ -145,6 +167,7 @@ func (p *pause) Notes() []string {
 
 // Disarm implements Handle: it thaws, which waits for nobody.
 func (p *pause) Disarm() error {
+	p.stop()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.thawed {
