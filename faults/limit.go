@@ -257,7 +257,7 @@ const watchLimits = 500 * time.Millisecond
 // watch undoes as soon as there is no permit, also if nobody asks, and sees to it that the limits are what they shall be.
 func (l *limits) watch(ctx context.Context, started time.Time) {
 	defer close(l.done)
-	step, look := time.NewTicker(fillStep), time.NewTicker(watchLimits)
+	step, look := time.NewTicker(watchPermit), time.NewTicker(watchLimits)
 	defer step.Stop()
 	defer look.Stop()
 	for l.permit.given() {

@@ -17,6 +17,9 @@ type permit struct {
 	until time.Time
 }
 
+// watchPermit is how often it is looked at for what does not ask for it by itself, as a limit and a pause.
+const watchPermit = 20 * time.Millisecond
+
 // newPermit holds for the generation of now. The error is bpf.ErrKilled if there is none.
 func newPermit(env Env, until time.Time) (*permit, error) {
 	generation := env.Kernel.Switch().Generation()

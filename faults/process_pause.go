@@ -52,7 +52,7 @@ func startPause(env Env, target cgroup.Target, id string, permit *permit) (*paus
 
 // watch thaws as soon as there is no permit, also if nobody asks.
 func (p *pause) watch(ctx context.Context) {
-	tick := time.NewTicker(fillStep)
+	tick := time.NewTicker(watchPermit)
 	defer tick.Stop()
 	for p.permit.given() {
 		select {
