@@ -36,7 +36,6 @@ type Installed struct {
 	missed   *misses // of HookSyscall
 	queues   *queues // that its packets take; nil: none
 	over     chan struct{}
-	meaning  any   // of ActionRedirect
 	dice     *Dice // of ActionRedirect
 	closed   bool
 
@@ -44,6 +43,7 @@ type Installed struct {
 	// loading programs.
 	mu       sync.Mutex
 	encoded  sharedRule
+	meaning  any // of ActionRedirect
 	peers    map[sharedPeerKey]sharedPeerVerdict
 	decided  Peers // as they were set last
 	disarmed bool
@@ -178,7 +178,7 @@ func (in *Installed) deleteQuantiles() error {
 	return nil
 }
 
-// Update changes dice, delay, wire, errors and deadline; counters, traffic, calls and globs stay.
+// Update changes dice, delay, wire, errors, meaning and deadline; counters, traffic, calls and globs stay.
 func (in *Installed) Update(r Rule) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -209,7 +209,7 @@ func (in *Installed) Update(r Rule) error {
 	if err := in.kernel.maps["faultd_rules"].Update(uint32(in.slot), e, ebpf.UpdateExist); err != nil {
 		return fmt.Errorf("update the rule: %w", err)
 	}
-	in.encoded = e
+	in.encoded, in.meaning = e, r.Meaning
 	return nil
 }
 

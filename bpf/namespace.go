@@ -2,6 +2,7 @@ package bpf
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -57,6 +58,31 @@ func (ns NetNS) Addresses() ([]netip.Addr, error) {
 		}
 	}
 	return addresses, nil
+}
+
+// HasIPv6 says whether anything in the namespace speaks IPv6: the kernel has it, and it is not switched off everywhere.
+func (ns NetNS) HasIPv6() (bool, error) {
+	var off int
+	err := ns.sysctl("net/ipv6/conf/all/disable_ipv6", &off)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read whether network namespace %d has IPv6: %w", ns.Inode, err)
+	}
+	if off == 0 {
+		return true, nil
+	}
+	handle, err := ns.netlink()
+	if err != nil {
+		return false, err
+	}
+	defer handle.Close()
+	found, err := handle.AddrList(nil, netlink.FAMILY_V6)
+	if err != nil {
+		return false, fmt.Errorf("list the addresses of network namespace %d: %w", ns.Inode, err)
+	}
+	return len(found) > 0, nil
 }
 
 // Dial connects from inside the namespace to an IP address and port.

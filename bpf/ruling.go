@@ -7,8 +7,12 @@ import (
 
 // What those ask who do the harm of a rule in user space (ActionRedirect). The kernel counts only what does not come to them.
 
-// Meaning is what the rule was given for them.
-func (in *Installed) Meaning() any { return in.meaning }
+// Meaning is what the rule was given for them, last.
+func (in *Installed) Meaning() any {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.meaning
+}
 
 // Over is closed when the rule is disarmed.
 func (in *Installed) Over() <-chan struct{} { return in.over }

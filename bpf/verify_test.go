@@ -18,7 +18,7 @@ func TestProgramsAreQuicklyVerified(t *testing.T) {
 	k := openKernel(t)
 	for name, load := range map[string]func() (*ebpf.CollectionSpec, error){
 		"connect": loadConnect, "packet": loadPacket, "redirect": loadRedirect, "divert": loadDivert, "task": loadSyscallTask, "lsm": loadSyscallLsm, "spin": loadSyscallSpin, "uprobe": loadSyscallUprobe,
-		"security": loadSecurity, "reset": loadReset, "pool": loadPool, "arrival": loadArrival,
+		"security": loadSecurity, "reset": loadReset, "pool": loadPool, "arrival": loadArrival, "patience": loadPatience,
 	} {
 		t.Run(name, func(t *testing.T) { quicklyVerified(t, k, name, load) })
 	}
@@ -33,7 +33,7 @@ func quicklyVerified(t *testing.T, k *Kernel, name string, load func() (*ebpf.Co
 		one := *all
 		one.Programs = map[string]*ebpf.ProgramSpec{program: all.Programs[program]}
 		c, err := k.load(one.Copy())
-		if err != nil && slices.Contains([]string{"connect", "packet", "redirect", "divert", "spin", "arrival"}, name) {
+		if err != nil && slices.Contains([]string{"connect", "packet", "redirect", "divert", "spin", "arrival", "patience"}, name) {
 			t.Fatalf("%s %s must load on every kernel: %v", name, program, err)
 		}
 		if err != nil {

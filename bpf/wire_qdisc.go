@@ -7,6 +7,7 @@ import (
 	"os"
 	"reflect"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -39,10 +40,13 @@ type Queue struct {
 // queues are those of one rule, one on each device that the target's packets leave by.
 type queues struct {
 	class    uint32
-	wire     Wire
 	on       []*queue
 	others   int // older rules that may have some of its packets
 	releases []func() error
+
+	// mu keeps our own changes apart from looks for somebody else's; it guards what follows, and what the queues were made as.
+	mu   sync.Mutex
+	wire Wire
 }
 
 // queue is a band with what is in it.
@@ -50,6 +54,7 @@ type queue struct {
 	ns      NetNS // its own descriptor
 	device  netlink.Link
 	class   uint32
+	made    []shownQdisc // what it consists of, as we made it
 	removed bool
 }
 
@@ -190,7 +195,11 @@ func makeQueue(d egressDevice, class uint32, w Wire) (*queue, error) {
 		return nil, err
 	}
 	q := &queue{ns: ns, device: d.device, class: class}
-	if err := q.fill(w); err != nil {
+	err = q.fill(w)
+	if err == nil {
+		err = q.remember()
+	}
+	if err != nil {
 		return nil, errors.Join(err, q.Close())
 	}
 	return q, nil
@@ -215,6 +224,12 @@ func (q *queue) fill(w Wire) error {
 
 func (q *queue) inNamespace(f func() error) error { return inNamespace(q.ns, f) }
 func (q *queue) ifindex() int                     { return q.device.Attrs().Index }
+func (q *queue) name() string                     { return q.device.Attrs().Name }
+
+// burstHandle is that of the tbf in its class, with a burst.
+func (q *queue) burstHandle() uint32 { return burstHandle(q.class) }
+
+func burstHandle(class uint32) uint32 { return rootHandle + (class&0xffff)<<16 }
 
 // longest is the length of the longest packet, as a qdisc sees it.
 func (q *queue) longest() uint32 { return uint32(q.device.Attrs().MTU + unix.IFNAMSIZ) }
@@ -222,7 +237,7 @@ func (q *queue) longest() uint32 { return uint32(q.device.Attrs().MTU + unix.IFN
 // fillClass adds, or changes, what is in a class of our root qdisc.
 func fillClass(ifindex int, longest, class uint32, w Wire, put func(ifindex int, parent, handle uint32, kind string, options *nl.RtAttr) error) error {
 	if w.Burst > 0 {
-		handle := rootHandle + (class&0xffff)<<16
+		handle := burstHandle(class)
 		if err := put(ifindex, class, handle, "tbf", w.tbf(longest)); err != nil {
 			return fmt.Errorf("put a tbf qdisc into it: %w", err)
 		}
@@ -256,14 +271,19 @@ func putQdisc(flags, ifindex int, parent, handle uint32, kind string, options *n
 
 // change makes the queues hurt packets that come from now on otherwise. Queues that are gone are passed over.
 func (q *queues) change(w Wire) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	if reflect.DeepEqual(w, q.wire) {
 		return nil
 	}
 	var errs []error
 	for _, one := range q.on {
 		err := one.inNamespace(func() error { return fillClass(one.ifindex(), one.longest(), one.class, w, changeQdisc) })
+		if err == nil {
+			err = one.remember()
+		}
 		if err != nil && !qdiscGone(err) {
-			errs = append(errs, fmt.Errorf("change the queue of device %s: %w", one.device.Attrs().Name, err))
+			errs = append(errs, fmt.Errorf("change the queue of device %s: %w", one.name(), err))
 		}
 	}
 	if len(errs) == 0 {

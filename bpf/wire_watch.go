@@ -2,42 +2,91 @@ package bpf
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
 )
 
-// Displaced says what somebody else has done to the queues of the rule; "": they are as they were made, or went with their device.
-func (in *Installed) Displaced() (string, error) {
+// Displacement is what somebody else has done to the queues of a rule. The zero value: they are as they were made, or went with their device.
+type Displacement struct {
+	What string
+	// Changed: the queue is there, and hurts packets otherwise. Else they go past it.
+	Changed bool
+}
+
+// Displaced says what somebody else has done to the queues of the rule.
+func (in *Installed) Displaced() (Displacement, error) {
 	if in.queues == nil {
-		return "", nil
+		return Displacement{}, nil
 	}
-	listed := map[uint64][]netlink.Qdisc{}
-	for _, q := range in.queues.on {
-		all, ok := listed[q.ns.Inode]
+	return in.queues.displaced()
+}
+
+func (q *queues) displaced() (d Displacement, err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	listed := map[uint64][]shownQdisc{}
+	for _, one := range q.on {
+		all, ok := listed[one.ns.Inode]
 		if !ok {
-			var err error
-			if all, err = q.ns.qdiscs(); err != nil {
-				return "", err
+			if all, err = one.ns.qdiscs(); err != nil {
+				return d, err
 			}
-			listed[q.ns.Inode] = all
+			listed[one.ns.Inode] = all
 		}
-		if what := q.displaced(all); what != "" {
-			return what, nil
+		if d = one.displaced(all); d != (Displacement{}) {
+			return d, nil
 		}
 	}
-	return "", nil
+	return d, nil
+}
+
+// shownQdisc is a qdisc as the kernel tells of it.
+type shownQdisc struct {
+	ifindex        int
+	parent, handle uint32
+	kind           string
+	options        string // as bytes; they hold no counters
 }
 
 // qdiscs are those of all devices, in one answer: a namespace may have very many.
-func (ns NetNS) qdiscs() ([]netlink.Qdisc, error) {
-	handle, err := ns.netlink()
+func (ns NetNS) qdiscs() (all []shownQdisc, err error) {
+	err = inNamespace(ns, func() (err error) {
+		all, err = listQdiscs()
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list the qdiscs of network namespace %d: %w", ns.Inode, err)
+	}
+	return all, nil
+}
+
+// listQdiscs is netlink.QdiscList with all options, also those that the package does not know. It works in the namespace of the thread.
+func listQdiscs() (all []shownQdisc, err error) {
+	request := nl.NewNetlinkRequest(unix.RTM_GETQDISC, unix.NLM_F_DUMP)
+	request.AddData(&nl.TcMsg{Family: nl.FAMILY_ALL})
+	messages, err := request.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWQDISC)
 	if err != nil {
 		return nil, err
 	}
-	defer handle.Close()
-	all, err := handle.QdiscList(nil)
-	if err != nil {
-		return nil, fmt.Errorf("list the qdiscs of network namespace %d: %w", ns.Inode, err)
+	for _, m := range messages {
+		header := nl.DeserializeTcMsg(m)
+		attributes, err := nl.ParseRouteAttr(m[header.Len():])
+		if err != nil {
+			return nil, err
+		}
+		shown := shownQdisc{ifindex: int(header.Ifindex), parent: header.Parent, handle: header.Handle}
+		for _, a := range attributes {
+			switch a.Attr.Type {
+			case nl.TCA_KIND:
+				shown.kind = nl.BytesToString(a.Value)
+			case nl.TCA_OPTIONS:
+				shown.options = string(a.Value)
+			}
+		}
+		all = append(all, shown)
 	}
 	return all, nil
 }
@@ -50,37 +99,54 @@ func (in *Installed) Others() int {
 	return in.queues.others
 }
 
-// displaced looks for the queue among the qdiscs of its namespace.
-func (q *queue) displaced(all []netlink.Qdisc) string {
-	if what := q.uprooted(all); what != "" {
-		return what
+// remember keeps what the queue consists of, to tell later whether somebody has changed it: our root, and what is in its class.
+func (q *queue) remember() error {
+	all, err := q.ns.qdiscs()
+	if err != nil {
+		return err
 	}
-	here, leaf := false, netlink.Qdisc(nil)
-	for _, other := range all {
-		if a := other.Attrs(); a.LinkIndex == q.ifindex() {
-			here = here || a.Parent == netlink.HANDLE_ROOT
-			if a.Parent == q.class {
-				leaf = other
-			}
+	q.made = nil
+	under := []uint32{netlink.HANDLE_ROOT, q.class, q.burstHandle() | 1}
+	for _, shown := range all {
+		if shown.ifindex == q.ifindex() && slices.Contains(under, shown.parent) {
+			q.made = append(q.made, shown)
 		}
 	}
-	if here && (leaf == nil || leaf.Type() != "netem" && leaf.Type() != "tbf") {
-		return fmt.Sprintf("somebody else has taken a queue out of faultd's root qdisc on %s", q.device.Attrs().Name)
+	return nil
+}
+
+// displaced looks for the queue among the qdiscs of its namespace.
+func (q *queue) displaced(all []shownQdisc) Displacement {
+	if what := q.uprooted(all); what != "" {
+		return Displacement{What: what}
 	}
-	return ""
+	here := slices.ContainsFunc(all, func(shown shownQdisc) bool {
+		return shown.ifindex == q.ifindex() && shown.parent == netlink.HANDLE_ROOT
+	})
+	if !here {
+		return Displacement{}
+	}
+	for _, made := range q.made {
+		i := slices.IndexFunc(all, func(shown shownQdisc) bool { return shown.ifindex == made.ifindex && shown.parent == made.parent })
+		switch {
+		case i < 0 || all[i].kind != made.kind:
+			return Displacement{What: fmt.Sprintf("somebody else has taken a queue out of faultd's root qdisc on %s", q.name())}
+		case all[i].options != made.options:
+			return Displacement{fmt.Sprintf("somebody else has changed the parameters of faultd's %s on %s", made.kind, q.name()), true}
+		}
+	}
+	return Displacement{}
 }
 
 // uprooted looks at the root alone. A device without one has gone, or is down.
-func (q *queue) uprooted(all []netlink.Qdisc) string {
-	name := q.device.Attrs().Name
+func (q *queue) uprooted(all []shownQdisc) string {
 	for _, root := range all {
-		a := root.Attrs()
 		switch {
-		case a.LinkIndex != q.ifindex() || a.Parent != netlink.HANDLE_ROOT:
-		case a.Handle == 0:
-			return fmt.Sprintf("somebody else has removed faultd's root qdisc from %s", name)
-		case a.Handle != rootHandle || root.Type() != rootKind:
-			return fmt.Sprintf("somebody else has put %s %x: in the place of faultd's root qdisc on %s", root.Type(), a.Handle>>16, name)
+		case root.ifindex != q.ifindex() || root.parent != netlink.HANDLE_ROOT:
+		case root.handle == 0:
+			return fmt.Sprintf("somebody else has removed faultd's root qdisc from %s", q.name())
+		case root.handle != rootHandle || root.kind != rootKind:
+			return fmt.Sprintf("somebody else has put %s %x: in the place of faultd's root qdisc on %s", root.kind, root.handle>>16, q.name())
 		}
 	}
 	return ""

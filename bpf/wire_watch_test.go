@@ -13,26 +13,33 @@ func TestQueueDisplaced(t *testing.T) {
 	const class = rootHandle | firstQueue
 	device := netlink.NewLinkAttrs()
 	device.Name, device.Index = "eth0", 3
-	q := &queue{device: &netlink.Device{LinkAttrs: device}, class: class}
-	qdisc := func(kind string, index int, parent, handle uint32) netlink.Qdisc {
-		return &netlink.GenericQdisc{QdiscType: kind, QdiscAttrs: netlink.QdiscAttrs{LinkIndex: index, Parent: parent, Handle: handle}}
+	qdisc := func(kind string, index int, parent, handle uint32, options string) shownQdisc {
+		return shownQdisc{index, parent, handle, kind, options}
 	}
-	ours, leaf := qdisc("prio", 3, netlink.HANDLE_ROOT, rootHandle), qdisc("netem", 3, class, 0x80010000)
+	ours, leaf := qdisc("prio", 3, netlink.HANDLE_ROOT, rootHandle, "16"), qdisc("netem", 3, class, 0x80010000, "late")
+	burst, inner := qdisc("tbf", 3, class, burstHandle(class), "slow"), qdisc("netem", 3, burstHandle(class)|1, 0x80030000, "late")
 	for name, c := range map[string]struct {
-		all  []netlink.Qdisc
-		want string
+		made, all []shownQdisc
+		want      string
+		changed   bool
 	}{
-		"ours":              {[]netlink.Qdisc{qdisc("noqueue", 1, netlink.HANDLE_ROOT, 0), ours, leaf}, ""},
-		"with a burst":      {[]netlink.Qdisc{ours, qdisc("tbf", 3, class, 0x7a1b0000), qdisc("clsact", 3, netlink.HANDLE_CLSACT, 0xffff0000)}, ""},
-		"gone":              {[]netlink.Qdisc{qdisc("noqueue", 1, netlink.HANDLE_ROOT, 0)}, ""},
-		"removed":           {[]netlink.Qdisc{qdisc("noqueue", 3, netlink.HANDLE_ROOT, 0)}, "has removed faultd's root qdisc from eth0"},
-		"replaced":          {[]netlink.Qdisc{qdisc("pfifo", 3, netlink.HANDLE_ROOT, 0x550000)}, "has put pfifo 55: in the place"},
-		"with our handle":   {[]netlink.Qdisc{qdisc("htb", 3, netlink.HANDLE_ROOT, rootHandle), leaf}, "has put htb 7a17: in the place"},
-		"without its queue": {[]netlink.Qdisc{ours, qdisc("netem", 3, class+1, 0x80020000)}, "has taken a queue out"},
-		"another queue":     {[]netlink.Qdisc{ours, qdisc("pfifo", 3, class, 0x90000000)}, "has taken a queue out"},
+		"ours":              {[]shownQdisc{ours, leaf}, []shownQdisc{qdisc("noqueue", 1, netlink.HANDLE_ROOT, 0, ""), ours, leaf}, "", false},
+		"with a burst":      {[]shownQdisc{ours, burst, inner}, []shownQdisc{ours, burst, qdisc("clsact", 3, netlink.HANDLE_CLSACT, 0xffff0000, ""), inner}, "", false},
+		"gone":              {[]shownQdisc{ours, leaf}, []shownQdisc{qdisc("noqueue", 1, netlink.HANDLE_ROOT, 0, "")}, "", false},
+		"removed":           {[]shownQdisc{ours, leaf}, []shownQdisc{qdisc("noqueue", 3, netlink.HANDLE_ROOT, 0, "")}, "has removed faultd's root qdisc from eth0", false},
+		"replaced":          {[]shownQdisc{ours, leaf}, []shownQdisc{qdisc("pfifo", 3, netlink.HANDLE_ROOT, 0x550000, "")}, "has put pfifo 55: in the place", false},
+		"with our handle":   {[]shownQdisc{ours, leaf}, []shownQdisc{qdisc("htb", 3, netlink.HANDLE_ROOT, rootHandle, ""), leaf}, "has put htb 7a17: in the place", false},
+		"without its queue": {[]shownQdisc{ours, leaf}, []shownQdisc{ours, qdisc("netem", 3, class+1, 0x80020000, "late")}, "has taken a queue out", false},
+		"another queue":     {[]shownQdisc{ours, leaf}, []shownQdisc{ours, qdisc("pfifo", 3, class, 0x90000000, "")}, "has taken a queue out", false},
+		"changed":           {[]shownQdisc{ours, leaf}, []shownQdisc{ours, qdisc("netem", 3, class, 0x80010000, "later")}, "has changed the parameters of faultd's netem on eth0", true},
+		"another burst":     {[]shownQdisc{ours, burst, inner}, []shownQdisc{ours, inner, qdisc("tbf", 3, class, burstHandle(class), "fast")}, "has changed the parameters of faultd's tbf", true},
+		"under the burst":   {[]shownQdisc{ours, burst, inner}, []shownQdisc{ours, burst, qdisc("netem", 3, burstHandle(class)|1, 0x80030000, "early")}, "has changed the parameters of faultd's netem", true},
+		"other bands":       {[]shownQdisc{ours, leaf}, []shownQdisc{qdisc("prio", 3, netlink.HANDLE_ROOT, rootHandle, "3"), leaf}, "has changed the parameters of faultd's prio", true},
+		"of another device": {[]shownQdisc{ours, leaf}, []shownQdisc{ours, leaf, qdisc("netem", 4, class, 0x80010000, "later")}, "", false},
 	} {
-		if got := q.displaced(c.all); got == "" != (c.want == "") || !strings.Contains(got, c.want) {
-			t.Errorf("%s: %q, want %q", name, got, c.want)
+		q := &queue{device: &netlink.Device{LinkAttrs: device}, class: class, made: c.made}
+		if got := q.displaced(c.all); got.What == "" != (c.want == "") || !strings.Contains(got.What, c.want) || got.Changed != c.changed {
+			t.Errorf("%s: %v, want %q, changed %v", name, got, c.want, c.changed)
 		}
 	}
 }

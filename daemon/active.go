@@ -533,30 +533,49 @@ func change(spec *v1.FaultSpec, req *v1.UpdateRequest) error {
 		}
 		spec.GetPacket().Loss = req.GetLoss()
 	}
-	return changeDelay(spec, req.GetDelay(), req.GetJitter())
+	return changeDelay(spec, req)
 }
 
-// changeDelay changes what is given.
-func changeDelay(spec *v1.FaultSpec, delay, jitter string) error {
-	if delay == "" && jitter == "" {
+// changeDelay changes what is given of a delay.
+func changeDelay(spec *v1.FaultSpec, req *v1.UpdateRequest) error {
+	if req.GetDelay() == "" && req.GetJitter() == "" && req.GetDistribution() == "" {
 		return nil
 	}
-	var oldDelay, oldJitter *string
-	switch {
-	case spec.GetSyscall() != nil:
-		oldDelay, oldJitter = &spec.GetSyscall().Delay, &spec.GetSyscall().Jitter
-	case spec.GetPacket().GetDelay() != "":
-		oldDelay, oldJitter = &spec.GetPacket().Delay, &spec.GetPacket().Jitter
-	default:
-		return badInput("delay: only a syscall fault, and a packet fault that was started with one, have it")
+	delay, jitter, distribution := delayOf(spec)
+	if delay == nil {
+		return badInput("delay: only faults of the kinds syscall, file, dns and http have it, and a packet fault that was started with one")
 	}
-	if delay != "" {
-		*oldDelay = delay
+	if spec.GetPacket() != nil && req.GetDistribution() == "uniform" && *distribution != "" && *distribution != "uniform" {
+		return badInput("distribution: netem does not forget that it was %s; stop the fault and inject another one", *distribution)
 	}
-	if jitter != "" {
-		*oldJitter = jitter
+	for _, changed := range []struct {
+		field *string
+		to    string
+	}{{delay, req.GetDelay()}, {jitter, req.GetJitter()}, {distribution, req.GetDistribution()}} {
+		if changed.to != "" {
+			*changed.field = changed.to
+		}
 	}
 	return nil
+}
+
+// delayOf are the fields of a delay that can be changed while the fault runs; nil: it has none.
+func delayOf(spec *v1.FaultSpec) (delay, jitter, distribution *string) {
+	switch kind := spec.GetKind().(type) {
+	case *v1.FaultSpec_Syscall:
+		return &kind.Syscall.Delay, &kind.Syscall.Jitter, &kind.Syscall.Distribution
+	case *v1.FaultSpec_File:
+		return &kind.File.Delay, &kind.File.Jitter, &kind.File.Distribution
+	case *v1.FaultSpec_Dns:
+		return &kind.Dns.Delay, &kind.Dns.Jitter, &kind.Dns.Distribution
+	case *v1.FaultSpec_Http:
+		return &kind.Http.Delay, &kind.Http.Jitter, &kind.Http.Distribution
+	case *v1.FaultSpec_Packet:
+		if kind.Packet.GetDelay() != "" { // else it has no queue
+			return &kind.Packet.Delay, &kind.Packet.Jitter, &kind.Packet.Distribution
+		}
+	}
+	return nil, nil, nil
 }
 
 // message is the fault on the wire.

@@ -56,7 +56,7 @@ func auditedCall(request any) (call audited, ok bool) {
 
 // renewal: a quiet update that only moves the deadline, as a run does each second. When the fault ended is written down.
 func renewal(r *v1.UpdateRequest) bool {
-	return r.GetQuiet() && r.Percent == nil && r.Loss == nil && r.GetDelay() == "" && r.GetJitter() == ""
+	return r.GetQuiet() && r.Percent == nil && r.Loss == nil && r.GetDelay() == "" && r.GetJitter() == "" && r.GetDistribution() == ""
 }
 
 // auditCalls writes calls down after they were answered, also those that were refused.

@@ -83,10 +83,20 @@ func refusesBadFaults(t *testing.T, n *node) {
 		"ops of resets": {func(s *v1.FaultSpec) {
 			s.Kind = &v1.FaultSpec_Connect{Connect: &v1.Connect{Reset_: true, Ops: []string{"send"}}}
 		}, "connect.ops", "send"},
-		"two errnos":      {func(s *v1.FaultSpec) { s.GetConnect().Errnos = []string{"EIO"} }, "connect.errno", "ECONNREFUSED"},
-		"weight":          {func(s *v1.FaultSpec) { s.Kind = &v1.FaultSpec_Connect{Connect: &v1.Connect{Errnos: []string{"EIO:0"}}} }, "connect.errno", "EIO:0"},
-		"op":              {func(s *v1.FaultSpec) { s.GetConnect().Ops = []string{"sync"} }, "connect.ops", "sync"},
-		"op without peer": {func(s *v1.FaultSpec) { s.GetConnect().Ops, s.GetConnect().Ports = []string{"bind"}, []string{"80"} }, "connect.ops", "bind"},
+		"two errnos":           {func(s *v1.FaultSpec) { s.GetConnect().Errnos = []string{"EIO"} }, "connect.errno", "ECONNREFUSED"},
+		"weight":               {func(s *v1.FaultSpec) { s.Kind = &v1.FaultSpec_Connect{Connect: &v1.Connect{Errnos: []string{"EIO:0"}}} }, "connect.errno", "EIO:0"},
+		"op":                   {func(s *v1.FaultSpec) { s.GetConnect().Ops = []string{"sync"} }, "connect.ops", "sync"},
+		"op without peer":      {func(s *v1.FaultSpec) { s.GetConnect().Ops, s.GetConnect().Ports = []string{"bind"}, []string{"80"} }, "connect.ops", "bind"},
+		"time-out of an errno": {func(s *v1.FaultSpec) { s.GetConnect().Timeout = "5s" }, "connect.timeout", "blackhole"},
+		"time-out of udp": {func(s *v1.FaultSpec) {
+			s.Kind = &v1.FaultSpec_Connect{Connect: &v1.Connect{Blackhole: true, Timeout: "5s", Protocol: "udp"}}
+		}, "connect.timeout", "udp"},
+		"time-out too long": {func(s *v1.FaultSpec) {
+			s.Kind = &v1.FaultSpec_Connect{Connect: &v1.Connect{Blackhole: true, Timeout: "3m"}}
+		}, "connect.timeout", "2m"},
+		"time-out with dice of packets": {func(s *v1.FaultSpec) {
+			s.Kind, s.EveryNth = &v1.FaultSpec_Connect{Connect: &v1.Connect{Blackhole: true, Timeout: "5s"}}, 2
+		}, "connect.timeout", "everyNth"},
 		"op of blackhole": {func(s *v1.FaultSpec) {
 			s.Kind = &v1.FaultSpec_Connect{Connect: &v1.Connect{Blackhole: true, Ops: []string{"bind"}}}
 		}, "connect.ops", "bind"},

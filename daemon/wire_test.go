@@ -210,6 +210,10 @@ func TestWireIsUndone(t *testing.T) {
 			x.removeRoot()
 			x.gaveUp(f, "has removed faultd's root qdisc from "+nearName)
 		}},
+		{"changed by somebody", func(f *v1.Fault) {
+			x.changeQueue()
+			x.gaveUp(f, "has changed the parameters of faultd's netem on "+nearName)
+		}},
 	} {
 		f := n.inject(lose(x.target, &v1.Packet{Delay: slow.String()}))
 		if got := x.w.median(x.far4.address, 1); got < slow {
@@ -256,6 +260,22 @@ func (x *wired) removeRoot() {
 		device, err := netlink.LinkByName(nearName)
 		x.must(err)
 		x.must(netlink.QdiscDel(&netlink.GenericQdisc{QdiscAttrs: netlink.QdiscAttrs{LinkIndex: device.Attrs().Index, Parent: netlink.HANDLE_ROOT, Handle: 0x7a17 << 16}}))
+	})
+}
+
+// changeQueue is what `tc qdisc change dev NEAR parent 7a17:4 netem delay 1ms` does.
+func (x *wired) changeQueue() {
+	x.t.Helper()
+	x.inside(x.near, func() {
+		device, err := netlink.LinkByName(nearName)
+		x.must(err)
+		all, err := netlink.QdiscList(device)
+		x.must(err)
+		i := slices.IndexFunc(all, func(q netlink.Qdisc) bool { return q.Type() == "netem" })
+		if i < 0 {
+			x.t.Fatalf("there is no queue: %v", all)
+		}
+		x.must(netlink.QdiscChange(netlink.NewNetem(*all[i].Attrs(), netlink.NetemQdiscAttrs{Latency: 1000})))
 	})
 }
 

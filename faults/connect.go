@@ -19,6 +19,8 @@ type Connect struct {
 	Ops []string
 	// Blackhole loses the packets that open the connection (all, for protocols other than TCP), so that the caller times out.
 	Blackhole bool
+	// Timeout is when the kernel gives TCP connections up that Blackhole hurts, a duration. Empty: when it does by itself.
+	Timeout string
 	// Reset resets established TCP connections, to both ends: now, and with Every so often.
 	Reset bool
 	// Every is a duration; empty: once.
@@ -48,8 +50,11 @@ func newConnect(spec *v1.FaultSpec) (Fault, error) {
 	if dice := spec.GetDice(); (dice == DiceThread || dice == DiceProcess) && len(errnos) == 0 && c.GetMaxConnections() == 0 {
 		return nil, fmt.Errorf("errno: missing, and dice is %s; only errors are thrown for callers: give call as dice, or an error", dice)
 	}
+	if c.GetTimeout() != "" && (spec.GetEveryNth() > 1 || spec.GetSkipFirst() > 0 || spec.GetMaxHits() > 0 || spec.GetRate() > 0) {
+		return nil, fmt.Errorf("timeout: %s was given together with everyNth, skipFirst, maxHits or rate, which choose packets, and the first that is spared opens the connection; give percent, which chooses connections", c.GetTimeout())
+	}
 	return Connect{
-		Errnos: errnos, Ops: c.GetOps(), Blackhole: c.GetBlackhole(),
+		Errnos: errnos, Ops: c.GetOps(), Blackhole: c.GetBlackhole(), Timeout: c.GetTimeout(),
 		Reset: c.GetReset_(), Every: c.GetEvery(), ResetAfter: c.GetResetAfter(), ResetAfterBytes: c.GetResetAfterBytes(), MaxConnections: c.GetMaxConnections(),
 		Traffic: newTraffic(c),
 	}, nil
@@ -61,6 +66,7 @@ func connectParameters() []Parameter {
 		{"errnos", "names", "several errors; EIO:3 is three times as likely as another"},
 		{"ops", "names", "what fails: socket, bind, listen, connect, accept, send, receive; none: connect"},
 		{"blackhole", "bool", "packets vanish and the caller times out"},
+		{"timeout", "duration", "with blackhole, when the kernel gives a TCP connection up, 100ms to 2m; empty: when it does by itself"},
 		{"reset", "bool", "established TCP connections are reset, to both ends"},
 		{"every", "duration", "how often they are; empty: once"},
 		{"resetAfter", "duration", "each TCP connection is reset when it has lived so long"},
@@ -101,6 +107,9 @@ func (c Connect) harm(rule *bpf.Rule, common Common) (err error) {
 	if c.Every != "" && !c.Reset {
 		return fmt.Errorf("every: %s was given without reset; it says how often", c.Every)
 	}
+	if _, err := c.timeout(); err != nil {
+		return err
+	}
 	switch {
 	case c.MaxConnections > 0:
 		return c.pool(rule)
@@ -127,7 +136,7 @@ func (c Connect) Mechanism(_ context.Context, env Env) (string, error) {
 	case err != nil:
 		return "", err
 	case c.Blackhole:
-		return env.Kernel.PacketMechanism(rule)
+		return c.blackholeMechanism(env, rule)
 	case c.resets():
 		return env.Kernel.ResetMechanism()
 	case c.MaxConnections > 0:
@@ -158,10 +167,10 @@ func (c Connect) Inject(ctx context.Context, env Env, target cgroup.Target, comm
 		h.mechanism = string(bpf.MechanismCgroup)
 		h.installed, err = installPool(meant, rule)
 	case c.Blackhole:
-		if h.mechanism, err = env.Kernel.PacketMechanism(rule); err != nil {
+		if h.mechanism, err = c.blackholeMechanism(env, rule); err != nil {
 			return nil, err
 		}
-		h.installed, err = installPacket(ctx, env, target, common.ID, rule)
+		h.installed, h.notes, err = c.installBlackhole(ctx, meant, common.ID, rule)
 	default:
 		var mechanisms bpf.Mechanisms
 		h.installed, mechanisms, err = env.Kernel.InstallSockets(kernelTarget(env, target), rule)

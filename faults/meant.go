@@ -53,6 +53,9 @@ func (t Traffic) meant(ctx context.Context, env Env, target cgroup.Target, kind 
 		return nil, err
 	}
 	defer closeHomes(homes)
+	if err := t.speaks(homes); err != nil {
+		return nil, &ParameterError{kind + "." + fieldOf(err), problemOf(err)}
+	}
 	for name, err := range m.resolve(ctx, homes) {
 		if errors.Is(err, errShared) {
 			return nil, &ParameterError{kind + ".peers", fmt.Sprintf("%q: %v", name, err)}

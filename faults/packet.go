@@ -180,7 +180,12 @@ func installPacket(ctx context.Context, env Env, target cgroup.Target, id string
 	if rule.Egress && len(homes) == 0 {
 		return nil, ErrNoProcess
 	}
-	return env.Kernel.InstallPacket(kernelTarget(env, target), rule, bpf.PacketEnv{
+	return env.Kernel.InstallPacket(kernelTarget(env, target), rule, packetEnv(ctx, env, id, homes))
+}
+
+// packetEnv is for the packets of a fault that leave by homes.
+func packetEnv(ctx context.Context, env Env, id string, homes []home) bpf.PacketEnv {
+	return bpf.PacketEnv{
 		Namespaces: namespacesOf(homes),
 		Journal: func(f bpf.Filter) (func() error, error) {
 			return journalled(ctx, env.Journal, id, undo.Action{Version: 1, RemoveFilter: &undo.RemoveFilter{
@@ -193,7 +198,7 @@ func installPacket(ctx context.Context, env Env, target cgroup.Target, id string
 				NetNSInode: q.NetNSInode, Ifindex: q.Ifindex, Ifname: q.Ifname, Handle: q.Handle, Kind: q.Kind,
 			}})
 		},
-	})
+	}
 }
 
 // journalled writes an action down before the change is made; the result undoes the change and strikes the action out.

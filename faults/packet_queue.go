@@ -23,7 +23,7 @@ type queued struct {
 
 	// mu guards what follows.
 	mu      sync.Mutex
-	lost    string // what somebody else has done
+	lost    bpf.Displacement
 	changes []string
 }
 
@@ -57,11 +57,11 @@ func (q *queued) run(ctx context.Context) {
 // guard that took them away.
 func (q *queued) look() {
 	lost, err := q.installed.Displaced()
-	if err != nil || lost == "" || !q.installed.Alive() {
+	if err != nil || lost == (bpf.Displacement{}) || !q.installed.Alive() {
 		return
 	}
 	q.mu.Lock()
-	q.lost, q.changes = lost, append(q.changes, lost)
+	q.lost, q.changes = lost, append(q.changes, lost.What)
 	q.mu.Unlock()
 	_ = q.Handle.Disarm() // what fails now is tried again by who ends it
 }
@@ -70,7 +70,7 @@ func (q *queued) look() {
 func (q *queued) GaveUp() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.lost != ""
+	return q.lost != (bpf.Displacement{})
 }
 
 // Changes implements Follower.
@@ -93,8 +93,11 @@ func (q *queued) Notes() []string {
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.lost != "" {
-		notes = append(notes, q.lost+"; given up, and what they have set stays; what was counted as injected up to half a second before went straight")
+	switch {
+	case q.lost.Changed:
+		notes = append(notes, q.lost.What+"; given up, and what they have set goes with it; what was counted as injected up to half a second before was hurt as they wanted")
+	case q.lost.What != "":
+		notes = append(notes, q.lost.What+"; given up, and what they have set stays; what was counted as injected up to half a second before went straight")
 	}
 	return notes
 }

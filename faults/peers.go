@@ -3,6 +3,7 @@ package faults
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -68,6 +69,23 @@ func parsePrefix(text string) (netip.Prefix, error) {
 		return prefix, fmt.Errorf("%q is IPv4 written as IPv6; write it as IPv4", text)
 	}
 	return prefix.Masked(), nil
+}
+
+// speaks refuses peers that are of IPv6 alone where the target has none of it: nothing could be hurt.
+func (t Traffic) speaks(homes []home) error {
+	p, err := parsePeers("peers", t.Peers)
+	if err != nil || len(homes) == 0 || len(p.prefixes) == 0 || len(p.names) > 0 {
+		return err
+	}
+	if slices.ContainsFunc(p.prefixes, func(prefix netip.Prefix) bool { return prefix.Addr().Is4() }) {
+		return nil
+	}
+	for _, h := range homes {
+		if has, err := h.ns.HasIPv6(); has || err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("peers: %s is IPv6, and there is none in the network namespace of the target (net.ipv6.conf.all.disable_ipv6), so that nothing would be hurt; give peers of IPv4", p.prefixes[0])
 }
 
 // everybody is what no peers mean.

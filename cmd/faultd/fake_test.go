@@ -142,7 +142,7 @@ func (f *fake) Update(_ context.Context, r *connect.Request[v1.UpdateRequest]) (
 	if err != nil {
 		return nil, err
 	}
-	fault.Notes = append(fault.Notes, fmt.Sprintf("updated %v %v %q %q %q", r.Msg.GetPercent(), r.Msg.GetLoss(), r.Msg.GetDuration(), r.Msg.GetDelay(), r.Msg.GetJitter()))
+	fault.Notes = append(fault.Notes, fmt.Sprintf("updated %v %v %q %q %q %q", r.Msg.GetPercent(), r.Msg.GetLoss(), r.Msg.GetDuration(), r.Msg.GetDelay(), r.Msg.GetJitter(), r.Msg.GetDistribution()))
 	return connect.NewResponse(&v1.UpdateResponse{Fault: proto.CloneOf(fault)}), nil
 }
 

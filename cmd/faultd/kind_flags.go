@@ -14,6 +14,7 @@ func connectFlags() []cli.Flag {
 		errnoFlag(),
 		&cli.StringSliceFlag{Name: "op", Usage: "`OP` that fails: socket, bind, listen, connect, accept, send or receive; repeatable", DefaultText: "connect"},
 		&cli.BoolFlag{Name: "blackhole", Usage: "packets vanish and the caller times out"},
+		&cli.StringFlag{Name: "timeout", Usage: "with --blackhole, the kernel gives a TCP connection up after this `DURATION`, 100ms to 2m", DefaultText: "as by itself, some 2 minutes"},
 		&cli.BoolFlag{Name: "reset", Usage: "reset established TCP connections, to both ends"},
 		&cli.StringFlag{Name: "every", Usage: "how often they are reset, a `DURATION` such as 10s", DefaultText: "once"},
 		&cli.StringFlag{Name: "reset-after", Usage: "reset each TCP connection when it has lived for this `DURATION`, such as 30s"},
@@ -36,7 +37,7 @@ func connectKind(c *cli.Context, spec *v1.FaultSpec) error {
 		return err
 	}
 	spec.Kind = &v1.FaultSpec_Connect{Connect: &v1.Connect{
-		Errnos: listed(c, "errno"), Ops: listed(c, "op"), Blackhole: c.Bool("blackhole"),
+		Errnos: listed(c, "errno"), Ops: listed(c, "op"), Blackhole: c.Bool("blackhole"), Timeout: c.String("timeout"),
 		Reset_: c.Bool("reset"), Every: c.String("every"), ResetAfter: c.String("reset-after"), ResetAfterBytes: c.String("reset-after-bytes"), MaxConnections: uint32(min(c.Uint("max-connections"), 1<<30)),
 		Peers: peers, Ports: listed(c, "port"), Protocol: c.String("protocol"), Traffic: traffic(c),
 	}}

@@ -512,8 +512,10 @@ type Connect struct {
 	ResetAfterBytes string `protobuf:"bytes,12,opt,name=reset_after_bytes,json=resetAfterBytes,proto3" json:"reset_after_bytes,omitempty"`
 	// So many TCP connections the target may have made to the peers; the next fails, with ECONNREFUSED unless errnos say otherwise. 0: no such limit.
 	MaxConnections uint32 `protobuf:"varint,13,opt,name=max_connections,json=maxConnections,proto3" json:"max_connections,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// With blackhole: when the kernel gives a TCP connection up (ETIMEDOUT), such as "5s". Empty: when it does by itself.
+	Timeout       string `protobuf:"bytes,14,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Connect) Reset() {
@@ -635,6 +637,13 @@ func (x *Connect) GetMaxConnections() uint32 {
 		return x.MaxConnections
 	}
 	return 0
+}
+
+func (x *Connect) GetTimeout() string {
+	if x != nil {
+		return x.Timeout
+	}
+	return ""
 }
 
 // Packet loses packets of the target, or makes them late, or hurts them in other ways that a wire does.
@@ -3714,13 +3723,15 @@ type UpdateRequest struct {
 	Percent *float64               `protobuf:"fixed64,2,opt,name=percent,proto3,oneof" json:"percent,omitempty"`
 	// New end, counted from now.
 	Duration string `protobuf:"bytes,3,opt,name=duration,proto3" json:"duration,omitempty"`
-	// syscall and packet only.
+	// Of kinds that have a delay (syscall, file, packet, dns, http), if the fault was started with one.
 	Delay  string `protobuf:"bytes,4,opt,name=delay,proto3" json:"delay,omitempty"`
 	Jitter string `protobuf:"bytes,5,opt,name=jitter,proto3" json:"jitter,omitempty"`
 	// packet only.
 	Loss *float64 `protobuf:"fixed64,6,opt,name=loss,proto3,oneof" json:"loss,omitempty"`
 	// Nobody is told: whoever renews a short duration again and again says nothing new.
-	Quiet         bool `protobuf:"varint,7,opt,name=quiet,proto3" json:"quiet,omitempty"`
+	Quiet bool `protobuf:"varint,7,opt,name=quiet,proto3" json:"quiet,omitempty"`
+	// As its kind has it. Of a packet fault it cannot become uniform again: netem keeps its table.
+	Distribution  string `protobuf:"bytes,8,opt,name=distribution,proto3" json:"distribution,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3802,6 +3813,13 @@ func (x *UpdateRequest) GetQuiet() bool {
 		return x.Quiet
 	}
 	return false
+}
+
+func (x *UpdateRequest) GetDistribution() string {
+	if x != nil {
+		return x.Distribution
+	}
+	return ""
 }
 
 type UpdateResponse struct {
@@ -5552,7 +5570,7 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\x04kind\x12\x05\xbaH\x02\b\x01B\n" +
 	"\n" +
 	"\b_percentB\a\n" +
-	"\x05_seed\"\x9d\x04\n" +
+	"\x05_seed\"\xc0\x04\n" +
 	"\aConnect\x12\x1d\n" +
 	"\x05errno\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18 R\x05errno\x12\x1c\n" +
 	"\tblackhole\x18\x02 \x01(\bR\tblackhole\x12(\n" +
@@ -5571,7 +5589,8 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\vreset_after\x18\v \x01(\tB\a\xbaH\x04r\x02\x18 R\n" +
 	"resetAfter\x123\n" +
 	"\x11reset_after_bytes\x18\f \x01(\tB\a\xbaH\x04r\x02\x18 R\x0fresetAfterBytes\x122\n" +
-	"\x0fmax_connections\x18\r \x01(\rB\t\xbaH\x06*\x04\x18\xc0\x84=R\x0emaxConnections\"\xc3\n" +
+	"\x0fmax_connections\x18\r \x01(\rB\t\xbaH\x06*\x04\x18\xc0\x84=R\x0emaxConnections\x12!\n" +
+	"\atimeout\x18\x0e \x01(\tB\a\xbaH\x04r\x02\x18 R\atimeout\"\xc3\n" +
 	"\n" +
 	"\x06Packet\x12-\n" +
 	"\x04loss\x18\x01 \x01(\x01B\x19\xbaH\x16\x12\x14@\x01\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00R\x04loss\x12<\n" +
@@ -5869,7 +5888,7 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\x06reason\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\x06reason\x12\x1d\n" +
 	"\x05lease\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x18 R\x05lease\">\n" +
 	"\x0eInjectResponse\x12,\n" +
-	"\x05fault\x18\x01 \x01(\v2\x16.faultd.v1alpha1.FaultR\x05fault\"\xa8\x02\n" +
+	"\x05fault\x18\x01 \x01(\v2\x16.faultd.v1alpha1.FaultR\x05fault\"\xd5\x02\n" +
 	"\rUpdateRequest\x12\x19\n" +
 	"\x02id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x02id\x128\n" +
 	"\apercent\x18\x02 \x01(\x01B\x19\xbaH\x16\x12\x14@\x01\x19\x00\x00\x00\x00\x00\x00Y@!\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\apercent\x88\x01\x01\x12#\n" +
@@ -5877,7 +5896,8 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\x05delay\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18 R\x05delay\x12\x1f\n" +
 	"\x06jitter\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x18 R\x06jitter\x122\n" +
 	"\x04loss\x18\x06 \x01(\x01B\x19\xbaH\x16\x12\x14@\x01\x19\x00\x00\x00\x00\x00\x00Y@!\x00\x00\x00\x00\x00\x00\x00\x00H\x01R\x04loss\x88\x01\x01\x12\x14\n" +
-	"\x05quiet\x18\a \x01(\bR\x05quietB\n" +
+	"\x05quiet\x18\a \x01(\bR\x05quiet\x12+\n" +
+	"\fdistribution\x18\b \x01(\tB\a\xbaH\x04r\x02\x18 R\fdistributionB\n" +
 	"\n" +
 	"\b_percentB\a\n" +
 	"\x05_loss\">\n" +
