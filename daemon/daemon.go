@@ -292,10 +292,7 @@ func (d *Daemon) tend() time.Duration {
 	defer d.mu.Unlock()
 	kernel := d.env.Kernel
 	// Before the lease: a daemon that was stopped meanwhile finds both over, and it is the kill that somebody wanted.
-	if kernel.Switch().Generation() == 0 && d.reason == "" && d.killing.Load() == 0 {
-		d.killed("killed from outside", "unknown")
-		d.noteLater(audit.Record{Action: "kill", Who: audit.Self(), Why: "the switch was thrown from outside; who did it, faultd does not know", Outcome: "noticed"})
-	}
+	d.noticeKill()
 	if kernel.KeepLease(d.options.Lease) {
 		d.lapses++
 		kernel.Switch().Renew()
@@ -316,6 +313,15 @@ func (d *Daemon) tend() time.Duration {
 	d.count(now)
 	d.rest(now)
 	return next
+}
+
+// noticeKill ends everything if somebody has thrown the switch without asking the daemon. Call with d.mu held.
+func (d *Daemon) noticeKill() {
+	if d.env.Kernel.Switch().Generation() != 0 || d.reason != "" || d.killing.Load() != 0 {
+		return
+	}
+	d.killed("killed from outside", "unknown")
+	d.noteLater(audit.Record{Action: "kill", Who: audit.Self(), Why: "the switch was thrown from outside; who did it, faultd does not know", Outcome: "noticed"})
 }
 
 // restAfter is how long nothing has run when the daemon rests.
@@ -395,6 +401,7 @@ func (d *Daemon) killed(reason, by string) []*fault {
 func (d *Daemon) arm(reason, by string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.noticeKill() // else the faults of before, which are over, would look as if they went on
 	if err := Unlatch(d.options.StateDir); err != nil {
 		return err
 	}

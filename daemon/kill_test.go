@@ -42,6 +42,22 @@ func (n *node) arm() {
 	}
 }
 
+// TestKilledAndArmedAtOnce: a kill from outside that is taken back before the daemon has looked ends all faults too.
+func TestKilledAndArmedAtOnce(t *testing.T) {
+	kernels.OnHost(t)
+	n := startNode(t)
+	for range 5 {
+		f := n.inject(refuse(n.target()))
+		n.kill()
+		n.arm()
+		n.until("the fault has ended", func() bool { return n.get(f.GetId()).GetState() == "ended" })
+		if got := n.get(f.GetId()); got.GetReason() != "killed" {
+			t.Errorf("it ended as %s", got.GetReason())
+		}
+	}
+	n.idle()
+}
+
 func TestKillLatches(t *testing.T) {
 	n := startNode(t)
 	h := n.injectAll(n.target())

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -32,7 +33,9 @@ func prepareCall(name string) (call, error) {
 	case "udp-connect":
 		return udpConnect()
 	case "udp-echo":
-		return udpEcho()
+		return udpEcho(5 * time.Millisecond)
+	case "udp-late":
+		return udpEcho(time.Second)
 	case "tcp-echo":
 		return tcpEcho()
 	}
@@ -102,8 +105,8 @@ func udpConnect() (call, error) {
 	}, nil
 }
 
-// udpEcho sends a datagram to its own socket, by address, and receives it; a lost one comes to nothing within 5 ms.
-func udpEcho() (call, error) {
+// udpEcho sends a datagram to its own socket, by address, and receives it; a lost one comes to nothing after a while.
+func udpEcho(patience time.Duration) (call, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("make a socket: %w", err)
@@ -111,7 +114,7 @@ func udpEcho() (call, error) {
 	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
 		return nil, fmt.Errorf("bind a socket: %w", err)
 	}
-	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 5000}); err != nil {
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, new(unix.NsecToTimeval(patience.Nanoseconds()))); err != nil {
 		return nil, fmt.Errorf("set a socket's timeout: %w", err)
 	}
 	bound, err := unix.Getsockname(fd)
