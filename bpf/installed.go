@@ -33,8 +33,9 @@ type Installed struct {
 	age      uint32
 	globs    bool // it has tables
 	releases []func() error
-	missed   *misses // of HookSyscall
-	queues   *queues // that its packets take; nil: none
+	missed   *misses     // of HookSyscall
+	queues   *queues     // that its packets take; nil: none
+	devices  [][2]uint64 // that its packets leave by: network namespace and number
 	over     chan struct{}
 	dice     *Dice // of ActionRedirect
 	closed   bool
@@ -48,6 +49,8 @@ type Installed struct {
 	decided  Peers // as they were set last
 	disarmed bool
 	final    *Counters
+	// uncovered are notes on devices that have come since.
+	uncovered []string
 }
 
 // attachFunc attaches what a rule needs, and gives what lets go of it, also beside an error. It is called with k.mu held.

@@ -72,6 +72,20 @@ func (k *Kernel) InstallPacket(t Target, r Rule, env PacketEnv) (*Installed, err
 			return nil, err
 		}
 	}
+	in, err := k.installWire(t, r, env, mechanism, devices)
+	if err != nil {
+		return nil, err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, d := range devices {
+		in.covers(d)
+	}
+	return in, nil
+}
+
+// installWire installs a packet rule with its queues, if it has any.
+func (k *Kernel) installWire(t Target, r Rule, env PacketEnv, mechanism string, devices []egressDevice) (*Installed, error) {
 	if r.Wire == nil {
 		return k.installPacket(t, r, env, mechanism, devices)
 	}
@@ -91,7 +105,7 @@ func (k *Kernel) InstallPacket(t Target, r Rule, env PacketEnv) (*Installed, err
 		return nil, errors.Join(err, releaseAll(&q.releases))
 	}
 	q.others, in.queues = others, q
-	in.releases = append(q.releases, in.releases...)
+	in.releases, q.releases = append(q.releases, in.releases...), nil
 	return in, nil
 }
 

@@ -38,6 +38,14 @@ func (p Parts) Counters() Counters {
 	return c
 }
 
+// Uncovered is Installed.Uncovered, of all.
+func (p Parts) Uncovered() (notes []string) {
+	for _, in := range p {
+		notes = append(notes, in.Uncovered()...)
+	}
+	return notes
+}
+
 // Disarm is Installed.Disarm, of all.
 func (p Parts) Disarm() error {
 	var errs []error

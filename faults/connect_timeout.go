@@ -59,7 +59,11 @@ func (c Connect) installBlackhole(ctx context.Context, m *meant, id string, rule
 		return nil, nil, err
 	}
 	parts, err := m.env.Kernel.InstallTimeout(kernelTarget(m.env, m.target), rule, after, packetEnv(ctx, m.env, id, homes))
-	return parts, notes, err
+	if err != nil {
+		return nil, nil, err
+	}
+	go coverLater(context.WithoutCancel(ctx), m.env, m.target, id, parts[0])
+	return parts, notes, nil
 }
 
 // timeoutNotes say when connections are given up; a time that the kernel cannot keep is a *ParameterError.

@@ -310,7 +310,7 @@ func (h *followingHandle) Changes() []string {
 func (h *followingHandle) Notes() []string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return slices.Clone(h.notes)
+	return h.ruleHandle.Notes()
 }
 
 // Disarm implements Handle.

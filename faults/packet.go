@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	v1 "faultd/api/faultd/v1alpha1"
 	"faultd/bpf"
@@ -180,7 +181,31 @@ func installPacket(ctx context.Context, env Env, target cgroup.Target, id string
 	if rule.Egress && len(homes) == 0 {
 		return nil, ErrNoProcess
 	}
-	return env.Kernel.InstallPacket(kernelTarget(env, target), rule, packetEnv(ctx, env, id, homes))
+	installed, err := env.Kernel.InstallPacket(kernelTarget(env, target), rule, packetEnv(ctx, env, id, homes))
+	if err == nil && rule.Egress {
+		go coverLater(context.WithoutCancel(ctx), env, target, id, installed)
+	}
+	return installed, err
+}
+
+// coverLater has the rule hurt what leaves by devices, and from network namespaces, that the target gets while the fault runs.
+func coverLater(ctx context.Context, env Env, target cgroup.Target, id string, installed *bpf.Installed) {
+	timer := time.NewTicker(followInterval)
+	defer timer.Stop()
+	for {
+		select {
+		case <-installed.Over():
+			return
+		case <-timer.C:
+		}
+		homes, err := homesOf(env, target)
+		if err != nil {
+			continue // the target is about to end
+		}
+		// What cannot be asked now is asked again.
+		_ = installed.Cover(packetEnv(ctx, env, id, homes))
+		closeHomes(homes)
+	}
 }
 
 // packetEnv is for the packets of a fault that leave by homes.

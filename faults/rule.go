@@ -23,6 +23,8 @@ func kernelTarget(env Env, t cgroup.Target) bpf.Target {
 type installed interface {
 	Update(bpf.Rule) error
 	Counters() bpf.Counters
+	// Uncovered are notes on devices of the target that have come since and could not be had.
+	Uncovered() []string
 	Disarm() error
 	Close() error
 }
@@ -51,5 +53,5 @@ func (h *ruleHandle) Close() error           { return h.installed.Close() }
 
 // Notes are those of the beginning, and what came since and is out of reach.
 func (h *ruleHandle) Notes() []string {
-	return slices.Concat(h.notes, arrivalNotes(h.installed.Counters().Arrived))
+	return slices.Concat(h.notes, arrivalNotes(h.installed.Counters().Arrived), h.installed.Uncovered())
 }

@@ -1,0 +1,123 @@
+package daemon_test
+
+import (
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+
+	v1 "faultd/api/faultd/v1alpha1"
+	"faultd/test/kernels"
+)
+
+// A wire that comes later, from the near end to the far one.
+const (
+	laterName = "later0"
+	later4    = "10.98.0.1"
+	laterFar4 = "10.98.0.2"
+)
+
+// wireLater makes it, from a network namespace.
+func (l *lane) wireLater(ns *os.File) {
+	l.t.Helper()
+	const peer = "later1"
+	l.inside(ns, func() {
+		l.must(netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: laterName}, PeerName: peer, PeerNamespace: netlink.NsFd(l.far.Fd())}))
+		l.up(laterName, later4+"/24")
+	})
+	l.inside(l.far, func() { l.up(peer, laterFar4+"/24") })
+}
+
+func (l *lane) unwireLater(ns *os.File) {
+	l.t.Helper()
+	l.inside(ns, func() {
+		device, err := netlink.LinkByName(laterName)
+		l.must(err)
+		l.must(netlink.LinkDel(device))
+	})
+}
+
+// TestDeviceThatComes: what leaves by a device that the target gets while the fault runs is lost too, of the target alone; one that goes
+// does no harm.
+func TestDeviceThatComes(t *testing.T) {
+	kernels.OnOldest(t)
+	n, l := startNode(t), newLane(t)
+	target := n.target()
+	var w, other *worker
+	l.inside(l.near, func() { w, other = n.worker(target), n.worker(n.target()) })
+	f := n.inject(lose(target, &v1.Packet{Loss: 100, Direction: "egress", Protocol: "udp"}))
+	l.wireLater(l.near)
+	heard := l.listen(laterFar4 + ":0")
+	send := func(from *worker) (arrived bool) {
+		t.Helper()
+		before := heard.count()
+		from.wants("sent", "wire stream %s 20 10", heard.address)
+		// The sibling's comes after those of before, by the same wire, and is answered then.
+		other.median(heard.address, 1)
+		return heard.count() > before+1
+	}
+	n.until("the device is seen to", func() bool { return !send(w) })
+	injected := n.settled(f.GetId()).GetInjected()
+	if injected < 20 {
+		t.Errorf("counted %d", injected)
+	}
+	if !send(other) {
+		t.Error("the sibling's packets are lost")
+	}
+	if got := n.settled(f.GetId()).GetInjected(); got != injected {
+		t.Errorf("of the sibling's %d are counted", got-injected)
+	}
+	if got := n.stop(f.GetId()); got.GetVerdict() != "injected" || strings.Contains(strings.Join(got.GetNotes(), "; "), laterName) {
+		t.Errorf("stopped as %v", got)
+	}
+	if !send(w) {
+		t.Error("afterwards packets are lost")
+	}
+	f = n.inject(lose(target, &v1.Packet{Loss: 100, Direction: "egress", Protocol: "udp"}))
+	l.unwireLater(l.near)
+	n.stop(f.GetId())
+	n.idle()
+}
+
+// TestDeviceThatComesQueues: packets are late there too; where a device comes with a root qdisc of somebody's, a note says so.
+func TestDeviceThatComesQueues(t *testing.T) {
+	kernels.OnOldest(t)
+	x := startWired(t)
+	f := x.n.inject(lose(x.target, &v1.Packet{Delay: slow.String()}))
+	x.wireLater(x.near)
+	far := x.listen(laterFar4 + ":0")
+	x.n.until("packets are late there", func() bool { return x.w.median(far.address, 1) >= slow })
+	if got := x.other.median(far.address, 3); got >= slow {
+		t.Errorf("the sibling's echo takes %s", got)
+	}
+	// What was made later is in the journal, too.
+	x.n.end(syscall.SIGKILL)
+	x.n.until("the guard has taken the queues away", func() bool {
+		return !slices.ContainsFunc(x.qdiscs(x.near), func(q string) bool { return strings.HasPrefix(q, "prio 7a17:") })
+	})
+	x.n.start()
+	if got := x.w.median(far.address, 3); got >= slow {
+		t.Errorf("afterwards an echo takes %s", got)
+	}
+	x.unwireLater(x.near)
+	x.asBefore()
+
+	f = x.n.inject(lose(x.target, &v1.Packet{Delay: slow.String()}))
+	x.wireLater(x.near)
+	x.inside(x.near, func() {
+		device, err := netlink.LinkByName(laterName)
+		x.must(err)
+		x.must(netlink.QdiscReplace(&netlink.GenericQdisc{QdiscType: "pfifo", QdiscAttrs: netlink.QdiscAttrs{LinkIndex: device.Attrs().Index, Parent: netlink.HANDLE_ROOT, Handle: 0x55 << 16}}))
+	})
+	x.n.until("a note says that it cannot be had, or the fault gave it up", func() bool {
+		got := x.n.get(f.GetId())
+		return strings.Contains(strings.Join(got.GetNotes(), "; "), laterName)
+	})
+	x.n.stop(f.GetId())
+	x.unwireLater(x.near)
+	x.asBefore()
+	x.n.idle()
+}
