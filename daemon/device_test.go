@@ -40,6 +40,16 @@ func (l *lane) unwireLater(ns *os.File) {
 	})
 }
 
+// carries waits until a new wire does: its ends are up a while after they were set up. What was sent before has arrived then.
+func (l *lane) carries(n *node, from *worker, to *listener) {
+	l.t.Helper()
+	n.until("the wire carries", func() bool {
+		from.wants("sent", "wire stream %s 1 10", to.address)
+		return to.count() > 0
+	})
+	from.median(to.address, 1)
+}
+
 // TestDeviceThatComes: what leaves by a device that the target gets while the fault runs is lost too, of the target alone; one that goes
 // does no harm.
 func TestDeviceThatComes(t *testing.T) {
@@ -51,6 +61,7 @@ func TestDeviceThatComes(t *testing.T) {
 	f := n.inject(lose(target, &v1.Packet{Loss: 100, Direction: "egress", Protocol: "udp"}))
 	l.wireLater(l.near)
 	heard := l.listen(laterFar4 + ":0")
+	l.carries(n, other, heard)
 	send := func(from *worker) (arrived bool) {
 		t.Helper()
 		before := heard.count()
@@ -89,6 +100,7 @@ func TestDeviceThatComesQueues(t *testing.T) {
 	f := x.n.inject(lose(x.target, &v1.Packet{Delay: slow.String()}))
 	x.wireLater(x.near)
 	far := x.listen(laterFar4 + ":0")
+	x.carries(x.n, x.other, far)
 	x.n.until("packets are late there", func() bool { return x.w.median(far.address, 1) >= slow })
 	if got := x.other.median(far.address, 3); got >= slow {
 		t.Errorf("the sibling's echo takes %s", got)
