@@ -182,12 +182,12 @@ reboot() {
 	in_machine "$1" -persist "$outputs/$1-$2.disk" -env FAULTD_TEST_REBOOTS=1 -reboots 3 -- daemon
 }
 
-# build_daemon makes the daemon as it is installed, and finds the programs that it hurts.
+# build_daemon makes the daemon as it is installed, and finds the programs that it hurts, and the examples of doing so.
 build_daemon() {
 	local program
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o bin/faultd ./cmd/faultd
 	mkdir -p bin/vm/test
-	programs=()
+	programs=(-dir "$root/examples")
 	for program in "$root/bin/faultd" fio nginx redis-server sqlite3 iperf3 ip tc ss busybox sleep; do programs+=(-file "$(command -v "$program")"); done
 }
 

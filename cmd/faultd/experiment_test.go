@@ -75,7 +75,6 @@ func TestExperiments(t *testing.T) {
 		{"Verdicts", experimentVerdicts},
 		{"Targets", experimentOfSeveralTargets},
 		{"Monitored", monitoredExperiment},
-		{"Examples", exampleExperiments},
 		{"Continuous", continuousExperiment},
 		{"Interrupted", interruptedExperiment},
 		{"InterruptedTwice", experimentInterruptedTwice},
@@ -195,107 +194,33 @@ func experimentOfSeveralTargets(t *testing.T, l *lab) {
 	l.idle()
 }
 
-// Fields of examples that are changed so that they run for seconds, and bear a busy machine.
-var (
-	duration = regexp.MustCompile(`\b(duration|before|after|recovery|every|on|off|window|ramp): \d+(s|m)\b`)
-	latency  = regexp.MustCompile(`, latency: \d+(ms|s)\b`)
-	timeout  = regexp.MustCompile(`(?m)^    timeout: .*\n`)
-	interval = regexp.MustCompile(`(?m)^  - name: (checkout|redis|node)$`)
-)
-
-// shorten makes a field that says how long last a fraction of it.
-func shorten(field string) string {
-	name, text, _ := strings.Cut(field, ": ")
-	d, err := time.ParseDuration(text)
-	if err != nil {
-		panic(err)
-	}
-	return fmt.Sprintf("%s: %s", name, d/200)
-}
-
-// inLab makes a document of an example that can be carried out here.
-func (l *lab) inLab(example string) string {
-	l.t.Helper()
-	text, err := os.ReadFile(example)
-	if err != nil {
-		l.t.Fatal(err)
-	}
-	_, port, err := net.SplitHostPort(l.redis)
-	if err != nil {
-		l.t.Fatal(err)
-	}
-	document := strings.NewReplacer(
-		"http://127.0.0.1:8080/checkout", l.shop+"/cached", "unit: shop.service", "cgroup: "+l.shopTarget.Path,
-		"unit: redis-server.service", "cgroup: "+l.redisTarget.Path, "unit: postgresql@15-main.service", "cgroup: "+l.redisTarget.Path, "127.0.0.1:6379", l.redis, `"6379"`, fmt.Sprintf("%q", port),
-		"ramp: [1, 5, 10, 25]", "ramp: [50, 100]", "percent: 10\n", "percent: 100\n", "    interval: 200ms\n", "", "max: 80", "max: 100",
-	).Replace(string(text))
-	document = duration.ReplaceAllStringFunc(document, shorten)
-	document = timeout.ReplaceAllString(latency.ReplaceAllString(document, ""), "")
-	document = interval.ReplaceAllString(document, "$0\n    interval: 50ms\n    timeout: 1m")
-	path := filepath.Join(l.t.TempDir(), filepath.Base(example))
-	if err := os.WriteFile(path, []byte(document), 0o600); err != nil {
-		l.t.Fatal(err)
-	}
-	return path
-}
-
-// notInLab are examples that would hurt nobody in the lab, or more than that.
-var notInLab = map[string]string{
-	"api-failing.yaml":             "the shop asks no API; TestHTTP of the daemon does",
-	"crash-loop.yaml":              "nobody starts the shop again; TestSignalOfStarts of the daemon starts processes",
-	"clock-drift.yaml":             "it would; TestNodeClockDrifts changes the clocks' rate of a virtual machine",
-	"clock-jump.yaml":              "it would; TestNodeClockJumps sets the clock of a virtual machine",
-	"connection-pool-used-up.yaml": "the shop makes one connection at a time; TestPool of the daemon makes many",
-	"disk-slow.yaml":               "nothing here writes; TestPrograms hurts a real Redis and SQLite",
-	"node-rebooted.yaml":           "it would; TestNodeGoesDown reboots a virtual machine",
-}
-
-// labOf is the lab that is there, or a new one for an example after which nobody starts the shop again.
-func labOf(t *testing.T, l *lab, example string) *lab {
-	t.Helper()
-	if filepath.Base(example) == "service-killed.yaml" {
-		return newLab(t)
-	}
-	return l
-}
-
-// exampleExperiments: each is right as it stands; shortened, it does harm here and is over afterwards.
-func exampleExperiments(t *testing.T, l *lab) {
+// TestExamplesAreGood: each names what is believed, what a healthy system does, the signals, and what to do with the finding, and is valid as
+// it stands. TestPrograms of test/programs carries them out.
+func TestExamplesAreGood(t *testing.T) {
 	examples, err := filepath.Glob("../../examples/*.yaml")
 	if err != nil || len(examples) < 5 {
 		t.Fatalf("examples are %v, %v", examples, err)
 	}
+	healthy := regexp.MustCompile(`\bA healthy (system|service|database|cluster)\b`)
 	for _, example := range examples {
-		t.Run(filepath.Base(example), func(t *testing.T) {
-			var out, errOut bytes.Buffer
-			if code := runWith(t.Context(), testNode(), []string{"faultd", "validate", example}, nil, &out, &errOut); code != exitDone {
-				t.Fatal(errOut.String())
+		var out, errOut bytes.Buffer
+		if code := runWith(t.Context(), testNode(), []string{"faultd", "validate", example}, nil, &out, &errOut); code != exitDone {
+			t.Error(errOut.String())
+		}
+		text, err := os.ReadFile(example)
+		if err != nil {
+			t.Fatal(err)
+		}
+		comment, document, _ := strings.Cut(string(text), "\napiVersion: ")
+		for what, is := range map[string]bool{
+			"a hypothesis": strings.Contains(document, "\n  hypothesis: "), "an owner": strings.Contains(document, "\n  owner: "), "what a healthy system does": healthy.MatchString(comment),
+			"the signals": strings.Contains(comment, "Signals: "), "what to do with the finding": strings.Contains(comment, "\n# If it "),
+			"its own name": strings.Contains(document, "\n  name: "+strings.TrimSuffix(filepath.Base(example), ".yaml")+"\n"),
+		} {
+			if !is {
+				t.Errorf("%s does not say %s", example, what)
 			}
-			if why := notInLab[filepath.Base(example)]; why != "" {
-				t.Skip(why)
-			}
-			here := labOf(t, l, example)
-			dir := t.TempDir()
-			code, said := here.faultd("run", here.inLab(example), "--report", dir)
-			if code == exitNotSupported {
-				t.Skipf("this kernel cannot: %s", said)
-			}
-			if code != exitDone && code != exitRefuted {
-				t.Errorf("exit code %d:\n%s", code, said)
-			}
-			harm := map[string]uint64{}
-			for _, run := range readJournal(t, dir).Run {
-				harm[run.Name] += run.Output.Injected
-			}
-			for name, injected := range harm {
-				if injected == 0 {
-					t.Errorf("fault %s did no harm:\n%s", name, said)
-				}
-			}
-			if here == l {
-				l.idle()
-			}
-		})
+		}
 	}
 }
 

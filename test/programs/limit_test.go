@@ -114,7 +114,12 @@ func (n *node) squeeze(t *testing.T, file string, spec *v1.FaultSpec, do func())
 // needsControllers skips where the version 2 tree has none.
 func (n *node) needsControllers(t *testing.T) {
 	t.Helper()
-	if !strings.Contains(n.control(t, n.target, "cgroup.controllers"), "pids") {
+	n.needsControllersIn(t, n.target)
+}
+
+func (n *node) needsControllersIn(t *testing.T, where cgroup.Target) {
+	t.Helper()
+	if !strings.Contains(n.control(t, where, "cgroup.controllers"), "pids") {
 		t.Skip("the version 2 tree has no controllers here: runs in the virtual machines")
 	}
 }

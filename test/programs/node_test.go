@@ -5,6 +5,7 @@ package programs
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io/fs"
 	"os"
@@ -43,6 +44,18 @@ func TestMain(m *testing.M) {
 	}
 	if len(os.Args) > 3 && os.Args[1] == netCommand {
 		fmt.Fprintln(os.Stderr, netCommand+":", enterNet(os.Args[2], os.Args[3:]))
+		os.Exit(1)
+	}
+	if len(os.Args) == 3 && os.Args[1] == shopCommand {
+		fmt.Fprintln(os.Stderr, shopCommand+":", runShop(os.Args[2]))
+		os.Exit(1)
+	}
+	if len(os.Args) == 3 && os.Args[1] == checkCommand {
+		os.Exit(checkDatabase(os.Args[2]))
+	}
+	// Examples wait most of their time.
+	if err := flag.Set("test.parallel", "5"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 	os.Exit(m.Run())
@@ -84,6 +97,7 @@ func TestPrograms(t *testing.T) {
 		{"Redis", redisOf},
 		{"RedisSqueezed", redisSqueezed},
 		{"SQLite", sqlite},
+		{"Examples", examples},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, n) })
 	}
@@ -110,7 +124,11 @@ func newNode(t *testing.T) *node {
 	n.tree, n.target = cgrouptest.New(t)
 	_, n.spared = cgrouptest.New(t)
 	n.client = api.NewClient(n.socket())
-	n.cmd = exec.Command(faultd(t), append([]string{"--socket", n.socket(), "serve", "--lease", lease}, n.places()...)...)
+	config := filepath.Join(n.dir, "faultd.yaml")
+	if err := os.WriteFile(config, []byte("environment: test\nproduction: false\nnode: {allow: true}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n.cmd = exec.Command(faultd(t), append([]string{"--socket", n.socket(), "serve", "--lease", lease, "--config", config}, n.places()...)...)
 	n.cmd.Stderr = t.Output()
 	if err := n.cmd.Start(); err != nil {
 		t.Fatal(err)
