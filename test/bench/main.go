@@ -37,6 +37,7 @@ func sections() []section {
 		{"scale", (*bench).scale},
 		{"kill", (*bench).kill},
 		{"load", (*bench).load},
+		{"limits", (*bench).limits},
 		{"pods", (*bench).podMemory},
 	}
 }
