@@ -21,10 +21,10 @@ func parseOffset(text string) (time.Duration, error) {
 	}
 	offset, err := time.ParseDuration(text)
 	if err != nil {
-		return 0, &ParameterError{"node.offset", fmt.Sprintf("%q is no duration; write it as 1h or -10m", text)}
+		return 0, fmt.Errorf("offset: %q is no duration; write it as 1h or -10m", text)
 	}
 	if offset.Abs() < undo.LeastOffset || offset.Abs() > longestOffset {
-		return 0, &ParameterError{"node.offset", fmt.Sprintf("%s is out of range; it must be %s to %s, ahead or back", offset, undo.LeastOffset, longestOffset)}
+		return 0, fmt.Errorf("offset: %s is out of range; it must be %s to %s, ahead or back", offset, undo.LeastOffset, longestOffset)
 	}
 	return offset, nil
 }

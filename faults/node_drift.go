@@ -27,13 +27,13 @@ func parseDrift(text string) (millionths float64, err error) {
 	}
 	millionths, err = strconv.ParseFloat(number, 64)
 	if !unit || err != nil || math.IsNaN(millionths) {
-		return 0, &ParameterError{"node.drift", fmt.Sprintf("%q must be a number with ppm or %%, such as 200ppm or -5%%", text)}
+		return 0, fmt.Errorf("drift: %q must be a number with ppm or %%, such as 200ppm or -5%%", text)
 	}
 	if strings.HasSuffix(text, "%") {
 		millionths *= 1e4
 	}
 	if math.Abs(millionths) < 1 || math.Abs(millionths) > mostDrift {
-		return 0, &ParameterError{"node.drift", fmt.Sprintf("%q is out of range; it must be 1ppm to 10%%, faster or slower", text)}
+		return 0, fmt.Errorf("drift: %q is out of range; it must be 1ppm to 10%%, faster or slower", text)
 	}
 	return millionths, nil
 }

@@ -33,7 +33,7 @@ func TestNodeRefusals(t *testing.T) {
 		`node.amount: "much" is no size`:                       {Action: "memory", Amount: "much", IMeanThisNode: true},
 		`node.floor: "low" is no size`:                         {Action: "memory", Amount: "1GiB", Floor: "low", IMeanThisNode: true},
 	} {
-		if _, _, err := New(&v1.FaultSpec{Duration: "1m", Kind: &v1.FaultSpec_Node{Node: node}}); err == nil || !strings.Contains(err.Error(), want) {
+		if _, _, err := New(&v1.FaultSpec{Duration: "1m", Kind: &v1.FaultSpec_Node{Node: node}}); err == nil || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("%v: %v, want %q", node, err, want)
 		}
 	}
