@@ -24,6 +24,8 @@ export VM_EDGES := 6.1 7.3
 export VM_BETWEEN := 6.12
 # Programs that people run, where most mechanisms are. KERNEL=6.1, 6.12 and 7.3 work too.
 export VM_PROGRAM_KERNELS := 6.12-ei
+# Programs that people run, with limits of their cgroups: the same on every kernel that has the controllers.
+export VM_SQUEEZE_KERNELS := 6.12
 # Of the kernels that can drop a sync one is enough to show that a power cut then loses data.
 export VM_LYING_KERNELS := 6.12-ei
 # Kernels that are rebooted and crashed by faults of the whole node.

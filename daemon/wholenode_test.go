@@ -37,10 +37,10 @@ func TestNodeFaultsAreOff(t *testing.T) {
 	n = startConfigured(t, allowNode)
 	target := n.target()
 	for want, spec := range map[string]*v1.FaultSpec{
-		"is not the whole node":      onNode(&v1.Node{Action: "memory", Amount: "1MiB"}),
-		"node.load: it would leave":  onNode(&v1.Node{Action: "memory", Amount: "1000TiB"}),
-		"node.unit: ":                onNode(&v1.Node{Action: "pause-unit", Unit: "faultd-nobody.service"}),
-		"duration: it must be more ": onNode(&v1.Node{Action: "reboot"}),
+		"is not the whole node":       onNode(&v1.Node{Action: "memory", Amount: "1MiB"}),
+		"node.amount: it would leave": onNode(&v1.Node{Action: "memory", Amount: "1000TiB"}),
+		"node.unit: ":                 onNode(&v1.Node{Action: "pause-unit", Unit: "faultd-nobody.service"}),
+		"duration: it must be more ":  onNode(&v1.Node{Action: "reboot"}),
 	} {
 		switch {
 		case strings.HasPrefix(want, "is not"):

@@ -168,6 +168,10 @@ func (f Node) Inject(ctx context.Context, env Env, target cgroup.Target, common 
 			return nil, err
 		}
 		handle, err := inner.startLoad(env, target, common)
+		var parameter *ParameterError
+		if errors.As(err, &parameter) && parameter.Field == "memory.load" {
+			err = &ParameterError{"node.amount", parameter.Problem} // as it is called here
+		}
 		return f.around(inner, handle, err)
 	case ActionPauseUnit:
 		handle, err := f.pauseUnit(ctx, env, common)

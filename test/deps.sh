@@ -36,9 +36,10 @@ need podman podman
 [ -e /usr/lib/cni/bridge ] || missing+=(containernetworking-plugins)
 need debootstrap debootstrap # a machine with systemd
 need gcc gcc # for the race detector
-need fio fio # targets, as the next three
+need fio fio # targets, as the next four
 need nginx nginx-light
 need sqlite3 sqlite3
+[ -n "$(ls /usr/lib/postgresql/*/bin/initdb 2>/dev/null)" ] || missing+=(postgresql)
 need iperf3 iperf3 # a sender whose packets are lost
 need musl-gcc musl-tools # targets with another C library
 need mke2fs e2fsprogs # disks for the virtual machines

@@ -5,6 +5,7 @@
 #   VM_EDGES VM_EDGE_PACKAGES    the oldest and the newest kernel, and the packages of which these two tell enough; so do some tests of others
 #   VM_BETWEEN                   kernels between these, on which the daemon's tests and the guard's tell enough
 #   VM_PROGRAM_KERNELS           the kernels on which programs that people run are hurt
+#   VM_SQUEEZE_KERNELS           the kernels on which such programs have limits
 #   VM_LYING_KERNELS             the kernels on which the power is cut while syncs do nothing
 #   VM_REBOOT_KERNELS            the kernels that are rebooted and crashed by faults of the node
 #   VM_WITHOUT_LSM               the kernels on which delays work without LSM too
@@ -191,14 +192,36 @@ build_daemon() {
 	for program in "$root/bin/faultd" fio nginx redis-server sqlite3 iperf3 ip tc ss busybox sleep; do programs+=(-file "$(command -v "$program")"); done
 }
 
+# build_postgres makes the data of a new PostgreSQL, which takes minutes on an emulated machine, and finds what runs it. PostgreSQL refuses to be root.
+build_postgres() {
+	local data=bin/vm/postgres bin new
+	bin=$(dirname "$(ls /usr/lib/postgresql/*/bin/initdb | tail -1)")
+	if [ ! -e "$data/PG_VERSION" ]; then
+		new=$(mktemp -d)
+		chown nobody "$new"
+		(cd / && TZ=GMT setpriv --reuid nobody --clear-groups "$bin/initdb" -D "$new/data" -A trust -U postgres -N --locale C -E SQL_ASCII --wal-segsize 1)
+		rm -rf "$data"
+		mv "$new/data" "$data"
+		rmdir "$new"
+	fi
+	postgres=(-file "$bin/postgres" -file "$bin/psql" -file "$(realpath "$bin/../lib/plpgsql.so")" -dir "$(ls -d /usr/share/postgresql/*/timezonesets | tail -1)" -dir "$root/$data" -env "FAULTD_TEST_POSTGRES=$root/$data")
+}
+
 # stage_programs hurts programs that people run, by the daemon as it is installed. Their files are on a disk.
 stage_programs() {
 	local kernel run=${RUN:-}
 	build_daemon
+	build_postgres
 	build test/programs
 	for kernel in "${kernels[@]}"; do
 		[[ -n ${KERNEL:-} || " $VM_PROGRAM_KERNELS " == *" $kernel "* ]] || continue
 		start "$kernel programs" in_machine "$kernel" -persist "$outputs/$kernel-programs.disk" -env TMPDIR=/persist "${programs[@]}" -- test/programs
+	done
+	[[ -z $run || $run == *Squeezed* ]] || return 0
+	run='^TestSqueezed$'
+	for kernel in "${kernels[@]}"; do
+		[[ -n ${KERNEL:-} || " $VM_SQUEEZE_KERNELS " == *" $kernel "* ]] || continue
+		start "$kernel squeezed programs" in_machine "$kernel" -persist "$outputs/$kernel-squeezed.disk" -env TMPDIR=/persist "${programs[@]}" "${postgres[@]}" -- test/programs
 	done
 }
 

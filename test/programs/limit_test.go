@@ -2,7 +2,6 @@ package programs
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -29,15 +28,35 @@ func (n *node) countIn(t *testing.T, where cgroup.Target, key string) uint64 {
 	return number(t, n.control(t, where, "cpu.stat"), `(?m)^`+key+` (\d+)$`)
 }
 
-// reckon has a store do sums, one after another, until over: work that needs nothing but processor time. It gives how many it did.
-func (s *store) reckon(over *atomic.Bool, done *atomic.Int64) error {
-	for !over.Load() {
-		if err := s.Eval(context.Background(), "local x = 0; for i = 1, 50000 do x = x + i end; return x", nil).Err(); err != nil {
-			return fmt.Errorf("reckon: %w", err)
-		}
-		done.Add(1)
+// reckon has a store do a sum: work that needs nothing but processor time.
+func (s *store) reckon() error {
+	return s.Eval(context.Background(), "local x = 0; for i = 1, 50000 do x = x + i end; return x", nil).Err()
+}
+
+// race has two work, one piece after the other, until the second has done so many pieces, and calls end. It gives how many both had done by then;
+// what they were at is done after end.
+func race(t *testing.T, pieces int64, first, second func() error, end func()) (ofFirst, ofSecond int64) {
+	t.Helper()
+	var over atomic.Bool
+	var counts [2]atomic.Int64
+	var running sync.WaitGroup
+	for i, work := range []func() error{first, second} {
+		running.Go(func() {
+			for !over.Load() {
+				if err := work(); err != nil {
+					t.Error(err)
+					return
+				}
+				counts[i].Add(1)
+			}
+		})
 	}
-	return nil
+	until(t, "one has done its work", func() bool { return counts[1].Load() >= pieces || t.Failed() })
+	over.Store(true)
+	ofFirst, ofSecond = counts[0].Load(), counts[1].Load()
+	end()
+	running.Wait()
+	return ofFirst, ofSecond
 }
 
 // redisSqueezed: a Redis with a tenth of a processor does fewer sums than its sibling, as the kernel stops it in its quota; the sibling is
@@ -49,25 +68,9 @@ func redisSqueezed(t *testing.T, n *node) {
 	const quota, sums = 10000, 30 // us of each period of 100000
 	target, sibling := n.store(t, n.target, "no"), n.store(t, n.spared, "no")
 	before := n.control(t, n.target, "cpu.max")
-	race := func() (ofTarget, ofSibling int64) {
-		var over atomic.Bool
-		var counts [2]atomic.Int64
-		var running sync.WaitGroup
-		for i, s := range []*store{target, sibling} {
-			running.Go(func() {
-				if err := s.reckon(&over, &counts[i]); err != nil {
-					t.Error(err)
-				}
-			})
-		}
-		until(t, "the sibling has done its sums", func() bool { return counts[1].Load() >= sums })
-		over.Store(true)
-		running.Wait()
-		return counts[0].Load(), counts[1].Load()
-	}
 	f := n.inject(t, &v1.FaultSpec{Kind: &v1.FaultSpec_Cpu{Cpu: &v1.Cpu{Limit: "0.1"}}}, true)
 	used, periods := n.countIn(t, n.target, "usage_usec"), n.countIn(t, n.target, "nr_periods")
-	ofTarget, ofSibling := race()
+	ofTarget, ofSibling := race(t, sums, target.reckon, sibling.reckon, func() {})
 	used, periods = n.countIn(t, n.target, "usage_usec")-used, n.countIn(t, n.target, "nr_periods")-periods
 	t.Logf("squeezed: %d sums, %d of the sibling; %d us in %d periods", ofTarget, ofSibling, used, periods)
 	if ofTarget*2 > ofSibling {
@@ -87,7 +90,7 @@ func redisSqueezed(t *testing.T, n *node) {
 		t.Errorf("cpu.max is %q, before %q", after, before)
 	}
 	stopped := n.countIn(t, n.target, "nr_throttled")
-	ofTarget, ofSibling = race()
+	ofTarget, ofSibling = race(t, sums, target.reckon, sibling.reckon, func() {})
 	t.Logf("afterwards: %d sums, %d of the sibling", ofTarget, ofSibling)
 	if more := n.countIn(t, n.target, "nr_throttled") - stopped; more > 0 || ofTarget*3 < ofSibling {
 		t.Errorf("afterwards the target was stopped %d times, and did %d sums, its sibling %d", more, ofTarget, ofSibling)

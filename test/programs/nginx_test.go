@@ -33,7 +33,7 @@ func (n *node) web(t *testing.T, where cgroup.Target, sendfile string) web {
 events {}
 http {
 	access_log off; sendfile %[3]s; client_body_temp_path %[1]s/1; proxy_temp_path %[1]s/2; fastcgi_temp_path %[1]s/3; uwsgi_temp_path %[1]s/4; scgi_temp_path %[1]s/5;
-	server { listen 127.0.0.1:%[2]s; root %[1]s; }
+	server { listen 127.0.0.1:%[2]s; root %[1]s; location = /direct { directio 512; output_buffers 1 256k; } location = /packed { gzip on; gzip_types *; gzip_comp_level 9; } }
 }
 `, w.dir, w.port, sendfile)
 	if err := os.WriteFile(w.file("conf"), []byte(config), 0o600); err != nil {

@@ -49,15 +49,21 @@ func (s *said) String() string {
 func (n *node) serve(t *testing.T, where cgroup.Target, argv ...string) *server {
 	t.Helper()
 	s := &server{t: t, cmd: exec.Command(argv[0], argv[1:]...), gone: make(chan struct{})}
+	n.run(where, s)
+	return s
+}
+
+// run starts a server's command in a cgroup.
+func (n *node) run(where cgroup.Target, s *server) {
+	s.t.Helper()
 	s.cmd.Stdout, s.cmd.Stderr = &s.said, &s.said
-	cgrouptest.StartCmd(t, n.tree, where, s.cmd)
+	cgrouptest.StartCmd(s.t, n.tree, where, s.cmd)
 	go func() {
 		_ = s.cmd.Wait()
 		close(s.gone)
 	}()
 	// Before StartCmd waits too: two that wait at once wait for ever.
-	t.Cleanup(s.kill)
-	return s
+	s.t.Cleanup(s.kill)
 }
 
 // kill ends it at once, as a crash would.
@@ -70,20 +76,26 @@ func (s *server) kill() {
 // says waits until the program has said something.
 func (s *server) says(words string) {
 	s.t.Helper()
-	until(s.t, words, func() bool { return strings.Contains(s.said.String(), words) })
+	until(s.t, words, func() bool { return strings.Contains(s.said.String(), words) || s.ended() })
+	if said := s.said.String(); !strings.Contains(said, words) {
+		s.t.Fatalf("%s has ended, and said %s", s.cmd.Path, said)
+	}
+}
+
+// ended says whether the program has ended.
+func (s *server) ended() bool {
+	select {
+	case <-s.gone:
+		return true
+	default:
+		return false
+	}
 }
 
 // stops waits until the program has ended by itself.
 func (s *server) stops() {
 	s.t.Helper()
-	until(s.t, "the end of "+s.cmd.Path, func() bool {
-		select {
-		case <-s.gone:
-			return true
-		default:
-			return false
-		}
-	})
+	until(s.t, "the end of "+s.cmd.Path, s.ended)
 }
 
 // freePort is one that nobody listens to on loopback.
