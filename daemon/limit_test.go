@@ -329,6 +329,27 @@ func TestLimitOfMemoryKills(t *testing.T) {
 	n.idle()
 }
 
+// TestLimitOfSwap: the target may swap nothing more, its sibling may, and afterwards both.
+func TestLimitOfSwap(t *testing.T) {
+	kernels.OnOldest(t)
+	n := startNode(t)
+	target, other := n.target(), n.target()
+	n.controllers(target)
+	spec := n.squeezes(target)["memory"].spec
+	spec.Kind = &v1.FaultSpec_Memory{Memory: &v1.Memory{NoSwap: true}}
+	for _, name := range []string{"stop", "kill -9"} {
+		before := n.control(target, "memory.swap.max")
+		f := n.inject(spec)
+		if now := n.control(target, "memory.swap.max"); now != "0\n" || before == now || n.control(other, "memory.swap.max") != before {
+			t.Errorf("memory.swap.max is %q, before %q", now, before)
+		}
+		faultEnds()[name](n, f)
+		n.until("memory.swap.max is as before", func() bool { return n.control(target, "memory.swap.max") == before })
+		n.goOn()
+	}
+	n.idle()
+}
+
 // loopExt4 is an ext4 on a disk of its own, and the number of that.
 func loopExt4(t *testing.T) (dir string, number uint32) {
 	t.Helper()
