@@ -230,15 +230,50 @@ func TestKillAll(t *testing.T) {
 	for _, s := range hurt {
 		n.endedBy(s, unix.SIGKILL)
 	}
-	if got := n.get(f.GetId()); got.GetCounters().GetInjected() != 6 || got.GetMechanism() != "cgroup.kill" {
+	if got := n.get(f.GetId()); got.GetCounters().GetInjected() != 6 || got.GetMechanism() != "pidfd" {
 		t.Errorf("got %v", got)
 	}
 	if !spared.alive(n) {
 		t.Error("a sibling's process was killed")
 	}
+	dir, err := os.Open(n.tree.Dir(target))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	born := exec.Command("true") // straight into the cgroup, as supervisors do it
+	born.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd())}
+	if err := born.Run(); err != nil {
+		t.Errorf("who is born into the target later is hurt: %v", err)
+	}
 	empty := n.inject(onProcesses(n.target(), &v1.Process{Kill: true}))
 	if verdict := n.stop(empty.GetId()).GetVerdict(); verdict != "inert" {
 		t.Errorf("nobody was there, and it says %s", verdict)
+	}
+}
+
+// TestKillAllWhoFork: processes that fork all the time do not get away.
+func TestKillAllWhoFork(t *testing.T) {
+	kernels.OnOldest(t)
+	n := startNode(t)
+	target := n.target()
+	for range 2 {
+		cmd := exec.Command("sh", "-c", "echo begun; while :; do sleep 5 & done")
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cgrouptest.StartCmd(t, n.tree, target, cmd)
+		if _, err := out.Read(make([]byte, 6)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f := n.inject(onProcesses(target, &v1.Process{Kill: true}))
+	if pids, err := n.tree.Processes(target); err != nil || len(pids) > 0 {
+		t.Errorf("%d are left, %v; notes %q", len(pids), err, n.get(f.GetId()).GetNotes())
+	}
+	if c := n.get(f.GetId()).GetCounters(); c.GetInjected() < 2 {
+		t.Errorf("counted %v", c)
 	}
 }
 

@@ -131,16 +131,12 @@ func (p Process) Validate() error {
 // Mechanisms of Process.
 const (
 	mechanismPidfd  = "pidfd"
-	mechanismKill   = "cgroup.kill"
 	mechanismFreeze = "cgroup.freeze"
 )
 
-// Mechanism implements Fault. All kernels that faultd runs on have it: cgroup.freeze since 5.2, pidfd since 5.3, cgroup.kill since 5.14.
+// Mechanism implements Fault. All kernels that faultd runs on have it: cgroup.freeze since 5.2, pidfd since 5.3.
 func (p Process) Mechanism(context.Context, Env) (string, error) {
-	switch {
-	case p.Kill:
-		return mechanismKill, nil
-	case p.Pause:
+	if p.Pause {
 		return mechanismFreeze, nil
 	}
 	return mechanismPidfd, nil
@@ -156,7 +152,7 @@ func (p Process) Inject(_ context.Context, env Env, target cgroup.Target, common
 	case p.Pause:
 		return startPause(env, target, common.ID, permit)
 	case p.Kill:
-		return startRounds(p, &killing{tree: env.Cgroups, target: target}, permit)
+		return startRounds(p, &killing{tree: env.Cgroups, target: target, permit: permit}, permit)
 	}
 	only, err := p.only(env.Cgroups, target)
 	if err != nil {

@@ -132,11 +132,7 @@ func (s *signalling) fits(p cgroup.Process) bool {
 
 // send signals a process if it still is the one that was chosen, and in the target.
 func (s *signalling) send(p cgroup.Process) error {
-	fd, err := unix.PidfdOpen(p.PID, 0)
-	if err == nil {
-		defer unix.Close(fd)
-		err = s.sendTo(fd, p)
-	}
+	err := sendSignal(s.tree, s.target, p.PID, p.StartTime, s.process.Signal)
 	if err == nil {
 		s.dice.Injected()
 		return nil
@@ -148,22 +144,25 @@ func (s *signalling) send(p cgroup.Process) error {
 	return fmt.Errorf("send %s to process %d: %w", unix.SignalName(s.process.Signal), p.PID, err)
 }
 
-// sendTo looks only now, with the process held by fd: as long as it lives its number means nobody else, and if it does not, the
-// signal reaches nobody.
-func (s *signalling) sendTo(fd int, p cgroup.Process) error {
-	now, err := s.tree.Describe(p.PID)
-	if errors.Is(err, cgroup.ErrNotFound) || err == nil && now.StartTime != p.StartTime {
-		return unix.ESRCH
-	}
+// sendSignal signals the process of that number that started then, if it is in the target; else the error is ESRCH. It looks only while it
+// holds the process: as long as that lives its number means nobody else, and if it does not, the signal reaches nobody.
+func sendSignal(tree *cgroup.Hierarchy, target cgroup.Target, pid int, start uint64, signal unix.Signal) error {
+	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		return err
 	}
-	if held, err := s.tree.Holds(s.target, p.PID); err != nil {
+	defer unix.Close(fd)
+	if now, err := undo.StartTime(pid); errors.Is(err, fs.ErrNotExist) || err == nil && now != start {
+		return unix.ESRCH
+	} else if err != nil {
+		return err
+	}
+	if held, err := tree.Holds(target, pid); err != nil {
 		return err
 	} else if !held {
 		return unix.ESRCH // it has left
 	}
-	return unix.PidfdSendSignal(fd, s.process.Signal, nil, 0)
+	return unix.PidfdSendSignal(fd, signal, nil, 0)
 }
 
 func (s *signalling) update(common Common) error { return s.dice.Update(common.rule()) }
