@@ -91,9 +91,11 @@ type Daemon struct {
 	// observed is what they told, by experiment.
 	observed map[string]*observed
 	reason   string
-	// ran is when something ran last, and rested whether the daemon has rested since.
-	ran    time.Time
-	rested bool
+	// ran is how many faults were running when that was looked at last, changed when their number was another, and rested whether the daemon
+	// has rested since.
+	ran     int
+	changed time.Time
+	rested  bool
 	// capabilities are what the last check found.
 	capabilities []*v1.Capability
 }
@@ -237,7 +239,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 		return errors.Join(err, d.Close())
 	}
 	d.looped.Store(bpf.Monotonic())
-	d.ran = time.Now()
+	d.changed = time.Now()
 	failed := servers.serve()
 	d.env.Kernel.RenewLease(d.options.Lease)
 	d.note(audit.Record{Action: actionStart, Who: audit.Self(), What: d.place(), Outcome: "done"}, nil)
@@ -324,15 +326,16 @@ func (d *Daemon) noticeKill() {
 	d.noteLater(audit.Record{Action: "kill", Who: audit.Self(), Why: "the switch was thrown from outside; who did it, faultd does not know", Outcome: "noticed"})
 }
 
-// restAfter is how long nothing has run when the daemon rests.
+// restAfter is how long nothing has begun or ended when the daemon rests.
 const restAfter = 3 * time.Second
 
-// rest lets the daemon rest once after each time in which something ran. Call with d.mu held.
+// rest lets the daemon rest once after each time in which something began or ended; what goes on needs little. Call with d.mu held.
 func (d *Daemon) rest(now time.Time) {
+	running := d.running()
 	switch {
-	case d.running() > 0:
-		d.rested, d.ran = false, now
-	case !d.rested && now.Sub(d.ran) >= restAfter:
+	case running != d.ran:
+		d.rested, d.ran, d.changed = false, running, now
+	case !d.rested && now.Sub(d.changed) >= restAfter:
 		d.rested = true
 		if d.options.Rest != nil {
 			d.closing.Go(d.options.Rest)

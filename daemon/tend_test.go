@@ -22,17 +22,17 @@ func (idleHandle) Notes() []string        { return nil }
 func (idleHandle) Disarm() error          { return nil }
 func (idleHandle) Close() error           { return nil }
 
-// TestRestsOnce: once nothing has run for a while, and not again before something has.
+// TestRestsOnce: once nothing has begun or ended for a while, and not again before something has.
 func TestRestsOnce(t *testing.T) {
-	rests := make(chan bool, 3)
+	rests := make(chan bool, 4)
 	now := time.Now()
-	d := &Daemon{options: Options{Rest: func() { rests <- true }}, faults: map[string]*fault{}, ran: now}
+	d := &Daemon{options: Options{Rest: func() { rests <- true }}, faults: map[string]*fault{}, changed: now}
 	f := &fault{state: stateActive}
 	for _, step := range []struct {
 		running bool
 		after   time.Duration
 		want    int
-	}{{false, time.Second, 0}, {false, restAfter, 1}, {false, time.Hour, 1}, {true, 2 * time.Hour, 1}, {false, 2*time.Hour + time.Second, 1}, {false, 3 * time.Hour, 2}} {
+	}{{false, time.Second, 0}, {false, restAfter, 1}, {false, time.Hour, 1}, {true, 2 * time.Hour, 1}, {true, 2*time.Hour + restAfter, 2}, {true, 3 * time.Hour, 2}, {false, 4 * time.Hour, 2}, {false, 5 * time.Hour, 3}} {
 		delete(d.faults, "f")
 		if step.running {
 			d.faults["f"] = f

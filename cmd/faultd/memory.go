@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// giveMemoryBack gives the system what the daemon does not need while nothing runs: what the heap holds in reserve, and the pages of the
+// giveMemoryBack gives the system what the daemon does not need while nothing begins or ends: what the heap holds in reserve, and the pages of the
 // program itself, which come back from the page cache when they are needed. Without it the daemon keeps for ever what one fault touched.
 func giveMemoryBack() {
 	debug.FreeOSMemory()
