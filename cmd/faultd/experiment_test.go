@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -74,6 +75,7 @@ func TestExperiments(t *testing.T) {
 	}{
 		{"Verdicts", experimentVerdicts},
 		{"Targets", experimentOfSeveralTargets},
+		{"Racing", racingExperiments},
 		{"Monitored", monitoredExperiment},
 		{"Continuous", continuousExperiment},
 		{"Interrupted", interruptedExperiment},
@@ -133,6 +135,25 @@ func experimentVerdicts(t *testing.T, l *lab) {
 			t.Errorf("the metrics do not have %s:\n%s", want, metrics)
 		}
 	}
+}
+
+// racingExperiments: two that are begun at once on the same target both hurt it, and the end of one is not that of the other.
+func racingExperiments(t *testing.T, l *lab) {
+	var running sync.WaitGroup
+	for _, length := range []string{"500ms", "1s"} {
+		document, dir := l.write("duration: 500ms", "duration: "+length, "SHOP/", "SHOP/cached", "connect: {", "percent: 50\n    connect: {"), t.TempDir()
+		running.Go(func() {
+			if code, said := l.faultd("run", document, "--report", dir); code != exitDone {
+				t.Errorf("exit code %d:\n%s", code, said)
+				return
+			}
+			if j := readJournal(t, dir); j.Faultd.Verdict != experiment.Confirmed || len(j.Run) != 1 || j.Run[0].Output.Injected == 0 {
+				t.Errorf("the journal has the verdict %s, %+v", j.Faultd.Verdict, j.Run)
+			}
+		})
+	}
+	running.Wait()
+	l.idle()
 }
 
 // metrics are what the daemon tells Prometheus.

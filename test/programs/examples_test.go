@@ -142,6 +142,8 @@ type staged struct {
 	// url is asked by the probe, and document is what is carried out.
 	url, document string
 	dir           string
+	// cmd is the run.
+	cmd *exec.Cmd
 	// came: what must come true did.
 	came bool
 }
@@ -250,7 +252,7 @@ func (s *staged) faultd(during func() bool) (code int, said string) {
 	}
 	cmd := exec.Command(faultd(s.t), "--socket", s.n.socket(), "run", path, "--report", s.dir, "--history", "")
 	out := &saidBy{}
-	cmd.Stdout, cmd.Stderr = out, out
+	cmd.Stdout, cmd.Stderr, s.cmd = out, out, cmd
 	if err := cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}

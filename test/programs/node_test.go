@@ -97,6 +97,7 @@ func TestPrograms(t *testing.T) {
 		{"Redis", redisOf},
 		{"RedisSqueezed", redisSqueezed},
 		{"SQLite", sqlite},
+		{"Systems", systems},
 		{"Examples", examples},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, n) })

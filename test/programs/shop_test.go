@@ -3,6 +3,7 @@ package programs
 import (
 	"bufio"
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	"syscall"
 	"time"
 
+	_ "github.com/lib/pq" // a driver of database/sql
 	"golang.org/x/sys/unix"
 )
 
@@ -41,6 +43,8 @@ type needs struct {
 	// Redis, and by other addresses of the same port Zone and Left.
 	Redis, Zone, Left string
 	Database          string
+	// Replica is one of Redis, and Postgres a PostgreSQL.
+	Replica, Postgres string
 	API               string
 	DNS               string
 	// Sink takes pages.
@@ -70,7 +74,7 @@ func (s *shop) checkout(w http.ResponseWriter, r *http.Request) {
 	frail := r.FormValue("frail") != ""
 	for step := range strings.SplitSeq(r.FormValue("do"), ",") {
 		err := s.try(step)
-		for again := 0; err != nil && !frail && step == "api" && again < 20; again++ {
+		for again := 0; err != nil && !frail && (step == "api" || step == "postgres") && again < 20; again++ {
 			err = s.try(step)
 		}
 		if err != nil && frail {
@@ -87,7 +91,7 @@ func (s *shop) try(step string) error {
 		"": func() error { return nil }, "redis": func() error { return s.ask(s.needs.Redis, "PING") }, "zone": func() error { return s.ask(s.needs.Zone, "PING") },
 		"left": func() error { return s.ask(s.needs.Left, "PING") }, "set": func() error { return s.ask(s.needs.Redis, "SET key value") },
 		"held": s.askHeld, "pool": s.askPool, "dns": s.lookUp, "api": s.askAPI, "database": s.askDatabase, "write": s.write, "page": s.sendPage, "clock": s.lookAtClock,
-		"rate": s.lookAtRate, "spin": s.spin,
+		"rate": s.lookAtRate, "spin": s.spin, "read": func() error { return s.reads(s.needs.Replica) }, "postgres": s.askPostgres,
 	}[step]
 	if take == nil {
 		return errors.New("there is no such step")
@@ -121,6 +125,50 @@ func (s *shop) ask(address, question string) error {
 	}
 	defer conn.Close()
 	return askOver(conn, question)
+}
+
+// reads reads what was written.
+func (s *shop) reads(address string) error {
+	conn, err := s.connect(address)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	const want = "$5\r\nvalue\r\n"
+	got := make([]byte, len(want))
+	if _, err := io.WriteString(conn, "GET key\r\n"); err != nil {
+		return err
+	}
+	if _, err := io.ReadFull(conn, got); err != nil {
+		return err
+	}
+	if string(got) != want {
+		return fmt.Errorf("it has %q", got)
+	}
+	return nil
+}
+
+// askPostgres asks over a new connection.
+func (s *shop) askPostgres() error {
+	host, port, err := net.SplitHostPort(s.needs.Postgres)
+	if err != nil {
+		return err
+	}
+	db, err := sql.Open("postgres", fmt.Sprintf("host=%s port=%s user=postgres dbname=postgres sslmode=disable", host, port))
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), s.needs.Patience)
+	defer cancel()
+	var two int
+	if err := db.QueryRowContext(ctx, "SELECT 1 + 1").Scan(&two); err != nil {
+		return err
+	}
+	if two != 2 {
+		return fmt.Errorf("it says %d", two)
+	}
+	return nil
 }
 
 func (s *shop) connect(address string) (net.Conn, error) {

@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -88,6 +89,9 @@ func newSink(t *testing.T) string {
 	return listener.Addr().String()
 }
 
+// shopPatience is how long a shop on the host waits for anybody.
+const shopPatience = 200 * time.Millisecond
+
 // stall makes one, without anybody in it.
 func (n *node) stall(t *testing.T, s street) *stall {
 	t.Helper()
@@ -98,7 +102,7 @@ func (n *node) stall(t *testing.T, s street) *stall {
 	if err := os.Mkdir(filepath.Join(st.dir, "data"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	patience := 200 * time.Millisecond
+	patience := shopPatience
 	if vmKernel() != "" {
 		patience = time.Minute // what needs it to be short runs on the host
 	}
@@ -241,12 +245,9 @@ type keeper struct {
 // restart is how long a keeper waits.
 const restart = 300 * time.Millisecond
 
-// keep keeps a program in a cgroup until the end of the test. It joins as most supervisors have it: in a cgroup whose processes were all killed at
-// once newer kernels (seen on 6.18) kill whoever is born straight into it, ever after.
+// keep keeps a program in a cgroup until the end of the test.
 func (st *stall) keep(where cgroup.Target, argv ...string) *keeper {
 	st.t.Helper()
-	join := "echo $$ >" + filepath.Join(st.n.tree.Dir(where), "cgroup.procs") + ` && exec "$@"`
-	argv = append([]string{program(st.t, "busybox"), "sh", "-c", join, "sh"}, argv...)
 	k := &keeper{}
 	start := func() error {
 		k.mu.Lock()
@@ -254,7 +255,13 @@ func (st *stall) keep(where cgroup.Target, argv ...string) *keeper {
 		if k.over {
 			return os.ErrClosed
 		}
+		dir, err := os.Open(st.n.tree.Dir(where))
+		if err != nil {
+			return err
+		}
+		defer dir.Close()
 		k.cmd = exec.Command(argv[0], argv[1:]...)
+		k.cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd())}
 		return k.cmd.Start()
 	}
 	if err := start(); err != nil {
