@@ -157,7 +157,8 @@ stage_powercut() {
 	build test/programs
 	for kernel in "${kernels[@]}"; do
 		[[ -n ${KERNEL:-} || " $VM_REBOOT_KERNELS " == *" $kernel "* ]] || continue
-		start "$kernel TestNodeGoesDown" reboot "$kernel" TestNodeGoesDown
+		start "$kernel TestNodeGoesDown" reboot "$kernel" TestNodeGoesDown 3 -- daemon # by a reboot, by a panic and by switching off
+		start "$kernel TestExampleReboots" reboot "$kernel" TestExampleReboots 1 "${programs[@]}" -- test/programs
 	done
 	for kernel in "${kernels[@]}"; do
 		for test in TestPowerCutWhileHurting TestPowerCutAfterKill; do
@@ -177,10 +178,11 @@ cut_power() {
 	in_machine "$kernel" -persist "$outputs/$kernel-$test.disk" -env FAULTD_TEST_POWER_CUT=1 -reset-after 'faultd test: cut the power' "$@"
 }
 
-# reboot KERNEL TEST runs a test of the daemon four times, of which it ends the first three by a reboot, by a panic and by switching off.
+# reboot KERNEL TEST TIMES FLAG... -- PACKAGE runs a test that makes its machine boot again so many times.
 reboot() {
-	local run="^$2\$"
-	in_machine "$1" -persist "$outputs/$1-$2.disk" -env FAULTD_TEST_REBOOTS=1 -reboots 3 -- daemon
+	local kernel=$1 test=$2 times=$3 run="^$2\$"
+	shift 3
+	in_machine "$kernel" -persist "$outputs/$kernel-$test.disk" -env FAULTD_TEST_REBOOTS=1 -reboots "$times" "$@"
 }
 
 # build_daemon makes the daemon as it is installed, and finds the programs that it hurts, and the examples of doing so.

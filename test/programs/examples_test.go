@@ -90,7 +90,7 @@ var scenarios = map[string]scenario{
 }
 
 // elsewhere are examples that no machine survives which runs other tests.
-var elsewhere = map[string]string{"node-rebooted": "it would; TestNodeGoesDown of the daemon reboots a virtual machine by a fault like its own"}
+var elsewhere = map[string]string{"node-rebooted": "it would: TestExampleReboots has a machine of its own"}
 
 // examples carries out each example of examples/, made fit for here, on a shop that bears what happens and on one that does not.
 func examples(t *testing.T, n *node) {

@@ -120,7 +120,13 @@ func (n *node) keepLoaded() {
 // newNode starts a daemon; at the end of the test nothing of it may be left.
 func newNode(t *testing.T) *node {
 	t.Helper()
-	n := &node{t: t, dir: t.TempDir()}
+	return newNodeIn(t, t.TempDir())
+}
+
+// newNodeIn starts a daemon that keeps its state in a directory.
+func newNodeIn(t *testing.T, dir string) *node {
+	t.Helper()
+	n := &node{t: t, dir: dir}
 	cgrouptest.Keep(t, n.pins())
 	n.tree, n.target = cgrouptest.New(t)
 	_, n.spared = cgrouptest.New(t)
