@@ -23,7 +23,7 @@ type cgroupPrograms struct {
 }
 
 func (p cgroupPrograms) serve(in *Installed) bool {
-	return p.ops == 0 || p.ops&Ops(in.encoded.Ops) != 0
+	return p.ops == 0 || p.ops&in.ops != 0
 }
 
 // useCgroupPrograms loads programs for their first user and keeps them on the topmost targets that they serve.

@@ -28,6 +28,7 @@ type Installed struct {
 	kernel   *Kernel
 	hook     Hook
 	target   Target
+	ops      Ops // of HookConnect and HookSecurity
 	slot     int
 	serial   uint32
 	age      uint32
@@ -72,7 +73,7 @@ func (k *Kernel) install(hook Hook, t Target, r Rule, attach, rest attachFunc) (
 		return nil, err
 	}
 	k.serial++
-	in := &Installed{kernel: k, hook: hook, target: t, slot: slot, serial: k.serial, age: k.serial, over: make(chan struct{})}
+	in := &Installed{kernel: k, hook: hook, target: t, ops: r.Ops, slot: slot, serial: k.serial, age: k.serial, over: make(chan struct{})}
 	if in.encoded, err = r.encode(k.sw.Generation(), in.serial); err != nil {
 		return nil, err
 	}
