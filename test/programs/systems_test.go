@@ -119,7 +119,7 @@ func redisPaused(step string) func(*testing.T, *node) (cgroup.Target, string, st
 		primary, replica := keptPort(t), keptPort(t)
 		_, target := cgrouptest.New(t)
 		redis := func(where cgroup.Target, port string, more ...string) {
-			n.serve(t, where, append([]string{program(t, "redis-server"), "--port", port, "--bind", "127.0.0.1", "--dir", t.TempDir(), "--save", ""}, more...)...)
+			n.serve(t, where, append([]string{program(t, "redis-server"), "--port", port, "--bind", "127.0.0.1", "--dir", t.TempDir(), "--save", "", "--repl-diskless-sync-delay", "0"}, more...)...)
 		}
 		redis(target, primary)
 		asks := shop{needs: needs{Patience: patience}}
