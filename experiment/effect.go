@@ -3,6 +3,7 @@ package experiment
 import (
 	"fmt"
 	"math"
+	"slices"
 	"time"
 )
 
@@ -44,11 +45,21 @@ func (r *Result) Effects() (list []Effect) {
 		return nil
 	}
 	for i, p := range r.Plan.Probes {
-		if e := effect(p.Name, of(r.triesOf(i), During)); e.Pairs > 1 {
+		e := effect(p.Name, of(r.triesOf(i), During))
+		if !p.waits() {
+			e.Latency = nil
+		}
+		if e.Pairs > 1 {
 			list = append(list, e)
 		}
 	}
 	return list
+}
+
+// waits says whether how long a try takes tells of what is asked: how long a pressure, a counter or a log is read tells nothing, nor how long
+// whoever knows of it needs.
+func (p Probe) waits() bool {
+	return slices.Contains([]string{"http", "tcp", "grpc", "dns", "command"}, p.Kind)
 }
 
 func effect(probe string, tries []Sample) Effect {

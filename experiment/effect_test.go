@@ -93,3 +93,12 @@ func TestEffects(t *testing.T) {
 		}
 	})
 }
+
+// TestWhatWaits: a try of a probe that reads something is not late because of a fault.
+func TestWhatWaits(t *testing.T) {
+	for kind, want := range map[string]bool{"http": true, "tcp": true, "grpc": true, "dns": true, "command": true, "counter": false, "pressure": false, "prometheus": false, "log": false} {
+		if got := (Probe{Kind: kind}).waits(); got != want {
+			t.Errorf("%s: %v", kind, got)
+		}
+	}
+}

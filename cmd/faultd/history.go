@@ -84,9 +84,18 @@ func listHistory(c *cli.Context) error {
 	}
 	rows := [][]string{{"RUN", "EXPERIMENT", "BEGAN", "TOOK", "VERDICT", "INJECTED", "REASON"}}
 	for _, r := range runs {
-		rows = append(rows, []string{r.ID, plain(r.Experiment), clock(r.Begin), took(r), orDash(verdictOf(r)), fmt.Sprint(r.Injected()), orDash(r.Reason)})
+		rows = append(rows, []string{r.ID, plain(r.Experiment), clock(r.Begin), took(r), orDash(verdictOf(r)), fmt.Sprint(r.Injected()), orDash(briefly(r.Reason))})
 	}
 	return printTable(c.App.Writer, rows)
+}
+
+// briefly cuts a reason, which has no end if many probes fail, for a table; the report has all of it.
+func briefly(reason string) string {
+	const most = 100 // letters
+	if short := cut(reason, most); short != reason {
+		return short + "..."
+	}
+	return reason
 }
 
 func clock(t time.Time) string { return t.Format("2006-01-02 15:04") }

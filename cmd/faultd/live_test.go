@@ -144,3 +144,12 @@ func TestFrameFits(t *testing.T) {
 		}
 	}
 }
+
+func TestBriefly(t *testing.T) {
+	long := strings.Repeat("é", 101)
+	for reason, want := range map[string]string{"": "", "lease lapsed": "lease lapsed", long[2:]: long[2:], long: long[2:] + "..."} {
+		if got := briefly(reason); got != want {
+			t.Errorf("%q becomes %q", reason, got)
+		}
+	}
+}
