@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"connectrpc.com/connect"
+
 	"faultd/cgroup"
 )
 
@@ -202,7 +204,8 @@ func isolatedBy(name string) string {
 
 // failed says who could not be asked, and why if that is time.
 func failed(ctx context.Context, socket, question string, err error) error {
-	if ctx.Err() == context.DeadlineExceeded {
+	// The runtime is told how long there is, and may be the first to notice that it is over.
+	if ctx.Err() == context.DeadlineExceeded || connect.CodeOf(err) == connect.CodeDeadlineExceeded {
 		err = fmt.Errorf("it did not answer within %s; faults that run are not concerned, try again when it answers", patience)
 	}
 	return &cgroup.RuntimeError{Socket: socket, Question: question, Err: err}

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"connectrpc.com/connect"
 	v1 "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"faultd/cgroup"
@@ -211,6 +212,14 @@ func TestRuntimeHangs(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	if _, err := r.Containers(ctx, cgroup.ContainerSelector{Text: "app"}); err == nil || !strings.Contains(err.Error(), "did not answer within") {
+		t.Error(err)
+	}
+}
+
+// TestRuntimeNoticesFirst: a runtime that says itself that the time is over is told of as one that says nothing.
+func TestRuntimeNoticesFirst(t *testing.T) {
+	err := failed(t.Context(), "/run/runtime.sock", "its pods", connect.NewError(connect.CodeDeadlineExceeded, errors.New("CANCEL; received from peer")))
+	if !strings.Contains(err.Error(), "did not answer within") {
 		t.Error(err)
 	}
 }
