@@ -1,6 +1,7 @@
 package daemon_test
 
 import (
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -101,6 +102,16 @@ func TestDeviceThatComesQueues(t *testing.T) {
 	x.wireLater(x.near)
 	far := x.listen(laterFar4 + ":0")
 	x.carries(x.n, x.other, far)
+	var index int
+	x.inside(x.near, func() {
+		device, err := netlink.LinkByName(laterName)
+		x.must(err)
+		index = device.Attrs().Index
+	})
+	// Not before: what is sent while a root qdisc is replaced is lost.
+	x.n.until("the device has our queue", func() bool {
+		return slices.ContainsFunc(x.qdiscs(x.near), func(q string) bool { return strings.HasPrefix(q, fmt.Sprintf("prio 7a17: dev %d ", index)) })
+	})
 	x.n.until("packets are late there", func() bool { return x.w.median(far.address, 1) >= slow })
 	if got := x.other.median(far.address, 3); got >= slow {
 		t.Errorf("the sibling's echo takes %s", got)
