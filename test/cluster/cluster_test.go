@@ -10,7 +10,7 @@ import (
 // TestCluster is one story: each part needs what came before it.
 func TestCluster(t *testing.T) {
 	c := startControl(t, builtDir(t))
-	boot(t, c)
+	c.node = boot(c)
 	eventually(t, "the node is ready", c.nodeReady)
 	for _, part := range []struct {
 		name string
@@ -18,6 +18,10 @@ func TestCluster(t *testing.T) {
 	}{
 		{"install", testInstall},
 		{"experiment", testExperiment},
+		{"limit and load", testLimits},
+		{"rolling update", testUpdate},
+		{"drain", testDrain},
+		{"reset", testReset},
 	} {
 		if !t.Run(part.name, func(t *testing.T) { part.test(t, c) }) {
 			c.explain(t)
@@ -43,7 +47,7 @@ func (c *control) faultdReady() error {
 // explain tells what the cluster knows when something went wrong.
 func (c *control) explain(t *testing.T) {
 	for _, args := range [][]string{
-		{"get", "pods", "-A", "-o", "wide"}, {"get", "experiments", "-A", "-o", "yaml"}, {"get", "events", "-A", "--sort-by=.lastTimestamp"},
+		{"get", "pods", "-A", "-o", "wide"}, {"get", "experiments,noderecords", "-A", "-o", "yaml"}, {"logs", "-n", "kube-system", "daemonset/eyes", "--tail=5"}, {"get", "events", "-A", "--sort-by=.lastTimestamp"},
 		{"logs", "-n", "faultd", "-l", "app.kubernetes.io/name=faultd", "--all-containers", "--prefix", "--tail=40"},
 	} {
 		out, err := c.try("", args...)

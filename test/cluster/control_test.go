@@ -30,6 +30,8 @@ type control struct {
 	dir  string
 	keys *authority
 	port int
+	// node is nil where no kubelet is needed.
+	node *machine
 }
 
 func startControl(t *testing.T, built string) *control {

@@ -8,22 +8,46 @@ import (
 	"testing"
 )
 
-// boot starts the node of a cluster: an emulated machine with systemd, containerd and the kubelet.
-func boot(t *testing.T, c *control) {
-	t.Helper()
-	kubeletPort := freePort(t)
-	console := filepath.Join(c.dir, "console")
-	start(t, c.dir, "qemu-system-x86_64", "-M", "q35", "-accel", "tcg,thread=single", "-cpu", "max", "-smp", "1", "-m", "3G", "-display", "none",
-		"-serial", "file:"+console, "-monitor", "none", "-nodefaults",
-		"-kernel", os.Getenv("FAULTD_CLUSTER_KERNEL"),
-		"-append", "console=ttyS0 root=/dev/nvme0n1 rw loglevel=3 net.ifnames=0 no_timer_check watchdog_thresh=30 rcupdate.rcu_cpu_stall_timeout=90",
-		"-drive", "file="+makeDisk(t, c, kubeletPort)+",if=none,id=disk,format=raw,cache=unsafe", "-device", "nvme,drive=disk,serial=node",
-		"-nic", fmt.Sprintf("user,model=virtio-net-pci,restrict=off,hostfwd=tcp:127.0.0.1:%d-:%d", kubeletPort, kubeletPort))
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("the end of the node's console:\n%s", tail(console, 40))
+// machine is the node of a cluster: an emulated one with systemd, containerd and the kubelet.
+type machine struct {
+	c             *control
+	disk, console string
+	kubeletPort   int
+	qemu          *exec.Cmd
+}
+
+// boot starts it, for as long as the cluster is there.
+func boot(c *control) *machine {
+	c.t.Helper()
+	m := &machine{c: c, console: filepath.Join(c.dir, "console"), kubeletPort: freePort(c.t)}
+	m.disk = makeDisk(c.t, c, m.kubeletPort)
+	m.powerOn()
+	c.t.Cleanup(func() {
+		if c.t.Failed() {
+			c.t.Logf("the end of the node's console:\n%s", tail(m.console, 40))
 		}
 	})
+	return m
+}
+
+func (m *machine) powerOn() {
+	m.c.t.Helper()
+	m.qemu = start(m.c.t, m.c.dir, "qemu-system-x86_64", "-M", "q35", "-accel", "tcg,thread=single", "-cpu", "max", "-smp", "1", "-m", "3G", "-display", "none",
+		"-chardev", "file,id=console,append=on,path="+m.console, "-serial", "chardev:console", "-monitor", "none", "-nodefaults",
+		"-kernel", os.Getenv("FAULTD_CLUSTER_KERNEL"),
+		"-append", "console=ttyS0 root=/dev/nvme0n1 rw loglevel=3 net.ifnames=0 no_timer_check watchdog_thresh=30 rcupdate.rcu_cpu_stall_timeout=90",
+		"-drive", "file="+m.disk+",if=none,id=disk,format=raw,cache=unsafe", "-device", "nvme,drive=disk,serial=node",
+		"-nic", fmt.Sprintf("user,model=virtio-net-pci,restrict=off,hostfwd=tcp:127.0.0.1:%d-:%d", m.kubeletPort, m.kubeletPort))
+}
+
+// reset takes the power from the machine, and gives it back. What was not written to its disk by then is lost.
+func (m *machine) reset() {
+	m.c.t.Helper()
+	if err := m.qemu.Process.Kill(); err != nil {
+		m.c.t.Fatalf("take the power from the node: %v", err)
+	}
+	_ = m.qemu.Wait() // that it was killed is no news
+	m.powerOn()
 }
 
 // makeDisk is the system that run.sh made, with what belongs to this cluster.

@@ -24,7 +24,7 @@ func builtDir(t *testing.T) string {
 }
 
 // start runs a program until the test is over. It dies with the test; what it says is in NAME.log of dir, of which the end is told if the test fails.
-func start(t *testing.T, dir, program string, args ...string) {
+func start(t *testing.T, dir, program string, args ...string) *exec.Cmd {
 	t.Helper()
 	name := filepath.Base(program)
 	log, err := os.Create(filepath.Join(dir, name+".log"))
@@ -46,6 +46,7 @@ func start(t *testing.T, dir, program string, args ...string) {
 			t.Logf("the end of what %s said:\n%s", name, tail(log.Name(), 15))
 		}
 	})
+	return cmd
 }
 
 func tail(file string, lines int) string {

@@ -2,6 +2,9 @@
 # Runs in the node before its kubelet: the network.
 set -eux
 . /etc/node.env
+# What the plugins wrote about networks of pods is about namespaces of another boot, and half of it may be written, if the power was lost:
+# then the runtime could never take the networks of those pods down, and the kubelet not start them again.
+rm -rf /var/lib/cni/results /var/lib/cni/networks
 ip link set eth0 up
 ip addr replace 10.0.2.15/24 dev eth0
 ip route replace default via 10.0.2.2
