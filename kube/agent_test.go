@@ -428,6 +428,25 @@ func TestAbortedElsewhere(t *testing.T) {
 	}
 }
 
+// TestDaemonStoppedElsewhere: a daemon that is told to end, as for an update, interrupts its own node's part, and no other's.
+func TestDaemonStoppedElsewhere(t *testing.T) {
+	s, one, other := newAPIServer(t), newDaemon(t), newDaemon(t)
+	s.pod("n1", "web-0", web)
+	s.pod("n2", "web-1", web)
+	start(t, s, one, "n1", quick)
+	start(t, s, other, "n2", quick)
+	create(s, "slow", spec("1h"))
+	eventually(t, "harm on both", func() bool { return len(one.active()) == 1 && len(other.active()) == 1 })
+	other.stop()
+	eventually(t, "the end on one", func() bool { return s.record("slow", "n2").GetPhase() == "ended" })
+	if record := s.record("slow", "n2"); record.GetVerdict() != "interrupted" || record.GetMessage() != "the node's daemon stopped" {
+		t.Errorf("%v", record)
+	}
+	if status := s.status("slow"); status.GetAbortedOn() != "" || status.GetPhase() != "running" || len(one.active()) != 1 {
+		t.Errorf("%v; on the other node %v", status, one.active())
+	}
+}
+
 // TestAgentRestarted: a record of a run that nobody carries out any more is ended, whether its pod is still there or not, and it is not begun
 // anew.
 func TestAgentRestarted(t *testing.T) {

@@ -88,13 +88,25 @@ func (d *daemon) kill(reason string) (ended int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.killed = "killed by uid=0 at 2026-01-02T03:04:05Z: " + reason
+	return d.end("killed")
+}
+
+// end ends all faults. Call with d.mu held.
+func (d *daemon) end(reason string) (ended int) {
 	for _, f := range d.faults {
 		if f.GetState() == "active" {
-			f.State, f.Reason = "ended", "killed"
+			f.State, f.Reason = "ended", reason
 			ended++
 		}
 	}
 	return ended
+}
+
+// stop ends the daemon's faults as it does when it is told to end.
+func (d *daemon) stop() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.end("daemon stopped")
 }
 
 func (d *daemon) Targets(_ context.Context, r *connect.Request[v1.TargetsRequest]) (*connect.Response[v1.TargetsResponse], error) {

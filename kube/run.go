@@ -129,11 +129,28 @@ func (a *Agent) carryOut(r *run) {
 		phase, message = "refused", "the node refuses it: "+err.Error()
 	case r.ctx.Err() != nil:
 		verdict, message = experiment.Interrupted, context.Cause(r.ctx).Error()
+	case result.Verdict == experiment.Aborted && r.daemonStopped():
+		verdict, message = experiment.Interrupted, "the node's "+daemonStopped
 	default:
 		verdict, message = result.Verdict, result.Reason()
 	}
 	a.endRun(id, verdict, message)
 	a.finish(r, phase, verdict, message)
+}
+
+// daemonStopped is why faults end whose daemon is told to end, as for an update, in its own words.
+const daemonStopped = "daemon stopped"
+
+// daemonStopped says whether the daemon was told to end before the run was: that concerns this node alone.
+func (r *run) daemonStopped() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, f := range r.faults {
+		if f.GetReason() == daemonStopped {
+			return true
+		}
+	}
+	return false
 }
 
 func (a *Agent) endRun(id string, verdict experiment.Verdict, reason string) {
