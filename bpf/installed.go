@@ -34,13 +34,12 @@ type Installed struct {
 	age      uint32
 	globs    bool // it has tables
 	releases []func() error
-	missed   *misses // of HookSyscall
-	queues   *queues // that its packets take; nil: none
-	// devices are those that its packets leave by, with what lets go of those that have come since.
-	devices map[deviceKey][]func() error
-	over    chan struct{}
-	dice    *Dice // of ActionRedirect
-	closed  bool
+	missed   *misses     // of HookSyscall
+	queues   *queues     // that its packets take; nil: none
+	devices  [][2]uint64 // that its packets leave by: network namespace and number
+	over     chan struct{}
+	dice     *Dice // of ActionRedirect
+	closed   bool
 
 	// mu guards what follows, and is never held for long: a rule is read and disarmed while the kernel side is busy
 	// loading programs.
@@ -322,7 +321,7 @@ func (in *Installed) remove() error {
 
 // release lets go of programs and attachments, last first, and keeps those that failed.
 func (in *Installed) release() error {
-	return errors.Join(in.uncoverAll(), releaseAll(&in.releases))
+	return releaseAll(&in.releases)
 }
 
 // releaseAll lets go of everything, last first, and keeps what failed.

@@ -1,18 +1,9 @@
 package bpf
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 )
-
-// deviceKey is a device: the inode of its network namespace, and its number there.
-type deviceKey struct {
-	ns    uint64
-	index int
-}
-
-func (d egressDevice) key() deviceKey { return deviceKey{d.ns.Inode, d.device.Attrs().Index} }
 
 // Cover has the rule hurt packets that leave by devices which have come since it was installed. What cannot be had is told by Uncovered,
 // once, and not tried again.
@@ -24,10 +15,6 @@ func (in *Installed) Cover(env PacketEnv) error {
 	k := in.kernel
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if in.ended() {
-		return nil
-	}
-	gone := in.uncoverGone(devices)
 	for _, d := range devices {
 		if in.ended() {
 			return nil
@@ -35,35 +22,14 @@ func (in *Installed) Cover(env PacketEnv) error {
 		if in.covers(d) {
 			continue
 		}
-		if in.devices[d.key()], err = in.coverDevice(d, env); err != nil {
+		if err := in.coverDevice(d, env); err != nil {
 			in.mu.Lock()
 			in.uncovered = append(in.uncovered, fmt.Sprintf("what leaves by the device %s, which has come since, is not hurt: %v", d.device.Attrs().Name, err))
 			in.mu.Unlock()
 		}
 	}
-	return gone
+	return nil
 }
-
-// uncoverGone lets go of devices that have come since and are not there any more, of which a long fault may see many. Call with k.mu held.
-func (in *Installed) uncoverGone(there []egressDevice) error {
-	var errs []error
-	for key, releases := range in.devices {
-		if releases == nil || slices.ContainsFunc(there, func(d egressDevice) bool { return d.key() == key }) {
-			continue
-		}
-		in.queues.forget(key)
-		if err := releaseAll(&releases); err != nil {
-			in.devices[key] = releases // and again the next time
-			errs = append(errs, err)
-			continue
-		}
-		delete(in.devices, key)
-	}
-	return errors.Join(errs...)
-}
-
-// uncoverAll lets go of all that have come since. Call with k.mu held.
-func (in *Installed) uncoverAll() error { return in.uncoverGone(nil) }
 
 // Uncovered are notes on devices that have come since, and cannot be had.
 func (in *Installed) Uncovered() []string {
@@ -81,40 +47,29 @@ func (in *Installed) ended() bool {
 
 // covers says whether a device has been seen to, and notes it. Call with k.mu held.
 func (in *Installed) covers(d egressDevice) bool {
-	if _, seen := in.devices[d.key()]; seen {
+	key := [2]uint64{d.ns.Inode, uint64(d.device.Attrs().Index)}
+	if slices.Contains(in.devices, key) {
 		return true
 	}
-	if in.devices == nil {
-		in.devices = map[deviceKey][]func() error{}
-	}
-	in.devices[d.key()] = nil
+	in.devices = append(in.devices, key)
 	return false
 }
 
-// coverDevice puts the rule's queue, and the program, on a device. What it gives lets go of it, also beside an error. Call with k.mu held.
-func (in *Installed) coverDevice(d egressDevice, env PacketEnv) (releases []func() error, err error) {
+// coverDevice puts the rule's queue, and the program, on a device. Call with k.mu held.
+func (in *Installed) coverDevice(d egressDevice, env PacketEnv) error {
 	k := in.kernel
 	mechanism, err := k.egressMechanism()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if in.queues != nil {
-		if releases, err = k.openLater(in.queues, d, env.JournalQueue); err != nil {
-			return releases, err
+		releases, err := k.openLater(in.queues, d, env.JournalQueue)
+		in.releases = append(in.releases, releases...)
+		if err != nil {
+			return err
 		}
 	}
-	more, err := k.attachEgress([]egressDevice{d}, mechanism, env.Journal)
-	return append(releases, more...), err
-}
-
-// forget takes the queue of a device off the list of those that are changed and looked at.
-func (q *queues) forget(key deviceKey) {
-	if q == nil {
-		return
-	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.on = slices.DeleteFunc(q.on, func(one *queue) bool { return one.ns.Inode == key.ns && one.ifindex() == key.index })
+	return in.use(func() ([]func() error, error) { return k.attachEgress([]egressDevice{d}, mechanism, env.Journal) })
 }
 
 // openLater makes the queue of a rule on one more device. Call with k.mu held.
