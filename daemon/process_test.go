@@ -1,6 +1,7 @@
 package daemon_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -249,6 +250,33 @@ func TestKillAll(t *testing.T) {
 	empty := n.inject(onProcesses(n.target(), &v1.Process{Kill: true}))
 	if verdict := n.stop(empty.GetId()).GetVerdict(); verdict != "inert" {
 		t.Errorf("nobody was there, and it says %s", verdict)
+	}
+}
+
+// TestKillAllAndTheTargetGoes: a target that somebody removes as soon as nobody is in it, as systemd does with a unit's, was hurt all the same.
+func TestKillAllAndTheTargetGoes(t *testing.T) {
+	kernels.OnOldest(t)
+	n := startNode(t)
+	target := n.target()
+	hurt := n.workers(target, 3)
+	removed := make(chan error, 1)
+	go func() {
+		for {
+			if err := os.Remove(n.tree.Dir(target)); !errors.Is(err, unix.EBUSY) {
+				removed <- err
+				return
+			}
+		}
+	}()
+	f := n.inject(onProcesses(target, &v1.Process{Kill: true}))
+	for _, s := range hurt {
+		n.endedBy(s, unix.SIGKILL)
+	}
+	if err := <-removed; err != nil {
+		t.Fatal(err)
+	}
+	if c := n.get(f.GetId()).GetCounters(); c.GetInjected() != 3 {
+		t.Errorf("counted %v", c)
 	}
 }
 

@@ -37,16 +37,30 @@ func (k *killing) do() ([]string, error) {
 	last := ^uint64(0)         // who started later is nobody's child of the round before
 	for deadline := time.Now().Add(killWithin); ; time.Sleep(time.Millisecond) {
 		there, fresh, err := k.round(killed, last)
-		if err != nil || there == 0 || fresh == 0 && time.Now().After(deadline) {
-			return nil, err
-		}
-		if time.Now().After(deadline) {
+		late := time.Now().After(deadline)
+		switch {
+		case err != nil:
+			return stopped(len(killed), err)
+		case there == 0, fresh == 0 && late:
+			return nil, nil
+		case late:
 			return []string{fmt.Sprintf("processes of the target fork faster than they can be killed; %d have been, and others are left", len(killed))}, nil
-		}
-		if fresh > 0 {
+		case fresh > 0:
 			last = bootTicks()
 		}
 	}
+}
+
+// stopped tells of an error that kept a round from its end. Once something was done it is a note; of a target that has gone since, as it may as
+// soon as nobody is in it, there is nothing to tell.
+func stopped(killed int, err error) ([]string, error) {
+	switch {
+	case killed == 0:
+		return nil, err
+	case errors.Is(err, cgroup.ErrNotFound):
+		return nil, nil
+	}
+	return []string{err.Error()}, nil
 }
 
 // round kills the target's processes that started by then and are not killed yet. there is how many of both it found.
