@@ -46,23 +46,20 @@ func (c Connect) installBlackhole(ctx context.Context, m *meant, id string, rule
 		in, err := installPacket(ctx, m.env, m.target, id, rule)
 		return in, nil, err
 	}
-	homes, err := homesOf(m.env, m.target)
+	var parts bpf.Parts
+	var notes []string
+	_, err = atHomes(ctx, m.env, m.target, id, rule, func(homes []home, packets bpf.PacketEnv) (_ *bpf.Installed, err error) {
+		if notes, err = timeoutNotes(homes, after); err != nil {
+			return nil, err
+		}
+		if parts, err = m.env.Kernel.InstallTimeout(kernelTarget(m.env, m.target), rule, after, packets); err != nil {
+			return nil, err
+		}
+		return parts[0], nil
+	})
 	if err != nil {
 		return nil, nil, err
 	}
-	defer closeHomes(homes)
-	if len(homes) == 0 {
-		return nil, nil, ErrNoProcess
-	}
-	notes, err := timeoutNotes(homes, after)
-	if err != nil {
-		return nil, nil, err
-	}
-	parts, err := m.env.Kernel.InstallTimeout(kernelTarget(m.env, m.target), rule, after, packetEnv(ctx, m.env, id, homes))
-	if err != nil {
-		return nil, nil, err
-	}
-	go coverLater(context.WithoutCancel(ctx), m.env, m.target, id, parts[0])
 	return parts, notes, nil
 }
 

@@ -173,6 +173,14 @@ func (p Packet) Inject(ctx context.Context, env Env, target cgroup.Target, commo
 
 // installPacket puts a rule on the packets of the target, in the network namespaces its processes live in now.
 func installPacket(ctx context.Context, env Env, target cgroup.Target, id string, rule bpf.Rule) (*bpf.Installed, error) {
+	return atHomes(ctx, env, target, id, rule, func(_ []home, packets bpf.PacketEnv) (*bpf.Installed, error) {
+		return env.Kernel.InstallPacket(kernelTarget(env, target), rule, packets)
+	})
+}
+
+// atHomes has a rule on packets installed for the network namespaces that the target's processes live in now. If it is about what leaves, there
+// must be one, and what the target gets while the fault runs is covered too.
+func atHomes(ctx context.Context, env Env, target cgroup.Target, id string, rule bpf.Rule, install func([]home, bpf.PacketEnv) (*bpf.Installed, error)) (*bpf.Installed, error) {
 	homes, err := homesOf(env, target)
 	if err != nil {
 		return nil, err
@@ -181,7 +189,7 @@ func installPacket(ctx context.Context, env Env, target cgroup.Target, id string
 	if rule.Egress && len(homes) == 0 {
 		return nil, ErrNoProcess
 	}
-	installed, err := env.Kernel.InstallPacket(kernelTarget(env, target), rule, packetEnv(ctx, env, id, homes))
+	installed, err := install(homes, packetEnv(ctx, env, id, homes))
 	if err == nil && rule.Egress {
 		go coverLater(context.WithoutCancel(ctx), env, target, id, installed)
 	}
