@@ -18,7 +18,7 @@ var divertHooks = cgroupPrograms{"divert", HookDivert, "divert", loadDivert, 0, 
 
 // DivertEnv is what a diversion needs beside the kernel.
 type DivertEnv struct {
-	// Namespaces are those of the target's processes; used only during the call.
+	// Namespaces are those of the target's processes; used only during the call. Those that come later: CoverNamespaces.
 	Namespaces []NetNS
 	// Serve begins to serve a gate; closing the result ends that, and waits for it.
 	Serve func(*Gate) io.Closer
@@ -27,16 +27,8 @@ type DivertEnv struct {
 // InstallDivert makes the TCP connections that the target opens to the rule's peers and ports go to a gate, in each of the
 // namespaces. The rules of one target share its gates, which ask them (Gate.Rules); harm is done and counted there. The caller closes the rule.
 func (k *Kernel) InstallDivert(t Target, r Rule, env DivertEnv) (*Installed, error) {
-	return k.install(HookDivert, t, r, func() ([]func() error, error) {
-		open := func(ns NetNS) (io.Closer, error) { return k.openGate(t, ns, env.Serve) }
-		releases, err := k.useStandIns("gate", t, env.Namespaces, open)
-		if err != nil {
-			return releases, err
-		}
-		// Last, so that the programs go first and nothing is sent to a gate that is closed.
-		more, err := k.useCgroupPrograms(divertHooks)
-		return append(releases, more...), err
-	}, nil)
+	open := func(ns NetNS) (io.Closer, error) { return k.openGate(t, ns, env.Serve) }
+	return k.installPosted(HookDivert, t, r, k.newPostings("gate", t, open), env.Namespaces, divertHooks)
 }
 
 // openGate makes the sockets, has them served, and shows them to the kernel.

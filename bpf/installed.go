@@ -38,7 +38,8 @@ type Installed struct {
 	queues   *queues     // that its packets take; nil: none
 	devices  [][2]uint64 // that its packets leave by: network namespace and number
 	over     chan struct{}
-	dice     *Dice // of ActionRedirect
+	dice     *Dice     // of ActionRedirect
+	postings *postings // of ActionRedirect
 	closed   bool
 
 	// mu guards what follows, and is never held for long: a rule is read and disarmed while the kernel side is busy
@@ -50,7 +51,7 @@ type Installed struct {
 	decided  Peers // as they were set last
 	disarmed bool
 	final    *Counters
-	// uncovered are notes on devices that have come since.
+	// uncovered are notes on devices, and network namespaces, that have come since.
 	uncovered []string
 }
 

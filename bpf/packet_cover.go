@@ -31,7 +31,7 @@ func (in *Installed) Cover(env PacketEnv) error {
 	return nil
 }
 
-// Uncovered are notes on devices that have come since, and cannot be had.
+// Uncovered are notes on devices, and network namespaces, that have come since, and cannot be had.
 func (in *Installed) Uncovered() []string {
 	in.mu.Lock()
 	defer in.mu.Unlock()

@@ -21,7 +21,7 @@ var redirectHooks = cgroupPrograms{"redirect", HookRedirect, "redirect", loadRed
 
 // RedirectEnv is what a redirection needs beside the kernel.
 type RedirectEnv struct {
-	// Namespaces are those of the target's processes; used only during the call.
+	// Namespaces are those of the target's processes; used only during the call. Those that come later: CoverNamespaces.
 	Namespaces []NetNS
 	// Answer begins to serve a stand-in; closing the result ends that, and waits for it.
 	Answer func(*StandIn) io.Closer
@@ -30,28 +30,28 @@ type RedirectEnv struct {
 // InstallRedirect makes the connections and datagrams that the target sends to the rule's ports go to a stand-in, in each of the
 // namespaces. The rules of one target share its stand-ins, which ask them (StandIn.Rules); harm is done and counted there. The caller closes the rule.
 func (k *Kernel) InstallRedirect(t Target, r Rule, env RedirectEnv) (*Installed, error) {
-	return k.install(HookRedirect, t, r, func() ([]func() error, error) {
-		open := func(ns NetNS) (io.Closer, error) { return k.openStandIn(t, ns, env.Answer) }
-		releases, err := k.useStandIns("stand-in", t, env.Namespaces, open)
-		if err != nil {
-			return releases, err
-		}
-		// Last, so that the programs go first and nothing is sent to a stand-in that is closed.
-		more, err := k.useCgroupPrograms(redirectHooks)
-		return append(releases, more...), err
-	}, nil)
+	open := func(ns NetNS) (io.Closer, error) { return k.openStandIn(t, ns, env.Answer) }
+	return k.installPosted(HookRedirect, t, r, k.newPostings("stand-in", t, open), env.Namespaces, redirectHooks)
 }
 
-// useStandIns has a stand-in in each of the namespaces; what names its kind.
-func (k *Kernel) useStandIns(what string, t Target, namespaces []NetNS, open func(NetNS) (io.Closer, error)) (releases []func() error, err error) {
-	for _, ns := range namespaces {
-		release, err := k.acquire(fmt.Sprintf("%s/%d/%d", what, t.id(), ns.Inode), func() (io.Closer, error) { return open(ns) })
-		if err != nil {
-			return releases, fmt.Errorf("stand in for servers in network namespace %d: %w", ns.Inode, err)
+// installPosted installs a rule whose harm is done by those who are posted in the target's network namespaces.
+func (k *Kernel) installPosted(hook Hook, t Target, r Rule, p *postings, namespaces []NetNS, hooks cgroupPrograms) (*Installed, error) {
+	in, err := k.install(hook, t, r, func() ([]func() error, error) {
+		releases := []func() error{p.close}
+		if err := p.addAll(namespaces); err != nil {
+			return releases, err
 		}
-		releases = append(releases, release)
+		// Last, so that the programs go first and nothing is sent to who is not there any more.
+		more, err := k.useCgroupPrograms(hooks)
+		return append(releases, more...), err
+	}, nil)
+	if err != nil {
+		return nil, err
 	}
-	return releases, nil
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	in.postings = p
+	return in, nil
 }
 
 // openStandIn makes the sockets, has them served, and shows them to the kernel.

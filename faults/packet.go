@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	v1 "faultd/api/faultd/v1alpha1"
 	"faultd/bpf"
@@ -191,29 +190,10 @@ func atHomes(ctx context.Context, env Env, target cgroup.Target, id string, rule
 	}
 	installed, err := install(homes, packetEnv(ctx, env, id, homes))
 	if err == nil && rule.Egress {
-		go coverLater(context.WithoutCancel(ctx), env, target, id, installed)
+		ctx := context.WithoutCancel(ctx)
+		go coverLater(env, target, installed, func(homes []home) error { return installed.Cover(packetEnv(ctx, env, id, homes)) })
 	}
 	return installed, err
-}
-
-// coverLater has the rule hurt what leaves by devices, and from network namespaces, that the target gets while the fault runs.
-func coverLater(ctx context.Context, env Env, target cgroup.Target, id string, installed *bpf.Installed) {
-	timer := time.NewTicker(followInterval)
-	defer timer.Stop()
-	for {
-		select {
-		case <-installed.Over():
-			return
-		case <-timer.C:
-		}
-		homes, err := homesOf(env, target)
-		if err != nil {
-			continue // the target is about to end
-		}
-		// What cannot be asked now is asked again.
-		_ = installed.Cover(packetEnv(ctx, env, id, homes))
-		closeHomes(homes)
-	}
 }
 
 // packetEnv is for the packets of a fault that leave by homes.

@@ -23,7 +23,7 @@ func kernelTarget(env Env, t cgroup.Target) bpf.Target {
 type installed interface {
 	Update(bpf.Rule) error
 	Counters() bpf.Counters
-	// Uncovered are notes on devices of the target that have come since and could not be had.
+	// Uncovered are notes on devices and network namespaces of the target that have come since and could not be had.
 	Uncovered() []string
 	Disarm() error
 	Close() error
