@@ -46,9 +46,12 @@ func (h home) lookup(ctx context.Context, name string) ([]netip.Addr, error) {
 func (h home) ask(ctx context.Context, servers []netip.Addr, name string) (addresses []netip.Addr, err error) {
 	var errs []error
 	for _, server := range servers {
-		four, err4 := h.askOne(ctx, server, name, dns.TypeA)
-		six, err6 := h.askOne(ctx, server, name, dns.TypeAAAA)
-		if err := errors.Join(err4, err6); err != nil {
+		four, err := h.askOne(ctx, server, name, dns.TypeA)
+		var six []netip.Addr
+		if err == nil {
+			six, err = h.askOne(ctx, server, name, dns.TypeAAAA)
+		}
+		if err != nil {
 			errs = append(errs, fmt.Errorf("ask %s: %w", server, err))
 			continue
 		}

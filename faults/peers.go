@@ -71,21 +71,31 @@ func parsePrefix(text string) (netip.Prefix, error) {
 	return prefix.Masked(), nil
 }
 
-// speaks refuses peers that are of IPv6 alone where the target has none of it: nothing could be hurt.
+// speaks refuses what means IPv6 alone where the target has none of it: nothing could be hurt. Names may yet mean anything.
 func (t Traffic) speaks(homes []home) error {
-	p, err := parsePeers("peers", t.Peers)
-	if err != nil || len(homes) == 0 || len(p.prefixes) == 0 || len(p.names) > 0 {
+	decided, err := t.peers(nil)
+	if err != nil || len(homes) == 0 || decided == nil || len(t.names()) > 0 {
 		return err
 	}
-	if slices.ContainsFunc(p.prefixes, func(prefix netip.Prefix) bool { return prefix.Addr().Is4() }) {
-		return nil
+	var six netip.Prefix
+	for prefix, verdict := range decided {
+		if verdict.Hurt && isLeft(prefix, decided) {
+			if prefix.Addr().Is4() {
+				return nil
+			}
+			six = prefix
+		}
 	}
 	for _, h := range homes {
 		if has, err := h.ns.HasIPv6(); has || err != nil {
 			return err
 		}
 	}
-	return fmt.Errorf("peers: %s is IPv6, and there is none in the network namespace of the target (net.ipv6.conf.all.disable_ipv6), so that nothing would be hurt; give peers of IPv4", p.prefixes[0])
+	const none = "there is none in the network namespace of the target (net.ipv6.conf.all.disable_ipv6), so that nothing would be hurt"
+	if len(t.Peers) == 0 {
+		return fmt.Errorf("traffic.except: IPv6 alone is left, and %s; leave some IPv4 too", none)
+	}
+	return fmt.Errorf("peers: %s is IPv6, and %s; give peers of IPv4", six, none)
 }
 
 // everybody is what no peers mean.
@@ -112,12 +122,46 @@ func decide(hurt, except []netip.Prefix, all bool, names bool) (bpf.Peers, error
 	if names {
 		return decided, nil
 	}
-	for _, verdict := range decided {
-		if verdict.Hurt {
+	for prefix, verdict := range decided {
+		if verdict.Hurt && isLeft(prefix, decided) {
 			return decided, nil
 		}
 	}
 	return nil, fmt.Errorf("traffic.except: %s and the others leave no peer that could be hurt", except[0])
+}
+
+// isLeft says whether a prefix has an address that no longer prefix decides about.
+func isLeft(prefix netip.Prefix, decided bpf.Peers) bool {
+	var inside []netip.Prefix
+	for other := range decided {
+		if other.Bits() > prefix.Bits() && prefix.Overlaps(other) {
+			inside = append(inside, other)
+		}
+	}
+	return !isFilled(prefix, inside)
+}
+
+// isFilled says whether prefixes that lie inside of another one have all its addresses.
+func isFilled(whole netip.Prefix, inside []netip.Prefix) bool {
+	if len(inside) == 0 || slices.Contains(inside, whole) {
+		return len(inside) > 0
+	}
+	for _, half := range halves(whole) {
+		outside := func(p netip.Prefix) bool { return !half.Overlaps(p) }
+		if !isFilled(half, slices.DeleteFunc(slices.Clone(inside), outside)) {
+			return false
+		}
+	}
+	return true
+}
+
+// halves of a prefix that is no single address.
+func halves(p netip.Prefix) [2]netip.Prefix {
+	bits := p.Bits()
+	bytes := p.Addr().AsSlice()
+	bytes[bits/8] |= 0x80 >> (bits % 8)
+	second, _ := netip.AddrFromSlice(bytes)
+	return [2]netip.Prefix{netip.PrefixFrom(p.Addr(), bits+1), netip.PrefixFrom(second, bits+1)}
 }
 
 // parsePorts reads "6379" and "8000-8100".

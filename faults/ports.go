@@ -82,6 +82,9 @@ func (p Ports) Inject(_ context.Context, env Env, target cgroup.Target, common C
 	if len(homes) > 1 {
 		return nil, &ParameterError{"target", fmt.Sprintf("its processes live in %d network namespaces, each with ports of its own; choose one container", len(homes))}
 	}
+	if err := p.speaks(homes[0]); err != nil {
+		return nil, err
+	}
 	there, err := homes[0].ns.LocalPorts()
 	if err != nil {
 		return nil, err
@@ -104,6 +107,18 @@ func (p Ports) Inject(_ context.Context, env Env, target cgroup.Target, common C
 		burner: b, fault: p, kind: "ports", amount: wanted,
 		refused: "the kernel had no port %d times: all toward " + p.Peer.String() + " are in use, or there is no way to it",
 	})}, nil
+}
+
+// speaks refuses a peer of IPv6 where the target has none of it.
+func (p Ports) speaks(h home) error {
+	if p.Peer.Addr().Is4() {
+		return nil
+	}
+	has, err := h.ns.HasIPv6()
+	if err == nil && !has {
+		err = &ParameterError{"ports.peer", fmt.Sprintf("%s is IPv6, and there is none in the network namespace of the target (net.ipv6.conf.all.disable_ipv6); give a peer of IPv4", p.Peer)}
+	}
+	return err
 }
 
 // portsLoad is a running Ports.

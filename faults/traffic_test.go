@@ -20,6 +20,7 @@ func TestDecide(t *testing.T) {
 		"exception in peers":     {Traffic{Peers: []string{"10.0.0.0/8"}, Except: []string{"10.1.0.0/16"}}, []string{"10.2.0.1"}, []string{"10.1.0.1"}},
 		"peers in an exception":  {Traffic{Peers: []string{"10.1.0.0/16"}, Except: []string{"10.0.0.0/8"}}, []string{"10.1.0.1"}, []string{"10.2.0.1", "11.0.0.1"}},
 		"three deep":             {Traffic{Peers: []string{"10.0.0.0/8", "10.1.1.0/24"}, Except: []string{"10.1.0.0/16", "10.1.1.1"}}, []string{"10.2.0.1", "10.1.1.2"}, []string{"10.1.2.1", "10.1.1.1"}},
+		"all but one":            {Traffic{Peers: []string{"10.0.0.0/30"}, Except: []string{"10.0.0.0/31", "10.0.0.3"}}, []string{"10.0.0.2"}, []string{"10.0.0.1", "10.0.0.3"}},
 		"all IPv6 is no IPv4":    {Traffic{Peers: []string{"::/0"}}, []string{"::1"}, []string{"10.1.2.3"}},
 		"all IPv6 is no IPv4, 2": {Traffic{Except: []string{"::/0"}}, []string{"10.1.2.3"}, []string{"::1"}},
 	} {
@@ -47,6 +48,10 @@ func TestTrafficRefuses(t *testing.T) {
 		{Traffic{Except: []string{"10.0.0.0/33"}}, "traffic.except", "10.0.0.0/33"},
 		{Traffic{Except: []string{"::/0", "0.0.0.0/0"}}, "traffic.except", "::/0"},
 		{Traffic{Peers: []string{"10.0.0.0/8"}, Except: []string{"10.2.0.0/8"}}, "traffic.except", "10.0.0.0/8"},
+		{Traffic{Peers: []string{"10.0.0.0/8"}, Except: []string{"10.0.0.0/9", "10.128.0.0/9"}}, "traffic.except", "10.0.0.0/9"},
+		{Traffic{Except: []string{"::/0", "128.0.0.0/1", "0.0.0.0/1"}}, "traffic.except", "::/0"},
+		{Traffic{Peers: []string{"fd00::/127"}, Except: []string{"fd00::", "fd00::1"}}, "traffic.except", "fd00::"},
+		{Traffic{Peers: []string{"10.0.0.0/8", "10.0.0.0/9"}, Except: []string{"10.128.0.0/9", "10.0.0.0/10", "10.64.0.0/10"}}, "traffic.except", "10.128.0.0/9"},
 		{Traffic{Ports: []string{"0"}}, "ports", "0"},
 		{Traffic{Ports: []string{"65536"}}, "ports", "65536"},
 		{Traffic{LocalPorts: []string{"0"}}, "traffic.localPorts", "0"},
