@@ -81,6 +81,7 @@ test-unit: build ## unit and effect tests on this kernel, with the race detector
 	GOBIN=$(GOBIN) go install gotest.tools/gotestsum@$(GOTESTSUM)
 	$(GOBIN)/gotestsum --rerun-fails=1 --rerun-fails-max-failures=3 --rerun-fails-run-root-test --rerun-fails-abort-on-data-race \
 		--rerun-fails-report=$(GOBIN)/reruns.txt --packages=./... -- -race -count=1 -p 1 -short -timeout=30m
+	$(BENCH_PROGRAMS) -benchtime=1x # no figures: that they run
 	@! grep . $(GOBIN)/reruns.txt || echo "these failed once and passed when run again"
 
 test-vm: ## effect tests in virtual machines: make test-vm KERNEL=6.12 RUN=TestX; a kernel of yours: IMAGE=bzImage KERNEL=6.12-ei; the main ones on arm64: ARCH=arm64
@@ -113,11 +114,14 @@ test-runner: ## the runner of the virtual machines itself
 
 FORCE:
 
+# What a path, globs and a packet cost.
+BENCH_PROGRAMS = go test ./bpf -run '^$$' -bench 'Glob(Nothing|Path|Match|Both)|Packet'
+
 bench: deps build bin/bench bin/bench-caller ## measure speed beside bare runs: a table, and the raw numbers in bin/bench.json
 	GOBIN=$(GOBIN)/toxiproxy CGO_ENABLED=0 go install github.com/Shopify/toxiproxy/v2/cmd/server@$(TOXIPROXY)
 	@test/deps.sh bench
 	@bin/bench
-	@go test ./bpf -run '^$$' -bench 'Glob(Nothing|Path|Match|Both)|Packet' # what a path, globs and a packet cost
+	@$(BENCH_PROGRAMS)
 
 SECTIONS ?= errors,globs,rivals
 # How many instructions things take, on kernels that have the mechanisms: an emulated machine's time follows them.
