@@ -19,6 +19,17 @@ func TestParseBenchmark(t *testing.T) {
 	}
 }
 
+func TestParseIperf(t *testing.T) {
+	if got, err := parseIperf(`{"end": {"sum_sent": {"bits_per_second": 1}, "sum_received": {"bits_per_second": 81920}}}`); err != nil || got != 10 {
+		t.Errorf("got %v, %v", got, err)
+	}
+	for _, bad := range []string{"", "{}", `{"end": {"sum_received": {"bits_per_second": 0}}}`, `{"error": "unable to connect"}`} {
+		if got, err := parseIperf(bad); err == nil {
+			t.Errorf("%q: got %v, want an error", bad, got)
+		}
+	}
+}
+
 func TestTurnsAlternate(t *testing.T) {
 	var seen []string
 	state := "bare"

@@ -28,6 +28,7 @@ func sections() []section {
 		{"idle", (*bench).idle},
 		{"armed", (*bench).armed},
 		{"packets", (*bench).packets},
+		{"iperf", (*bench).iperf},
 		{"wire", (*bench).wire},
 		{"errors", (*bench).errors},
 		{"globs", (*bench).globs},
