@@ -44,7 +44,7 @@ type Options struct {
 	Ready func()
 	// Alive is called by the main loop, for a watchdog.
 	Alive func()
-	// Rest is called, beside the main loop, each time when nothing has run for a while.
+	// Rest is called, beside the main loop, some time after something has begun or ended.
 	Rest func()
 }
 
@@ -91,11 +91,11 @@ type Daemon struct {
 	// observed is what they told, by experiment.
 	observed map[string]*observed
 	reason   string
-	// ran is how many faults were running when that was looked at last, changed when their number was another, and rested whether the daemon
-	// has rested since.
+	// ran and begun are how many faults were running, and had begun, when that was looked at last, and stirred is when that was first seen to
+	// have changed after the daemon had rested; the zero time: it has not.
 	ran     int
-	changed time.Time
-	rested  bool
+	begun   uint64
+	stirred time.Time
 	// capabilities are what the last check found.
 	capabilities []*v1.Capability
 }
@@ -239,7 +239,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 		return errors.Join(err, d.Close())
 	}
 	d.looped.Store(bpf.Monotonic())
-	d.changed = time.Now()
+	d.stirred = time.Now()
 	failed := servers.serve()
 	d.env.Kernel.RenewLease(d.options.Lease)
 	d.note(audit.Record{Action: actionStart, Who: audit.Self(), What: d.place(), Outcome: "done"}, nil)
@@ -326,20 +326,23 @@ func (d *Daemon) noticeKill() {
 	d.noteLater(audit.Record{Action: "kill", Who: audit.Self(), Why: "the switch was thrown from outside; who did it, faultd does not know", Outcome: "noticed"})
 }
 
-// restAfter is how long nothing has begun or ended when the daemon rests.
-const restAfter = 3 * time.Second
+// restAfter is how long after something began or ended the daemon rests, be there more of it meanwhile or not.
+const restAfter = 2 * time.Second
 
-// rest lets the daemon rest once after each time in which something began or ended; what goes on needs little. Call with d.mu held.
+// rest lets the daemon rest once after what has begun or ended; what goes on needs little. Call with d.mu held.
 func (d *Daemon) rest(now time.Time) {
-	running := d.running()
-	switch {
-	case running != d.ran:
-		d.rested, d.ran, d.changed = false, running, now
-	case !d.rested && now.Sub(d.changed) >= restAfter:
-		d.rested = true
-		if d.options.Rest != nil {
-			d.closing.Go(d.options.Rest)
+	if running := d.running(); running != d.ran || d.order != d.begun {
+		d.ran, d.begun = running, d.order
+		if d.stirred.IsZero() {
+			d.stirred = now
 		}
+	}
+	if d.stirred.IsZero() || now.Sub(d.stirred) < restAfter {
+		return
+	}
+	d.stirred = time.Time{}
+	if d.options.Rest != nil {
+		d.closing.Go(d.options.Rest)
 	}
 }
 

@@ -22,21 +22,26 @@ func (idleHandle) Notes() []string        { return nil }
 func (idleHandle) Disarm() error          { return nil }
 func (idleHandle) Close() error           { return nil }
 
-// TestRestsOnce: once nothing has begun or ended for a while, and not again before something has.
-func TestRestsOnce(t *testing.T) {
-	rests := make(chan bool, 4)
+// TestRests: once after something has begun or ended, be there more of it meanwhile or not, and not again before something has.
+func TestRests(t *testing.T) {
+	rests := make(chan bool, 8)
 	now := time.Now()
-	d := &Daemon{options: Options{Rest: func() { rests <- true }}, faults: map[string]*fault{}, changed: now}
-	f := &fault{state: stateActive}
+	d := &Daemon{options: Options{Rest: func() { rests <- true }}, faults: map[string]*fault{}, stirred: now}
 	for _, step := range []struct {
-		running bool
-		after   time.Duration
-		want    int
-	}{{false, time.Second, 0}, {false, restAfter, 1}, {false, time.Hour, 1}, {true, 2 * time.Hour, 1}, {true, 2*time.Hour + restAfter, 2}, {true, 3 * time.Hour, 2}, {false, 4 * time.Hour, 2}, {false, 5 * time.Hour, 3}} {
-		delete(d.faults, "f")
-		if step.running {
-			d.faults["f"] = f
+		running, begun int
+		after          time.Duration
+		want           int
+	}{
+		{0, 0, restAfter - 1, 0}, {0, 0, restAfter, 1}, {0, 0, time.Hour, 1}, // it has just started
+		{1, 1, 2 * time.Hour, 1}, {1, 1, 2*time.Hour + restAfter, 2}, {1, 1, 3 * time.Hour, 2}, // one begins and goes on
+		{0, 1, 4 * time.Hour, 2}, {0, 1, 5 * time.Hour, 3}, // and ends
+		{0, 2, 6 * time.Hour, 3}, {0, 9, 6*time.Hour + restAfter/2, 3}, {0, 10, 6*time.Hour + restAfter, 4}, {0, 10, 7 * time.Hour, 4}, // so short that none is seen
+	} {
+		clear(d.faults)
+		for i := range step.running {
+			d.faults[string(rune('a'+i))] = &fault{state: stateActive}
 		}
+		d.order = uint64(step.begun)
 		d.rest(now.Add(step.after))
 		d.closing.Wait()
 		if len(rests) != step.want {
