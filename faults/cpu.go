@@ -70,7 +70,7 @@ func newCPU(spec *v1.FaultSpec) (Fault, error) {
 func parsePercent(field, text string) (float64, error) {
 	percent, err := strconv.ParseFloat(text, 64)
 	if err != nil || !(percent > 0 && percent < 100) {
-		return 0, fmt.Errorf("%s: %q%% must be in (0,100)", field, text)
+		return 0, fmt.Errorf("%s: %q must be a percentage in (0,100)", field, text+"%")
 	}
 	return percent, nil
 }

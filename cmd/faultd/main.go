@@ -83,8 +83,8 @@ func newApp(n node) *cli.App {
 		Before:         checkOutput,
 		Action:         noCommand,
 		ExitErrHandler: func(*cli.Context, error) {}, // run decides.
-		OnUsageError:   onUsageError,
 	}
+	app.OnUsageError = onUsageError(app.Flags)
 	app.Setup() // so that flagsFirst sees the help flags too
 	setUsageErrors(app.Commands)
 	return app
@@ -93,12 +93,14 @@ func newApp(n node) *cli.App {
 // setUsageErrors makes every command report wrong flags as bad input, without a page of help.
 func setUsageErrors(commands []*cli.Command) {
 	for _, command := range commands {
-		command.OnUsageError = onUsageError
+		command.OnUsageError = onUsageError(command.Flags)
 		setUsageErrors(command.Subcommands)
 	}
 }
 
-func onUsageError(_ *cli.Context, err error, _ bool) error { return exitError{exitUsage, err} }
+func onUsageError(flags []cli.Flag) cli.OnUsageErrorFunc {
+	return func(_ *cli.Context, err error, _ bool) error { return exitError{exitUsage, allowedValue(flags, err)} }
+}
 
 func checkOutput(c *cli.Context) error {
 	if o := c.String("output"); o != "text" && o != "json" {
