@@ -1,11 +1,13 @@
 package daemon_test
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -13,6 +15,7 @@ import (
 
 	v1 "faultd/api/faultd/v1alpha1"
 	"faultd/bpf"
+	"faultd/cgroup"
 	"faultd/test/powercut"
 	"faultd/undo"
 )
@@ -56,22 +59,29 @@ func afterCut(t *testing.T) *node {
 // TestPowerCutWhileHurting cuts the power while faults run.
 func TestPowerCutWhileHurting(t *testing.T) {
 	if !powercut.SecondBoot(t) {
+		t.Setenv(leaseVar, "1m")
 		_, h := hurtBeforeCut(t)
 		pending, err := undo.Read(stateDir(powercut.Dir))
 		if want := map[bool]int{true: 1, false: 2}[h.packet.GetMechanism() != bpf.MechanismClsact]; err != nil || len(pending) < want {
 			t.Fatalf("the journal has %v, %v, want %d", pending, err, want)
 		}
 		fillBeforeCut(t, h)
+		h.n.squeezeBeforeCut()
 		powercut.Cut()
 	}
 	if _, err := os.Stat(leftFile(powercut.Dir, 0)); err != nil {
 		t.Fatalf("what the first boot left: %v", err)
 	}
 	spaceAfterCut(t)
+	residueAfterCut(t)
+	again := sameTargetsAfterCut(t)
 	n := afterCut(t)
 	inodesAfterCut(t)
-	if !strings.Contains(n.log.String(), saidUndone) {
-		t.Error("it did not say that it undid something")
+	toldAfterCut(t, n)
+	for _, target := range again {
+		if got := n.control(target, "pids.max"); got != theirsAfterCut {
+			t.Errorf("of %s, which is a new one, pids.max is %q", target.Path, got)
+		}
 	}
 	if !n.list().GetArmed() {
 		t.Error("it is not armed, and nobody killed")
@@ -126,6 +136,97 @@ func fillBeforeCut(t *testing.T, h *harm) {
 		return now[0]+filledSpace <= free[0] && now[1]+filledInodes <= free[1]
 	})
 	unix.Sync()
+}
+
+// squeezeBeforeCut has each limit, load and pause under way, and notes on the disk what the journal has and on which targets.
+func (n *node) squeezeBeforeCut() {
+	n.t.Helper()
+	var note beforeCut
+	for _, s := range n.strikeAll(n.squeezingBlows(powercut.Dir), powercut.Dir) {
+		s.holds()
+		note.Targets = append(note.Targets, s.target.Path)
+	}
+	pending, err := undo.Read(stateDir(n.dir))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	for _, e := range pending {
+		note.Faults = append(note.Faults, e.Fault)
+	}
+	text, err := json.Marshal(note)
+	if err == nil {
+		err = os.WriteFile(squeezedBefore(), text, 0o600)
+	}
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	n.t.Logf("%d faults, %d entries of the journal", len(note.Targets), len(note.Faults))
+	unix.Sync() // this note; what the daemon wrote down is on the disk by itself
+}
+
+// beforeCut is what was under way: the targets, and of each entry of the journal its fault.
+type beforeCut struct{ Targets, Faults []string }
+
+func squeezedBefore() string { return filepath.Join(powercut.Dir, "squeezed before") }
+
+func readBeforeCut(t *testing.T) (note beforeCut) {
+	t.Helper()
+	text, err := os.ReadFile(squeezedBefore())
+	if err == nil {
+		err = json.Unmarshal(text, &note)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return note
+}
+
+// residueAfterCut: before a daemon runs again, what is written down in the journal is all that is left.
+func residueAfterCut(t *testing.T) {
+	t.Helper()
+	found := place{t, pinDir(powercut.Dir), stateDir(powercut.Dir)}.residue()
+	others := slices.DeleteFunc(slices.Clone(found), func(what string) bool { return strings.HasPrefix(what, "journal entry ") })
+	if faults := readBeforeCut(t).Faults; len(others) > 0 || len(found) != len(faults) {
+		t.Errorf("the journal had %d entries, and left are %q", len(faults), found)
+	}
+}
+
+// theirsAfterCut is a limit that somebody has set after the boot.
+const theirsAfterCut = "777\n"
+
+// sameTargetsAfterCut makes the targets of before again, as their manager does after a boot, with a limit of its own.
+func sameTargetsAfterCut(t *testing.T) (targets []cgroup.Target) {
+	t.Helper()
+	tree, err := cgroup.Find()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range readBeforeCut(t).Targets {
+		dir := filepath.Join(tree.Mount(), path)
+		if err := errors.Join(os.Mkdir(dir, 0o755), os.WriteFile(filepath.Join(dir, "pids.max"), []byte(theirsAfterCut), 0)); err != nil {
+			t.Fatal(err)
+		}
+		target, err := tree.Lookup(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		targets = append(targets, target)
+	}
+	return targets
+}
+
+// toldAfterCut: of each thing that was written down the daemon says what became of it.
+func toldAfterCut(t *testing.T, n *node) {
+	t.Helper()
+	faults := readBeforeCut(t).Faults
+	if len(faults) < 20 {
+		t.Errorf("before the cut the journal had only %d entries", len(faults))
+	}
+	for _, fault := range faults {
+		if !strings.Contains(n.log.String(), fmt.Sprintf("%q fault=%s outcome=", saidUndone, fault)) {
+			t.Errorf("it did not say what became of fault %s", fault)
+		}
+	}
 }
 
 // spaceAfterCut: the file system has given the space back by itself; the inodes have names and are still there.
