@@ -112,12 +112,13 @@ func protocolOf(first []byte) protocol {
 	return foreign
 }
 
-// lookAt reads from the client until it is known what the connection carries. A server that speaks first is none of HTTP.
+// lookAt reads from the client until it is known what the connection carries. A server that speaks first is none of HTTP, unless it
+// tells the settings of HTTP/2, which many send as soon as somebody connects.
 func (c *httpConnection) lookAt(up *net.TCPConn) (protocol, error) {
 	spoken := make(chan struct{})
 	go func() {
 		defer close(spoken)
-		if awaitSpeech(up) {
+		if speaksFirst(up) {
 			_ = c.client.SetReadDeadline(time.Unix(1, 0))
 		}
 	}()
@@ -146,16 +147,36 @@ func (c *httpConnection) readFirst() (protocol, error) {
 	}
 }
 
-// awaitSpeech waits until there is something to be read, which stays, or the deadline.
-func awaitSpeech(up *net.TCPConn) bool {
+// settingsHeader is how a server of HTTP/2 begins: a frame with less than 64 KiB of settings (4), without flags, of no stream (RFC 9113, 3.4).
+const settingsHeader = "\x00??\x04\x00\x00\x00\x00\x00"
+
+// beginsSettings says whether bytes may be those of settingsHeader, in which ? is any byte.
+func beginsSettings(said []byte) bool {
+	for i, b := range said {
+		if want := settingsHeader[i]; want != '?' && b != want {
+			return false
+		}
+	}
+	return len(said) > 0
+}
+
+// speaksFirst waits until the server has said what none of HTTP says first, or has closed: true; until it has told settings, or the deadline: false.
+// What it said stays.
+func speaksFirst(up *net.TCPConn) (speaks bool) {
 	raw, err := up.SyscallConn()
 	if err != nil {
 		return false
 	}
-	return raw.Read(func(fd uintptr) bool {
-		_, _, err := unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
-		return !errors.Is(err, unix.EAGAIN)
-	}) == nil
+	err = raw.Read(func(fd uintptr) bool {
+		said := make([]byte, len(settingsHeader))
+		n, _, err := unix.Recvfrom(int(fd), said, unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		if errors.Is(err, unix.EAGAIN) {
+			return false
+		}
+		speaks = err != nil || !beginsSettings(said[:n])
+		return speaks || n == len(said)
+	})
+	return speaks && err == nil
 }
 
 // passThrough copies both ways until both have said everything, or one breaks off. The kernel moves the bytes (splice).
