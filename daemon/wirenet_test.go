@@ -35,18 +35,22 @@ func (l *lane) qdiscs(ns *os.File) (all []string) {
 // needsNetem skips on kernels without. Those of the tests have it.
 func needsNetem(t *testing.T) {
 	t.Helper()
+	if err := tryNetem(t); err != nil {
+		t.Skipf("this kernel has no netem (%v): runs in virtual machines", err)
+	}
+}
+
+// tryNetem says why there is no netem, which is a failure on the kernels of the tests.
+func tryNetem(t *testing.T) (err error) {
+	t.Helper()
 	l := &lane{t: t}
-	var err error
 	l.inside(newNetNS(t), func() {
 		err = netlink.QdiscAdd(netlink.NewNetem(netlink.QdiscAttrs{LinkIndex: 1, Parent: netlink.HANDLE_ROOT, Handle: 1 << 16}, netlink.NetemQdiscAttrs{}))
 	})
-	switch {
-	case err == nil:
-	case kernelHasNetem():
+	if err != nil && kernelHasNetem() {
 		t.Fatalf("this kernel has netem, and does not let it be used: %v", err)
-	default:
-		t.Skipf("this kernel has no netem (%v): runs in virtual machines", err)
 	}
+	return err
 }
 
 // kernelHasNetem says so of the kernels that the tests are made for; elsewhere it may be there.

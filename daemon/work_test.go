@@ -55,6 +55,7 @@ type labourer struct {
 	web    *browser  // webwork_test.go
 	hoard  hoard     // pool_test.go
 	deaf   int       // held_test.go
+	flood  *flood    // flood_work_test.go
 }
 
 // obey carries out one order. THREADS threads do TIMES calls each.
@@ -76,6 +77,8 @@ func (l *labourer) obey(order []string) (string, error) {
 		return sendOdd(a.text(), a.text(), a.number(), a.number())
 	case "call": // NAME TIMES THREADS
 		return a.tally(callOnce(a.text()))
+	case "flood": // flood_work_test.go
+		return l.obeyFlood(a)
 	case "wire": // wirenet_test.go
 		return wireOrder(a)
 	case "sockets": // ADDRESS

@@ -41,6 +41,8 @@ need nginx nginx-light
 need sqlite3 sqlite3
 [ -n "$(ls /usr/lib/postgresql/*/bin/initdb 2>/dev/null)" ] || missing+=(postgresql)
 need iperf3 iperf3 # a sender whose packets are lost
+need ping iputils-ping # clients that are hurt, as the next
+need wrk wrk
 need musl-gcc musl-tools # targets with another C library
 need mke2fs e2fsprogs # disks for the virtual machines
 need mkfs.xfs xfsprogs # file systems on disks that fail

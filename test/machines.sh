@@ -87,6 +87,7 @@ in_machine() {
 	cd "$1"
 	for tool in mkfs.ext4 e2fsck mkfs.xfs xfs_repair mkfs.btrfs btrfs; do flags+=(-file "$(command -v "$tool")"); done # of tests that make disks fail
 	flags+=(-file /etc/mke2fs.conf)
+	flags+=(-file "$(command -v iperf3)") # a load under which faults end
 	# Of tests that hurt programs where they make their calls.
 	flags+=(-dir "$root/bin/vm/programs" -file "$root/bin/vm/programs/work-glibc" -file /lib/ld-musl-x86_64.so.1 -file /lib/x86_64-linux-musl/libc.so)
 	flags+=(-env "FAULTD_TEST_PROGRAMS=$root/bin/vm/programs")
