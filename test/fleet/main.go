@@ -179,7 +179,7 @@ func load(ctx context.Context, f *fleet, t *table, section string) error {
 			return err
 		}
 		got := f.traffic.now().less(before)
-		t.add(section, what, fmt.Sprintf("%s in %s; %.1f KiB to each node", got, time.Since(begin).Round(100*time.Millisecond), float64(got.bytes)/1024/float64(len(f.nodes))))
+		t.add(section, what, fmt.Sprintf("%s in %s; %.1f KiB to each node", got, time.Since(begin).Round(100*time.Millisecond), float64(got.bytes+got.podBytes)/1024/float64(len(f.nodes))))
 	}
 	return nil
 }

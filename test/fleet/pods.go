@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -31,7 +32,9 @@ func newPods(nodes int, chosen []int) *pods {
 	for i := range nodes {
 		m := metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{
 			Namespace: namespace, Name: fmt.Sprint("web-", i), UID: types.UID(fmt.Sprintf("00000000-0000-4000-8000-%012d", i)), Labels: map[string]string{},
-			CreationTimestamp: metav1.NewTime(time.Now().Add(-time.Hour)), ResourceVersion: "1",
+			CreationTimestamp: metav1.NewTime(time.Now().Add(-time.Hour)), ResourceVersion: "1", GenerateName: "web-",
+			OwnerReferences: []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "web-5d78c9869d", UID: "00000000-0000-4000-8000-000000000000", Controller: new(true), BlockOwnerDeletion: new(true)}},
+			ManagedFields:   []metav1.ManagedFieldsEntry{managed("kube-controller-manager", "", madeFields), managed("kubelet", "status", kubeletFields)},
 		}}
 		for _, n := range chosen {
 			if i < n {
@@ -41,6 +44,21 @@ func newPods(nodes int, chosen []int) *pods {
 		p.all = append(p.all, m)
 	}
 	return p
+}
+
+// Who wrote which fields of a pod with one small container, as a cluster has it: it is most of a pod's metadata.
+const (
+	madeFields = `{"f:metadata":{"f:generateName":{},"f:labels":{".":{},"f:app":{},"f:pod-template-hash":{}},"f:ownerReferences":{".":{},"k:{\"uid\":\"00000000-0000-4000-8000-000000000000\"}":{}}},` +
+		`"f:spec":{"f:containers":{"k:{\"name\":\"web\"}":{".":{},"f:image":{},"f:imagePullPolicy":{},"f:name":{},"f:ports":{".":{},"k:{\"containerPort\":80,\"protocol\":\"TCP\"}":{".":{},"f:containerPort":{},"f:protocol":{}}},` +
+		`"f:resources":{},"f:terminationMessagePath":{},"f:terminationMessagePolicy":{}}},"f:dnsPolicy":{},"f:enableServiceLinks":{},"f:restartPolicy":{},"f:schedulerName":{},"f:securityContext":{},"f:terminationGracePeriodSeconds":{}}}`
+	kubeletFields = `{"f:status":{"f:conditions":{"k:{\"type\":\"ContainersReady\"}":{".":{},"f:lastProbeTime":{},"f:lastTransitionTime":{},"f:status":{},"f:type":{}},` +
+		`"k:{\"type\":\"Initialized\"}":{".":{},"f:lastProbeTime":{},"f:lastTransitionTime":{},"f:status":{},"f:type":{}},"k:{\"type\":\"PodReadyToStartContainers\"}":{".":{},"f:lastProbeTime":{},"f:lastTransitionTime":{},"f:status":{},"f:type":{}},` +
+		`"k:{\"type\":\"Ready\"}":{".":{},"f:lastProbeTime":{},"f:lastTransitionTime":{},"f:status":{},"f:type":{}}},"f:containerStatuses":{},"f:hostIP":{},"f:hostIPs":{},"f:phase":{},` +
+		`"f:podIP":{},"f:podIPs":{".":{},"k:{\"ip\":\"10.0.0.1\"}":{".":{},"f:ip":{}}},"f:startTime":{}}}`
+)
+
+func managed(by, part, fields string) metav1.ManagedFieldsEntry {
+	return metav1.ManagedFieldsEntry{Manager: by, Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: "v1", Time: new(metav1.Now()), FieldsType: "FieldsV1", FieldsV1: metav1.NewFieldsV1(fields), Subresource: part}
 }
 
 // answer answers as the API server does; whoever watches sees nothing happen.
@@ -73,11 +91,18 @@ func (p *pods) answer(r *http.Request) (*http.Response, error) {
 	}
 	list := metav1.PartialObjectMetadataList{ListMeta: metav1.ListMeta{ResourceVersion: "1"}, Items: []metav1.PartialObjectMetadata{}}
 	list.Kind, list.APIVersion = "PartialObjectMetadataList", "meta.k8s.io/v1"
+	limit, _ := strconv.Atoi(q.Get("limit"))    // 0: none
+	first, _ := strconv.Atoi(q.Get("continue")) // 0: from the first
 	for i, m := range p.all {
 		known := fields.Set{"spec.nodeName": nodeName(i), "metadata.name": m.Name, "status.phase": "Running"}
-		if label.Matches(labels.Set(m.Labels)) && field.Matches(known) {
-			list.Items = append(list.Items, m)
+		if i < first || !label.Matches(labels.Set(m.Labels)) || !field.Matches(known) {
+			continue
 		}
+		if limit > 0 && len(list.Items) == limit {
+			list.Continue = strconv.Itoa(i)
+			break
+		}
+		list.Items = append(list.Items, m)
 	}
 	return answered(http.StatusOK, list)
 }
