@@ -50,6 +50,17 @@ func (n Node) Targets(ctx context.Context, selector string) (*v1.TargetsResponse
 	return ask(ctx, n, n.Client.Targets, &v1.TargetsRequest{Selector: selector})
 }
 
+// Await waits until each of some selectors means somebody, and all of them so many.
+func (n Node) Await(ctx context.Context, selectors []string, least int, wait time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, wait+CallTimeout)
+	defer cancel()
+	_, err := n.Client.Await(ctx, connect.NewRequest(&v1.AwaitRequest{Selectors: selectors, Least: uint32(least), Wait: wait.String()}))
+	if err != nil {
+		return n.Explain(err)
+	}
+	return nil
+}
+
 // Rehearse says what Inject would do, or why it would refuse.
 func (n Node) Rehearse(ctx context.Context, spec *v1.FaultSpec) (*v1.Fault, error) {
 	return fault(ctx, n, n.Client.Inject, &v1.InjectRequest{Spec: spec, DryRun: true})

@@ -33,13 +33,7 @@ func (d *Daemon) follow(ctx context.Context, m *members, p prepared) {
 	timer := time.NewTimer(anyway)
 	defer timer.Stop()
 	for looked := 0; ; looked++ {
-		wait := anyway
-		if f.away {
-			wait = soonAgain[len(soonAgain)-1]
-		} else if looked < len(soonAgain) {
-			wait = soonAgain[looked]
-		}
-		timer.Reset(wait)
+		timer.Reset(lookAgain(looked, f.away))
 		select {
 		case <-ctx.Done():
 			return
@@ -48,6 +42,18 @@ func (d *Daemon) follow(ctx context.Context, m *members, p prepared) {
 		case <-timer.C:
 		}
 		f.look(ctx)
+	}
+}
+
+// lookAgain is after how long it is looked again when nothing is told to have started, by how often that was done since it was.
+func lookAgain(looked int, away bool) time.Duration {
+	switch {
+	case away:
+		return soonAgain[len(soonAgain)-1]
+	case looked < len(soonAgain):
+		return soonAgain[looked]
+	default:
+		return anyway
 	}
 }
 

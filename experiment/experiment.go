@@ -36,6 +36,8 @@ type Plan struct {
 	Bursts bool
 	// Continuous says that the changes come again and again; nil: they come once.
 	Continuous *Continuous
+	// WaitForTargets is how long it waits until its targets are there; 0: they must be there.
+	WaitForTargets time.Duration
 	// Length is from the first probe to the last, if nothing ends it earlier.
 	Length time.Duration
 	// Repeat says when it is due; nil: when somebody runs it.

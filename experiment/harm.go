@@ -16,6 +16,8 @@ import (
 type Node interface {
 	// Targets says which targets a selector means.
 	Targets(ctx context.Context, selector string) (*v1.TargetsResponse, error)
+	// Await waits so long at most until each of some selectors means somebody, and all of them so many.
+	Await(ctx context.Context, selectors []string, least int, wait time.Duration) error
 	// Rehearse says what Inject would do, or why it would refuse.
 	Rehearse(context.Context, *v1.FaultSpec) (*v1.Fault, error)
 	// Inject starts a fault that ends with its lease, unless an update comes before.

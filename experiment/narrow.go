@@ -19,6 +19,7 @@ func (f Fault) Selectors() []string {
 func (p *Plan) Narrow(here func(Fault) []string) *Plan {
 	there := *p
 	there.Faults, there.Changes, there.Probes = nil, nil, nil
+	there.WaitForTargets = 0 // they are found
 	at, aims := map[int]int{}, map[*Aim]*Aim{}
 	for i, f := range p.Faults {
 		selectors := here(f)

@@ -58,6 +58,7 @@ func (d *document) plan(m *v1.Experiment, check func(*v1.FaultSpec) error) *Plan
 	d.initialDelays(p)
 	d.unique("spec.faults", len(p.Faults), func(i int) string { return p.Faults[i].Name })
 	d.unique("spec.probes", len(p.Probes), func(i int) string { return p.Probes[i].Name })
+	p.WaitForTargets = d.wait(spec, p)
 	p.Length = p.Before + p.harmLength() + p.Recovery + p.After
 	d.limits(spec.GetLimits(), p)
 	p.Repeat = d.repeat(spec.GetRepeat(), p)
@@ -79,6 +80,21 @@ func (d *document) duration(field, text string, least, otherwise time.Duration) 
 		return max(least, otherwise)
 	}
 	return got
+}
+
+// wait reads how long the targets are waited for. Of a process nobody knows the number before it is there.
+func (d *document) wait(spec *v1.ExperimentSpec, p *Plan) time.Duration {
+	if spec.GetWaitForTargets() == "" {
+		return 0
+	}
+	for _, f := range p.Faults {
+		for _, s := range f.Selectors() {
+			if strings.HasPrefix(s, "pid:") {
+				d.wrong("spec.waitForTargets", "%s was given, and %s is a target of fault %s: a process that is not there yet has no number; name its cgroup, unit, container or pod", spec.GetWaitForTargets(), s, f.Name)
+			}
+		}
+	}
+	return d.duration("spec.waitForTargets", spec.GetWaitForTargets(), leastDuration, 0)
 }
 
 // initialDelays checks that there is time left for a try.

@@ -17,7 +17,7 @@ func (d *document) repeat(m *v1.Repeat, p *Plan) *calendar.Repeat {
 		At: m.GetAt(), Cron: m.GetCron(), MeanDays: m.GetMeanDays(),
 		Hours: calendar.Hours{Days: m.GetDays(), From: m.GetFrom(), To: m.GetTo(), TimeZone: m.GetTimeZone()},
 	}
-	times, err := r.Times(p.Name, p.Length)
+	times, err := r.Times(p.Name, p.WaitForTargets+p.Length)
 	if err != nil {
 		field, text, _ := strings.Cut(err.Error(), ": ")
 		d.wrong("spec.repeat."+field, "%s", text)

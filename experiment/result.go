@@ -124,6 +124,13 @@ func Refused(p *Plan, where Environment, err error) *Result {
 	return r
 }
 
+// interrupted is the result of a run that ends now, before it began.
+func (r *Result) interrupted(why string) *Result {
+	r.Verdict, r.End = Interrupted, time.Now()
+	r.because("%s", why)
+	return r
+}
+
 func (r *Result) because(format string, args ...any) {
 	r.Reasons = append(r.Reasons, fmt.Sprintf(format, args...))
 }

@@ -75,12 +75,18 @@ func Run(ctx context.Context, p *Plan, node Node, where Environment, tell func(E
 // RunWatched is Run, and gives watch, when it begins, a function that says how the run stands. That may be called by anybody who
 // holds nothing that tell waits for.
 func RunWatched(ctx context.Context, p *Plan, node Node, where Environment, tell func(Event), watch func(func() Status)) (*Result, error) {
+	r := &runner{plan: p, tell: tell, result: &Result{Plan: p, Environment: where, Start: time.Now()}}
+	if err := r.awaitTargets(ctx, node); err != nil && ctx.Err() != nil {
+		return r.result.interrupted("it was interrupted while it waited for its targets"), nil
+	} else if err != nil {
+		return nil, err
+	}
 	rehearsal, err := Rehearse(ctx, p, node)
 	if err != nil {
 		return nil, err
 	}
 	p = rehearsal.Plan
-	r := &runner{plan: p, tell: tell, result: &Result{Plan: p, Environment: where, Start: time.Now(), Rehearsed: rehearsal.Faults}}
+	r.plan, r.result.Plan, r.result.Rehearsed = p, p, rehearsal.Faults
 	harming, abort := context.WithCancelCause(ctx)
 	defer abort(nil)
 	r.abort = abort

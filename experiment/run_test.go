@@ -55,6 +55,30 @@ func (n *fakeNode) Targets(_ context.Context, selector string) (*v1.TargetsRespo
 	return n.targets[selector], nil
 }
 
+// Await finds everybody a minute after the first look, who is then there for good.
+func (n *fakeNode) Await(ctx context.Context, selectors []string, least int, wait time.Duration) error {
+	n.mu.Lock()
+	n.note("await %s, %d, for %s", strings.Join(selectors, " "), least, wait)
+	n.mu.Unlock()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(min(wait, time.Minute)):
+	}
+	if wait < time.Minute {
+		return errors.New("nobody came")
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, s := range selectors {
+		n.targets[s] = &v1.TargetsResponse{}
+		for i := range least {
+			n.targets[s].Targets = append(n.targets[s].Targets, &v1.Target{Path: fmt.Sprintf("/%s-%d", s, i)})
+		}
+	}
+	return nil
+}
+
 func (n *fakeNode) Rehearse(_ context.Context, spec *v1.FaultSpec) (*v1.Fault, error) {
 	if spec.GetTarget() == n.refuses {
 		return nil, errors.New("target: protected")

@@ -60,6 +60,8 @@ type Agent struct {
 	// up, all by uid too.
 	mine, tried map[string]*v1.NodeRecord
 	sums        map[string]*summing
+	// choices are those that this node knows, by uid.
+	choices map[string]*choice
 	// times are when something is due that all nodes would do, but one does first.
 	times map[string]time.Time
 	// known says that mine has what agents of before wrote.
@@ -79,13 +81,11 @@ type pace struct {
 	settle time.Duration
 	// late is how long after the first node another one may begin.
 	late time.Duration
-	// wait is how often an experiment that waits for others is looked at.
-	wait time.Duration
 	// retry is how long after a failure it is tried again to make what is due.
 	retry time.Duration
 }
 
-var usualPace = pace{claim: 20 * time.Second, spread: 2 * time.Second, settle: 5 * time.Second, late: time.Minute, wait: 5 * time.Second, retry: 5 * time.Second}
+var usualPace = pace{claim: 20 * time.Second, spread: 2 * time.Second, settle: 5 * time.Second, late: time.Minute, retry: 5 * time.Second}
 
 // New gives an agent that does nothing before Run.
 func New(o Options) *Agent {
@@ -94,7 +94,7 @@ func New(o Options) *Agent {
 		cluster: c, daemon: o.Daemon, check: o.Check, environment: o.Environment, log: o.Log, pace: usualPace,
 		experiments: c.objectInformer(experimentKind), schedules: c.objectInformer(scheduleKind), policies: c.objectInformer(policyKind), pods: c.podInformer(),
 		queue: newQueue(), scheduleQueue: newQueue(),
-		policiesChanged: make(chan struct{}, 1), runs: map[string]*run{}, mine: map[string]*v1.NodeRecord{}, tried: map[string]*v1.NodeRecord{}, sums: map[string]*summing{}, times: map[string]time.Time{},
+		policiesChanged: make(chan struct{}, 1), runs: map[string]*run{}, mine: map[string]*v1.NodeRecord{}, tried: map[string]*v1.NodeRecord{}, sums: map[string]*summing{}, choices: map[string]*choice{}, times: map[string]time.Time{},
 	}
 	// These fail only for informers that were stopped.
 	_, _ = a.experiments.AddEventHandler(cache.ResourceEventHandlerFuncs{
@@ -102,6 +102,8 @@ func New(o Options) *Agent {
 		UpdateFunc: func(before, now any) {
 			if uidOf(before) != uidOf(now) {
 				a.deleted(before)
+			} else if generationOf(before) != generationOf(now) {
+				a.edited(now)
 			}
 			a.changed(now)
 		},
@@ -116,6 +118,7 @@ func New(o Options) *Agent {
 		},
 	})
 	wake := func() {
+		a.wakeWaiting()
 		select {
 		case a.policiesChanged <- struct{}{}:
 		default:
@@ -124,6 +127,7 @@ func New(o Options) *Agent {
 	_, _ = a.policies.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc: func(any) { wake() }, UpdateFunc: func(any, any) { wake() }, DeleteFunc: func(any) { wake() },
 	})
+	_, _ = a.pods.AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: func(any) { a.wakeWaiting() }, UpdateFunc: a.podChanged})
 	return a
 }
 
@@ -256,6 +260,19 @@ func (a *Agent) changed(object any) {
 		}
 	}
 	enqueue(a.queue, object)
+	if now, ok := object.(*unstructured.Unstructured); ok && statusOf(now).GetPhase() == "ended" {
+		a.wakeWaiting()
+	}
+}
+
+// edited forgets what was found out about an experiment that has changed before it began.
+func (a *Agent) edited(object any) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.choices, uidOf(object))
+	for _, what := range []string{waitChoose, waitClaim, waitTell, waitRefuse, sinceIdle} {
+		delete(a.times, what+uidOf(object))
+	}
 }
 
 // endedElsewhere says why what runs here is to end. What is aborted on one node ends on all, and what the object calls over must not go on.
@@ -277,12 +294,14 @@ func (a *Agent) deleted(object any) {
 	}
 	a.end(gone, errors.New("the Experiment object was deleted"))
 	a.stopSumming(gone)
+	defer a.wakeWaiting()
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	delete(a.choices, string(gone.GetUID()))
 	delete(a.runs, string(gone.GetUID()))
 	delete(a.mine, string(gone.GetUID()))
 	delete(a.tried, string(gone.GetUID()))
-	for _, what := range []string{waitBegin, waitClaim, waitRefuse, waitOrphan, lastSummary, sinceIdle} {
+	for _, what := range []string{waitChoose, waitBegin, waitTell, waitClaim, waitRefuse, waitOrphan, lastSummary, sinceIdle} {
 		delete(a.times, what+string(gone.GetUID()))
 	}
 }
@@ -300,6 +319,13 @@ func (a *Agent) end(object *unstructured.Unstructured, why error) {
 	if r := a.runOf(object); r != nil {
 		r.end(why)
 	}
+}
+
+func generationOf(object any) int64 {
+	if o, ok := object.(*unstructured.Unstructured); ok {
+		return o.GetGeneration()
+	}
+	return 0
 }
 
 func (a *Agent) endAll(why error) {

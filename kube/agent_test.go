@@ -31,7 +31,7 @@ func check(spec *v1.FaultSpec) error {
 }
 
 // quick is for tests: nobody waits for others, and nobody claims late.
-var quick = pace{claim: time.Hour, late: time.Hour, wait: 10 * time.Millisecond}
+var quick = pace{claim: time.Hour, late: time.Hour}
 
 // started is an agent that works until the test or stop ends it.
 type started struct {

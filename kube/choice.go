@@ -18,18 +18,24 @@ type pod struct {
 	created              time.Time
 }
 
-// choice is who is hurt by an experiment, in the whole cluster. Every node makes it by itself, of the experiment's uid and the pods'
-// uids alone, so that those who saw the same pods make the same one, and one pod more or less changes it by one at most.
+// choice is who is hurt by an experiment, in the whole cluster. It is made of the experiment's uid and the pods' uids alone, so that nodes that
+// saw the same pods make the same one, and one pod more or less changes it by one at most. Where several make one, that of the first to
+// write it down is everybody's.
 type choice struct {
+	// name is that of the record in which it stands.
+	name string
 	// chosen are pods by uid, for each list of selectors.
 	chosen map[string]map[string]bool
-	// all are those that are chosen for anything.
-	all map[string]pod
+	// all are the uids of those that are chosen for anything.
+	all map[string]bool
 	// shares are how many were chosen of how many, for each list of selectors.
 	shares []share
 	// spared is how many pods a policy keeps from being chosen.
 	spared int
 }
+
+// tooFew means that fewer pods match than a target needs.
+type tooFew struct{ error }
 
 // share is how many pods were chosen of those that match.
 type share struct{ chosen, matching int }
@@ -39,7 +45,7 @@ func key(selectors []string) string { return strings.Join(selectors, "\n") }
 
 // choose chooses the pods for each fault of a plan, of those that there are. protected says whether a pod is never hurt.
 func choose(experimentUID string, plan *experiment.Plan, pods []pod, protected func(pod) bool) (choice, error) {
-	c := choice{chosen: map[string]map[string]bool{}, all: map[string]pod{}}
+	c := choice{chosen: map[string]map[string]bool{}, all: map[string]bool{}}
 	spared := map[string]bool{}
 	for _, f := range plan.Faults {
 		selectors := f.Selectors()
@@ -50,15 +56,15 @@ func choose(experimentUID string, plan *experiment.Plan, pods []pod, protected f
 		if err != nil {
 			return c, err
 		}
-		there := map[string]pod{}
+		there := map[string]bool{}
 		var uids []string
 		for _, p := range pods {
 			switch {
-			case there[p.uid].uid != "" || !slices.ContainsFunc(wanted, p.fits):
+			case there[p.uid] || !slices.ContainsFunc(wanted, p.fits):
 			case protected(p):
 				spared[p.uid] = true
 			default:
-				there[p.uid] = p
+				there[p.uid] = true
 				uids = append(uids, p.uid)
 			}
 		}
@@ -67,12 +73,11 @@ func choose(experimentUID string, plan *experiment.Plan, pods []pod, protected f
 			aim = &experiment.Aim{Mode: "all"}
 		}
 		if len(uids) < aim.Least() {
-			return c, fmt.Errorf("target of %s: %d pods are asked for, and %d match %s%s", f.Name, aim.Least(), len(uids), strings.Join(selectors, ", "), sparedText(len(spared)))
+			return c, &tooFew{fmt.Errorf("target of %s: %d pods are asked for, and %d match %s%s", f.Name, aim.Least(), len(uids), strings.Join(selectors, ", "), sparedText(len(spared)))}
 		}
 		picked := map[string]bool{}
 		for _, uid := range aim.Choose(seedOf(experimentUID), uids) {
-			picked[uid] = true
-			c.all[uid] = there[uid]
+			picked[uid], c.all[uid] = true, true
 		}
 		c.chosen[key(selectors)] = picked
 		c.shares = append(c.shares, share{len(picked), len(uids)})
@@ -111,7 +116,7 @@ func (c choice) selectorsOn(f experiment.Fault, here []pod) (names []string) {
 // on are the chosen pods among some.
 func (c choice) on(here []pod) (chosen []pod) {
 	for _, p := range here {
-		if _, ok := c.all[p.uid]; ok {
+		if c.all[p.uid] {
 			chosen = append(chosen, p)
 		}
 	}

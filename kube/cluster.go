@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -114,16 +115,16 @@ func (c cluster) readPolicies(ctx context.Context) (policies, error) {
 // policyError means that a policy makes no sense.
 type policyError struct{ error }
 
-// matching asks for all pods that a plan's selectors match, and that were there when the experiment was made: those that come later are
-// nobody's choice.
-func (c cluster) matching(ctx context.Context, plan *experiment.Plan, made time.Time) (all []pod, err error) {
+// matching asks for the pods that a plan's selectors match, and that were made by some time: those that come later are nobody's choice. With
+// most it asks for so many of each, and says whether there are more; 0: for all.
+func (c cluster) matching(ctx context.Context, plan *experiment.Plan, by time.Time, most int64) (all []pod, more bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
 	asked := map[string]bool{}
 	for _, f := range plan.Faults {
 		selectors, err := parseAll(f.Selectors())
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		for _, s := range selectors {
 			s.Containers = nil
@@ -131,40 +132,42 @@ func (c cluster) matching(ctx context.Context, plan *experiment.Plan, made time.
 				continue
 			}
 			asked[s.String()] = true
-			found, err := c.listPods(ctx, s)
+			found, others, err := c.listPods(ctx, s, most)
 			if err != nil {
-				return nil, err
+				return nil, false, err
 			}
+			more = more || others
 			for _, p := range found {
-				if !p.created.After(made) {
+				if !p.created.After(by) {
 					all = append(all, p)
 				}
 			}
 		}
 	}
-	return all, nil
+	return all, more, nil
 }
 
 // pageSize is how many pods come with one answer.
 const pageSize = 1000
 
-func (c cluster) listPods(ctx context.Context, s cgroup.PodSelector) (all []pod, err error) {
-	options := metav1.ListOptions{LabelSelector: s.Labels(), FieldSelector: running, Limit: pageSize}
+// listPods asks for the pods of a selector: for the first so many, and whether there are more; or with 0 for all.
+func (c cluster) listPods(ctx context.Context, s cgroup.PodSelector, most int64) (all []pod, more bool, err error) {
+	options := metav1.ListOptions{LabelSelector: s.Labels(), FieldSelector: running, Limit: cmp.Or(most, pageSize)}
 	if s.Name != "" {
 		options.FieldSelector += ",metadata.name=" + s.Name
 	}
 	for {
 		list, err := c.metadata.Resource(podKind).Namespace(s.Namespace).List(ctx, options)
 		if err != nil {
-			return nil, fmt.Errorf("list the pods of %s: %w", s, err)
+			return nil, false, fmt.Errorf("list the pods of %s: %w", s, err)
 		}
 		for i := range list.Items {
 			if list.Items[i].DeletionTimestamp == nil {
 				all = append(all, podOf(&list.Items[i]))
 			}
 		}
-		if options.Continue = list.Continue; options.Continue == "" {
-			return all, nil
+		if options.Continue = list.Continue; options.Continue == "" || most > 0 {
+			return all, options.Continue != "", nil
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -313,17 +314,24 @@ func (s *apiServer) list(w http.ResponseWriter, r *http.Request, resource, names
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.requests["LIST "+resource]++
-	items := []any{}
+	items, more := []any{}, ""
+	limit, _ := strconv.Atoi(r.URL.Query().Get("limit")) // 0: none
 	for _, key := range slices.Sorted(maps.Keys(s.objects)) {
-		if o := s.objects[key]; wanted(r, resource, namespace, key, o) {
-			items = append(items, shown(resource, o))
+		o := s.objects[key]
+		if key < r.URL.Query().Get("continue") || !wanted(r, resource, namespace, key, o) {
+			continue
 		}
+		if limit > 0 && len(items) == limit {
+			more = key
+			break
+		}
+		items = append(items, shown(resource, o))
 	}
 	kind, version := "List", "v1"
 	if resource == "pods" {
 		kind, version = "PartialObjectMetadataList", "meta.k8s.io/v1"
 	}
-	answer(w, http.StatusOK, map[string]any{"kind": kind, "apiVersion": version, "metadata": map[string]any{"resourceVersion": fmt.Sprint(s.version)}, "items": items})
+	answer(w, http.StatusOK, map[string]any{"kind": kind, "apiVersion": version, "metadata": map[string]any{"resourceVersion": fmt.Sprint(s.version), "continue": more}, "items": items})
 }
 
 func (s *apiServer) watch(w http.ResponseWriter, r *http.Request, resource, namespace string) {

@@ -21,7 +21,9 @@ import (
 // What Agent.times has of an experiment or a schedule: until when is waited, before one of all nodes does something.
 const (
 	waitSchedule = "schedule "
+	waitChoose   = "choose "
 	waitBegin    = "begin "
+	waitTell     = "tell "
 
 	waitClaim  = "claim "
 	waitRefuse = "refuse "
@@ -143,49 +145,109 @@ func (a *Agent) consider(ctx context.Context, object *unstructured.Unstructured,
 	}
 	here := a.podsHere(plan)
 	if len(here) == 0 || a.isIdle(object) {
-		if time.Since(object.GetCreationTimestamp().Time) > a.pace.settle { // every watch knows the pods of before by now
+		if status.GetPhase() == "running" && time.Since(readClock(status.GetStart())) > a.pace.settle { // every watch knows the pods of before by now
 			a.setIdle(object)
 		}
 		return a.unclaimed(ctx, object, status, plan)
 	}
-	// What was seen by watches may be old. Whoever cannot ask starts nothing.
-	all, err := a.readPolicies(ctx)
-	var wrong *policyError
-	if errors.As(err, &wrong) {
-		return a.refuse(ctx, object, status, "Policy", err)
-	} else if err != nil {
-		return err
-	}
-	pods, err := a.matching(ctx, plan, object.GetCreationTimestamp().Time)
+	chosen, err := a.readChoice(ctx, object, plan)
 	if err != nil {
 		return err
 	}
-	chosen, err := choose(string(object.GetUID()), plan, pods, all.protects)
-	if err != nil {
-		return a.refuse(ctx, object, status, "NoPods", err)
-	}
-	q := question{
-		namespace: object.GetNamespace(), kinds: kindsOf(plan), length: plan.Length, now: time.Now(),
-		pods: len(chosen.all), shares: chosen.shares, older: a.older(object),
-	}
-	if q.namespaceLabels, err = a.namespaceLabels(ctx, object.GetNamespace()); err != nil {
-		return err
-	}
-	if err := all.refuses(q); err != nil {
-		return a.refuse(ctx, object, status, "Policy", err)
-	}
-	if why := all.waits(q); why != "" && status.GetPhase() != "running" {
-		return a.wait(ctx, object, status, why)
+	if chosen == nil {
+		return a.choose(ctx, object, status, plan)
 	}
 	mine := chosen.on(here)
 	if len(mine) == 0 {
 		a.setIdle(object)
 		return a.unclaimed(ctx, object, status, plan)
 	}
-	return a.begin(ctx, object, status, plan, chosen, mine)
+	// Nodes begin at random times, as writes at once would keep the server from anything else.
+	if !a.turnIn(a.queue, waitBegin, object, jitter(len(chosen.all))) {
+		return nil
+	}
+	all, q, ok, err := a.ask(ctx, object, status, plan)
+	if err != nil || !ok {
+		return err
+	}
+	if ok, err := a.permits(ctx, object, status, all, q.with(chosen)); err != nil || !ok {
+		return err
+	}
+	if mine = slices.DeleteFunc(mine, all.protects); len(mine) == 0 { // since the choice was made
+		a.setIdle(object)
+		return nil
+	}
+	return a.begin(ctx, object, status, plan, *chosen, mine)
 }
 
-// isIdle says whether it is known that this node has nothing to do with an experiment. Pods that come later are nobody's choice.
+// choose makes the choice that all nodes take over, unless another one does so before.
+func (a *Agent) choose(ctx context.Context, object *unstructured.Unstructured, status *v1.ExperimentStatus, plan *experiment.Plan) error {
+	if a.isAhead(waitChoose, object) {
+		return nil // it is looked at again then
+	}
+	all, q, ok, err := a.ask(ctx, object, status, plan)
+	if err != nil || !ok {
+		return err
+	}
+	if ok, err := a.permits(ctx, object, status, all, q); err != nil || !ok {
+		return err
+	}
+	until := waitsUntil(object, plan)
+	pods, more, err := a.matching(ctx, plan, until, few)
+	if err == nil && more {
+		if !a.turnIn(a.queue, waitChoose, object, laterChoice()) {
+			return nil
+		}
+		pods, _, err = a.matching(ctx, plan, until, 0)
+	}
+	if err != nil {
+		return err
+	}
+	chosen, err := choose(string(object.GetUID()), plan, pods, all.protects)
+	if errors.As(err, new(*tooFew)) && time.Now().Before(until) {
+		a.queue.AddAfter(object.GetNamespace()+"/"+object.GetName(), time.Until(until))
+		return a.tellWaiting(ctx, object, status, plan, err)
+	}
+	if err != nil {
+		return a.refuse(ctx, object, status, "NoPods", waitedFor(plan, err))
+	}
+	if ok, err := a.permits(ctx, object, status, all, q.with(&chosen)); err != nil || !ok {
+		return err
+	}
+	if err := a.createChoice(ctx, object, plan, chosen); err != nil {
+		return err
+	}
+	a.queue.Add(object.GetNamespace() + "/" + object.GetName()) // whoever made it, it is everybody's
+	return nil
+}
+
+// ask asks for policies, as what is seen by watches may be old, and for what else they go by. Whoever cannot ask begins nothing; one that makes
+// no sense refuses the experiment, and ok is false.
+func (a *Agent) ask(ctx context.Context, object *unstructured.Unstructured, status *v1.ExperimentStatus, plan *experiment.Plan) (all policies, q question, ok bool, err error) {
+	all, err = a.readPolicies(ctx)
+	if errors.As(err, new(*policyError)) {
+		return nil, q, false, a.refuse(ctx, object, status, "Policy", err)
+	}
+	if err != nil {
+		return nil, q, false, err
+	}
+	q = question{namespace: object.GetNamespace(), kinds: kindsOf(plan), length: plan.Length, now: time.Now(), older: a.older(object)}
+	q.namespaceLabels, err = a.namespaceLabels(ctx, object.GetNamespace())
+	return all, q, err == nil, err
+}
+
+// permits says whether policies let an experiment begin now. If not, the object says so.
+func (a *Agent) permits(ctx context.Context, object *unstructured.Unstructured, status *v1.ExperimentStatus, all policies, q question) (ok bool, err error) {
+	if err := all.refuses(q); err != nil {
+		return false, a.refuse(ctx, object, status, "Policy", err)
+	}
+	if why := all.waits(q); why != "" && status.GetPhase() != "running" {
+		return false, a.wait(ctx, object, status, why)
+	}
+	return true, nil
+}
+
+// isIdle says whether it is known that this node has nothing to do with an experiment. Pods that come after the choice are nobody's.
 func (a *Agent) isIdle(object *unstructured.Unstructured) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -198,12 +260,8 @@ func (a *Agent) setIdle(object *unstructured.Unstructured) {
 	a.times[sinceIdle+string(object.GetUID())] = time.Now()
 }
 
-// begin writes down that the run begins here, and only then begins it. Nodes do so at random times, as writes at once would keep the server
-// from anything else.
+// begin writes down that the run begins here, and only then begins it.
 func (a *Agent) begin(ctx context.Context, object *unstructured.Unstructured, status *v1.ExperimentStatus, plan *experiment.Plan, chosen choice, mine []pod) error {
-	if !a.turnIn(a.queue, waitBegin, object, jitter(len(chosen.all))) {
-		return nil // it is asked anew then
-	}
 	narrow := plan.Narrow(func(f experiment.Fault) []string { return chosen.selectorsOn(f, mine) })
 	r := newRun(object, narrow, a.node, mine, len(chosen.all), time.Now())
 	a.mu.Lock()
@@ -374,6 +432,13 @@ func (a *Agent) turnIn(queue workqueue.TypedRateLimitingInterface[string], what 
 	return true
 }
 
+// isAhead says whether a turn is known, and still to come.
+func (a *Agent) isAhead(what string, object *unstructured.Unstructured) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return time.Until(a.times[what+string(object.GetUID())]) > 0
+}
+
 // forgetTurn makes the next turn one of its own.
 func (a *Agent) forgetTurn(what string, object *unstructured.Unstructured) {
 	a.mu.Lock()
@@ -390,27 +455,10 @@ func (a *Agent) refuse(ctx context.Context, object *unstructured.Unstructured, s
 	return a.setStatus(ctx, object, refusedStatus(status, object.GetGeneration(), time.Now(), reason, why.Error()))
 }
 
-// wait says that an experiment waits, and has it looked at again.
+// wait says that an experiment waits for others. It is looked at again when one of them is over, or a policy changes.
 func (a *Agent) wait(ctx context.Context, object *unstructured.Unstructured, status *v1.ExperimentStatus, why string) error {
-	a.queue.AddAfter(object.GetNamespace()+"/"+object.GetName(), a.pace.wait)
-	if status.GetPhase() == "pending" || !a.due(waitRefuse, object, 0) {
+	if told(status, paused, "Waiting") || !a.due(waitTell, object, 0) {
 		return nil
 	}
-	return a.setStatus(ctx, object, waitingStatus(status, object.GetGeneration(), time.Now(), why))
-}
-
-// unclaimed says, when no node has begun for a while, that none will.
-func (a *Agent) unclaimed(ctx context.Context, object *unstructured.Unstructured, status *v1.ExperimentStatus, plan *experiment.Plan) error {
-	if status.GetPhase() != "" || !a.due(waitClaim, object, a.pace.claim) {
-		return nil
-	}
-	pods, err := a.matching(ctx, plan, object.GetCreationTimestamp().Time)
-	if err != nil {
-		return err
-	}
-	why := errors.New("no pod that runs matches")
-	if len(pods) > 0 {
-		why = fmt.Errorf("%s match, and none that was chosen is on a node on which faultd runs", several(len(pods), "pod"))
-	}
-	return a.refuse(ctx, object, status, "NoPods", why)
+	return a.setStatus(ctx, object, waitingStatus(status, object.GetGeneration(), time.Now(), paused, "True", "Waiting", why))
 }

@@ -88,6 +88,12 @@ type question struct {
 	older int
 }
 
+// with is the question with what was chosen.
+func (q question) with(c *choice) question {
+	q.pods, q.shares = len(c.all), c.shares
+	return q
+}
+
 // refuses says why an experiment may not start; nil: it may, once waits says so too.
 func (all policies) refuses(q question) error {
 	if slices.Contains(neverHurt, q.namespace) {

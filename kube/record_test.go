@@ -136,11 +136,11 @@ func TestOnce(t *testing.T) {
 	eventually(t, "that what nobody carries out is ended", func() bool { return s.record("slow", "n1").GetVerdict() == string(experiment.Interrupted) })
 }
 
-// TestLostAnswer: a node whose record was made, without it being told, begins all the same, and once.
+// TestLostAnswer: a node whose choice and record were made, without it being told, begins all the same, and once.
 func TestLostAnswer(t *testing.T) {
 	s, d := newAPIServer(t), newDaemon(t)
 	s.pod("n1", "web-0", web)
-	s.lostAnswers = 1
+	s.lostAnswers = 2
 	start(t, s, d, "n1", quick)
 	create(s, "slow", spec("100ms"))
 	eventually(t, "the end", ended(s, "slow"))

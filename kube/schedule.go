@@ -70,7 +70,7 @@ func readSchedule(object *unstructured.Unstructured, check func(*v1.FaultSpec) e
 		Hours: calendar.Hours{Days: r.GetDays(), From: r.GetFrom(), To: r.GetTo(), TimeZone: r.GetTimeZone()},
 	}
 	// Chance depends on the uid, so all nodes come to the same times, and two schedules to different ones.
-	if s.times, err = repeat.Times(string(object.GetUID()), plan.Length); err != nil {
+	if s.times, err = repeat.Times(string(object.GetUID()), plan.WaitForTargets+plan.Length); err != nil {
 		return s, fmt.Errorf("spec.repeat.%w", err)
 	}
 	return s, nil

@@ -207,9 +207,9 @@ func refusedStatus(before *v1.ExperimentStatus, generation int64, now time.Time,
 	return &v1.ExperimentStatus{ObservedGeneration: generation, Phase: "ended", Verdict: string(experiment.Failed), Message: cut(why, 4096), Conditions: c.list}
 }
 
-// waitingStatus is that of an experiment that waits for others.
-func waitingStatus(before *v1.ExperimentStatus, generation int64, now time.Time, why string) *v1.ExperimentStatus {
+// waitingStatus is that of an experiment that waits, for others or for pods: a condition says so.
+func waitingStatus(before *v1.ExperimentStatus, generation int64, now time.Time, kind, value, reason, why string) *v1.ExperimentStatus {
 	c := conditions{before: before.GetConditions(), now: now, generation: generation}
-	c.set(paused, "True", "Waiting", why)
+	c.set(kind, value, reason, why)
 	return &v1.ExperimentStatus{ObservedGeneration: generation, Phase: "pending", Message: cut(why, 4096), Conditions: c.list}
 }

@@ -88,7 +88,7 @@ func timesOf(plan *experiment.Plan) (calendar.Times, error) {
 		return nil, usageErrorf("%s: spec.repeat: missing; say when it is due: {cron: \"30 10 * * mon-fri\"}, {meanDays: 5} or {at: 2026-12-01T10:30}", plan.File)
 	}
 	host, _ := os.Hostname()
-	return plan.Repeat.Times(plan.Name+" "+host, plan.Length)
+	return plan.Repeat.Times(plan.Name+" "+host, plan.WaitForTargets+plan.Length)
 }
 
 func printNext(c *cli.Context, list []*scheduled, n int) error {

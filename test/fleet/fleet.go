@@ -58,7 +58,9 @@ func startFleet(ctx context.Context, config *rest.Config, n int, chosen []int) (
 	config = rest.CopyConfig(config)
 	config.QPS, config.Burst = -1, 0 // of one node it is 20; all of these have one client
 	var err error
-	if f.objects, err = dynamic.NewForConfig(config); err != nil {
+	somebody := rest.CopyConfig(config)
+	somebody.Impersonate = rest.ImpersonationConfig{} // no agent's account, which may not make policies
+	if f.objects, err = dynamic.NewForConfig(somebody); err != nil {
 		return nil, err
 	}
 	config.Wrap(func(next http.RoundTripper) http.RoundTripper { f.traffic.next = next; return f.traffic })

@@ -195,9 +195,12 @@ type ExperimentSpec struct {
 	Seed *uint64         `protobuf:"varint,12,opt,name=seed,proto3,oneof" json:"seed,omitempty"`
 	Stop *StopConditions `protobuf:"bytes,13,opt,name=stop,proto3" json:"stop,omitempty"`
 	// When faultd schedule runs it; faultd run does at once.
-	Repeat        *Repeat `protobuf:"bytes,14,opt,name=repeat,proto3" json:"repeat,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Repeat *Repeat `protobuf:"bytes,14,opt,name=repeat,proto3" json:"repeat,omitempty"`
+	// How long it waits for its targets if a selector means nobody, or fewer than the mode fixed asks for: "10m". It begins as soon as there
+	// are enough. Empty: it fails at once.
+	WaitForTargets string `protobuf:"bytes,15,opt,name=wait_for_targets,json=waitForTargets,proto3" json:"wait_for_targets,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *ExperimentSpec) Reset() {
@@ -326,6 +329,13 @@ func (x *ExperimentSpec) GetRepeat() *Repeat {
 		return x.Repeat
 	}
 	return nil
+}
+
+func (x *ExperimentSpec) GetWaitForTargets() string {
+	if x != nil {
+		return x.WaitForTargets
+	}
+	return ""
 }
 
 // Repeat says when an experiment is due, again and again: never twice at the same time. Exactly one of at, cron and mean_days.
@@ -2959,7 +2969,7 @@ const file_faultd_v1alpha1_experiment_proto_rawDesc = "" +
 	"\x05links\x18\x04 \x03(\tB\x12\xbaH\x0f\x92\x01\f\x10 \"\br\x06\x18\x80\x10\x88\x01\x01R\x05links\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc4\x05\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf7\x05\n" +
 	"\x0eExperimentSpec\x12*\n" +
 	"\n" +
 	"hypothesis\x18\x01 \x01(\tB\n" +
@@ -2980,7 +2990,8 @@ const file_faultd_v1alpha1_experiment_proto_rawDesc = "" +
 	"\x06limits\x18\v \x01(\v2!.faultd.v1alpha1.ExperimentLimitsR\x06limits\x12\x17\n" +
 	"\x04seed\x18\f \x01(\x04H\x00R\x04seed\x88\x01\x01\x123\n" +
 	"\x04stop\x18\r \x01(\v2\x1f.faultd.v1alpha1.StopConditionsR\x04stop\x12/\n" +
-	"\x06repeat\x18\x0e \x01(\v2\x17.faultd.v1alpha1.RepeatR\x06repeatB\a\n" +
+	"\x06repeat\x18\x0e \x01(\v2\x17.faultd.v1alpha1.RepeatR\x06repeat\x121\n" +
+	"\x10wait_for_targets\x18\x0f \x01(\tB\a\xbaH\x04r\x02\x18 R\x0ewaitForTargetsB\a\n" +
 	"\x05_seed\"\xf9\x01\n" +
 	"\x06Repeat\x12\x17\n" +
 	"\x02at\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18 R\x02at\x12\x1c\n" +

@@ -5113,6 +5113,114 @@ func (x *TargetsResponse) GetSpared() []string {
 	return nil
 }
 
+type AwaitRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in TargetsRequest. Each must mean somebody.
+	Selectors []string `protobuf:"bytes,1,rep,name=selectors,proto3" json:"selectors,omitempty"`
+	// How many targets there must be in all; 0: as many as there are.
+	Least uint32 `protobuf:"varint,2,opt,name=least,proto3" json:"least,omitempty"`
+	// How long is waited at most: "10m".
+	Wait          string `protobuf:"bytes,3,opt,name=wait,proto3" json:"wait,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AwaitRequest) Reset() {
+	*x = AwaitRequest{}
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[58]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AwaitRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AwaitRequest) ProtoMessage() {}
+
+func (x *AwaitRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[58]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AwaitRequest.ProtoReflect.Descriptor instead.
+func (*AwaitRequest) Descriptor() ([]byte, []int) {
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{58}
+}
+
+func (x *AwaitRequest) GetSelectors() []string {
+	if x != nil {
+		return x.Selectors
+	}
+	return nil
+}
+
+func (x *AwaitRequest) GetLeast() uint32 {
+	if x != nil {
+		return x.Least
+	}
+	return 0
+}
+
+func (x *AwaitRequest) GetWait() string {
+	if x != nil {
+		return x.Wait
+	}
+	return ""
+}
+
+type AwaitResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Those that are there, by path.
+	Targets       []*Target `protobuf:"bytes,1,rep,name=targets,proto3" json:"targets,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AwaitResponse) Reset() {
+	*x = AwaitResponse{}
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[59]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AwaitResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AwaitResponse) ProtoMessage() {}
+
+func (x *AwaitResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[59]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AwaitResponse.ProtoReflect.Descriptor instead.
+func (*AwaitResponse) Descriptor() ([]byte, []int) {
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{59}
+}
+
+func (x *AwaitResponse) GetTargets() []*Target {
+	if x != nil {
+		return x.Targets
+	}
+	return nil
+}
+
 type BeginRunRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Id of the run, chosen by the caller.
@@ -5130,7 +5238,7 @@ type BeginRunRequest struct {
 
 func (x *BeginRunRequest) Reset() {
 	*x = BeginRunRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[58]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5142,7 +5250,7 @@ func (x *BeginRunRequest) String() string {
 func (*BeginRunRequest) ProtoMessage() {}
 
 func (x *BeginRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[58]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5155,7 +5263,7 @@ func (x *BeginRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeginRunRequest.ProtoReflect.Descriptor instead.
 func (*BeginRunRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{58}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *BeginRunRequest) GetRun() string {
@@ -5201,7 +5309,7 @@ type BeginRunResponse struct {
 
 func (x *BeginRunResponse) Reset() {
 	*x = BeginRunResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[59]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5213,7 +5321,7 @@ func (x *BeginRunResponse) String() string {
 func (*BeginRunResponse) ProtoMessage() {}
 
 func (x *BeginRunResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[59]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5226,7 +5334,7 @@ func (x *BeginRunResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeginRunResponse.ProtoReflect.Descriptor instead.
 func (*BeginRunResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{59}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{61}
 }
 
 type TellRunRequest struct {
@@ -5241,7 +5349,7 @@ type TellRunRequest struct {
 
 func (x *TellRunRequest) Reset() {
 	*x = TellRunRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[60]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5253,7 +5361,7 @@ func (x *TellRunRequest) String() string {
 func (*TellRunRequest) ProtoMessage() {}
 
 func (x *TellRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[60]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5266,7 +5374,7 @@ func (x *TellRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TellRunRequest.ProtoReflect.Descriptor instead.
 func (*TellRunRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{60}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *TellRunRequest) GetRun() string {
@@ -5307,7 +5415,7 @@ type ProbeResult struct {
 
 func (x *ProbeResult) Reset() {
 	*x = ProbeResult{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[61]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5319,7 +5427,7 @@ func (x *ProbeResult) String() string {
 func (*ProbeResult) ProtoMessage() {}
 
 func (x *ProbeResult) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[61]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5332,7 +5440,7 @@ func (x *ProbeResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeResult.ProtoReflect.Descriptor instead.
 func (*ProbeResult) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{61}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ProbeResult) GetProbe() string {
@@ -5392,7 +5500,7 @@ type TellRunResponse struct {
 
 func (x *TellRunResponse) Reset() {
 	*x = TellRunResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[62]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5404,7 +5512,7 @@ func (x *TellRunResponse) String() string {
 func (*TellRunResponse) ProtoMessage() {}
 
 func (x *TellRunResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[62]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5417,7 +5525,7 @@ func (x *TellRunResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TellRunResponse.ProtoReflect.Descriptor instead.
 func (*TellRunResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{62}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{64}
 }
 
 type EndRunRequest struct {
@@ -5435,7 +5543,7 @@ type EndRunRequest struct {
 
 func (x *EndRunRequest) Reset() {
 	*x = EndRunRequest{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[63]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5447,7 +5555,7 @@ func (x *EndRunRequest) String() string {
 func (*EndRunRequest) ProtoMessage() {}
 
 func (x *EndRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[63]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5460,7 +5568,7 @@ func (x *EndRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndRunRequest.ProtoReflect.Descriptor instead.
 func (*EndRunRequest) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{63}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *EndRunRequest) GetRun() string {
@@ -5499,7 +5607,7 @@ type EndRunResponse struct {
 
 func (x *EndRunResponse) Reset() {
 	*x = EndRunResponse{}
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[64]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5511,7 +5619,7 @@ func (x *EndRunResponse) String() string {
 func (*EndRunResponse) ProtoMessage() {}
 
 func (x *EndRunResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[64]
+	mi := &file_faultd_v1alpha1_faultd_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5524,7 +5632,7 @@ func (x *EndRunResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndRunResponse.ProtoReflect.Descriptor instead.
 func (*EndRunResponse) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{64}
+	return file_faultd_v1alpha1_faultd_proto_rawDescGZIP(), []int{66}
 }
 
 var File_faultd_v1alpha1_faultd_proto protoreflect.FileDescriptor
@@ -5979,7 +6087,13 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\xbaH\ar\x05\x10\x01\x18\x80 R\bselector\"\\\n" +
 	"\x0fTargetsResponse\x121\n" +
 	"\atargets\x18\x01 \x03(\v2\x17.faultd.v1alpha1.TargetR\atargets\x12\x16\n" +
-	"\x06spared\x18\x02 \x03(\tR\x06spared\"\xea\x01\n" +
+	"\x06spared\x18\x02 \x03(\tR\x06spared\"\x81\x01\n" +
+	"\fAwaitRequest\x121\n" +
+	"\tselectors\x18\x01 \x03(\tB\x13\xbaH\x10\x92\x01\r\b\x01\x10@\"\ar\x05\x10\x01\x18\x80 R\tselectors\x12\x1f\n" +
+	"\x05least\x18\x02 \x01(\rB\t\xbaH\x06*\x04\x18\xc0\x84=R\x05least\x12\x1d\n" +
+	"\x04wait\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18 R\x04wait\"B\n" +
+	"\rAwaitResponse\x121\n" +
+	"\atargets\x18\x01 \x03(\v2\x17.faultd.v1alpha1.TargetR\atargets\"\xea\x01\n" +
 	"\x0fBeginRunRequest\x12;\n" +
 	"\x03run\x18\x01 \x01(\tB)\xbaH&r$\x18\x80\x012\x1f^[a-z0-9]([-a-z0-9]*[a-z0-9])?$R\x03run\x12)\n" +
 	"\n" +
@@ -6011,7 +6125,7 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\averdict\x18\x02 \x01(\tBH\xbaHErCR\tconfirmedR\arefutedR\aabortedR\vinterruptedR\x05inertR\tmonitoredR\x05errorR\averdict\x12 \n" +
 	"\x06reason\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\x06reason\x12?\n" +
 	"\x06probes\x18\x04 \x03(\v2\x1c.faultd.v1alpha1.ProbeResultB\t\xbaH\x06\x92\x01\x03\x10\xc0\x01R\x06probes\"\x10\n" +
-	"\x0eEndRunResponse2\xb2\t\n" +
+	"\x0eEndRunResponse2\xfa\t\n" +
 	"\fFaultService\x12I\n" +
 	"\x06Inject\x12\x1e.faultd.v1alpha1.InjectRequest\x1a\x1f.faultd.v1alpha1.InjectResponse\x12I\n" +
 	"\x06Update\x12\x1e.faultd.v1alpha1.UpdateRequest\x1a\x1f.faultd.v1alpha1.UpdateResponse\x12H\n" +
@@ -6028,7 +6142,8 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\aTellRun\x12\x1f.faultd.v1alpha1.TellRunRequest\x1a .faultd.v1alpha1.TellRunResponse\x12I\n" +
 	"\x06EndRun\x12\x1e.faultd.v1alpha1.EndRunRequest\x1a\x1f.faultd.v1alpha1.EndRunResponse\x12E\n" +
 	"\x03Who\x12\x1b.faultd.v1alpha1.WhoRequest\x1a\x1c.faultd.v1alpha1.WhoResponse\"\x03\x90\x02\x01\x12Q\n" +
-	"\aTargets\x12\x1f.faultd.v1alpha1.TargetsRequest\x1a .faultd.v1alpha1.TargetsResponse\"\x03\x90\x02\x01B+Z)faultd/api/faultd/v1alpha1;faultdv1alpha1b\x06proto3"
+	"\aTargets\x12\x1f.faultd.v1alpha1.TargetsRequest\x1a .faultd.v1alpha1.TargetsResponse\"\x03\x90\x02\x01\x12F\n" +
+	"\x05Await\x12\x1d.faultd.v1alpha1.AwaitRequest\x1a\x1e.faultd.v1alpha1.AwaitResponseB+Z)faultd/api/faultd/v1alpha1;faultdv1alpha1b\x06proto3"
 
 var (
 	file_faultd_v1alpha1_faultd_proto_rawDescOnce sync.Once
@@ -6042,7 +6157,7 @@ func file_faultd_v1alpha1_faultd_proto_rawDescGZIP() []byte {
 	return file_faultd_v1alpha1_faultd_proto_rawDescData
 }
 
-var file_faultd_v1alpha1_faultd_proto_msgTypes = make([]protoimpl.MessageInfo, 65)
+var file_faultd_v1alpha1_faultd_proto_msgTypes = make([]protoimpl.MessageInfo, 67)
 var file_faultd_v1alpha1_faultd_proto_goTypes = []any{
 	(*FaultSpec)(nil),        // 0: faultd.v1alpha1.FaultSpec
 	(*Connect)(nil),          // 1: faultd.v1alpha1.Connect
@@ -6102,13 +6217,15 @@ var file_faultd_v1alpha1_faultd_proto_goTypes = []any{
 	(*WhoResponse)(nil),      // 55: faultd.v1alpha1.WhoResponse
 	(*TargetsRequest)(nil),   // 56: faultd.v1alpha1.TargetsRequest
 	(*TargetsResponse)(nil),  // 57: faultd.v1alpha1.TargetsResponse
-	(*BeginRunRequest)(nil),  // 58: faultd.v1alpha1.BeginRunRequest
-	(*BeginRunResponse)(nil), // 59: faultd.v1alpha1.BeginRunResponse
-	(*TellRunRequest)(nil),   // 60: faultd.v1alpha1.TellRunRequest
-	(*ProbeResult)(nil),      // 61: faultd.v1alpha1.ProbeResult
-	(*TellRunResponse)(nil),  // 62: faultd.v1alpha1.TellRunResponse
-	(*EndRunRequest)(nil),    // 63: faultd.v1alpha1.EndRunRequest
-	(*EndRunResponse)(nil),   // 64: faultd.v1alpha1.EndRunResponse
+	(*AwaitRequest)(nil),     // 58: faultd.v1alpha1.AwaitRequest
+	(*AwaitResponse)(nil),    // 59: faultd.v1alpha1.AwaitResponse
+	(*BeginRunRequest)(nil),  // 60: faultd.v1alpha1.BeginRunRequest
+	(*BeginRunResponse)(nil), // 61: faultd.v1alpha1.BeginRunResponse
+	(*TellRunRequest)(nil),   // 62: faultd.v1alpha1.TellRunRequest
+	(*ProbeResult)(nil),      // 63: faultd.v1alpha1.ProbeResult
+	(*TellRunResponse)(nil),  // 64: faultd.v1alpha1.TellRunResponse
+	(*EndRunRequest)(nil),    // 65: faultd.v1alpha1.EndRunRequest
+	(*EndRunResponse)(nil),   // 66: faultd.v1alpha1.EndRunResponse
 }
 var file_faultd_v1alpha1_faultd_proto_depIdxs = []int32{
 	1,  // 0: faultd.v1alpha1.FaultSpec.connect:type_name -> faultd.v1alpha1.Connect
@@ -6162,45 +6279,48 @@ var file_faultd_v1alpha1_faultd_proto_depIdxs = []int32{
 	27, // 48: faultd.v1alpha1.WhoResponse.target:type_name -> faultd.v1alpha1.Target
 	25, // 49: faultd.v1alpha1.WhoResponse.faults:type_name -> faultd.v1alpha1.Fault
 	27, // 50: faultd.v1alpha1.TargetsResponse.targets:type_name -> faultd.v1alpha1.Target
-	61, // 51: faultd.v1alpha1.TellRunRequest.probes:type_name -> faultd.v1alpha1.ProbeResult
-	61, // 52: faultd.v1alpha1.EndRunRequest.probes:type_name -> faultd.v1alpha1.ProbeResult
-	29, // 53: faultd.v1alpha1.FaultService.Inject:input_type -> faultd.v1alpha1.InjectRequest
-	31, // 54: faultd.v1alpha1.FaultService.Update:input_type -> faultd.v1alpha1.UpdateRequest
-	33, // 55: faultd.v1alpha1.FaultService.List:input_type -> faultd.v1alpha1.ListRequest
-	35, // 56: faultd.v1alpha1.FaultService.Get:input_type -> faultd.v1alpha1.GetRequest
-	37, // 57: faultd.v1alpha1.FaultService.Stop:input_type -> faultd.v1alpha1.StopRequest
-	39, // 58: faultd.v1alpha1.FaultService.StopAll:input_type -> faultd.v1alpha1.StopAllRequest
-	41, // 59: faultd.v1alpha1.FaultService.Kill:input_type -> faultd.v1alpha1.KillRequest
-	43, // 60: faultd.v1alpha1.FaultService.Arm:input_type -> faultd.v1alpha1.ArmRequest
-	45, // 61: faultd.v1alpha1.FaultService.Watch:input_type -> faultd.v1alpha1.WatchRequest
-	47, // 62: faultd.v1alpha1.FaultService.Kinds:input_type -> faultd.v1alpha1.KindsRequest
-	51, // 63: faultd.v1alpha1.FaultService.Check:input_type -> faultd.v1alpha1.CheckRequest
-	58, // 64: faultd.v1alpha1.FaultService.BeginRun:input_type -> faultd.v1alpha1.BeginRunRequest
-	60, // 65: faultd.v1alpha1.FaultService.TellRun:input_type -> faultd.v1alpha1.TellRunRequest
-	63, // 66: faultd.v1alpha1.FaultService.EndRun:input_type -> faultd.v1alpha1.EndRunRequest
-	54, // 67: faultd.v1alpha1.FaultService.Who:input_type -> faultd.v1alpha1.WhoRequest
-	56, // 68: faultd.v1alpha1.FaultService.Targets:input_type -> faultd.v1alpha1.TargetsRequest
-	30, // 69: faultd.v1alpha1.FaultService.Inject:output_type -> faultd.v1alpha1.InjectResponse
-	32, // 70: faultd.v1alpha1.FaultService.Update:output_type -> faultd.v1alpha1.UpdateResponse
-	34, // 71: faultd.v1alpha1.FaultService.List:output_type -> faultd.v1alpha1.ListResponse
-	36, // 72: faultd.v1alpha1.FaultService.Get:output_type -> faultd.v1alpha1.GetResponse
-	38, // 73: faultd.v1alpha1.FaultService.Stop:output_type -> faultd.v1alpha1.StopResponse
-	40, // 74: faultd.v1alpha1.FaultService.StopAll:output_type -> faultd.v1alpha1.StopAllResponse
-	42, // 75: faultd.v1alpha1.FaultService.Kill:output_type -> faultd.v1alpha1.KillResponse
-	44, // 76: faultd.v1alpha1.FaultService.Arm:output_type -> faultd.v1alpha1.ArmResponse
-	46, // 77: faultd.v1alpha1.FaultService.Watch:output_type -> faultd.v1alpha1.WatchResponse
-	48, // 78: faultd.v1alpha1.FaultService.Kinds:output_type -> faultd.v1alpha1.KindsResponse
-	52, // 79: faultd.v1alpha1.FaultService.Check:output_type -> faultd.v1alpha1.CheckResponse
-	59, // 80: faultd.v1alpha1.FaultService.BeginRun:output_type -> faultd.v1alpha1.BeginRunResponse
-	62, // 81: faultd.v1alpha1.FaultService.TellRun:output_type -> faultd.v1alpha1.TellRunResponse
-	64, // 82: faultd.v1alpha1.FaultService.EndRun:output_type -> faultd.v1alpha1.EndRunResponse
-	55, // 83: faultd.v1alpha1.FaultService.Who:output_type -> faultd.v1alpha1.WhoResponse
-	57, // 84: faultd.v1alpha1.FaultService.Targets:output_type -> faultd.v1alpha1.TargetsResponse
-	69, // [69:85] is the sub-list for method output_type
-	53, // [53:69] is the sub-list for method input_type
-	53, // [53:53] is the sub-list for extension type_name
-	53, // [53:53] is the sub-list for extension extendee
-	0,  // [0:53] is the sub-list for field type_name
+	27, // 51: faultd.v1alpha1.AwaitResponse.targets:type_name -> faultd.v1alpha1.Target
+	63, // 52: faultd.v1alpha1.TellRunRequest.probes:type_name -> faultd.v1alpha1.ProbeResult
+	63, // 53: faultd.v1alpha1.EndRunRequest.probes:type_name -> faultd.v1alpha1.ProbeResult
+	29, // 54: faultd.v1alpha1.FaultService.Inject:input_type -> faultd.v1alpha1.InjectRequest
+	31, // 55: faultd.v1alpha1.FaultService.Update:input_type -> faultd.v1alpha1.UpdateRequest
+	33, // 56: faultd.v1alpha1.FaultService.List:input_type -> faultd.v1alpha1.ListRequest
+	35, // 57: faultd.v1alpha1.FaultService.Get:input_type -> faultd.v1alpha1.GetRequest
+	37, // 58: faultd.v1alpha1.FaultService.Stop:input_type -> faultd.v1alpha1.StopRequest
+	39, // 59: faultd.v1alpha1.FaultService.StopAll:input_type -> faultd.v1alpha1.StopAllRequest
+	41, // 60: faultd.v1alpha1.FaultService.Kill:input_type -> faultd.v1alpha1.KillRequest
+	43, // 61: faultd.v1alpha1.FaultService.Arm:input_type -> faultd.v1alpha1.ArmRequest
+	45, // 62: faultd.v1alpha1.FaultService.Watch:input_type -> faultd.v1alpha1.WatchRequest
+	47, // 63: faultd.v1alpha1.FaultService.Kinds:input_type -> faultd.v1alpha1.KindsRequest
+	51, // 64: faultd.v1alpha1.FaultService.Check:input_type -> faultd.v1alpha1.CheckRequest
+	60, // 65: faultd.v1alpha1.FaultService.BeginRun:input_type -> faultd.v1alpha1.BeginRunRequest
+	62, // 66: faultd.v1alpha1.FaultService.TellRun:input_type -> faultd.v1alpha1.TellRunRequest
+	65, // 67: faultd.v1alpha1.FaultService.EndRun:input_type -> faultd.v1alpha1.EndRunRequest
+	54, // 68: faultd.v1alpha1.FaultService.Who:input_type -> faultd.v1alpha1.WhoRequest
+	56, // 69: faultd.v1alpha1.FaultService.Targets:input_type -> faultd.v1alpha1.TargetsRequest
+	58, // 70: faultd.v1alpha1.FaultService.Await:input_type -> faultd.v1alpha1.AwaitRequest
+	30, // 71: faultd.v1alpha1.FaultService.Inject:output_type -> faultd.v1alpha1.InjectResponse
+	32, // 72: faultd.v1alpha1.FaultService.Update:output_type -> faultd.v1alpha1.UpdateResponse
+	34, // 73: faultd.v1alpha1.FaultService.List:output_type -> faultd.v1alpha1.ListResponse
+	36, // 74: faultd.v1alpha1.FaultService.Get:output_type -> faultd.v1alpha1.GetResponse
+	38, // 75: faultd.v1alpha1.FaultService.Stop:output_type -> faultd.v1alpha1.StopResponse
+	40, // 76: faultd.v1alpha1.FaultService.StopAll:output_type -> faultd.v1alpha1.StopAllResponse
+	42, // 77: faultd.v1alpha1.FaultService.Kill:output_type -> faultd.v1alpha1.KillResponse
+	44, // 78: faultd.v1alpha1.FaultService.Arm:output_type -> faultd.v1alpha1.ArmResponse
+	46, // 79: faultd.v1alpha1.FaultService.Watch:output_type -> faultd.v1alpha1.WatchResponse
+	48, // 80: faultd.v1alpha1.FaultService.Kinds:output_type -> faultd.v1alpha1.KindsResponse
+	52, // 81: faultd.v1alpha1.FaultService.Check:output_type -> faultd.v1alpha1.CheckResponse
+	61, // 82: faultd.v1alpha1.FaultService.BeginRun:output_type -> faultd.v1alpha1.BeginRunResponse
+	64, // 83: faultd.v1alpha1.FaultService.TellRun:output_type -> faultd.v1alpha1.TellRunResponse
+	66, // 84: faultd.v1alpha1.FaultService.EndRun:output_type -> faultd.v1alpha1.EndRunResponse
+	55, // 85: faultd.v1alpha1.FaultService.Who:output_type -> faultd.v1alpha1.WhoResponse
+	57, // 86: faultd.v1alpha1.FaultService.Targets:output_type -> faultd.v1alpha1.TargetsResponse
+	59, // 87: faultd.v1alpha1.FaultService.Await:output_type -> faultd.v1alpha1.AwaitResponse
+	71, // [71:88] is the sub-list for method output_type
+	54, // [54:71] is the sub-list for method input_type
+	54, // [54:54] is the sub-list for extension type_name
+	54, // [54:54] is the sub-list for extension extendee
+	0,  // [0:54] is the sub-list for field type_name
 }
 
 func init() { file_faultd_v1alpha1_faultd_proto_init() }
@@ -6243,7 +6363,7 @@ func file_faultd_v1alpha1_faultd_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_faultd_v1alpha1_faultd_proto_rawDesc), len(file_faultd_v1alpha1_faultd_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   65,
+			NumMessages:   67,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -413,7 +413,7 @@ type NodeRecord struct {
 	Experiment string `protobuf:"bytes,12,opt,name=experiment,proto3" json:"experiment,omitempty"`
 	// Name of the node.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// "running", "ended", or "refused": nothing was begun there.
+	// "running", "ended", or "refused": nothing was begun there. "chosen": this is no run, but the choice that this node made for all.
 	Phase string `protobuf:"bytes,2,opt,name=phase,proto3" json:"phase,omitempty"`
 	// Of the run on this node, once it has ended; as in ExperimentStatus.
 	Verdict string `protobuf:"bytes,3,opt,name=verdict,proto3" json:"verdict,omitempty"`
@@ -429,7 +429,9 @@ type NodeRecord struct {
 	Counters *RecordCounters `protobuf:"bytes,9,opt,name=counters,proto3" json:"counters,omitempty"`
 	Targets  []*TargetRecord `protobuf:"bytes,10,rep,name=targets,proto3" json:"targets,omitempty"`
 	// Generation of the object that the node carries out.
-	Generation    int64 `protobuf:"varint,11,opt,name=generation,proto3" json:"generation,omitempty"`
+	Generation int64 `protobuf:"varint,11,opt,name=generation,proto3" json:"generation,omitempty"`
+	// Of a choice: the pods for each list of selectors, in the order in which the faults name them first.
+	Choice        []*PodChoice `protobuf:"bytes,13,rep,name=choice,proto3" json:"choice,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -548,6 +550,68 @@ func (x *NodeRecord) GetGeneration() int64 {
 	return 0
 }
 
+func (x *NodeRecord) GetChoice() []*PodChoice {
+	if x != nil {
+		return x.Choice
+	}
+	return nil
+}
+
+// PodChoice is which pods are hurt of those that a target's selectors match.
+type PodChoice struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many matched.
+	Matching uint32 `protobuf:"varint,1,opt,name=matching,proto3" json:"matching,omitempty"`
+	// The uids of those that were chosen.
+	Uids          []string `protobuf:"bytes,2,rep,name=uids,proto3" json:"uids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PodChoice) Reset() {
+	*x = PodChoice{}
+	mi := &file_faultd_v1alpha1_kube_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PodChoice) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PodChoice) ProtoMessage() {}
+
+func (x *PodChoice) ProtoReflect() protoreflect.Message {
+	mi := &file_faultd_v1alpha1_kube_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PodChoice.ProtoReflect.Descriptor instead.
+func (*PodChoice) Descriptor() ([]byte, []int) {
+	return file_faultd_v1alpha1_kube_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *PodChoice) GetMatching() uint32 {
+	if x != nil {
+		return x.Matching
+	}
+	return 0
+}
+
+func (x *PodChoice) GetUids() []string {
+	if x != nil {
+		return x.Uids
+	}
+	return nil
+}
+
 // TargetRecord is what was done to one chosen pod, or to containers of it.
 type TargetRecord struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -565,7 +629,7 @@ type TargetRecord struct {
 
 func (x *TargetRecord) Reset() {
 	*x = TargetRecord{}
-	mi := &file_faultd_v1alpha1_kube_proto_msgTypes[5]
+	mi := &file_faultd_v1alpha1_kube_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -577,7 +641,7 @@ func (x *TargetRecord) String() string {
 func (*TargetRecord) ProtoMessage() {}
 
 func (x *TargetRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_kube_proto_msgTypes[5]
+	mi := &file_faultd_v1alpha1_kube_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -590,7 +654,7 @@ func (x *TargetRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TargetRecord.ProtoReflect.Descriptor instead.
 func (*TargetRecord) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_kube_proto_rawDescGZIP(), []int{5}
+	return file_faultd_v1alpha1_kube_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *TargetRecord) GetPod() string {
@@ -642,7 +706,7 @@ type RecordCounters struct {
 
 func (x *RecordCounters) Reset() {
 	*x = RecordCounters{}
-	mi := &file_faultd_v1alpha1_kube_proto_msgTypes[6]
+	mi := &file_faultd_v1alpha1_kube_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -654,7 +718,7 @@ func (x *RecordCounters) String() string {
 func (*RecordCounters) ProtoMessage() {}
 
 func (x *RecordCounters) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_kube_proto_msgTypes[6]
+	mi := &file_faultd_v1alpha1_kube_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -667,7 +731,7 @@ func (x *RecordCounters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordCounters.ProtoReflect.Descriptor instead.
 func (*RecordCounters) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_kube_proto_rawDescGZIP(), []int{6}
+	return file_faultd_v1alpha1_kube_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RecordCounters) GetEvaluated() uint64 {
@@ -722,7 +786,7 @@ type ScheduleSpec struct {
 
 func (x *ScheduleSpec) Reset() {
 	*x = ScheduleSpec{}
-	mi := &file_faultd_v1alpha1_kube_proto_msgTypes[7]
+	mi := &file_faultd_v1alpha1_kube_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -734,7 +798,7 @@ func (x *ScheduleSpec) String() string {
 func (*ScheduleSpec) ProtoMessage() {}
 
 func (x *ScheduleSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_kube_proto_msgTypes[7]
+	mi := &file_faultd_v1alpha1_kube_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -747,7 +811,7 @@ func (x *ScheduleSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScheduleSpec.ProtoReflect.Descriptor instead.
 func (*ScheduleSpec) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_kube_proto_rawDescGZIP(), []int{7}
+	return file_faultd_v1alpha1_kube_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ScheduleSpec) GetRepeat() *Repeat {
@@ -798,7 +862,7 @@ type ScheduleStatus struct {
 
 func (x *ScheduleStatus) Reset() {
 	*x = ScheduleStatus{}
-	mi := &file_faultd_v1alpha1_kube_proto_msgTypes[8]
+	mi := &file_faultd_v1alpha1_kube_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -810,7 +874,7 @@ func (x *ScheduleStatus) String() string {
 func (*ScheduleStatus) ProtoMessage() {}
 
 func (x *ScheduleStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_kube_proto_msgTypes[8]
+	mi := &file_faultd_v1alpha1_kube_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -823,7 +887,7 @@ func (x *ScheduleStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScheduleStatus.ProtoReflect.Descriptor instead.
 func (*ScheduleStatus) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_kube_proto_rawDescGZIP(), []int{8}
+	return file_faultd_v1alpha1_kube_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ScheduleStatus) GetObservedGeneration() int64 {
@@ -890,7 +954,7 @@ type ChaosPolicySpec struct {
 
 func (x *ChaosPolicySpec) Reset() {
 	*x = ChaosPolicySpec{}
-	mi := &file_faultd_v1alpha1_kube_proto_msgTypes[9]
+	mi := &file_faultd_v1alpha1_kube_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -902,7 +966,7 @@ func (x *ChaosPolicySpec) String() string {
 func (*ChaosPolicySpec) ProtoMessage() {}
 
 func (x *ChaosPolicySpec) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_kube_proto_msgTypes[9]
+	mi := &file_faultd_v1alpha1_kube_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -915,7 +979,7 @@ func (x *ChaosPolicySpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChaosPolicySpec.ProtoReflect.Descriptor instead.
 func (*ChaosPolicySpec) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_kube_proto_rawDescGZIP(), []int{9}
+	return file_faultd_v1alpha1_kube_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ChaosPolicySpec) GetSafetyLever() *SafetyLever {
@@ -987,7 +1051,7 @@ type SafetyLever struct {
 
 func (x *SafetyLever) Reset() {
 	*x = SafetyLever{}
-	mi := &file_faultd_v1alpha1_kube_proto_msgTypes[10]
+	mi := &file_faultd_v1alpha1_kube_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -999,7 +1063,7 @@ func (x *SafetyLever) String() string {
 func (*SafetyLever) ProtoMessage() {}
 
 func (x *SafetyLever) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_kube_proto_msgTypes[10]
+	mi := &file_faultd_v1alpha1_kube_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1012,7 +1076,7 @@ func (x *SafetyLever) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SafetyLever.ProtoReflect.Descriptor instead.
 func (*SafetyLever) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_kube_proto_rawDescGZIP(), []int{10}
+	return file_faultd_v1alpha1_kube_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *SafetyLever) GetEngaged() bool {
@@ -1045,7 +1109,7 @@ type PolicyHours struct {
 
 func (x *PolicyHours) Reset() {
 	*x = PolicyHours{}
-	mi := &file_faultd_v1alpha1_kube_proto_msgTypes[11]
+	mi := &file_faultd_v1alpha1_kube_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1057,7 +1121,7 @@ func (x *PolicyHours) String() string {
 func (*PolicyHours) ProtoMessage() {}
 
 func (x *PolicyHours) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_kube_proto_msgTypes[11]
+	mi := &file_faultd_v1alpha1_kube_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1070,7 +1134,7 @@ func (x *PolicyHours) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyHours.ProtoReflect.Descriptor instead.
 func (*PolicyHours) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_kube_proto_rawDescGZIP(), []int{11}
+	return file_faultd_v1alpha1_kube_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *PolicyHours) GetDays() []string {
@@ -1118,7 +1182,7 @@ type PolicyLimits struct {
 
 func (x *PolicyLimits) Reset() {
 	*x = PolicyLimits{}
-	mi := &file_faultd_v1alpha1_kube_proto_msgTypes[12]
+	mi := &file_faultd_v1alpha1_kube_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1130,7 +1194,7 @@ func (x *PolicyLimits) String() string {
 func (*PolicyLimits) ProtoMessage() {}
 
 func (x *PolicyLimits) ProtoReflect() protoreflect.Message {
-	mi := &file_faultd_v1alpha1_kube_proto_msgTypes[12]
+	mi := &file_faultd_v1alpha1_kube_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1143,7 +1207,7 @@ func (x *PolicyLimits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyLimits.ProtoReflect.Descriptor instead.
 func (*PolicyLimits) Descriptor() ([]byte, []int) {
-	return file_faultd_v1alpha1_kube_proto_rawDescGZIP(), []int{12}
+	return file_faultd_v1alpha1_kube_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PolicyLimits) GetPods() uint32 {
@@ -1220,15 +1284,15 @@ const file_faultd_v1alpha1_kube_proto_rawDesc = "" +
 	"\amessage\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\amessage\x12<\n" +
 	"\x14last_transition_time\x18\x05 \x01(\tB\n" +
 	"\xbaH\a\xc8\x01\x01r\x02\x18@R\x12lastTransitionTime\x128\n" +
-	"\x13observed_generation\x18\x06 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x12observedGeneration\"\xb4\x04\n" +
+	"\x13observed_generation\x18\x06 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x12observedGeneration\"\xfa\x04\n" +
 	"\n" +
 	"NodeRecord\x12'\n" +
 	"\n" +
 	"experiment\x18\f \x01(\tB\a\xbaH\x04r\x02\x18?R\n" +
 	"experiment\x12!\n" +
 	"\x04name\x18\x01 \x01(\tB\r\xbaH\n" +
-	"\xc8\x01\x01r\x05\x10\x01\x18\xfd\x01R\x04name\x127\n" +
-	"\x05phase\x18\x02 \x01(\tB!\xbaH\x1e\xc8\x01\x01r\x19R\arunningR\x05endedR\arefusedR\x05phase\x12d\n" +
+	"\xc8\x01\x01r\x05\x10\x01\x18\xfd\x01R\x04name\x12?\n" +
+	"\x05phase\x18\x02 \x01(\tB)\xbaH&\xc8\x01\x01r!R\arunningR\x05endedR\arefusedR\x06chosenR\x05phase\x12d\n" +
 	"\averdict\x18\x03 \x01(\tBJ\xbaHGrER\x00R\tconfirmedR\arefutedR\aabortedR\vinterruptedR\x05inertR\tmonitoredR\x05errorR\averdict\x12\"\n" +
 	"\amessage\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\amessage\x12\x1d\n" +
 	"\x05start\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x18@R\x05start\x12\x1d\n" +
@@ -1240,7 +1304,11 @@ const file_faultd_v1alpha1_kube_proto_rawDesc = "" +
 	" \x03(\v2\x1d.faultd.v1alpha1.TargetRecordB\t\xbaH\x06\x92\x01\x03\x10\xf4\x03R\atargets\x12'\n" +
 	"\n" +
 	"generation\x18\v \x01(\x03B\a\xbaH\x04\"\x02(\x00R\n" +
-	"generation\"\xd4\x01\n" +
+	"generation\x12<\n" +
+	"\x06choice\x18\r \x03(\v2\x1a.faultd.v1alpha1.PodChoiceB\b\xbaH\x05\x92\x01\x02\x10 R\x06choice\"P\n" +
+	"\tPodChoice\x12\x1a\n" +
+	"\bmatching\x18\x01 \x01(\rR\bmatching\x12'\n" +
+	"\x04uids\x18\x02 \x03(\tB\x13\xbaH\x10\x92\x01\r\x10\xb0\xea\x01\"\ar\x05\x10\x01\x18\x80\x01R\x04uids\"\xd4\x01\n" +
 	"\fTargetRecord\x12\x1f\n" +
 	"\x03pod\x18\x01 \x01(\tB\r\xbaH\n" +
 	"\xc8\x01\x01r\x05\x10\x01\x18\xfd\x01R\x03pod\x12\x1a\n" +
@@ -1314,43 +1382,45 @@ func file_faultd_v1alpha1_kube_proto_rawDescGZIP() []byte {
 	return file_faultd_v1alpha1_kube_proto_rawDescData
 }
 
-var file_faultd_v1alpha1_kube_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_faultd_v1alpha1_kube_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_faultd_v1alpha1_kube_proto_goTypes = []any{
 	(*ExperimentStatus)(nil), // 0: faultd.v1alpha1.ExperimentStatus
 	(*NodeCounts)(nil),       // 1: faultd.v1alpha1.NodeCounts
 	(*NodeProblem)(nil),      // 2: faultd.v1alpha1.NodeProblem
 	(*Condition)(nil),        // 3: faultd.v1alpha1.Condition
 	(*NodeRecord)(nil),       // 4: faultd.v1alpha1.NodeRecord
-	(*TargetRecord)(nil),     // 5: faultd.v1alpha1.TargetRecord
-	(*RecordCounters)(nil),   // 6: faultd.v1alpha1.RecordCounters
-	(*ScheduleSpec)(nil),     // 7: faultd.v1alpha1.ScheduleSpec
-	(*ScheduleStatus)(nil),   // 8: faultd.v1alpha1.ScheduleStatus
-	(*ChaosPolicySpec)(nil),  // 9: faultd.v1alpha1.ChaosPolicySpec
-	(*SafetyLever)(nil),      // 10: faultd.v1alpha1.SafetyLever
-	(*PolicyHours)(nil),      // 11: faultd.v1alpha1.PolicyHours
-	(*PolicyLimits)(nil),     // 12: faultd.v1alpha1.PolicyLimits
-	nil,                      // 13: faultd.v1alpha1.ChaosPolicySpec.OptInEntry
-	(*Repeat)(nil),           // 14: faultd.v1alpha1.Repeat
-	(*ExperimentSpec)(nil),   // 15: faultd.v1alpha1.ExperimentSpec
+	(*PodChoice)(nil),        // 5: faultd.v1alpha1.PodChoice
+	(*TargetRecord)(nil),     // 6: faultd.v1alpha1.TargetRecord
+	(*RecordCounters)(nil),   // 7: faultd.v1alpha1.RecordCounters
+	(*ScheduleSpec)(nil),     // 8: faultd.v1alpha1.ScheduleSpec
+	(*ScheduleStatus)(nil),   // 9: faultd.v1alpha1.ScheduleStatus
+	(*ChaosPolicySpec)(nil),  // 10: faultd.v1alpha1.ChaosPolicySpec
+	(*SafetyLever)(nil),      // 11: faultd.v1alpha1.SafetyLever
+	(*PolicyHours)(nil),      // 12: faultd.v1alpha1.PolicyHours
+	(*PolicyLimits)(nil),     // 13: faultd.v1alpha1.PolicyLimits
+	nil,                      // 14: faultd.v1alpha1.ChaosPolicySpec.OptInEntry
+	(*Repeat)(nil),           // 15: faultd.v1alpha1.Repeat
+	(*ExperimentSpec)(nil),   // 16: faultd.v1alpha1.ExperimentSpec
 }
 var file_faultd_v1alpha1_kube_proto_depIdxs = []int32{
 	3,  // 0: faultd.v1alpha1.ExperimentStatus.conditions:type_name -> faultd.v1alpha1.Condition
 	1,  // 1: faultd.v1alpha1.ExperimentStatus.nodes:type_name -> faultd.v1alpha1.NodeCounts
 	2,  // 2: faultd.v1alpha1.ExperimentStatus.problems:type_name -> faultd.v1alpha1.NodeProblem
-	6,  // 3: faultd.v1alpha1.NodeRecord.counters:type_name -> faultd.v1alpha1.RecordCounters
-	5,  // 4: faultd.v1alpha1.NodeRecord.targets:type_name -> faultd.v1alpha1.TargetRecord
-	6,  // 5: faultd.v1alpha1.TargetRecord.counters:type_name -> faultd.v1alpha1.RecordCounters
-	14, // 6: faultd.v1alpha1.ScheduleSpec.repeat:type_name -> faultd.v1alpha1.Repeat
-	15, // 7: faultd.v1alpha1.ScheduleSpec.experiment:type_name -> faultd.v1alpha1.ExperimentSpec
-	10, // 8: faultd.v1alpha1.ChaosPolicySpec.safety_lever:type_name -> faultd.v1alpha1.SafetyLever
-	13, // 9: faultd.v1alpha1.ChaosPolicySpec.opt_in:type_name -> faultd.v1alpha1.ChaosPolicySpec.OptInEntry
-	11, // 10: faultd.v1alpha1.ChaosPolicySpec.hours:type_name -> faultd.v1alpha1.PolicyHours
-	12, // 11: faultd.v1alpha1.ChaosPolicySpec.limits:type_name -> faultd.v1alpha1.PolicyLimits
-	12, // [12:12] is the sub-list for method output_type
-	12, // [12:12] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	7,  // 3: faultd.v1alpha1.NodeRecord.counters:type_name -> faultd.v1alpha1.RecordCounters
+	6,  // 4: faultd.v1alpha1.NodeRecord.targets:type_name -> faultd.v1alpha1.TargetRecord
+	5,  // 5: faultd.v1alpha1.NodeRecord.choice:type_name -> faultd.v1alpha1.PodChoice
+	7,  // 6: faultd.v1alpha1.TargetRecord.counters:type_name -> faultd.v1alpha1.RecordCounters
+	15, // 7: faultd.v1alpha1.ScheduleSpec.repeat:type_name -> faultd.v1alpha1.Repeat
+	16, // 8: faultd.v1alpha1.ScheduleSpec.experiment:type_name -> faultd.v1alpha1.ExperimentSpec
+	11, // 9: faultd.v1alpha1.ChaosPolicySpec.safety_lever:type_name -> faultd.v1alpha1.SafetyLever
+	14, // 10: faultd.v1alpha1.ChaosPolicySpec.opt_in:type_name -> faultd.v1alpha1.ChaosPolicySpec.OptInEntry
+	12, // 11: faultd.v1alpha1.ChaosPolicySpec.hours:type_name -> faultd.v1alpha1.PolicyHours
+	13, // 12: faultd.v1alpha1.ChaosPolicySpec.limits:type_name -> faultd.v1alpha1.PolicyLimits
+	13, // [13:13] is the sub-list for method output_type
+	13, // [13:13] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_faultd_v1alpha1_kube_proto_init() }
@@ -1359,14 +1429,14 @@ func file_faultd_v1alpha1_kube_proto_init() {
 		return
 	}
 	file_faultd_v1alpha1_experiment_proto_init()
-	file_faultd_v1alpha1_kube_proto_msgTypes[7].OneofWrappers = []any{}
+	file_faultd_v1alpha1_kube_proto_msgTypes[8].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_faultd_v1alpha1_kube_proto_rawDesc), len(file_faultd_v1alpha1_kube_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

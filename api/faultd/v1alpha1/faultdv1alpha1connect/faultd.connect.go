@@ -68,6 +68,8 @@ const (
 	FaultServiceWhoProcedure = "/faultd.v1alpha1.FaultService/Who"
 	// FaultServiceTargetsProcedure is the fully-qualified name of the FaultService's Targets RPC.
 	FaultServiceTargetsProcedure = "/faultd.v1alpha1.FaultService/Targets"
+	// FaultServiceAwaitProcedure is the fully-qualified name of the FaultService's Await RPC.
+	FaultServiceAwaitProcedure = "/faultd.v1alpha1.FaultService/Await"
 )
 
 // FaultServiceClient is a client for the faultd.v1alpha1.FaultService service.
@@ -104,6 +106,8 @@ type FaultServiceClient interface {
 	Who(context.Context, *connect.Request[v1alpha1.WhoRequest]) (*connect.Response[v1alpha1.WhoResponse], error)
 	// Targets says which targets a selector means now: of a path with wildcards, of containers and of pods there may be several.
 	Targets(context.Context, *connect.Request[v1alpha1.TargetsRequest]) (*connect.Response[v1alpha1.TargetsResponse], error)
+	// Await waits until selectors mean somebody who may be hurt.
+	Await(context.Context, *connect.Request[v1alpha1.AwaitRequest]) (*connect.Response[v1alpha1.AwaitResponse], error)
 }
 
 // NewFaultServiceClient constructs a client for the faultd.v1alpha1.FaultService service. By
@@ -218,6 +222,12 @@ func NewFaultServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
+		await: connect.NewClient[v1alpha1.AwaitRequest, v1alpha1.AwaitResponse](
+			httpClient,
+			baseURL+FaultServiceAwaitProcedure,
+			connect.WithSchema(faultServiceMethods.ByName("Await")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -239,6 +249,7 @@ type faultServiceClient struct {
 	endRun   *connect.Client[v1alpha1.EndRunRequest, v1alpha1.EndRunResponse]
 	who      *connect.Client[v1alpha1.WhoRequest, v1alpha1.WhoResponse]
 	targets  *connect.Client[v1alpha1.TargetsRequest, v1alpha1.TargetsResponse]
+	await    *connect.Client[v1alpha1.AwaitRequest, v1alpha1.AwaitResponse]
 }
 
 // Inject calls faultd.v1alpha1.FaultService.Inject.
@@ -321,6 +332,11 @@ func (c *faultServiceClient) Targets(ctx context.Context, req *connect.Request[v
 	return c.targets.CallUnary(ctx, req)
 }
 
+// Await calls faultd.v1alpha1.FaultService.Await.
+func (c *faultServiceClient) Await(ctx context.Context, req *connect.Request[v1alpha1.AwaitRequest]) (*connect.Response[v1alpha1.AwaitResponse], error) {
+	return c.await.CallUnary(ctx, req)
+}
+
 // FaultServiceHandler is an implementation of the faultd.v1alpha1.FaultService service.
 type FaultServiceHandler interface {
 	// Inject starts a fault, or with dry_run says what would happen.
@@ -355,6 +371,8 @@ type FaultServiceHandler interface {
 	Who(context.Context, *connect.Request[v1alpha1.WhoRequest]) (*connect.Response[v1alpha1.WhoResponse], error)
 	// Targets says which targets a selector means now: of a path with wildcards, of containers and of pods there may be several.
 	Targets(context.Context, *connect.Request[v1alpha1.TargetsRequest]) (*connect.Response[v1alpha1.TargetsResponse], error)
+	// Await waits until selectors mean somebody who may be hurt.
+	Await(context.Context, *connect.Request[v1alpha1.AwaitRequest]) (*connect.Response[v1alpha1.AwaitResponse], error)
 }
 
 // NewFaultServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -465,6 +483,12 @@ func NewFaultServiceHandler(svc FaultServiceHandler, opts ...connect.HandlerOpti
 		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
+	faultServiceAwaitHandler := connect.NewUnaryHandler(
+		FaultServiceAwaitProcedure,
+		svc.Await,
+		connect.WithSchema(faultServiceMethods.ByName("Await")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/faultd.v1alpha1.FaultService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case FaultServiceInjectProcedure:
@@ -499,6 +523,8 @@ func NewFaultServiceHandler(svc FaultServiceHandler, opts ...connect.HandlerOpti
 			faultServiceWhoHandler.ServeHTTP(w, r)
 		case FaultServiceTargetsProcedure:
 			faultServiceTargetsHandler.ServeHTTP(w, r)
+		case FaultServiceAwaitProcedure:
+			faultServiceAwaitHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -570,4 +596,8 @@ func (UnimplementedFaultServiceHandler) Who(context.Context, *connect.Request[v1
 
 func (UnimplementedFaultServiceHandler) Targets(context.Context, *connect.Request[v1alpha1.TargetsRequest]) (*connect.Response[v1alpha1.TargetsResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("faultd.v1alpha1.FaultService.Targets is not implemented"))
+}
+
+func (UnimplementedFaultServiceHandler) Await(context.Context, *connect.Request[v1alpha1.AwaitRequest]) (*connect.Response[v1alpha1.AwaitResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("faultd.v1alpha1.FaultService.Await is not implemented"))
 }
