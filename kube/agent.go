@@ -81,11 +81,13 @@ type pace struct {
 	settle time.Duration
 	// late is how long after the first node another one may begin.
 	late time.Duration
+	// overdue is how long after its planned end, or after an abort, an experiment that nobody has ended is taken over by another node.
+	overdue time.Duration
 	// retry is how long after a failure it is tried again to make what is due.
 	retry time.Duration
 }
 
-var usualPace = pace{claim: 20 * time.Second, spread: 2 * time.Second, settle: 5 * time.Second, late: time.Minute, retry: 5 * time.Second}
+var usualPace = pace{claim: 20 * time.Second, spread: 2 * time.Second, settle: 5 * time.Second, late: time.Minute, overdue: 30 * time.Second, retry: 5 * time.Second}
 
 // New gives an agent that does nothing before Run.
 func New(o Options) *Agent {
@@ -222,6 +224,7 @@ func (a *Agent) lastWords() {
 			a.log.Error("the end of a run is not told", "experiment", r.name(), "error", err)
 		}
 	}
+	a.handOver(ctx)
 }
 
 // work looks at what is in a queue, one after the other.

@@ -31,7 +31,7 @@ func check(spec *v1.FaultSpec) error {
 }
 
 // quick is for tests: nobody waits for others, and nobody claims late.
-var quick = pace{claim: time.Hour, late: time.Hour}
+var quick = pace{claim: time.Hour, late: time.Hour, overdue: time.Minute}
 
 // started is an agent that works until the test or stop ends it.
 type started struct {
@@ -42,7 +42,12 @@ type started struct {
 // start runs an agent of a node.
 func start(t *testing.T, s *apiServer, d *daemon, node string, p pace) *started {
 	t.Helper()
-	config := &rest.Config{Host: s.URL, QPS: -1}
+	return startBy(t, &rest.Config{Host: s.URL, QPS: -1}, d, node, p)
+}
+
+// startBy is start, with its own way to the server.
+func startBy(t *testing.T, config *rest.Config, d *daemon, node string, p pace) *started {
+	t.Helper()
 	objects, err := dynamic.NewForConfig(config)
 	if err != nil {
 		t.Fatal(err)

@@ -118,6 +118,10 @@ func (a *Agent) tellAbort(ctx context.Context, object *unstructured.Unstructured
 	}
 	now := proto.CloneOf(status)
 	now.AbortedOn = a.node
+	// Whoever sums up ends it soon, or another one does.
+	if soon := time.Now().Add(a.pace.overdue); readClock(now.GetSummarizerUntil()).After(soon) {
+		now.SummarizerUntil = clock(soon)
+	}
 	return a.setStatus(ctx, object, now)
 }
 
@@ -289,7 +293,7 @@ func (a *Agent) begin(ctx context.Context, object *unstructured.Unstructured, st
 func (a *Agent) enter(ctx context.Context, r *run, status *v1.ExperimentStatus) (begins bool, err error) {
 	var now *unstructured.Unstructured
 	if status.GetPhase() != "running" {
-		now, err = a.writeSummary(ctx, r.object, r.firstStatus(status, time.Now()))
+		now, err = a.writeSummary(ctx, r.object, r.firstStatus(status, time.Now(), a.pace))
 	}
 	if status.GetPhase() == "running" || apierrors.IsConflict(err) {
 		now, err = a.readExperiment(ctx, r.object)

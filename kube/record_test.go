@@ -1,13 +1,17 @@
 package kube
 
 import (
+	"errors"
+	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/rest"
 
 	v1 "faultd/api/faultd/v1alpha1"
 	"faultd/experiment"
@@ -130,7 +134,7 @@ func TestOnce(t *testing.T) {
 	if _, err := b.writeSummary(t.Context(), seen, &v1.ExperimentStatus{Phase: "running", Summarizer: "n2"}); !apierrors.IsConflict(err) {
 		t.Errorf("who saw another version wrote: %v", err)
 	}
-	if !readClock(status.GetSummarizerUntil()).After(time.Now().Add(time.Hour)) {
+	if !readClock(status.GetSummarizerUntil()).After(time.Now().Add(longestTerm / 2)) {
 		t.Errorf("n1 sums up until %s", status.GetSummarizerUntil())
 	}
 	eventually(t, "that what nobody carries out is ended", func() bool { return s.record("slow", "n1").GetVerdict() == string(experiment.Interrupted) })
@@ -166,6 +170,68 @@ func TestTakenOver(t *testing.T) {
 	}
 	if d.begun() != 0 {
 		t.Errorf("%d faults began", d.begun())
+	}
+}
+
+// cable is a way to the server that can be cut.
+type cable struct{ cut atomic.Bool }
+
+// RoundTrip implements http.RoundTripper.
+func (c *cable) RoundTrip(r *http.Request) (*http.Response, error) {
+	if c.cut.Load() {
+		return nil, errors.New("no route to host")
+	}
+	return http.DefaultTransport.RoundTrip(r)
+}
+
+// TestSummarizerDies: when the node that sums up is cut off, or told to end, another one sums up soon after the planned end, or an abort, and
+// before that nobody does.
+func TestSummarizerDies(t *testing.T) {
+	hasty := quick
+	hasty.overdue = 2 * time.Second
+	for name, test := range map[string]struct {
+		length string
+		// dies is what happens to the first node, and then what else happens.
+		dies func(a *started, c *cable)
+		then func(other *daemon)
+	}{
+		"cut off":           {"3s", func(_ *started, c *cable) { c.cut.Store(true) }, nil},
+		"cut off, an abort": {"1h", func(_ *started, c *cable) { c.cut.Store(true) }, func(other *daemon) { other.kill("by hand") }},
+		"told to end":       {"1h", func(a *started, _ *cable) { a.stop() }, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, one, other, c := newAPIServer(t), newDaemon(t), newDaemon(t), &cable{}
+			s.pod("n1", "web-0", web)
+			s.pod("n2", "web-1", web)
+			a := startBy(t, &rest.Config{Host: s.URL, QPS: -1, Transport: c}, one, "n1", hasty)
+			create(s, "slow", spec(test.length))
+			eventually(t, "that n1 sums up", func() bool { return s.status("slow").GetSummarizer() == "n1" })
+			start(t, s, other, "n2", hasty)
+			eventually(t, "harm on both", func() bool { return len(one.active()) == 1 && len(other.active()) == 1 })
+			if status := s.status("slow"); status.GetSummarizer() != "n1" {
+				t.Errorf("while n1 is there: %v", status)
+			}
+			test.dies(a, c)
+			if test.then != nil {
+				test.then(other)
+			}
+			eventually(t, "that n2 sums up", func() bool { return s.status("slow").GetSummarizer() == "n2" })
+			if until := readClock(s.status("slow").GetSummarizerUntil()); until.After(time.Now().Add(hasty.overdue)) {
+				t.Errorf("n2 sums up until %s without a sign of life", until)
+			}
+		})
+	}
+}
+
+// TestTerm: who sums up says so anew every few minutes, and soon after the planned end.
+func TestTerm(t *testing.T) {
+	for end, want := range map[time.Duration]time.Duration{
+		-time.Hour: 30 * time.Second, 0: 30 * time.Second, time.Minute: 90 * time.Second, 4 * time.Minute: 4*time.Minute + 30*time.Second, time.Hour: 5 * time.Minute,
+	} {
+		if got := usualPace.term(noon, noon.Add(end)).Sub(noon); got != want {
+			t.Errorf("what ends in %s is summed up for %s, want %s", end, got, want)
+		}
 	}
 }
 

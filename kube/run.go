@@ -51,11 +51,11 @@ func newRun(object *unstructured.Unstructured, plan *experiment.Plan, node strin
 	return r
 }
 
-// firstStatus is that of an experiment that this node begins, before all others. Whoever begins sums up, until all could have ended and said so.
-func (r *run) firstStatus(before *v1.ExperimentStatus, now time.Time) *v1.ExperimentStatus {
+// firstStatus is that of an experiment that this node begins, before all others. Whoever begins sums up.
+func (r *run) firstStatus(before *v1.ExperimentStatus, now time.Time, p pace) *v1.ExperimentStatus {
 	s := summarize(before, []*v1.NodeRecord{r.record}, now, true)
 	s.Start, s.Summarizer = clock(now), r.record.GetName()
-	s.SummarizerUntil = clock(now.Add(usualPace.late + r.plan.Length + lateReport))
+	s.SummarizerUntil = clock(p.term(now, now.Add(r.plan.Length)))
 	return s
 }
 

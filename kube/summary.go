@@ -10,7 +10,7 @@ import (
 )
 
 // lateReport is how long after its end a node may take to say what came of it, before it counts as lost.
-const lateReport = 2 * time.Minute
+const lateReport = time.Minute
 
 // severity is the order of verdicts, the worst first.
 var severity = []experiment.Verdict{

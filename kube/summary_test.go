@@ -42,7 +42,7 @@ func TestSummaries(t *testing.T) {
 		"refused":         {[]*v1.NodeRecord{record("n1", "refused", experiment.Failed, 0), record("n2", "ended", experiment.Confirmed, 1)}, 0, "ended error True True False True", "n1: so it was"},
 		"stuck":           {[]*v1.NodeRecord{record("n1", "ended", experiment.Confirmed, 5), stuck}, 0, "ended error True False False True", "error on 1"},
 		"lost":            {[]*v1.NodeRecord{record("n1", "ended", experiment.Confirmed, 5), record("n2", "running", "", 0)}, time.Hour, "ended interrupted True Unknown False True", "n2: it did not say what came of it"},
-		"not lost so far": {[]*v1.NodeRecord{record("n1", "ended", experiment.Confirmed, 5), record("n2", "running", "", 0)}, 2 * time.Minute, "running  True False False False", ""},
+		"not lost so far": {[]*v1.NodeRecord{record("n1", "ended", experiment.Confirmed, 5), record("n2", "running", "", 0)}, time.Minute, "running  True False False False", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := summarize(&v1.ExperimentStatus{}, test.nodes, noon.Add(test.after), false)

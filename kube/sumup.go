@@ -24,6 +24,22 @@ type summing struct {
 	records map[string]*v1.NodeRecord // by the name of the object
 }
 
+// longestTerm is for how long the node that sums up says at most that it does: it says so anew before that is over, and another one takes over
+// if it does not.
+const longestTerm = 5 * time.Minute
+
+// term is until when a node sums up what ends at some time, as planned.
+func (p pace) term(now, end time.Time) time.Time {
+	soon, latest := now, now.Add(longestTerm)
+	if end.After(now) {
+		soon = end
+	}
+	if soon = soon.Add(p.overdue); soon.Before(latest) {
+		return soon
+	}
+	return latest
+}
+
 // sumUp writes the status of an experiment if this node is the one that does, by its records, which it watches for as long. Two nodes that
 // both do come to the same, and cannot both write what they saw.
 func (a *Agent) sumUp(ctx context.Context, object *unstructured.Unstructured, status *v1.ExperimentStatus) error {
@@ -45,6 +61,9 @@ func (a *Agent) sumUp(ctx context.Context, object *unstructured.Unstructured, st
 	if edited := object.GetGeneration(); edited != summary.GetObservedGeneration() {
 		summary.Message = cut(fmt.Sprintf("edited while it ran: generation %d is not carried out; make a new object. %s", edited, summary.GetMessage()), 4096)
 	}
+	if summary.GetPhase() == "running" {
+		a.renewTerm(object, summary, records, now)
+	}
 	if proto.Equal(status, summary) || !urgent(status, summary) && !a.mayWriteSummary(object, len(records)) {
 		return nil
 	}
@@ -53,6 +72,27 @@ func (a *Agent) sumUp(ctx context.Context, object *unstructured.Unstructured, st
 	}
 	a.wroteSummary(object)
 	return nil
+}
+
+// renewTerm says until when this node goes on to sum up, if what it said is over soon, and has the experiment looked at before that is so.
+func (a *Agent) renewTerm(object *unstructured.Unstructured, summary *v1.ExperimentStatus, records []*v1.NodeRecord, now time.Time) {
+	until := readClock(summary.GetSummarizerUntil())
+	if until.Sub(now) < a.pace.overdue/2 {
+		until = a.pace.term(now, lastEnd(records, now))
+		summary.SummarizerUntil = clock(until)
+	}
+	a.queue.AddAfter(object.GetNamespace()+"/"+object.GetName(), until.Add(-a.pace.overdue/2).Sub(now)+time.Second)
+}
+
+// lastEnd is when the last of the nodes on which it runs ends it, as planned.
+func lastEnd(records []*v1.NodeRecord, now time.Time) time.Time {
+	end := now
+	for _, n := range records {
+		if until := readClock(n.GetUntil()); n.GetPhase() == "running" && until.After(end) {
+			end = until
+		}
+	}
+	return end
 }
 
 // settling is how long after the first node others may still begin, so that nothing has ended. Without a record it is as long as anybody may:
@@ -75,15 +115,36 @@ func (a *Agent) takeOver(ctx context.Context, object *unstructured.Unstructured,
 	}
 	if left := time.Until(readClock(status.GetSummarizerUntil())); left > 0 {
 		a.forgetTurn(waitOrphan, object)
-		a.queue.AddAfter(object.GetNamespace()+"/"+object.GetName(), left+time.Second)
+		a.queue.AddAfter(object.GetNamespace()+"/"+object.GetName(), left+time.Second) // clocks of nodes differ a little
 		return nil
 	}
 	if !a.due(waitOrphan, object, 0) {
 		return nil
 	}
 	now := proto.CloneOf(status)
-	now.Summarizer, now.SummarizerUntil = a.node, clock(time.Now().Add(lateReport))
+	now.Summarizer, now.SummarizerUntil = a.node, clock(time.Now().Add(a.pace.overdue))
 	return a.setStatus(ctx, object, now)
+}
+
+// handOver has others sum up what this node does, as it ends.
+func (a *Agent) handOver(ctx context.Context) {
+	for _, one := range a.experiments.GetStore().List() {
+		object, ok := one.(*unstructured.Unstructured)
+		if !ok || statusOf(object).GetPhase() != "running" || statusOf(object).GetSummarizer() != a.node {
+			continue
+		}
+		object, err := a.readExperiment(ctx, object) // this node may have written it just now
+		if err != nil {
+			continue // it is gone, or nobody can be told
+		}
+		if now := statusOf(object); now.GetPhase() == "running" && now.GetSummarizer() == a.node {
+			now.SummarizerUntil = clock(time.Now())
+			_, err = a.writeSummary(ctx, object, now)
+		}
+		if err != nil {
+			a.log.Warn("nobody is told to sum up", "experiment", object.GetNamespace()+"/"+object.GetName(), "error", err)
+		}
+	}
 }
 
 // urgent says whether a summary tells more than that numbers and texts have changed.
@@ -92,7 +153,7 @@ func urgent(before, now *v1.ExperimentStatus) bool {
 		for _, c := range s.GetConditions() {
 			all = append(all, c.GetType()+" "+c.GetStatus())
 		}
-		return append(all, s.GetPhase(), s.GetVerdict(), s.GetAbortedOn())
+		return append(all, s.GetPhase(), s.GetVerdict(), s.GetAbortedOn(), s.GetSummarizerUntil())
 	}
 	return !slices.Equal(told(before), told(now))
 }

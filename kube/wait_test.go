@@ -20,7 +20,7 @@ func patient(duration, wait string) map[string]any {
 }
 
 // waiter does at once what one of all nodes does.
-var waiter = pace{late: time.Hour}
+var waiter = pace{late: time.Hour, overdue: time.Minute}
 
 func waits(s *apiServer, name string) func() bool {
 	return func() bool {
@@ -111,13 +111,15 @@ func TestChoiceIsTakenOver(t *testing.T) {
 func TestChoiceOfMany(t *testing.T) {
 	s, daemons := newAPIServer(t), map[string]*daemon{}
 	const nodes, pods = 3, 2 * few
+	settled := quick
+	settled.settle = 3 * time.Second // nodes begin at times of their own
 	for i := range pods {
 		s.pod(fmt.Sprint("n", i%nodes), fmt.Sprint("web-", i), web)
 	}
 	for i := range nodes {
 		node := fmt.Sprint("n", i)
 		daemons[node] = newDaemon(t)
-		start(t, s, daemons[node], node, quick)
+		start(t, s, daemons[node], node, settled)
 	}
 	create(s, "slow", spec("100ms"))
 	eventually(t, "the end", ended(s, "slow"))
