@@ -18,8 +18,11 @@ import (
 // chosenPhase is that of a record that is no node's run, but the choice that all nodes take over.
 const chosenPhase = "chosen"
 
+// choiceLabel says of which experiment a record is the choice.
+const choiceLabel = "faultd.io/choice-of"
+
 // few are so many pods that each node may ask for all of them. Where there are more, a node chooses at a time of its own: see laterChoice.
-const few = 25
+const few = 10
 
 // longestChoice is how long it takes at most until every node would have chosen where there are many pods.
 const longestChoice = time.Second
@@ -77,7 +80,7 @@ func (a *Agent) createChoice(ctx context.Context, object *unstructured.Unstructu
 	}
 	o := a.recordObject(object, record)
 	o.SetName(choiceName(object))
-	o.SetLabels(map[string]string{experimentLabel: object.GetName()}) // it is no record of what a node does
+	o.SetLabels(map[string]string{choiceLabel: object.GetName()}) // it is no record of what a node does, and not found among these
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
 	_, err := a.objects.Resource(recordKind).Namespace(object.GetNamespace()).Create(ctx, o, metav1.CreateOptions{FieldManager: a.manager()})

@@ -75,6 +75,7 @@ func TestExperiments(t *testing.T) {
 	}{
 		{"Verdicts", experimentVerdicts},
 		{"Targets", experimentOfSeveralTargets},
+		{"Awaited", experimentThatWaits},
 		{"Racing", racingExperiments},
 		{"Monitored", monitoredExperiment},
 		{"Continuous", continuousExperiment},
@@ -211,6 +212,49 @@ func experimentOfSeveralTargets(t *testing.T, l *lab) {
 	code, said = l.faultd("run", l.write("{cgroup: TARGET}", `{selectors: ["cgroup:`+wild+`", "cgroup:`+l.redisTarget.Path+`"], mode: all}`, "duration: 500ms", "limits: {maxTargets: 1}\n  duration: 500ms"))
 	if code != exitUsage || !strings.Contains(said, "maxTargets: the limit is exceeded: 2 targets would be hurt") || len(l.faults()) != known {
 		t.Errorf("exit code %d:\n%s", code, said)
+	}
+	l.idle()
+}
+
+// experimentThatWaits: with waitForTargets it begins when its target comes, ends when nobody has come, and is interrupted by Ctrl-C.
+func experimentThatWaits(t *testing.T, l *lab) {
+	waits := func(target, wait string) string {
+		return l.write("{cgroup: TARGET}", "{cgroup: "+target+"}", "duration: 500ms", "waitForTargets: "+wait+"\n  duration: 500ms")
+	}
+	code, said := l.faultd("run", waits(l.shopTarget.Path+"/none", "50ms"))
+	if code != exitUsage || !strings.Contains(said, "wait for the targets: ") || !strings.Contains(said, "not found") || !strings.Contains(said, "it waited 50ms for its targets") {
+		t.Errorf("nobody came: exit code %d:\n%s", code, said)
+	}
+	if code, said = l.faultd("run", waits(l.shopTarget.Path, "1h")); code != exitRefuted || !strings.Contains(said, "waiting for cgroup:"+l.shopTarget.Path+", until ") {
+		t.Errorf("who is there: exit code %d:\n%s", code, said)
+	}
+	known := len(l.faults())
+	dir := t.TempDir()
+	cmd := exec.Command("faultd", "--socket", l.socket(), "run", waits(l.shopTarget.Path+"/none", "1h"), "--report", dir)
+	out, err := os.Create(filepath.Join(t.TempDir(), "said"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	cmd.Stdout, cmd.Stderr = out, out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	l.t.Cleanup(func() { _ = cmd.Process.Kill() }) // if the test failed
+	saysNow := func() string {
+		text, _ := os.ReadFile(out.Name())
+		return string(text)
+	}
+	l.until("it waits", func() bool { return strings.Contains(saysNow(), "waiting for ") })
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // its error is the exit code
+	if code := cmd.ProcessState.ExitCode(); code != exitInterrupted || len(l.faults()) != known {
+		t.Errorf("exit code %d, %d faults more:\n%s", code, len(l.faults())-known, saysNow())
+	}
+	if j := readJournal(t, dir); j.Faultd.Verdict != experiment.Interrupted || len(j.Run) != 0 {
+		t.Errorf("the journal has %s and %+v", j.Faultd.Verdict, j.Run)
 	}
 	l.idle()
 }

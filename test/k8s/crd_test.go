@@ -116,6 +116,10 @@ func TestStatus(t *testing.T) {
 	if _, err := status(t, "shop", made.GetResourceVersion(), "{phase: running, summarizer: b}"); !apierrors.IsConflict(err) {
 		t.Errorf("who came second: %v", err)
 	}
+	waits := "{phase: pending, conditions: [{type: Selected, status: Unknown, reason: WaitingForPods, message: it waits, lastTransitionTime: '2026-11-26T08:00:00Z'}]}"
+	if first, err = status(t, "shop", first.GetResourceVersion(), waits); err != nil {
+		t.Fatal(err)
+	}
 	second, err := status(t, "shop", first.GetResourceVersion(), "{phase: running, summarizer: a, abortedOn: b, problems: [{node: b, verdict: aborted, message: so it was}]}")
 	if err != nil {
 		t.Fatal(err)
