@@ -114,7 +114,7 @@ func (w *awaiting) rest(ctx context.Context, told *reader, starts, births <-chan
 // waited says why nobody is waited for any more.
 func waited(ctx context.Context, wait time.Duration, why error) error {
 	if errors.Is(context.Cause(ctx), errAwaited) {
-		return notResolved(fmt.Errorf("%w; it waited %s for its targets", why, wait))
+		return notResolved(fmt.Errorf("%w; it waited %s for its targets", why, wait.Round(time.Millisecond)))
 	}
 	return fmt.Errorf("wait for targets: %w", ctx.Err())
 }

@@ -273,7 +273,7 @@ func (a *Agent) edited(object any) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.choices, uidOf(object))
-	for _, what := range []string{waitChoose, waitClaim, waitTell, waitRefuse, sinceIdle} {
+	for _, what := range []string{waitChoose, waitFirst, waitClaim, waitTell, waitRefuse, sinceIdle} {
 		delete(a.times, what+uidOf(object))
 	}
 }
@@ -304,7 +304,7 @@ func (a *Agent) deleted(object any) {
 	delete(a.runs, string(gone.GetUID()))
 	delete(a.mine, string(gone.GetUID()))
 	delete(a.tried, string(gone.GetUID()))
-	for _, what := range []string{waitChoose, waitBegin, waitTell, waitClaim, waitRefuse, waitOrphan, lastSummary, sinceIdle} {
+	for _, what := range []string{waitChoose, waitFirst, waitBegin, waitTell, waitClaim, waitRefuse, waitOrphan, lastSummary, sinceIdle} {
 		delete(a.times, what+string(gone.GetUID()))
 	}
 }

@@ -124,6 +124,22 @@ func (c choice) on(here []pod) (chosen []pod) {
 	return chosen
 }
 
+// leads says whether the first of all that are chosen is among some.
+func (c choice) leads(mine []pod) bool {
+	first := c.first()
+	return slices.ContainsFunc(mine, func(p pod) bool { return p.uid == first })
+}
+
+// first is the one of all that are chosen with the smallest uid.
+func (c choice) first() (first string) {
+	for uid := range c.all {
+		if first == "" || uid < first {
+			first = uid
+		}
+	}
+	return first
+}
+
 func (p pod) fits(s cgroup.PodSelector) bool { return s.Fits(p.namespace, p.name, p.labels) }
 
 // selector names the pod, or containers of it, as the daemon knows them.

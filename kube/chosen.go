@@ -88,7 +88,7 @@ func (a *Agent) createChoice(ctx context.Context, object *unstructured.Unstructu
 	case apierrors.IsAlreadyExists(err):
 		return nil
 	case apierrors.IsNotFound(err): // not to be taken for the object's deletion
-		return fmt.Errorf("write down the choice of %s/%s: is the definition of NodeRecord installed? %v", object.GetNamespace(), object.GetName(), err)
+		return fmt.Errorf("write down the choice of %s/%s: is the definition of NodeRecord installed? %s", object.GetNamespace(), object.GetName(), err.Error())
 	case err != nil:
 		return fmt.Errorf("write down the choice of %s/%s: %w", object.GetNamespace(), object.GetName(), err)
 	}

@@ -22,6 +22,7 @@ import (
 const (
 	waitSchedule = "schedule "
 	waitChoose   = "choose "
+	waitFirst    = "first "
 	waitBegin    = "begin "
 	waitTell     = "tell "
 
@@ -166,9 +167,8 @@ func (a *Agent) consider(ctx context.Context, object *unstructured.Unstructured,
 		a.setIdle(object)
 		return a.unclaimed(ctx, object, status, plan)
 	}
-	// Nodes begin at random times, as writes at once would keep the server from anything else.
-	if !a.turnIn(a.queue, waitBegin, object, jitter(len(chosen.all))) {
-		return nil
+	if !a.mayTakePart(object, status, chosen, mine) {
+		return nil // it is looked at again then
 	}
 	all, q, ok, err := a.ask(ctx, object, status, plan)
 	if err != nil || !ok {
@@ -184,9 +184,19 @@ func (a *Agent) consider(ctx context.Context, object *unstructured.Unstructured,
 	return a.begin(ctx, object, status, plan, *chosen, mine)
 }
 
+// mayTakePart says whether it is this node's turn. The node of the first pod that is chosen begins at once; the others when it has, or does not
+// for a while, and then at random times: writes at once would keep the server from anything else.
+func (a *Agent) mayTakePart(object *unstructured.Unstructured, status *v1.ExperimentStatus, chosen *choice, mine []pod) bool {
+	if status.GetPhase() == "running" {
+		return a.turnIn(a.queue, waitBegin, object, jitter(len(chosen.all)))
+	}
+	return chosen.leads(mine) || a.due(waitFirst, object, a.pace.spread/2)
+}
+
 // choose makes the choice that all nodes take over, unless another one does so before.
 func (a *Agent) choose(ctx context.Context, object *unstructured.Unstructured, status *v1.ExperimentStatus, plan *experiment.Plan) error {
-	if a.isAhead(waitChoose, object) {
+	left, mayAskForAll := a.turnLeft(waitChoose, object)
+	if left > 0 {
 		return nil // it is looked at again then
 	}
 	all, q, ok, err := a.ask(ctx, object, status, plan)
@@ -197,14 +207,13 @@ func (a *Agent) choose(ctx context.Context, object *unstructured.Unstructured, s
 		return err
 	}
 	until := waitsUntil(object, plan)
-	pods, more, err := a.matching(ctx, plan, until, few)
-	if err == nil && more {
-		if !a.turnIn(a.queue, waitChoose, object, laterChoice()) {
-			return nil
-		}
-		pods, _, err = a.matching(ctx, plan, until, 0)
+	most := int64(few)
+	if mayAskForAll {
+		a.forgetTurn(waitChoose, object)
+		most = 0
 	}
-	if err != nil {
+	pods, more, err := a.matching(ctx, plan, until, most)
+	if err != nil || more && !a.turnIn(a.queue, waitChoose, object, laterChoice()) {
 		return err
 	}
 	chosen, err := choose(string(object.GetUID()), plan, pods, all.protects)
@@ -436,11 +445,12 @@ func (a *Agent) turnIn(queue workqueue.TypedRateLimitingInterface[string], what 
 	return true
 }
 
-// isAhead says whether a turn is known, and still to come.
-func (a *Agent) isAhead(what string, object *unstructured.Unstructured) bool {
+// turnLeft is how long a turn is still to come, if there is one.
+func (a *Agent) turnLeft(what string, object *unstructured.Unstructured) (left time.Duration, known bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return time.Until(a.times[what+string(object.GetUID())]) > 0
+	at, known := a.times[what+string(object.GetUID())]
+	return time.Until(at), known
 }
 
 // forgetTurn makes the next turn one of its own.
