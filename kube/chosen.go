@@ -72,8 +72,8 @@ func (a *Agent) readChoice(ctx context.Context, object *unstructured.Unstructure
 	return c, nil
 }
 
-// createChoice makes the choice that of all nodes, unless another one has made it.
-func (a *Agent) createChoice(ctx context.Context, object *unstructured.Unstructured, plan *experiment.Plan, c choice) error {
+// createChoice makes the choice that of all nodes, and says so, unless another one has made it.
+func (a *Agent) createChoice(ctx context.Context, object *unstructured.Unstructured, plan *experiment.Plan, c choice) (made bool, err error) {
 	record := &v1.NodeRecord{
 		Experiment: object.GetName(), Name: a.node, Phase: chosenPhase, Generation: object.GetGeneration(), Start: clock(time.Now()),
 		Message: "chosen: " + several(len(c.all), "pod"), Choice: c.record(plan),
@@ -83,16 +83,16 @@ func (a *Agent) createChoice(ctx context.Context, object *unstructured.Unstructu
 	o.SetLabels(map[string]string{choiceLabel: object.GetName()}) // it is no record of what a node does, and not found among these
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
-	_, err := a.objects.Resource(recordKind).Namespace(object.GetNamespace()).Create(ctx, o, metav1.CreateOptions{FieldManager: a.manager()})
+	_, err = a.objects.Resource(recordKind).Namespace(object.GetNamespace()).Create(ctx, o, metav1.CreateOptions{FieldManager: a.manager()})
 	switch {
 	case apierrors.IsAlreadyExists(err):
-		return nil
+		return false, nil
 	case apierrors.IsNotFound(err): // not to be taken for the object's deletion
-		return fmt.Errorf("write down the choice of %s/%s: is the definition of NodeRecord installed? %s", object.GetNamespace(), object.GetName(), err.Error())
+		return false, fmt.Errorf("write down the choice of %s/%s: is the definition of NodeRecord installed? %s", object.GetNamespace(), object.GetName(), err.Error())
 	case err != nil:
-		return fmt.Errorf("write down the choice of %s/%s: %w", object.GetNamespace(), object.GetName(), err)
+		return false, fmt.Errorf("write down the choice of %s/%s: %w", object.GetNamespace(), object.GetName(), err)
 	}
-	return nil
+	return true, nil
 }
 
 // lists are the different lists of selectors of a plan, in the order in which the faults name them first.

@@ -160,7 +160,7 @@ func (a *Agent) consider(ctx context.Context, object *unstructured.Unstructured,
 		return err
 	}
 	if chosen == nil {
-		return a.choose(ctx, object, status, plan)
+		return a.choose(ctx, object, status, plan, here)
 	}
 	mine := chosen.on(here)
 	if len(mine) == 0 {
@@ -194,7 +194,7 @@ func (a *Agent) mayTakePart(object *unstructured.Unstructured, status *v1.Experi
 }
 
 // choose makes the choice that all nodes take over, unless another one does so before.
-func (a *Agent) choose(ctx context.Context, object *unstructured.Unstructured, status *v1.ExperimentStatus, plan *experiment.Plan) error {
+func (a *Agent) choose(ctx context.Context, object *unstructured.Unstructured, status *v1.ExperimentStatus, plan *experiment.Plan, here []pod) error {
 	left, mayAskForAll := a.turnLeft(waitChoose, object)
 	if left > 0 {
 		return nil // it is looked at again then
@@ -227,8 +227,12 @@ func (a *Agent) choose(ctx context.Context, object *unstructured.Unstructured, s
 	if ok, err := a.permits(ctx, object, status, all, q.with(&chosen)); err != nil || !ok {
 		return err
 	}
-	if err := a.createChoice(ctx, object, plan, chosen); err != nil {
+	made, err := a.createChoice(ctx, object, plan, chosen)
+	if err != nil {
 		return err
+	}
+	if mine := chosen.on(here); made && chosen.leads(mine) {
+		return a.begin(ctx, object, status, plan, chosen, mine)
 	}
 	a.queue.Add(object.GetNamespace() + "/" + object.GetName()) // whoever made it, it is everybody's
 	return nil
