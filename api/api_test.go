@@ -86,6 +86,7 @@ func TestBadRequestsAreRefused(t *testing.T) {
 		"direction":        {packet(&v1.Packet{Loss: 1, Direction: "up"}), []string{"spec.packet.direction: ", `got "up"`}},
 		"no kind":          {func(r *v1.InjectRequest) { r.Spec.Kind = nil }, []string{"spec.kind: "}},
 		"no spec":          {func(r *v1.InjectRequest) { r.Spec = nil }, []string{"spec: "}},
+		"one of a list":    {func(r *v1.InjectRequest) { r.Spec.GetConnect().Ops = []string{"bind", ""} }, []string{"spec.connect.ops[1]: ", `got ""`}},
 		"no target":        {func(r *v1.InjectRequest) { r.Spec.Target = "" }, []string{"spec.target: ", `got ""`}},
 		"long target":      {func(r *v1.InjectRequest) { r.Spec.Target = strings.Repeat("x", 4097) }, []string{"spec.target: ", "4096", "(4097 bytes)"}},
 		"long key":         {func(r *v1.InjectRequest) { r.IdempotencyKey = strings.Repeat("x", 129) }, []string{"idempotency_key: ", "128"}},

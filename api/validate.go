@@ -139,7 +139,7 @@ func BrokenRules(message proto.Message) ([]BrokenRule, error) {
 func describe(v *protovalidate.Violation) string {
 	text := v.String()
 	// Rules that carry no value, as "required", are about an absence: there is no value to show.
-	if v.FieldDescriptor == nil || !v.FieldValue.IsValid() || v.Proto.GetRuleId() == "required" {
+	if !v.FieldValue.IsValid() || v.Proto.GetRuleId() == "required" {
 		return text
 	}
 	if shown := showValue(v.FieldValue.Interface()); shown != "" {

@@ -263,11 +263,6 @@ func (d *document) checkRules(message *v1.Experiment) {
 		d.wrong("", "%v", err)
 	}
 	for _, rule := range broken {
-		text := rule.Problem
-		// Of what stands in lists and maps the rules do not tell the value.
-		if at := d.places[plainPath(rule.Field)]; at.value != "" && !strings.Contains(text, "got ") {
-			text += fmt.Sprintf(", got %q", at.value)
-		}
-		d.wrong(rule.Field, "%s", text)
+		d.wrong(rule.Field, "%s", rule.Problem)
 	}
 }

@@ -368,7 +368,7 @@ func badInputs() []badInput {
 		{bursts, "      off: 1s", "      off: never", "spec.schedule.bursts.off: "},
 		{bursts, "      count: 3", "      count: 0", "spec.schedule.bursts.count: "},
 		{bursts, "  before: 4s", "  duration: 5s", "spec.duration: 5s was given; the schedule says"},
-		{ramp, "    ramp: [1, 10]", "    ramp: [1, 110]", "spec.schedule.ramp[1]: must be greater than 0 and less than or equal to 100, got \"110\""},
+		{ramp, "    ramp: [1, 10]", "    ramp: [1, 110]", "spec.schedule.ramp[1]: must be greater than 0 and less than or equal to 100, got 110"},
 		{ramp, "    every: 5s", "    every: 0s", "spec.schedule.every: 0s is out of range"},
 		{ramp, "    rate: 5", "    offset: 5s", "spec.faults[0].offset: was given, and spec.schedule says it"},
 		{ramp, "    rate: 5", "    duration: 5s", "spec.faults[0].duration: was given"},
