@@ -141,9 +141,9 @@ func (p *place) notOfTheNode(stateDir string) error {
 	if err != nil {
 		return unfit("path", "%s is an overlay, and the file system under it cannot be found (%v); allowRoot allows it", p.dir.Name(), err)
 	}
-	for dir, owned := range nodeDevices(append(nodeDirs(), stateDir)) {
-		if owned == device {
-			return unfit("path", "%s lies on the file system of the node's %s: full, it would hurt the whole node; choose a volume, or allow it with allowRoot", p.dir.Name(), dir)
+	for _, needed := range nodeDevices(append(nodeDirs(), stateDir)) {
+		if needed.device == device {
+			return unfit("path", "%s lies on the file system of the node's %s: full, it would hurt the whole node; choose a volume, or allow it with allowRoot", p.dir.Name(), needed.dir)
 		}
 	}
 	return nil
@@ -173,13 +173,15 @@ func (p *place) device() (string, error) {
 // node's where faultd is in a container and shares the node's process ids.
 func nodeRoots() []string { return []string{"self", "1"} }
 
-// nodeDevices gives the devices of those directories that are there.
-func nodeDevices(dirs []string) map[string]string {
-	devices := map[string]string{}
+// nodeDevice is that of a directory which the node needs.
+type nodeDevice struct{ dir, device string }
+
+// nodeDevices gives the devices of those directories that are there, in this order.
+func nodeDevices(dirs []string) (devices []nodeDevice) {
 	for _, root := range nodeRoots() {
 		for _, dir := range dirs {
 			if device, err := deviceAt(root, dir); err == nil {
-				devices[dir+" (seen by process "+root+")"] = device
+				devices = append(devices, nodeDevice{dir, device})
 			}
 		}
 	}

@@ -3,6 +3,7 @@ package faults
 import (
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -58,6 +59,23 @@ func TestDiskRefusals(t *testing.T) {
 		if _, _, err := New(diskSpec(d)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: %v, want %q", d, err, want)
 		}
+	}
+}
+
+// TestNodeDirsAreNamed: a directory on a file system of the node is refused with the node's own directory by name, whoever sees it there.
+func TestNodeDirsAreNamed(t *testing.T) {
+	dir, err := os.Open("/proc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &place{dir: dir}
+	defer p.close()
+	if p.mount, err = mountOf(dir, "self"); err != nil {
+		t.Fatal(err)
+	}
+	const want = "/proc lies on the file system of the node's /proc: full"
+	if err := p.notOfTheNode("/proc"); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("%v, want %q", err, want)
 	}
 }
 
