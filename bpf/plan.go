@@ -50,7 +50,7 @@ type plan struct {
 func (k *Kernel) planFiles(t Target, f Files, r Rule) (p plan, err error) {
 	if len(f.Calls.All()) > 0 {
 		p, err = k.plan(t, f.Calls, r)
-		if errors.Is(err, ErrNotSupported) && f.Ops != 0 && len(f.Calls.Named) == 0 {
+		if unreached(err) && f.Ops != 0 && len(f.Calls.Named) == 0 {
 			p, err = plan{left: []string{err.Error()}}, nil
 		}
 	}
@@ -67,25 +67,36 @@ func (k *Kernel) planFiles(t Target, f Files, r Rule) (p plan, err error) {
 }
 
 // plan finds for each call the first mechanism that can be attached to it, by attaching; all stays attached until the caller
-// closes held. Without a mechanism the error wraps ErrNotSupported and says per mechanism why not, and what would work. Call
-// with k.mu held.
+// closes held. Without a mechanism the error wraps ErrNotSupported and says per mechanism why not, and what would work, or is an
+// ErrDecided if that is why. Call with k.mu held.
 func (k *Kernel) plan(t Target, calls Calls, r Rule) (p plan, err error) {
+	var decided *decidedError
 	for i, call := range calls.All() {
 		m, release, err := k.choose(t, call, r)
-		if errors.Is(err, ErrNotSupported) && i >= len(calls.Named) {
+		if unreached(err) && i >= len(calls.Named) {
 			p.left = append(p.left, err.Error())
+			decided = decided.and(err)
 			continue
 		}
+		if errors.Is(err, ErrNotSupported) {
+			err = fmt.Errorf("%w. %s", err, nearest(calls.All(), r))
+		}
 		if err != nil {
-			return p, errors.Join(fmt.Errorf("%w. %s", err, nearest(calls.All(), r)), p.held.Close())
+			return p, errors.Join(err, p.held.Close())
 		}
 		p.add(m, call, r, release)
 	}
-	if len(p.parts) == 0 {
-		return p, fmt.Errorf("%w: %s. %s", ErrNotSupported, strings.Join(p.left, "; "), nearest(calls.All(), r))
+	switch {
+	case len(p.parts) > 0:
+		return p, nil
+	case decided != nil:
+		return p, decided
 	}
-	return p, nil
+	return p, fmt.Errorf("%w: %s. %s", ErrNotSupported, strings.Join(p.left, "; "), nearest(calls.All(), r))
 }
+
+// unreached says whether a call cannot be reached, by this kernel or as things are.
+func unreached(err error) bool { return errors.Is(err, ErrNotSupported) || errors.Is(err, ErrDecided) }
 
 func (p *plan) add(m SyscallMechanism, call string, r Rule, release closerFunc) {
 	p.held = append(p.held, release)
@@ -105,12 +116,18 @@ func (p plan) mechanisms() (m Mechanisms) {
 
 // choose attaches the first mechanism that can be attached to a call.
 func (k *Kernel) choose(t Target, call string, r Rule) (SyscallMechanism, closerFunc, error) {
+	var decided *decidedError
 	m, release, err := firstOf(mechanismsFor(r.Action), func(m SyscallMechanism) (io.Closer, error) {
 		if err := k.precheck(m, call, r); err != nil {
 			return nil, err
 		}
-		return k.attachPart(t, r.part(m, call), r)
+		attached, err := k.attachPart(t, r.part(m, call), r)
+		errors.As(err, &decided)
+		return attached, err
 	})
+	if err != nil && decided != nil {
+		return "", nil, decided
+	}
 	if err != nil {
 		return "", nil, fmt.Errorf("%s: %w: %w", call, ErrNotSupported, err)
 	}
@@ -209,7 +226,7 @@ type Reach struct {
 }
 
 // InstallCalls puts a rule on calls of the target; r.Calls is set here. The caller closes the result. The error is that of
-// CallMechanisms.
+// CallMechanisms, or an ErrDecided.
 func (k *Kernel) InstallCalls(t Target, calls Calls, r Rule) (Parts, Reach, error) {
 	return k.InstallFiles(t, Files{Calls: calls}, r)
 }

@@ -62,9 +62,36 @@ func (k *Kernel) decidedOtherwise(m SyscallMechanism, call string) error {
 		for key := range k.shared {
 			point, ok := strings.CutPrefix(key, attachKey(other, ""))
 			if point, _, _ = strings.Cut(point, "@"); ok && other != m && point == call {
-				return fmt.Errorf("another fault decides about %s by %s, and the two cannot share it; stop that one first", call, other)
+				return &decidedError{[]string{call}, other}
 			}
 		}
 	}
 	return nil
+}
+
+// decidedError is an ErrDecided.
+type decidedError struct {
+	calls []string
+	by    SyscallMechanism
+}
+
+// Error implements error.
+func (e *decidedError) Error() string {
+	return fmt.Sprintf("another fault decides about %s by %s, and only one mechanism can decide about a call; stop that one first", strings.Join(e.calls, ", "), e.by)
+}
+
+// Is implements what errors.Is asks for.
+func (e *decidedError) Is(target error) bool { return target == ErrDecided }
+
+// and adds the calls that err says the same of.
+func (e *decidedError) and(err error) *decidedError {
+	var other *decidedError
+	switch {
+	case !errors.As(err, &other):
+	case e == nil:
+		return other
+	case e.by == other.by:
+		e.calls = append(e.calls, other.calls...)
+	}
+	return e
 }

@@ -224,3 +224,30 @@ func TestResults(t *testing.T) {
 func scanResults(text string, first, second *int) (int, error) {
 	return fmt.Sscanf(text, "map[EINTR:%d EIO:%d]", first, second)
 }
+
+// TestOtherMechanismDecides: a fault that needs another mechanism than an older one has on its calls is refused for that reason, and not for
+// the kernel's; it is told once, not for each call and mechanism.
+func TestOtherMechanismDecides(t *testing.T) {
+	k, target := openKernel(t), newTarget(t)
+	calls := Calls{Grouped: []string{"fsync", "fdatasync"}}
+	lies := Rule{Action: ActionPretend, Percent: 100, Until: time.Now().Add(time.Minute)}
+	if _, err := k.CallMechanisms(calls, lies); err != nil {
+		t.Skip(err)
+	}
+	fails := Rule{Action: ActionErrno, Errnos: []WeightedErrno{{int(unix.EIO), 1}}, Percent: 100, Until: lies.Until}
+	older, reach, err := k.InstallCalls(target, calls, fails)
+	if err != nil {
+		t.Skip(err)
+	}
+	defer older.Close()
+	for names, c := range map[string]Calls{"fsync, fdatasync": calls, "fsync": {Named: []string{"fsync"}}} {
+		in, _, err := k.InstallCalls(target, c, lies)
+		if err == nil {
+			t.Fatal(in.Close())
+		}
+		want := fmt.Sprintf("another fault decides about %s by %s, and only one mechanism can decide about a call; stop that one first", names, reach.Mechanisms)
+		if err.Error() != want || !errors.Is(err, ErrDecided) || errors.Is(err, ErrNotSupported) {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
+}
