@@ -25,7 +25,7 @@ fi
 need ip iproute2
 need dig bind9-dnsutils # resolvers that are hurt
 need curl curl
-need python3 python3
+[ -e /usr/bin/python3 ] || missing+=(python3) # also a target, which another one in PATH is not
 need jq jq
 need git git
 need busybox busybox-static

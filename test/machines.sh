@@ -212,13 +212,14 @@ build_postgres() {
 
 # stage_programs hurts programs that people run, by the daemon as it is installed. Their files are on a disk.
 stage_programs() {
-	local kernel run=${RUN:-}
+	local kernel run=${RUN:-} python
 	build_daemon
+	python=(-file /usr/bin/python3 -dir "$(/usr/bin/python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')")
 	build_postgres
 	build test/programs
 	for kernel in "${kernels[@]}"; do
 		[[ -n ${KERNEL:-} || " $VM_PROGRAM_KERNELS " == *" $kernel "* ]] || continue
-		start "$kernel programs" in_machine "$kernel" -persist "$outputs/$kernel-programs.disk" -env TMPDIR=/persist "${programs[@]}" -- test/programs
+		start "$kernel programs" in_machine "$kernel" -persist "$outputs/$kernel-programs.disk" -env TMPDIR=/persist "${programs[@]}" "${python[@]}" -- test/programs
 	done
 	[[ -z $run || $run == *Squeezed* ]] || return 0
 	run='^TestSqueezed$'

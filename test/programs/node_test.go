@@ -94,6 +94,7 @@ func TestPrograms(t *testing.T) {
 		{"NginxOpenFails", nginxOpenFails},
 		{"NginxReadFails", nginxReadFails},
 		{"NginxSqueezed", nginxSqueezed},
+		{"Python", pythonOf},
 		{"Redis", redisOf},
 		{"RedisSqueezed", redisSqueezed},
 		{"SQLite", sqlite},
