@@ -39,6 +39,7 @@ func sections() []section {
 		{"kill", (*bench).kill},
 		{"load", (*bench).load},
 		{"limits", (*bench).limits},
+		{"siblings", (*bench).siblings},
 		{"pods", (*bench).podMemory},
 	}
 }
@@ -47,6 +48,13 @@ func main() {
 	if len(os.Args) == 2 && os.Args[1] == workerCommand {
 		if err := runWorker(os.Stdin, os.Stdout); err != nil {
 			fmt.Fprintln(os.Stderr, "bench worker:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	if len(os.Args) == 3 && os.Args[1] == labourCommand {
+		if err := labour(os.Args[2]); err != nil {
+			fmt.Fprintln(os.Stderr, "bench labour:", err)
 			os.Exit(1)
 		}
 		return

@@ -15,7 +15,8 @@ import (
 type redis struct {
 	b      *bench
 	server *exec.Cmd
-	client string
+	group  string // of the server
+	client string // the group of those who ask
 	port   int
 }
 
@@ -42,7 +43,7 @@ func (b *bench) startRedis() (*redis, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &redis{b: b}
+	r := &redis{b: b, group: group}
 	if r.client, err = b.group("redis-client"); err != nil {
 		return nil, err
 	}
@@ -82,7 +83,9 @@ func awaitPort(port int) error {
 }
 
 // get measures requests per second of redis-benchmark's GET, in the client's cgroup, through a port.
-func (r *redis) get(port int) measurement {
+func (r *redis) get(port int) measurement { return r.getSome(port, requests) }
+
+func (r *redis) getSome(port, requests int) measurement {
 	return func() (float64, error) {
 		var out, errs strings.Builder
 		cmd := exec.Command("redis-benchmark", "-p", strconv.Itoa(port), "-t", "get", "-n", strconv.Itoa(requests), "--csv")
