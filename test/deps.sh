@@ -40,6 +40,7 @@ need fio fio # targets, as the next four
 need nginx nginx-light
 need sqlite3 sqlite3
 [ -n "$(ls /usr/lib/postgresql/*/bin/initdb 2>/dev/null)" ] || missing+=(postgresql)
+[ -e /usr/lib/jvm/java-17-openjdk-amd64/bin/java ] || missing+=(openjdk-17-jre-headless) # has the compiler as a module
 need iperf3 iperf3 # a sender whose packets are lost
 need ping iputils-ping # clients that are hurt, as the next
 need wrk wrk

@@ -210,16 +210,25 @@ build_postgres() {
 	postgres=(-file "$bin/postgres" -file "$bin/psql" -file "$(realpath "$bin/../lib/plpgsql.so")" -dir "$(ls -d /usr/share/postgresql/*/timezonesets | tail -1)" -dir "$root/$data" -env "FAULTD_TEST_POSTGRES=$root/$data")
 }
 
+# build_interpreters finds Python and Java with what they need, and makes the program that Java runs.
+build_interpreters() {
+	local java=/usr/lib/jvm/java-17-openjdk-amd64 classes=$root/bin/vm/java library
+	"$java/bin/java" -m jdk.compiler/com.sun.tools.javac.Main -d "$classes" test/programs/testdata/Does.java
+	interpreters=(-file /usr/bin/python3 -dir "$(/usr/bin/python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')")
+	interpreters+=(-dir "$java/bin" -dir "$java/lib" -dir "$java/conf" -dir /etc/java-17-openjdk -dir "$classes" -env "FAULTD_TEST_JAVA=$java/bin/java" -env "FAULTD_TEST_CLASSES=$classes")
+	for library in $(ldd "$java"/bin/java "$java"/lib/server/libjvm.so "$java"/lib/lib{java,net,nio}.so | awk '$3 ~ "^/" && $3 !~ "/jvm/" {print $3}' | sort -u); do interpreters+=(-file "$library"); done
+}
+
 # stage_programs hurts programs that people run, by the daemon as it is installed. Their files are on a disk.
 stage_programs() {
-	local kernel run=${RUN:-} python
+	local kernel run=${RUN:-}
 	build_daemon
-	python=(-file /usr/bin/python3 -dir "$(/usr/bin/python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')")
+	build_interpreters
 	build_postgres
 	build test/programs
 	for kernel in "${kernels[@]}"; do
 		[[ -n ${KERNEL:-} || " $VM_PROGRAM_KERNELS " == *" $kernel "* ]] || continue
-		start "$kernel programs" in_machine "$kernel" -persist "$outputs/$kernel-programs.disk" -env TMPDIR=/persist "${programs[@]}" "${python[@]}" -- test/programs
+		start "$kernel programs" in_machine "$kernel" -persist "$outputs/$kernel-programs.disk" -env TMPDIR=/persist -mem 2G "${programs[@]}" "${interpreters[@]}" -- test/programs
 	done
 	[[ -z $run || $run == *Squeezed* ]] || return 0
 	run='^TestSqueezed$'

@@ -95,6 +95,7 @@ func TestPrograms(t *testing.T) {
 		{"NginxReadFails", nginxReadFails},
 		{"NginxSqueezed", nginxSqueezed},
 		{"Python", pythonOf},
+		{"Java", javaOf},
 		{"Redis", redisOf},
 		{"RedisSqueezed", redisSqueezed},
 		{"SQLite", sqlite},

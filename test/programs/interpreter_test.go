@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -20,10 +21,40 @@ import (
 //go:embed testdata/does.py
 var doesPython string
 
-// debiansPython is not the first in everybody's PATH.
-const debiansPython = "/usr/bin/python3"
+// language is how a program that does what it is told (testdata/does.py, testdata/Does.java) is run, and what errors are called in it.
+type language struct {
+	argv                                             []string
+	noSpace, ioError, refused, timedOut, unreachable string
+}
 
-// interpreter is a Python that does what it is told (testdata/does.py), on a file of its own.
+func pythonOf(t *testing.T, n *node) {
+	// Debian's is not the first in everybody's PATH.
+	n.hurtInterpreter(t, language{
+		argv:        []string{program(t, "/usr/bin/python3"), "-I", "-S", "-c", doesPython},
+		noSpace:     "OSError: [Errno 28] No space left on device",
+		ioError:     "OSError: [Errno 5] Input/output error",
+		refused:     "ConnectionRefusedError: [Errno 111] Connection refused",
+		timedOut:    "TimeoutError: [Errno 110] Connection timed out",
+		unreachable: "OSError: [Errno 101] Network is unreachable",
+	})
+}
+
+func javaOf(t *testing.T, n *node) {
+	runtime, classes := os.Getenv("FAULTD_TEST_JAVA"), os.Getenv("FAULTD_TEST_CLASSES")
+	if runtime == "" {
+		t.Skip("FAULTD_TEST_JAVA is not set: no Java")
+	}
+	n.hurtInterpreter(t, language{
+		argv:        []string{program(t, runtime), "-Xmx32m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", classes, "Does"},
+		noSpace:     "java.io.IOException: No space left on device",
+		ioError:     "java.io.IOException: Input/output error",
+		refused:     "java.net.ConnectException: Connection refused",
+		timedOut:    "java.net.ConnectException: Connection timed out",
+		unreachable: "java.net.SocketException: Network is unreachable",
+	})
+}
+
+// interpreter is such a program, which runs, with a file of its own.
 type interpreter struct {
 	t    *testing.T
 	file string
@@ -31,10 +62,10 @@ type interpreter struct {
 	out  *bufio.Reader
 }
 
-func (n *node) python(t *testing.T, where cgroup.Target) interpreter {
+func (n *node) interpreter(t *testing.T, where cgroup.Target, argv []string) interpreter {
 	t.Helper()
 	p := interpreter{t: t, file: filepath.Join(t.TempDir(), "file")}
-	cmd := exec.Command(program(t, debiansPython), "-I", "-S", "-c", doesPython)
+	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Stderr = t.Output()
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -63,9 +94,9 @@ func (p interpreter) does(what, argument string) string {
 	return strings.TrimSpace(said)
 }
 
-// pythonOf runs each fault on a Python that runs already, beside another that is spared.
-func pythonOf(t *testing.T, n *node) {
-	target, sibling := n.python(t, n.target), n.python(t, n.spared)
+// hurtInterpreter runs each fault on a program that runs already, beside another that is spared.
+func (n *node) hurtInterpreter(t *testing.T, l language) {
+	target, sibling := n.interpreter(t, n.target, l.argv), n.interpreter(t, n.spared, l.argv)
 	paths := &v1.Filter{Paths: []string{target.file}}
 	const whole, synced = "100000 bytes", "synced"
 	const lateness = 20 * time.Millisecond
@@ -79,12 +110,12 @@ func pythonOf(t *testing.T, n *node) {
 		least      time.Duration
 	}{
 		{"disk full", func(t *testing.T) fault { return n.hurtFiles(t, diskFull(target.file)) },
-			"write", "OSError: [Errno 28] No space left on device", whole, 0, "injected", 0},
+			"write", l.noSpace, whole, 0, "injected", 0},
 		{"read fails", func(t *testing.T) fault {
 			return n.hurtFiles(t, &v1.File{Ops: []string{"read"}, Errnos: []string{"EIO"}, Filter: paths})
-		}, "read", "OSError: [Errno 5] Input/output error", whole, 1, "injected", 0},
+		}, "read", l.ioError, whole, 1, "injected", 0},
 		{"sync fails", func(t *testing.T) fault { return n.hurt(t, fsyncFails) },
-			"sync", "OSError: [Errno 5] Input/output error", synced, 1, "injected", 0},
+			"sync", l.ioError, synced, 1, "injected", 0},
 		{"sync interrupted", func(t *testing.T) fault {
 			return n.hurt(t, &v1.Syscall{Calls: []string{"=fsync"}, Errnos: []string{"EINTR"}}, func(s *v1.FaultSpec) { s.MaxHits = 3 })
 		}, "sync", synced, synced, 3, "injected", 0},
@@ -116,7 +147,7 @@ func pythonOf(t *testing.T, n *node) {
 			expect(t, "afterwards", target.does(test.what, target.file), test.not)
 		})
 	}
-	t.Run("connect", func(t *testing.T) { pythonConnects(t, n, target, sibling) })
+	t.Run("connect", func(t *testing.T) { n.refuses(t, l, target, sibling) })
 }
 
 // shortens has the target's reads of files bring half of what was asked for, as far as this kernel can do that.
@@ -126,20 +157,16 @@ func (n *node) shortens(t *testing.T, files *v1.Filter) fault {
 	return n.inject(t, spec, vmKernel() == "7.3")
 }
 
-// pythonConnects: each error is an exception of its own kind.
-func pythonConnects(t *testing.T, n *node, target, sibling interpreter) {
+// refuses: errors of connect are what the language has for them.
+func (n *node) refuses(t *testing.T, l language, target, sibling interpreter) {
 	target.t, sibling.t = t, t
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	listener, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	_, port, _ := net.SplitHostPort(l.Addr().String())
-	for errno, said := range map[string]string{
-		"ECONNREFUSED": "ConnectionRefusedError: [Errno 111] Connection refused",
-		"ETIMEDOUT":    "TimeoutError: [Errno 110] Connection timed out",
-		"ENETUNREACH":  "OSError: [Errno 101] Network is unreachable",
-	} {
+	defer listener.Close()
+	_, port, _ := net.SplitHostPort(listener.Addr().String())
+	for errno, said := range map[string]string{"ECONNREFUSED": l.refused, "ETIMEDOUT": l.timedOut, "ENETUNREACH": l.unreachable} {
 		f := n.inject(t, &v1.FaultSpec{Kind: &v1.FaultSpec_Connect{Connect: &v1.Connect{Errno: errno, Ports: []string{port}}}}, true)
 		expect(t, "the target", target.does("dial", port), said)
 		expect(t, "the sibling", sibling.does("dial", port), "connected")
