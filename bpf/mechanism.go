@@ -115,7 +115,7 @@ func (k *Kernel) precheck(m SyscallMechanism, call string, r Rule) error {
 	}
 	if r.byHook(m) {
 		if hookOps(call) == 0 {
-			return fmt.Errorf("%s has no security hook that runs exactly once", call)
+			return errors.New("no security hook runs exactly once for the call")
 		}
 		return k.precheckHooks(m)
 	}
@@ -161,7 +161,7 @@ func precheckPaths(m SyscallMechanism, call string, r Rule) error {
 // precheckLSM: the call needs a hook, and the hooks must run.
 func (k *Kernel) precheckLSM(call string) error {
 	if lsmHook(call) == "" {
-		return fmt.Errorf("%s has no security hook that may sleep", call)
+		return errors.New("no security hook of the call may sleep")
 	}
 	return k.precheckRuns()
 }

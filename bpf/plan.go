@@ -50,7 +50,7 @@ type plan struct {
 func (k *Kernel) planFiles(t Target, f Files, r Rule) (p plan, err error) {
 	if len(f.Calls.All()) > 0 {
 		p, err = k.plan(t, f.Calls, r)
-		if unreached(err) && f.Ops != 0 && len(f.Calls.Named) == 0 {
+		if (errors.Is(err, ErrNotSupported) || errors.Is(err, ErrDecided)) && f.Ops != 0 && len(f.Calls.Named) == 0 {
 			p, err = plan{left: []string{err.Error()}}, nil
 		}
 	}
@@ -71,20 +71,25 @@ func (k *Kernel) planFiles(t Target, f Files, r Rule) (p plan, err error) {
 // ErrDecided if that is why. Call with k.mu held.
 func (k *Kernel) plan(t Target, calls Calls, r Rule) (p plan, err error) {
 	var decided *decidedError
+	var left unreached
 	for i, call := range calls.All() {
 		m, release, err := k.choose(t, call, r)
-		if unreached(err) && i >= len(calls.Named) {
-			p.left = append(p.left, err.Error())
-			decided = decided.and(err)
-			continue
-		}
-		if errors.Is(err, ErrNotSupported) {
-			err = fmt.Errorf("%w. %s", err, nearest(calls.All(), r))
-		}
-		if err != nil {
+		switch {
+		case err == nil:
+			p.add(m, call, r, release)
+		case i < len(calls.Named) && errors.Is(err, ErrDecided):
 			return p, errors.Join(err, p.held.Close())
+		case i < len(calls.Named):
+			return p, errors.Join(fmt.Errorf("%s: %w: %w. %s", call, ErrNotSupported, err, nearest(calls.All(), r)), p.held.Close())
+		case errors.Is(err, ErrDecided):
+			decided = decided.and(err)
+		default:
+			left.add(call, err)
 		}
-		p.add(m, call, r, release)
+	}
+	p.left = left.lines()
+	if decided != nil {
+		p.left = append(p.left, decided.Error())
 	}
 	switch {
 	case len(p.parts) > 0:
@@ -95,8 +100,30 @@ func (k *Kernel) plan(t Target, calls Calls, r Rule) (p plan, err error) {
 	return p, fmt.Errorf("%w: %s. %s", ErrNotSupported, strings.Join(p.left, "; "), nearest(calls.All(), r))
 }
 
-// unreached says whether a call cannot be reached, by this kernel or as things are.
-func unreached(err error) bool { return errors.Is(err, ErrNotSupported) || errors.Is(err, ErrDecided) }
+// unreached are calls without a mechanism, by the reasons.
+type unreached []unreachedCalls
+
+type unreachedCalls struct {
+	calls []string
+	why   string
+}
+
+func (u *unreached) add(call string, why error) {
+	for i, known := range *u {
+		if known.why == why.Error() {
+			(*u)[i].calls = append(known.calls, call)
+			return
+		}
+	}
+	*u = append(*u, unreachedCalls{[]string{call}, why.Error()})
+}
+
+func (u unreached) lines() (lines []string) {
+	for _, one := range u {
+		lines = append(lines, strings.Join(one.calls, ", ")+": "+one.why)
+	}
+	return lines
+}
 
 func (p *plan) add(m SyscallMechanism, call string, r Rule, release closerFunc) {
 	p.held = append(p.held, release)
@@ -114,7 +141,7 @@ func (p plan) mechanisms() (m Mechanisms) {
 	return m
 }
 
-// choose attaches the first mechanism that can be attached to a call.
+// choose attaches the first mechanism that can be attached to a call. The error says per mechanism why none can, or is an ErrDecided.
 func (k *Kernel) choose(t Target, call string, r Rule) (SyscallMechanism, closerFunc, error) {
 	var decided *decidedError
 	m, release, err := firstOf(mechanismsFor(r.Action), func(m SyscallMechanism) (io.Closer, error) {
@@ -126,12 +153,9 @@ func (k *Kernel) choose(t Target, call string, r Rule) (SyscallMechanism, closer
 		return attached, err
 	})
 	if err != nil && decided != nil {
-		return "", nil, decided
+		err = decided
 	}
-	if err != nil {
-		return "", nil, fmt.Errorf("%s: %w: %w", call, ErrNotSupported, err)
-	}
-	return m, release, nil
+	return m, release, err
 }
 
 // firstOf goes through mechanisms, best first, to the first that attach can attach. If none can, the error says why not, one by one.

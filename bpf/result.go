@@ -83,14 +83,14 @@ func (e *decidedError) Error() string {
 // Is implements what errors.Is asks for.
 func (e *decidedError) Is(target error) bool { return target == ErrDecided }
 
-// and adds the calls that err says the same of.
+// and adds the call that err, an ErrDecided, is about; one that somebody else decides about is told once the first is stopped.
 func (e *decidedError) and(err error) *decidedError {
 	var other *decidedError
-	switch {
-	case !errors.As(err, &other):
-	case e == nil:
+	errors.As(err, &other)
+	if e == nil {
 		return other
-	case e.by == other.by:
+	}
+	if e.by == other.by {
 		e.calls = append(e.calls, other.calls...)
 	}
 	return e
