@@ -127,7 +127,7 @@ func (p Packet) directions() (egress, ingress bool, err error) {
 		return false, false, fmt.Errorf("direction: %s was given, and only the data of outgoing packets can be changed; give egress, or change the peer's", p.Direction)
 	}
 	if p.Direction == "ingress" || p.Direction == "both" {
-		return false, false, fmt.Errorf("direction: %s was given, and only outgoing packets can wait in a queue; give egress, or delay the peer's egress, or the target's calls (syscall --call receive --delay)", p.Direction)
+		return false, false, fmt.Errorf("direction: %s was given, and only outgoing packets can wait in a queue; give egress, by which a round trip is as late, or delay the peer's egress, or the target's calls (syscall --call receive --delay)", p.Direction)
 	}
 	if p.Direction == "" {
 		return true, false, nil
