@@ -2,10 +2,13 @@ package daemon_test
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/vishvananda/netlink"
 
 	v1 "faultd/api/faultd/v1alpha1"
 	"faultd/test/kernels"
@@ -117,4 +120,39 @@ func TestNamespaceThatComesIsFree(t *testing.T) {
 	b.untouched(late)
 	late.wants(realA, "dns ask udp %s a.example.com A 30s", server4)
 	b.n.noResidue()
+}
+
+// TestGatewayThatComesIsSpared: of a network namespace that comes while a fault runs the gateway is spared as that of the first is, from the
+// first packet on that is hurt there.
+func TestGatewayThatComesIsSpared(t *testing.T) {
+	kernels.OnHost(t)
+	const beyond = "10.98.0.3" // beside the gateway
+	n, l := startNode(t), newLane(t)
+	target := n.target()
+	l.inside(l.near, func() { n.worker(target) })
+	f := n.inject(lose(target, &v1.Packet{Loss: 100, Direction: "egress", Protocol: "udp"}))
+	later := newNetNS(t)
+	l.wireLater(later)
+	l.inside(l.far, func() { l.up("later1", beyond+"/24") })
+	l.inside(later, func() {
+		l.must(netlink.RouteAdd(&netlink.Route{Gw: net.ParseIP(laterFar4)}))
+	})
+	gateway, other := l.listen(laterFar4+":0"), l.listen(beyond+":0")
+	var w, sibling *worker
+	l.inside(later, func() { w, sibling = n.worker(target), n.worker(n.target()) })
+	l.carries(n, sibling, gateway)
+	n.until("the namespace is seen to", func() bool {
+		before := other.count()
+		w.wants("sent", "wire stream %s 20 10", other.address)
+		sibling.median(other.address, 1) // comes after them
+		return other.count() == before+1
+	})
+	gateway.forget()
+	w.wants("sent", "wire stream %s 20 10", gateway.address)
+	n.until("what is sent to the gateway arrives", func() bool { return gateway.count() == 20 })
+	if notes := strings.Join(n.get(f.GetId()).GetNotes(), "; "); !strings.Contains(notes, "spared: the gateway, "+laterFar4) {
+		t.Errorf("it notes %s", notes)
+	}
+	n.stop(f.GetId())
+	n.idle()
 }

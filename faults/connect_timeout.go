@@ -43,12 +43,12 @@ func (c Connect) installBlackhole(ctx context.Context, m *meant, id string, rule
 		return nil, nil, err
 	}
 	if after == 0 {
-		in, err := installPacket(ctx, m.env, m.target, id, rule)
+		in, err := installPacket(ctx, m, id, rule)
 		return in, nil, err
 	}
 	var parts bpf.Parts
 	var notes []string
-	_, err = atHomes(ctx, m.env, m.target, id, rule, func(homes []home, packets bpf.PacketEnv) (_ *bpf.Installed, err error) {
+	_, err = atHomes(ctx, m, id, rule, func(homes []home, packets bpf.PacketEnv) (_ *bpf.Installed, err error) {
 		if notes, err = timeoutNotes(homes, after); err != nil {
 			return nil, err
 		}

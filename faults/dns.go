@@ -137,6 +137,6 @@ func (d DNS) Inject(_ context.Context, env Env, target cgroup.Target, common Com
 	if err != nil {
 		return nil, standInRefused(err)
 	}
-	coverHomes(env, target, installed)
+	go coverLater(env, target, installed)
 	return &ruleHandle{installed, mechanismRedirect, nil, func(f Fault, common Common) (bpf.Rule, error) { return f.(DNS).rule(common) }}, nil
 }

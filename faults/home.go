@@ -44,11 +44,6 @@ func homesToStandIn(env Env, target cgroup.Target) ([]home, error) {
 	return homes, err
 }
 
-// coverHomes has a rule whose harm is done by stand-ins cover the network namespaces that the target gets while it runs.
-func coverHomes(env Env, target cgroup.Target, installed *bpf.Installed) {
-	go coverLater(env, target, installed, func(homes []home) error { return installed.CoverNamespaces(namespacesOf(homes)) })
-}
-
 // standInRefused is the error of who could not stand in, for people.
 func standInRefused(err error) error {
 	if errors.Is(err, bpf.ErrNoLoopback) {

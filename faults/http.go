@@ -229,6 +229,6 @@ func (h HTTP) Inject(ctx context.Context, env Env, target cgroup.Target, common 
 	if err != nil {
 		return nil, standInRefused(err)
 	}
-	coverHomes(env, target, installed)
+	meant.cover = func(homes []home) error { return installed.CoverNamespaces(namespacesOf(homes)) }
 	return meant.follow(ctx, &ruleHandle{installed, mechanismDivert, nil, func(f Fault, common Common) (bpf.Rule, error) { return f.(HTTP).rule(common) }}), nil
 }

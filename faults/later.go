@@ -7,9 +7,9 @@ import (
 	"faultd/cgroup"
 )
 
-// coverLater has a rule hurt what leaves by devices, and from network namespaces, that the target gets while the fault runs: cover is told now and
-// then where its processes live. It ends with the rule.
-func coverLater(env Env, target cgroup.Target, installed *bpf.Installed, cover func([]home) error) {
+// coverLater has a rule hurt what leaves from network namespaces that the target gets while it runs, as a followingHandle does for traffic that
+// somebody may be spared of. It ends with the rule.
+func coverLater(env Env, target cgroup.Target, installed *bpf.Installed) {
 	timer := time.NewTicker(followInterval)
 	defer timer.Stop()
 	for {
@@ -23,7 +23,7 @@ func coverLater(env Env, target cgroup.Target, installed *bpf.Installed, cover f
 			continue // the target is about to end
 		}
 		if len(homes) > 0 {
-			_ = cover(homes) // what cannot be asked now is asked again
+			_ = installed.CoverNamespaces(namespacesOf(homes)) // what cannot be had now is tried again
 		}
 		closeHomes(homes)
 	}

@@ -15,7 +15,7 @@ import (
 	"faultd/cgroup"
 )
 
-// followInterval is how often names are resolved again while a fault runs.
+// followInterval is how often it is looked what names mean, what is to be spared and where the target lives while a fault runs.
 const followInterval = 5 * time.Second
 
 // addresses are those of names, by their texts.
@@ -42,6 +42,10 @@ type meant struct {
 	kind   string
 	asked  Traffic
 	named  addresses
+	// found is what was to be spared at any time: a namespace that the target has left may have it again.
+	found []excluded
+	// cover has the fault hurt what leaves by devices, and from network namespaces, that have come since; nil: there is nothing to do for that.
+	cover func([]home) error
 }
 
 // meant finds out whom traffic of the target means; k is the traffic as the rule has it, without the addresses of names. What does
@@ -92,7 +96,12 @@ func (m *meant) decide(homes []home) (bpf.Traffic, []string, error) {
 	if err != nil {
 		return k, nil, err
 	}
-	notes, err := m.asked.spare(&k, found)
+	for _, e := range found {
+		if !slices.Contains(m.found, e) {
+			m.found = append(m.found, e)
+		}
+	}
+	notes, err := m.asked.spare(&k, m.found)
 	if err == nil && m.kind != "connect" && m.kind != "http" { // sessions of SSH come in
 		var ssh []string
 		ssh, err = m.asked.spareSSH(&k)
@@ -201,13 +210,10 @@ func join(found []netip.Addr) string {
 	return strings.Join(texts, ", ")
 }
 
-// follow makes the handle follow what the names mean, if there are names.
+// follow makes the handle follow what the names mean, what is to be spared, and where the target lives.
 func (m *meant) follow(ctx context.Context, h *ruleHandle) Handle {
+	f := &followingHandle{ruleHandle: h, meant: m, own: slices.Clone(h.notes), done: make(chan struct{}), lost: map[string]bool{}}
 	h.notes = append(h.notes, m.notes()...)
-	if len(m.asked.names()) == 0 {
-		return h
-	}
-	f := &followingHandle{ruleHandle: h, meant: m, done: make(chan struct{}), lost: map[string]bool{}}
 	// As long as the fault, not as long as the call.
 	following, stop := context.WithCancel(context.WithoutCancel(ctx))
 	f.stop = stop
@@ -215,14 +221,16 @@ func (m *meant) follow(ctx context.Context, h *ruleHandle) Handle {
 	return f
 }
 
-// followingHandle keeps the peers of a rule up to date.
+// followingHandle keeps the peers of a rule, and where it hurts, up to date.
 type followingHandle struct {
 	*ruleHandle
 	meant *meant
+	own   []string // notes that are not about whom the traffic means
 	stop  context.CancelFunc
 	done  chan struct{}
-	// lost are names that had addresses and have none now; their last ones stay. Only run uses it.
-	lost map[string]bool
+	// lost are names that had addresses and have none now; their last ones stay. refused is why the peers stayed as they were. Only run uses them.
+	lost    map[string]bool
+	refused string
 
 	mu      sync.Mutex // guards what follows, and the notes
 	changes []string
@@ -242,36 +250,55 @@ func (h *followingHandle) run(ctx context.Context) {
 	}
 }
 
-// look resolves the names again. Whatever fails, the peers stay as they were.
+// look looks at everything again. What is to be spared in a network namespace is spared before anything is hurt there.
 func (h *followingHandle) look(ctx context.Context) {
 	homes, err := homesOf(h.meant.env, h.meant.target)
 	if err != nil || len(homes) == 0 {
 		return // the target is about to end
 	}
 	defer closeHomes(homes)
+	h.lookAtPeers(ctx, homes)
+	if h.meant.cover != nil && ctx.Err() == nil {
+		_ = h.meant.cover(homes) // what cannot be asked now is asked again
+	}
+}
+
+// lookAtPeers finds out again whom the traffic means. Whatever fails, the peers stay as they were.
+func (h *followingHandle) lookAtPeers(ctx context.Context, homes []home) {
 	before := maps.Clone(h.meant.named)
 	failed := h.meant.resolve(ctx, homes)
 	if ctx.Err() != nil {
 		return
 	}
 	changes := h.compare(before, failed)
-	if len(changes) == 0 {
+	traffic, spared, err := h.meant.decide(homes)
+	for _, note := range spared {
+		if err == nil && !slices.Contains(h.meant.spared, note) {
+			changes = append(changes, note)
+		}
+	}
+	if len(changes) == 0 && (err == nil || err.Error() == h.refused) {
 		return
 	}
-	traffic, spared, err := h.meant.decide(homes)
 	if err == nil {
 		err = h.installed.(interface{ SetPeers(bpf.Peers) error }).SetPeers(traffic.Peers)
 	}
+	h.refused = ""
 	if err != nil {
-		h.meant.named = before
-		changes = []string{"not followed: " + strings.Join(changes, "; ") + ": " + err.Error()}
+		h.meant.named, h.refused = before, err.Error()
+		changes = []string{"not followed: " + strings.Join(append(changes, err.Error()), "; ")}
 	} else {
 		h.meant.spared = spared
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.changes = append(h.changes, changes...)
-	h.notes = append(h.meant.notes(), changes...)
+	h.notes = slices.Concat(h.own, h.meant.notes())
+	for _, change := range changes {
+		if !slices.Contains(h.notes, change) {
+			h.notes = append(h.notes, change)
+		}
+	}
 }
 
 // compare tells what became of the names.

@@ -159,7 +159,7 @@ func (p Packet) Inject(ctx context.Context, env Env, target cgroup.Target, commo
 		return nil, err
 	}
 	rule.Traffic = meant.traffic
-	installed, err := installPacket(ctx, env, target, common.ID, rule)
+	installed, err := installPacket(ctx, meant, common.ID, rule)
 	if err != nil {
 		return nil, err
 	}
@@ -171,16 +171,16 @@ func (p Packet) Inject(ctx context.Context, env Env, target cgroup.Target, commo
 }
 
 // installPacket puts a rule on the packets of the target, in the network namespaces its processes live in now.
-func installPacket(ctx context.Context, env Env, target cgroup.Target, id string, rule bpf.Rule) (*bpf.Installed, error) {
-	return atHomes(ctx, env, target, id, rule, func(_ []home, packets bpf.PacketEnv) (*bpf.Installed, error) {
-		return env.Kernel.InstallPacket(kernelTarget(env, target), rule, packets)
+func installPacket(ctx context.Context, m *meant, id string, rule bpf.Rule) (*bpf.Installed, error) {
+	return atHomes(ctx, m, id, rule, func(_ []home, packets bpf.PacketEnv) (*bpf.Installed, error) {
+		return m.env.Kernel.InstallPacket(kernelTarget(m.env, m.target), rule, packets)
 	})
 }
 
 // atHomes has a rule on packets installed for the network namespaces that the target's processes live in now. If it is about what leaves, there
 // must be one, and what the target gets while the fault runs is covered too.
-func atHomes(ctx context.Context, env Env, target cgroup.Target, id string, rule bpf.Rule, install func([]home, bpf.PacketEnv) (*bpf.Installed, error)) (*bpf.Installed, error) {
-	homes, err := homesOf(env, target)
+func atHomes(ctx context.Context, m *meant, id string, rule bpf.Rule, install func([]home, bpf.PacketEnv) (*bpf.Installed, error)) (*bpf.Installed, error) {
+	homes, err := homesOf(m.env, m.target)
 	if err != nil {
 		return nil, err
 	}
@@ -188,10 +188,10 @@ func atHomes(ctx context.Context, env Env, target cgroup.Target, id string, rule
 	if rule.Egress && len(homes) == 0 {
 		return nil, ErrNoProcess
 	}
-	installed, err := install(homes, packetEnv(ctx, env, id, homes))
+	installed, err := install(homes, packetEnv(ctx, m.env, id, homes))
 	if err == nil && rule.Egress {
 		ctx := context.WithoutCancel(ctx)
-		go coverLater(env, target, installed, func(homes []home) error { return installed.Cover(packetEnv(ctx, env, id, homes)) })
+		m.cover = func(homes []home) error { return installed.Cover(packetEnv(ctx, m.env, id, homes)) }
 	}
 	return installed, err
 }

@@ -86,7 +86,7 @@ func (p Partition) Inject(ctx context.Context, env Env, target cgroup.Target, co
 		return nil, err
 	}
 	rule.Traffic = meant.traffic
-	installed, err := installPacket(ctx, env, target, common.ID, rule)
+	installed, err := installPacket(ctx, meant, common.ID, rule)
 	if err != nil {
 		return nil, err
 	}
