@@ -100,8 +100,6 @@ func TestDeviceThatComesQueues(t *testing.T) {
 	x := startWired(t)
 	f := x.n.inject(lose(x.target, &v1.Packet{Delay: slow.String()}))
 	x.wireLater(x.near)
-	far := x.listen(laterFar4 + ":0")
-	x.carries(x.n, x.other, far)
 	var index int
 	x.inside(x.near, func() {
 		device, err := netlink.LinkByName(laterName)
@@ -112,6 +110,8 @@ func TestDeviceThatComesQueues(t *testing.T) {
 	x.n.until("the device has our queue", func() bool {
 		return slices.ContainsFunc(x.qdiscs(x.near), func(q string) bool { return strings.HasPrefix(q, fmt.Sprintf("prio 7a17: dev %d ", index)) })
 	})
+	far := x.listen(laterFar4 + ":0")
+	x.carries(x.n, x.other, far)
 	x.n.until("packets are late there", func() bool { return x.w.median(far.address, 1) >= slow })
 	if got := x.other.median(far.address, 3); got >= slow {
 		t.Errorf("the sibling's echo takes %s", got)
