@@ -15,8 +15,7 @@ type namespaceThread struct{ work chan func() }
 func enterNamespace(ns NetNS) (*namespaceThread, error) {
 	t := &namespaceThread{make(chan func())}
 	entered := make(chan error)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the runtime then ends the thread instead of using it again
+	onThread(func() {
 		err := unix.Setns(int(ns.File.Fd()), unix.CLONE_NEWNET)
 		entered <- err
 		if err != nil {
@@ -25,7 +24,7 @@ func enterNamespace(ns NetNS) (*namespaceThread, error) {
 		for f := range t.work {
 			f()
 		}
-	}()
+	})
 	if err := <-entered; err != nil {
 		return nil, fmt.Errorf("enter network namespace %d: %w", ns.Inode, err)
 	}
@@ -54,4 +53,24 @@ func inNamespace(ns NetNS, f func() error) error {
 	defer t.end()
 	t.do(func() { err = f() })
 	return err
+}
+
+// onThread runs f on a thread of its own, which ends with it. That is never the process's first: the runtime parks that one for ever instead of
+// ending it (runtime/proc.go, mexit), in whatever namespace it is.
+func onThread(f func()) {
+	go func() {
+		runtime.LockOSThread() // never unlocked: the runtime then ends the thread instead of using it again
+		if unix.Gettid() != unix.Getpid() {
+			f()
+			return
+		}
+		// As long as we stand on the first thread nobody else comes to it.
+		moved := make(chan struct{})
+		onThread(func() {
+			close(moved)
+			f()
+		})
+		<-moved
+		runtime.UnlockOSThread()
+	}()
 }

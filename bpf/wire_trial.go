@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"runtime"
 	"slices"
 	"strings"
 
@@ -19,14 +18,13 @@ func (k *Kernel) CanQueue(w Wire) error {
 		return lacks([]string{"netem"})
 	}
 	tried := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the namespace ends with the thread
+	onThread(func() { // the namespace ends with the thread
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			tried <- fmt.Errorf("make a network namespace: %w", err)
 			return
 		}
 		tried <- tryQdiscs(w)
-	}()
+	})
 	return <-tried
 }
 
