@@ -184,6 +184,9 @@ func (d *Daemon) rehearse(ctx context.Context, spec *v1.FaultSpec, caller int) (
 	if err != nil {
 		return nil, err
 	}
+	if err := p.looksAtTargets(d.env); err != nil {
+		return nil, err
+	}
 	would := &v1.Fault{Spec: spec, Kind: p.kind.Name, Mechanism: mechanism, Deadline: stamp(p.common.Until), Notes: p.sparedNotes()}
 	if !p.several {
 		would.Target = targetMessage(p.targets[0])
@@ -193,6 +196,24 @@ func (d *Daemon) rehearse(ctx context.Context, spec *v1.FaultSpec, caller int) (
 		would.Targets = append(would.Targets, &v1.FaultTarget{Target: targetMessage(t)})
 	}
 	return would, nil
+}
+
+// looksAtTargets gives the error with which a target would be refused for what is in it.
+func (p prepared) looksAtTargets(env faults.Env) error {
+	looks, ok := p.fault.(faults.Rehearser)
+	if !ok {
+		return nil
+	}
+	for _, target := range p.targets {
+		err := looks.Rehearse(env, target)
+		switch {
+		case err != nil && p.several:
+			return fmt.Errorf("%s: %w", target.Path, err)
+		case err != nil:
+			return err
+		}
+	}
+	return nil
 }
 
 func (p prepared) sparedNotes() (notes []string) {

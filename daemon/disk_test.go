@@ -243,6 +243,12 @@ func TestDiskRefuses(t *testing.T) {
 		if connect.CodeOf(err) != connect.CodeInvalidArgument || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, %v, want %q", name, f, err, c.want)
 		}
+		if name == "unseen" { // is found out by making files
+			continue
+		}
+		if _, rehearsed := n.client.Inject(t.Context(), connect.NewRequest(&v1.InjectRequest{Spec: spec, DryRun: true})); rehearsed == nil || rehearsed.Error() != err.Error() {
+			t.Errorf("%s, rehearsed: %v, want %v", name, rehearsed, err)
+		}
 	}
 	if v.free() != before {
 		t.Errorf("%v are free, before %v", v.free(), before)

@@ -158,6 +158,12 @@ func (b Block) Inject(_ context.Context, env Env, target cgroup.Target, common C
 	return &ruleHandle{installed, blockMechanism, b.notes(env, target, d), func(f Fault, common Common) (bpf.Rule, error) { return f.(Block).rule(common, d) }}, nil
 }
 
+// Rehearse implements Rehearser.
+func (b Block) Rehearse(env Env, target cgroup.Target) error {
+	_, err := b.find(env, target)
+	return err
+}
+
 // notes tell what is hurt, and that writeback is not where the kernel does not charge it to the target.
 func (b Block) notes(env Env, target cgroup.Target, d device) []string {
 	notes := []string{"device " + d.String()}

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"faultd/bpf"
+	"faultd/cgroup"
 )
 
 func TestBlockRefuses(t *testing.T) {
@@ -42,6 +43,10 @@ func TestDeviceNamed(t *testing.T) {
 	for _, name := range []string{"/dev/null", "/dev/not-there", "4095:1048575", t.TempDir()} {
 		if d, err := deviceNamed(name); err == nil {
 			t.Errorf("%s is %s", name, d)
+		}
+		var fault Fault = Block{Device: name, AllowRoot: true}
+		if err := fault.(Rehearser).Rehearse(Env{}, cgroup.Target{}); err == nil {
+			t.Errorf("%s: rehearsed", name)
 		}
 	}
 	disks, _ := filepath.Glob("/sys/dev/block/*")

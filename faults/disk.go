@@ -159,12 +159,9 @@ func (d Disk) Inject(_ context.Context, env Env, target cgroup.Target, common Co
 	if err != nil {
 		return nil, err
 	}
-	p, err := openPlace(env, target, d.Path)
+	p, err := d.place(env, target)
 	if err != nil {
 		return nil, err
-	}
-	if err := d.fits(env, p); err != nil {
-		return nil, errors.Join(err, p.close())
 	}
 	t, err := d.taker(env, p, common)
 	if err != nil {
@@ -175,6 +172,27 @@ func (d Disk) Inject(_ context.Context, env Env, target cgroup.Target, common Co
 		return nil, err
 	}
 	return f, nil
+}
+
+// Rehearse implements Rehearser.
+func (d Disk) Rehearse(env Env, target cgroup.Target) error {
+	p, err := d.place(env, target)
+	if err != nil {
+		return err
+	}
+	return p.close()
+}
+
+// place is where the target's path leads to, if so much may and can be taken there.
+func (d Disk) place(env Env, target cgroup.Target) (*place, error) {
+	p, err := openPlace(env, target, d.Path)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.fits(env, p); err != nil {
+		return nil, errors.Join(err, p.close())
+	}
+	return p, nil
 }
 
 // taker leaves nothing when it fails, and has p afterwards when it does not.

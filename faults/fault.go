@@ -21,6 +21,12 @@ type Fault interface {
 	Inject(ctx context.Context, env Env, target cgroup.Target, common Common) (Handle, error)
 }
 
+// A Rehearser is a fault that looks at the target's own things before it hurts it.
+type Rehearser interface {
+	// Rehearse gives the error with which Inject would refuse this target, as far as that shows without doing it. It changes nothing.
+	Rehearse(env Env, target cgroup.Target) error
+}
+
 // Handle is a running fault.
 type Handle interface {
 	// Update changes the dice, the deadline and what the kind lets change; counters go on.
