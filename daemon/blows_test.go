@@ -27,8 +27,8 @@ type blow struct {
 	order, well string
 	// lands checks that the target is hurt.
 	lands func(*struck)
-	// load: what hurts is a process of faultd in the target's cgroup.
-	load bool
+	// load: what hurts is a process of faultd in the target's cgroup, or beside it.
+	load, beside bool
 	// apart: target and bystander have network namespaces of their own (fewPorts).
 	apart bool
 	// anywhere: every kernel can do it.
@@ -144,8 +144,11 @@ func loadBlows(disk string) []blow {
 		b.apart, b.order, b.well, b.lands = true, order, "map[ok:1]", lands
 		return b
 	}
+	beside := load("cpu beside", &v1.FaultSpec{Kind: &v1.FaultSpec_Cpu{Cpu: &v1.Cpu{Load: "5%", Place: "beside"}}})
+	beside.beside = true
 	const listener = "127.0.0.1:7003"
 	return []blow{
+		beside,
 		load("cpu", &v1.FaultSpec{Kind: &v1.FaultSpec_Cpu{Cpu: &v1.Cpu{Load: "5%"}}}),
 		load("memory", &v1.FaultSpec{Kind: &v1.FaultSpec_Memory{Memory: &v1.Memory{Load: "4MiB", Floor: "0"}}}),
 		load("cache", &v1.FaultSpec{Kind: &v1.FaultSpec_Memory{Memory: &v1.Memory{Load: "4MiB", Type: "cache", Path: disk, Floor: "0"}}}),
@@ -292,16 +295,26 @@ func (s *struck) holds() {
 		s.lands(s)
 	}
 	s.bystander.w.wants(s.well, "%s", s.order)
-	if ours, theirs := len(s.n.burners(s.target.Target)), len(s.n.burners(s.bystander.Target)); ours > 0 != s.load || theirs > 0 {
-		s.n.t.Errorf("%s: %d burners in the target, %d in the bystander", s.name, ours, theirs)
+	if ours, theirs := s.burns(), len(s.n.burners(s.bystander.Target)); ours != s.load || theirs > 0 {
+		s.n.t.Errorf("%s: there is a burner: %v; %d are in the bystander", s.name, ours, theirs)
 	}
+}
+
+// burns says whether the cgroup of a burner of the fault is where it should be.
+func (s *struck) burns() bool {
+	dir := s.n.tree.Dir(s.target.Target)
+	if s.beside {
+		dir = filepath.Dir(dir)
+	}
+	_, err := os.Stat(filepath.Join(dir, cgroup.BurnerPrefix+s.fault.GetId()))
+	return err == nil
 }
 
 // over: nothing of it is left, everything is what it was to the byte, and the target does its work. The daemon need not run.
 func (s *struck) over() {
 	s.n.t.Helper()
 	s.n.until(s.name+" is over", func() bool {
-		return len(s.n.burners(s.target.Target)) == 0 && (s.file == "" || s.n.control(s.target.Target, s.file) == s.before)
+		return !s.burns() && len(s.n.burners(s.target.Target)) == 0 && (s.file == "" || s.n.control(s.target.Target, s.file) == s.before)
 	})
 	if s.file != "" && s.n.control(s.bystander.Target, s.file) != s.theirs {
 		s.n.t.Errorf("%s: of the bystander it is %q, before %q", s.name, s.n.control(s.bystander.Target, s.file), s.theirs)

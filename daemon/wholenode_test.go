@@ -105,23 +105,27 @@ func TestNodePausesAUnit(t *testing.T) {
 	}
 }
 
-// TestNodeMemory is taken at the root, and given back.
+// TestNodeMemory is taken at the root, and given back whatever ends the fault.
 func TestNodeMemory(t *testing.T) {
 	kernels.OnHost(t)
 	n := startConfigured(t, allowNode)
-	f := n.inject(onNode(&v1.Node{Action: "memory", Amount: "8MiB", Floor: "0"}))
-	n.until("it is taken", func() bool { return n.get(f.GetId()).GetCounters().GetInjected() == 8 })
-	dir := filepath.Join(n.tree.Mount(), cgroup.BurnerPrefix+f.GetId())
-	if _, err := os.Stat(dir); err != nil {
-		t.Error(err)
+	for _, name := range []string{"stop", "kill -9", "lapse", "kill of a stopped daemon"} {
+		f := n.inject(onNode(&v1.Node{Action: "memory", Amount: "8MiB", Floor: "0"}))
+		n.until("it is taken", func() bool { return n.get(f.GetId()).GetCounters().GetInjected() == 8 })
+		dir := filepath.Join(n.tree.Mount(), cgroup.BurnerPrefix+f.GetId())
+		if _, err := os.Stat(dir); err != nil {
+			t.Error(err)
+		}
+		faultEnds()[name](n, f)
+		n.until("its cgroup is gone", func() bool { _, err := os.Stat(dir); return err != nil })
+		if name == "stop" && n.get(f.GetId()).GetVerdict() != "injected" {
+			t.Errorf("it ended as %v", n.get(f.GetId()))
+		}
+		n.goOn()
+		if !n.list().GetArmed() {
+			n.arm()
+		}
 	}
-	if ended := n.stop(f.GetId()); ended.GetVerdict() != "injected" {
-		t.Errorf("it ended as %v", ended)
-	}
-	if _, err := os.Stat(dir); err == nil {
-		t.Errorf("there is still %s", dir)
-	}
-	n.idle()
 }
 
 // TestNodeClockJumps: everybody's clock is ahead, or back, and is right again whatever ends the fault. What somebody else set stays.
