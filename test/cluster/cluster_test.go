@@ -5,28 +5,53 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 )
+
+// part is one of a story.
+type part struct {
+	name string
+	test func(t *testing.T, c *control)
+}
 
 // TestCluster is one story: each part needs what came before it.
 func TestCluster(t *testing.T) {
+	tell(t, systemd,
+		part{"install", testInstall},
+		part{"experiment", testExperiment},
+		part{"shapes", testShapes},
+		part{"restart", testRestart},
+		part{"kill", testKill},
+		part{"limit and load", testLimits},
+		part{"rolling update", testUpdate},
+		part{"drain", testDrain},
+		part{"reset", testReset},
+	)
+}
+
+// TestCgroupfs tells what has to do with cgroups once more, where the kubelet and the runtime make them by themselves.
+func TestCgroupfs(t *testing.T) {
+	tell(t, cgroupfs,
+		part{"install", testInstall},
+		part{"shapes", testShapes},
+		part{"restart", testRestart},
+		part{"kill", testKill},
+	)
+}
+
+// tell has a cluster with a node whose kubelet and runtime make cgroups by a driver go through all parts, or up to the first that fails.
+func tell(t *testing.T, d driver, parts ...part) {
 	c := startControl(t, builtDir(t))
-	c.node = boot(c)
+	c.kubectl(t, "create", "namespace", "shop") // for the node's static pod
+	c.node = boot(c, d)
 	eventually(t, "the node is ready", c.nodeReady)
-	for _, part := range []struct {
-		name string
-		test func(t *testing.T, c *control)
-	}{
-		{"install", testInstall},
-		{"experiment", testExperiment},
-		{"limit and load", testLimits},
-		{"rolling update", testUpdate},
-		{"drain", testDrain},
-		{"reset", testReset},
-	} {
+	for _, part := range parts {
+		began := time.Now()
 		if !t.Run(part.name, func(t *testing.T) { part.test(t, c) }) {
 			c.explain(t)
 			return
 		}
+		t.Logf("%s took %.0f s", part.name, time.Since(began).Seconds())
 	}
 }
 
@@ -75,13 +100,21 @@ func (c *control) condition(name, kind, want string) error {
 	return is(c, want, "get", "experiment", "-n", "shop", name, "-o", fmt.Sprintf(`jsonpath={.status.conditions[?(@.type==%q)].status}`, kind))
 }
 
-// lately says what the clients of a Deployment met, if it was not this three times in a row.
-func (c *control) lately(app, want string) error {
-	out, err := c.try("", "logs", "-n", "shop", "deployment/"+app, "--tail=3")
+// lately says what the client in a Deployment, or in POD#CONTAINER, met, if it was not this three times in a row.
+func (c *control) lately(client, want string) error {
+	out, err := c.try("", append(logsOf(client), "--tail=3")...)
 	if err == nil {
 		err = contains(out, strings.Repeat(want+"\n", 3))
 	}
 	return err
+}
+
+func logsOf(client string) []string {
+	pod, container, ok := strings.Cut(client, "#")
+	if !ok {
+		return []string{"logs", "-n", "shop", "deployment/" + client}
+	}
+	return []string{"logs", "-n", "shop", pod, "-c", container}
 }
 
 // faultd runs a command of faultd in its container, as its documentation says.

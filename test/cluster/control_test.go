@@ -48,7 +48,7 @@ func startControl(t *testing.T, built string) *control {
 
 	start(t, c.dir, c.program("kube-apiserver"), "--etcd-servers=http://"+c.startStore(), "--bind-address=127.0.0.1",
 		fmt.Sprintf("--secure-port=%d", c.port), "--advertise-address=10.0.2.2", "--service-cluster-ip-range=10.96.0.0/16",
-		"--endpoint-reconciler-type=none", "--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction",
+		"--endpoint-reconciler-type=none", "--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction", "--allow-privileged",
 		"--client-ca-file="+c.keys.path("ca.crt"), "--tls-cert-file="+c.keys.path("server.crt"), "--tls-private-key-file="+c.keys.path("server.key"),
 		"--kubelet-client-certificate="+c.keys.path("server.crt"), "--kubelet-client-key="+c.keys.path("server.key"),
 		"--kubelet-preferred-address-types=Hostname", "--service-account-issuer=https://kubernetes.default.svc",

@@ -18,16 +18,21 @@ func testInstall(t *testing.T, c *control) {
 	}
 	c.kubectl(t, "apply", "-f", "testdata/shop.yaml")
 	c.kubectl(t, "apply", "-f", "testdata/policy.yaml", "-f", "testdata/people.yaml")
-	for _, who := range []string{"web", "batch"} {
+	for _, who := range []string{"web", "batch", static} {
 		eventually(t, who+" is served", func() error { return c.lately(who, "served") })
 	}
 }
 
-// testExperiment: it is applied, a pod is hurt and its neighbour is not, the object says so, and its deletion ends it.
+// static is the client in the node's own pod, of which the API server has a copy, with another uid than the node knows it by.
+const static = "static-" + nodeName + "#client"
+
+// testExperiment: it is applied, pods are hurt and their neighbour is not, the object says so, and its deletion ends it.
 func testExperiment(t *testing.T, c *control) {
-	c.feed(t, refuse("refuse", "?app=web"), "apply", "-f", "-")
+	c.feed(t, refuse("refuse", "?app in (web,static)"), "apply", "-f", "-")
 	eventually(t, "the object says that somebody is hurt", func() error { return c.condition("refuse", "Injected", "True") })
-	eventually(t, "web is refused", func() error { return c.lately("web", "refused") })
+	for _, who := range []string{"web", static} {
+		eventually(t, who+" is refused", func() error { return c.lately(who, "refused") })
+	}
 	if err := c.lately("batch", "served"); err != nil {
 		t.Errorf("another pod is hurt: %v", err)
 	}
@@ -46,5 +51,7 @@ func testExperiment(t *testing.T, c *control) {
 	}
 	c.kubectl(t, "delete", "experiment", "-n", "shop", "refuse")
 	c.nothingLeft(t)
-	eventually(t, "web is served again", func() error { return c.lately("web", "served") })
+	for _, who := range []string{"web", static} {
+		eventually(t, who+" is served again", func() error { return c.lately(who, "served") })
+	}
 }

@@ -19,7 +19,7 @@ spec:
     - {name: squeezed, cpu: {limit: 60%%}}
     - {name: neighbour, cpu: {load: "0.05"}}
   duration: 9m
-  probes: [{name: store, http: {url: "http://10.0.2.15:6379/"}}]
+  probes: [{name: store, timeout: 20s, http: {url: "http://10.0.2.15:6379/"}}]
 `
 
 // What the node shows of the limit of web, and of loads, when nobody is hurt and when everything is done to it.

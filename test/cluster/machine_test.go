@@ -11,16 +11,17 @@ import (
 // machine is the node of a cluster: an emulated one with systemd, containerd and the kubelet.
 type machine struct {
 	c             *control
+	driver        driver
 	disk, console string
 	kubeletPort   int
 	qemu          *exec.Cmd
 }
 
 // boot starts it, for as long as the cluster is there.
-func boot(c *control) *machine {
+func boot(c *control, d driver) *machine {
 	c.t.Helper()
-	m := &machine{c: c, console: filepath.Join(c.dir, "console"), kubeletPort: freePort(c.t)}
-	m.disk = makeDisk(c.t, c, m.kubeletPort)
+	m := &machine{c: c, driver: d, console: filepath.Join(c.dir, "console"), kubeletPort: freePort(c.t)}
+	m.makeDisk()
 	m.powerOn()
 	c.t.Cleanup(func() {
 		if c.t.Failed() {
@@ -51,7 +52,8 @@ func (m *machine) reset() {
 }
 
 // makeDisk is the system that run.sh made, with what belongs to this cluster.
-func makeDisk(t *testing.T, c *control, kubeletPort int) string {
+func (m *machine) makeDisk() {
+	c, t := m.c, m.c.t
 	t.Helper()
 	root := filepath.Join(c.dir, "root")
 	shell(t, "cp", "-al", filepath.Join(c.built, "system"), root)
@@ -61,9 +63,16 @@ func makeDisk(t *testing.T, c *control, kubeletPort int) string {
 		c.keys.write("file", []byte(text))
 		install(c.keys.path("file"), to)
 	}
+	extend := func(from, to, more string) {
+		text, err := os.ReadFile(from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(to, string(text)+more)
+	}
 	install(filepath.Join(c.built, "kubelet"), "usr/local/bin/kubelet")
 	install("node/node.sh", "usr/local/bin/node.sh")
-	install("node/containerd.toml", "etc/containerd/config.toml")
+	install("node/static.yaml", "etc/kubernetes/manifests/static.yaml")
 	install("node/cni.conflist", "etc/cni/net.d/pods.conflist")
 	install(c.keys.path("ca.crt"), "etc/ca.crt")
 	install(c.keys.path("kubelet.kubeconfig"), "etc/kubelet.kubeconfig")
@@ -71,18 +80,14 @@ func makeDisk(t *testing.T, c *control, kubeletPort int) string {
 	write("etc/modules-load.d/node.conf", "fuse\noverlay\nbridge\n")
 	write("etc/hostname", nodeName+"\n")
 	write("etc/resolv.conf", "nameserver 10.0.2.3\n")
-	text, err := os.ReadFile("node/kubelet.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	write("etc/kubelet.yaml", fmt.Sprintf("%sport: %d\n", text, kubeletPort))
+	extend("node/kubelet.yaml", "etc/kubelet.yaml", fmt.Sprintf("port: %d\ncgroupDriver: %s\n", m.kubeletPort, m.driver))
+	extend("node/containerd.toml", "etc/containerd/config.toml", fmt.Sprintf("SystemdCgroup = %t\n", m.driver == systemd))
 	for _, unit := range []string{"node.service", "kubelet.service"} {
 		install("node/"+unit, "etc/systemd/system/"+unit)
 		shell(t, "ln", "-sf", "/etc/systemd/system/"+unit, filepath.Join(root, "etc/systemd/system/multi-user.target.wants", unit))
 	}
-	disk := filepath.Join(c.dir, "disk")
-	shell(t, "mke2fs", "-q", "-t", "ext4", "-d", root, disk, "3G")
-	return disk
+	m.disk = filepath.Join(c.dir, "disk")
+	shell(t, "mke2fs", "-q", "-t", "ext4", "-d", root, m.disk, "3G")
 }
 
 func shell(t *testing.T, name string, args ...string) {

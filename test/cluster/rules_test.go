@@ -60,7 +60,7 @@ spec:
   target: {pods: %q, mode: all}
   faults: [{name: refuse, connect: {errno: ECONNREFUSED, ports: ["6379"]}}]
   duration: 9m
-  probes: [{name: store, http: {url: "http://10.0.2.15:6379/"}}]
+  probes: [{name: store, timeout: 20s, http: {url: "http://10.0.2.15:6379/"}}]
 `, name, pods)
 }
 

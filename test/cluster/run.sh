@@ -61,6 +61,7 @@ images() {
 	mkdir -p "$scratch/busybox/bin"
 	cp "$(command -v busybox)" "$scratch/busybox/bin/busybox"
 	for name in $(busybox --list); do [ "$name" = busybox ] || ln -s busybox "$scratch/busybox/bin/$name"; done
+	install test/cluster/node/client.sh "$scratch/busybox/bin/client"
 	container=$(with_buildah from scratch)
 	with_buildah copy -q "$container" "$scratch/busybox" / >/dev/null
 	with_buildah config --env PATH=/bin --cmd '["sleep", "infinity"]' "$container"
