@@ -117,24 +117,38 @@ func logsOf(client string) []string {
 	return []string{"logs", "-n", "shop", pod, "-c", container}
 }
 
-// faultd runs a command of faultd in its container, as its documentation says.
-func (c *control) faultd(t *testing.T, args ...string) string {
+// faultd runs a command of faultd in its container, as its documentation says. An emulated node may be too slow for it, or for the container
+// runtime that it asks: then it is run again, so it must do nothing twice.
+func (c *control) faultd(t *testing.T, args ...string) (out string) {
 	t.Helper()
-	return c.kubectl(t, append([]string{"exec", "-n", "faultd", "daemonset/faultd", "-c", "faultd", "--", "/faultd"}, args...)...)
+	for try := 1; ; try++ {
+		var err error
+		if out, err = c.tryFaultd(args...); err == nil {
+			return out
+		}
+		if slow := strings.Contains(err.Error(), "no answer from the daemon") || strings.Contains(err.Error(), "try again when it answers"); !slow || try == 5 {
+			t.Fatal(err)
+		}
+		t.Logf("once more: %v", err)
+	}
+}
+
+func (c *control) tryFaultd(args ...string) (string, error) {
+	return c.try("", append([]string{"exec", "-n", "faultd", "daemonset/faultd", "-c", "faultd", "--", "/faultd"}, args...)...)
 }
 
 // nothingLeft waits until no fault is on and there is no trace of any.
 func (c *control) nothingLeft(t *testing.T) {
 	t.Helper()
 	eventually(t, "no fault is on", func() error {
-		out, err := c.try("", "exec", "-n", "faultd", "daemonset/faultd", "-c", "faultd", "--", "/faultd", "list") // which has those that ended a while ago, too
+		out, err := c.tryFaultd("list") // which has those that ended a while ago, too
 		if err == nil && strings.Contains(out, " active ") {
 			err = errors.New(out)
 		}
 		return err
 	})
 	eventually(t, "nothing is left", func() error {
-		_, err := c.try("", "exec", "-n", "faultd", "daemonset/faultd", "-c", "faultd", "--", "/faultd", "check", "--residue")
+		_, err := c.tryFaultd("check", "--residue")
 		return err
 	})
 }

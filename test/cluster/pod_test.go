@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -109,7 +110,7 @@ func (f fault) paths() (paths []string) {
 // inject begins a fault by the command line, and expects it on these cgroups.
 func (c *control) inject(t *testing.T, kind, target string, cgroups []string, args ...string) (f fault) {
 	t.Helper()
-	out := c.faultd(t, append([]string{"-o", "json", "inject", kind, "--duration", "30m", "--target", target}, args...)...)
+	out := c.faultd(t, append([]string{"-o", "json", "inject", kind, "--duration", "30m", "--target", target, "--key", rand.Text()}, args...)...)
 	if err := json.Unmarshal([]byte(out), &f); err != nil {
 		t.Fatalf("%v:\n%s", err, out)
 	}
