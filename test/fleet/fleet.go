@@ -52,9 +52,12 @@ type fleet struct {
 
 func nodeName(i int) string { return fmt.Sprint("node-", i) }
 
-// startFleet starts n nodes; for each of some numbers so many of them can be chosen.
-func startFleet(ctx context.Context, config *rest.Config, n int, chosen []int) (*fleet, error) {
+// startFleet starts n nodes; for each of some numbers so many of them can be chosen. late: their pods come later.
+func startFleet(ctx context.Context, config *rest.Config, n int, chosen []int, late bool) (*fleet, error) {
 	f := &fleet{traffic: &traffic{pods: newPods(n, chosen)}}
+	if !late {
+		close(f.traffic.pods.come)
+	}
 	config = rest.CopyConfig(config)
 	config.QPS, config.Burst = -1, 0 // of one node it is 20; all of these have one client
 	var err error
@@ -114,10 +117,9 @@ func until(what string, reached func() (bool, error)) error {
 	}
 }
 
-// run has an experiment of some seconds carried out, on so many pods, to its end.
-func (f *fleet) run(ctx context.Context, name string, pods int) error {
-	of := f.objects.Resource(experiments).Namespace(namespace)
-	object := &unstructured.Unstructured{Object: map[string]any{
+// experimentOn is one of some seconds on so many pods.
+func experimentOn(name string, pods int) *unstructured.Unstructured {
+	return &unstructured.Unstructured{Object: map[string]any{
 		"apiVersion": "faultd.io/v1alpha1", "kind": "Experiment", "metadata": map[string]any{"name": name},
 		"spec": map[string]any{
 			"hypothesis": "it holds", "duration": "3s", "before": "0s", "after": "0s",
@@ -126,10 +128,60 @@ func (f *fleet) run(ctx context.Context, name string, pods int) error {
 			"probes": []any{map[string]any{"name": "count", "when": []any{"during"}, "counter": map[string]any{"fault": "refuse"}, "tolerance": map[string]any{"compare": ">= 0"}}},
 		},
 	}}
+}
+
+// run has an experiment carried out, on so many pods, to its end.
+func (f *fleet) run(ctx context.Context, name string, pods int) error {
+	of := f.objects.Resource(experiments).Namespace(namespace)
+	if _, err := of.Create(ctx, experimentOn(name, pods), metav1.CreateOptions{}); err != nil {
+		return fmt.Errorf("make an Experiment: %w", err)
+	}
+	return errors.Join(f.ends(ctx, name, pods), of.Delete(ctx, name, metav1.DeleteOptions{}))
+}
+
+// wait has an experiment that waits for pods carried out on some of all those that come at once.
+func (f *fleet) wait(ctx context.Context, name string, pods, some int) error {
+	of := f.objects.Resource(experiments).Namespace(namespace)
+	object := experimentOn(name, pods)
+	target := map[string]any{"pods": "?" + chosenLabel(pods), "mode": "fixed", "value": int64(some)}
+	err := errors.Join(unstructured.SetNestedMap(object.Object, target, "spec", "target"), unstructured.SetNestedField(object.Object, "1h", "spec", "waitForTargets"))
+	if err != nil {
+		return err
+	}
 	if _, err := of.Create(ctx, object, metav1.CreateOptions{}); err != nil {
 		return fmt.Errorf("make an Experiment: %w", err)
 	}
-	err := until("the end of "+name, func() (bool, error) {
+	err = until("that "+name+" waits", func() (bool, error) {
+		o, err := of.Get(ctx, name, metav1.GetOptions{})
+		if err != nil {
+			return false, err
+		}
+		conditions, _, _ := unstructured.NestedSlice(o.Object, "status", "conditions")
+		return len(conditions) == 1 && conditions[0].(map[string]any)["reason"] == "WaitingForPods", nil
+	})
+	if err != nil {
+		return err
+	}
+	close(f.traffic.pods.come)
+	if err := f.ends(ctx, name, some); err != nil {
+		return err
+	}
+	hurt := 0
+	for _, n := range f.nodes {
+		if !n.daemon.firstHarm().IsZero() {
+			hurt++
+		}
+	}
+	if hurt != some {
+		return fmt.Errorf("%w: %d pods were hurt, not %d", errOutcome, hurt, some)
+	}
+	return of.Delete(ctx, name, metav1.DeleteOptions{})
+}
+
+// ends waits until an experiment on so many nodes has come to its end, as it should.
+func (f *fleet) ends(ctx context.Context, name string, pods int) error {
+	of := f.objects.Resource(experiments).Namespace(namespace)
+	return until("the end of "+name, func() (bool, error) {
 		o, err := of.Get(ctx, name, metav1.GetOptions{})
 		if err != nil {
 			return false, err
@@ -142,7 +194,6 @@ func (f *fleet) run(ctx context.Context, name string, pods int) error {
 		}
 		return phase == "ended", nil
 	})
-	return errors.Join(err, of.Delete(ctx, name, metav1.DeleteOptions{}))
 }
 
 // pull engages the safety lever, or releases it, and waits until all daemons did what it says.

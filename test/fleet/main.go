@@ -23,12 +23,13 @@ func main() {
 	kubeconfig := flag.String("kubeconfig", "", "`FILE` that says how to reach an API server with faultd's definitions, and a ChaosPolicy that allows connect in the namespace shop")
 	nodes := flag.Int("nodes", 1000, "`N` nodes in the largest fleet; the others have a tenth and a half of it")
 	one := flag.Int("one", 0, "have one experiment carried out on all of `N` nodes, and measure nothing")
+	some := flag.Int("some", 0, "with -one: the pods come while the experiment waits for them, and `N` of them are hurt")
 	flag.Parse()
 	config, err := clientcmd.BuildConfigFromFlags("", *kubeconfig)
 	switch {
 	case err != nil:
 	case *one > 0:
-		err = runOne(context.Background(), config, *one)
+		err = runOne(context.Background(), config, *one, *some)
 	default:
 		err = measure(context.Background(), config, *nodes)
 	}
@@ -38,12 +39,15 @@ func main() {
 	}
 }
 
-func runOne(ctx context.Context, config *rest.Config, n int) error {
-	f, err := startFleet(ctx, config, n, []int{n})
+func runOne(ctx context.Context, config *rest.Config, n, some int) error {
+	f, err := startFleet(ctx, config, n, []int{n}, some > 0)
 	if err != nil {
 		return err
 	}
 	defer f.stop()
+	if some > 0 {
+		return f.wait(ctx, chosenLabel(n), n, some)
+	}
 	return f.run(ctx, chosenLabel(n), n)
 }
 
@@ -99,7 +103,7 @@ var chosen = []int{5, 25, 100, 250, 500}
 func measure(ctx context.Context, config *rest.Config, most int) error {
 	var t table
 	for _, n := range []int{1, most / 10, most / 2, most} {
-		f, err := startFleet(ctx, config, n, append(chosen, 1))
+		f, err := startFleet(ctx, config, n, append(chosen, 1), false)
 		if err != nil {
 			return err
 		}

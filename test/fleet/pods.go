@@ -21,14 +21,26 @@ const namespace = "shop"
 // chosenLabel is the label of the first n pods.
 func chosenLabel(n int) string { return fmt.Sprint("first-", n) }
 
-// pods are one on each node.
+// pods are one on each node, which come all at once.
 type pods struct {
 	all []metav1.PartialObjectMetadata
+	// come is closed when they are there.
+	come chan struct{}
+}
+
+// there says whether they have come.
+func (p *pods) there() bool {
+	select {
+	case <-p.come:
+		return true
+	default:
+		return false
+	}
 }
 
 // newPods makes them; for each of some numbers that many have a label.
 func newPods(nodes int, chosen []int) *pods {
-	p := &pods{}
+	p := &pods{come: make(chan struct{})}
 	for i := range nodes {
 		m := metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{
 			Namespace: namespace, Name: fmt.Sprint("web-", i), UID: types.UID(fmt.Sprintf("00000000-0000-4000-8000-%012d", i)), Labels: map[string]string{},
@@ -61,7 +73,7 @@ func managed(by, part, fields string) metav1.ManagedFieldsEntry {
 	return metav1.ManagedFieldsEntry{Manager: by, Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: "v1", Time: new(metav1.Now()), FieldsType: "FieldsV1", FieldsV1: metav1.NewFieldsV1(fields), Subresource: part}
 }
 
-// answer answers as the API server does; whoever watches sees nothing happen.
+// answer answers as the API server does; whoever watches sees nothing happen but that the pods come.
 func (p *pods) answer(r *http.Request) (*http.Response, error) {
 	q := r.URL.Query()
 	switch {
@@ -75,27 +87,15 @@ func (p *pods) answer(r *http.Request) (*http.Response, error) {
 		return answered(http.StatusUnprocessableEntity, metav1.Status{Status: "Failure", Code: http.StatusUnprocessableEntity, Reason: metav1.StatusReasonInvalid})
 	case q.Get("watch") != "":
 		body, writer := io.Pipe()
-		go func() {
-			<-r.Context().Done()
-			_ = writer.Close() // it never fails
-		}()
+		go p.watch(r, writer)
 		return &http.Response{StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"application/json"}}, Body: body}, nil
-	}
-	label, err := labels.Parse(q.Get("labelSelector"))
-	if err != nil {
-		return nil, err
-	}
-	field, err := fields.ParseSelector(q.Get("fieldSelector"))
-	if err != nil {
-		return nil, err
 	}
 	list := metav1.PartialObjectMetadataList{ListMeta: metav1.ListMeta{ResourceVersion: "1"}, Items: []metav1.PartialObjectMetadata{}}
 	list.Kind, list.APIVersion = "PartialObjectMetadataList", "meta.k8s.io/v1"
 	limit, _ := strconv.Atoi(q.Get("limit"))    // 0: none
 	first, _ := strconv.Atoi(q.Get("continue")) // 0: from the first
-	for i, m := range p.all {
-		known := fields.Set{"spec.nodeName": nodeName(i), "metadata.name": m.Name, "status.phase": "Running"}
-		if i < first || !label.Matches(labels.Set(m.Labels)) || !field.Matches(known) {
+	for i, m := range p.wanted(r) {
+		if i < first || !p.there() {
 			continue
 		}
 		if limit > 0 && len(list.Items) == limit {
@@ -105,6 +105,41 @@ func (p *pods) answer(r *http.Request) (*http.Response, error) {
 		list.Items = append(list.Items, m)
 	}
 	return answered(http.StatusOK, list)
+}
+
+// wanted are the pods that a request is about.
+func (p *pods) wanted(r *http.Request) (some []metav1.PartialObjectMetadata) {
+	label, err := labels.Parse(r.URL.Query().Get("labelSelector"))
+	field, wrong := fields.ParseSelector(r.URL.Query().Get("fieldSelector"))
+	if err != nil || wrong != nil {
+		return nil // the agent's selectors are good
+	}
+	for i, m := range p.all {
+		known := fields.Set{"spec.nodeName": nodeName(i), "metadata.name": m.Name, "status.phase": "Running"}
+		if label.Matches(labels.Set(m.Labels)) && field.Matches(known) {
+			some = append(some, m)
+		}
+	}
+	return some
+}
+
+// watch tells of the pods when they come, to whoever watches since before.
+func (p *pods) watch(r *http.Request, to *io.PipeWriter) {
+	defer to.Close() // it never fails
+	if !p.there() {
+		select {
+		case <-p.come:
+		case <-r.Context().Done():
+			return
+		}
+		for _, m := range p.wanted(r) {
+			m.Kind, m.APIVersion = "PartialObjectMetadata", "meta.k8s.io/v1"
+			if json.NewEncoder(to).Encode(map[string]any{"type": "ADDED", "object": m}) != nil {
+				return // nobody reads it any more
+			}
+		}
+	}
+	<-r.Context().Done()
 }
 
 func answered(code int, body any) (*http.Response, error) {

@@ -20,23 +20,10 @@ const crowd = 30
 // TestCrowd: however many nodes carry out an experiment, its object is written a few times, and each node has its own record. The nodes are
 // simulated, with the agent's own code, and have the rights of its role.
 func TestCrowd(t *testing.T) {
-	program := filepath.Join(t.TempDir(), "fleet")
-	build := exec.Command("go", "build", "-o", program, "./test/fleet")
-	build.Dir = "../.."
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
 	c := client(t)
 	open(t, c)
 	versions := watchVersions(t, c, fmt.Sprint("first-", crowd))
-	out, err := exec.Command(program, "-kubeconfig", kubeconfig(t), "-one", fmt.Sprint(crowd)).CombinedOutput()
-	if denied := agents.denied(); len(denied) > 0 {
-		slices.Sort(denied)
-		t.Errorf("the role does not allow %q", slices.Compact(denied))
-	}
-	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	simulate(t, "-one", fmt.Sprint(crowd))
 	seen := <-versions
 	// The first node begins; somebody is hurt; it ends. In between numbers are told, of so many nodes every 3 s at most: more often only where
 	// the server is slow.
@@ -62,6 +49,31 @@ func TestCrowd(t *testing.T) {
 		t.Errorf("%d nodes have a record, want %d", len(nodes), crowd)
 	}
 	t.Logf("%d nodes: the object was written %d times", crowd, seen.changes)
+}
+
+// TestCrowdWaits: of the pods that come at once, on as many nodes, while an experiment waits for them, so many are hurt as it asks for.
+func TestCrowdWaits(t *testing.T) {
+	open(t, client(t))
+	simulate(t, "-one", fmt.Sprint(crowd), "-some", fmt.Sprint(crowd/3))
+}
+
+// simulate runs simulated nodes, which may do what their role says.
+func simulate(t *testing.T, args ...string) {
+	t.Helper()
+	program := filepath.Join(t.TempDir(), "fleet")
+	build := exec.Command("go", "build", "-o", program, "./test/fleet")
+	build.Dir = "../.."
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	out, err := exec.Command(program, append([]string{"-kubeconfig", kubeconfig(t)}, args...)...).CombinedOutput()
+	if denied := agents.denied(); len(denied) > 0 {
+		slices.Sort(denied)
+		t.Errorf("the role does not allow %q", slices.Compact(denied))
+	}
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
 }
 
 // history is what was seen of an object: how often it changed, and how it was before it was deleted.
