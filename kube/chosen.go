@@ -24,13 +24,18 @@ const choiceLabel = "faultd.io/choice-of"
 // few are so many pods that each node may ask for all of them. Where there are more, a node chooses at a time of its own: see laterChoice.
 const few = 10
 
-// longestChoice is how long it takes at most until every node would have chosen where there are many pods.
-const longestChoice = time.Second
+// Where there are many pods it takes so long until every node would have chosen: many times as long as the server takes to answer.
+const (
+	shortestChoice = 500 * time.Millisecond
+	longestChoice  = 20 * time.Second
+	manyTimes      = 20
+)
 
-// laterChoice is when a node chooses of many pods: few nodes soon, and ever more later. However many nodes there are, some begin before the
-// first of them has told the others, and the rest need not ask for all pods.
-func laterChoice() time.Duration {
-	return time.Duration(math.Cbrt(rand.Float64()) * float64(longestChoice))
+// laterChoice is when a node chooses of many pods, to which the server's last answers took so long: few nodes soon, and ever more later. However
+// many nodes there are, some choose before the first of them has told the others, and the rest need not ask for all pods.
+func laterChoice(took time.Duration) time.Duration {
+	longest := min(max(manyTimes*took, shortestChoice), longestChoice)
+	return time.Duration(math.Cbrt(rand.Float64()) * float64(longest))
 }
 
 // choiceName is the name of the record of an experiment's choice. It can be made once, so that there is one. After an edit, before it began,

@@ -199,6 +199,7 @@ func (a *Agent) choose(ctx context.Context, object *unstructured.Unstructured, s
 	if left > 0 {
 		return nil // it is looked at again then
 	}
+	asked := time.Now()
 	all, q, ok, err := a.ask(ctx, object, status, plan)
 	if err != nil || !ok {
 		return err
@@ -213,7 +214,7 @@ func (a *Agent) choose(ctx context.Context, object *unstructured.Unstructured, s
 		most = 0
 	}
 	pods, more, err := a.matching(ctx, plan, until, most)
-	if err != nil || more && !a.turnIn(a.queue, waitChoose, object, laterChoice()) {
+	if err != nil || more && !a.turnIn(a.queue, waitChoose, object, laterChoice(time.Since(asked))) {
 		return err
 	}
 	chosen, err := choose(string(object.GetUID()), plan, pods, all.protects)
