@@ -80,7 +80,7 @@ func atLeast(n int, more bool) string {
 // tellWaiting writes into the status that an experiment waits until somebody matches, once, if it does and policies allow it. why says what
 // is missing; nil: on this node nobody matches.
 func (a *Agent) tellWaiting(ctx context.Context, object *unstructured.Unstructured, status *v1.ExperimentStatus, plan *experiment.Plan, why error) error {
-	if plan.WaitForTargets == 0 || told(status, selected, waitingForPods) || !a.due(waitTell, object, 0) {
+	if plan.WaitForTargets == 0 || status.GetPhase() == "running" || told(status, selected, waitingForPods) || !a.due(waitTell, object, 0) {
 		return nil
 	}
 	all, q, ok, err := a.ask(ctx, object, status, plan)

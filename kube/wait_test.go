@@ -186,6 +186,23 @@ func TestWaitEnds(t *testing.T) {
 	}
 }
 
+// TestRunsAlready: what others have begun does not wait any more, though this node finds too few pods.
+func TestRunsAlready(t *testing.T) {
+	s, d := newAPIServer(t), newDaemon(t)
+	s.pod("n1", "web-0", web)
+	two := patient("1h", "1h")
+	two["target"] = map[string]any{"pods": "?app=web", "mode": "fixed", "value": int64(2)}
+	e := create(s, "slow", two)
+	e.Object["status"] = map[string]any{"phase": "running", "observedGeneration": int64(1), "start": clock(time.Now()), "summarizer": "n9", "summarizerUntil": clock(time.Now().Add(time.Hour))}
+	s.put("experiments", e)
+	a := start(t, s, d, "n1", waiter)
+	create(s, "next", spec("100ms"))
+	eventually(t, "another experiment", func() bool { return s.status("next").GetVerdict() == "confirmed" })
+	if err := a.look(t.Context(), "shop/slow"); err != nil || s.status("slow").GetPhase() != "running" || d.begun() != 1 {
+		t.Errorf("%v; %v; %d faults", err, s.status("slow"), d.begun())
+	}
+}
+
 // TestWaitDeleted: what is deleted while it waits begins nothing when its pod comes.
 func TestWaitDeleted(t *testing.T) {
 	s, d := newAPIServer(t), newDaemon(t)
