@@ -104,8 +104,6 @@ func New(o Options) *Agent {
 		UpdateFunc: func(before, now any) {
 			if uidOf(before) != uidOf(now) {
 				a.deleted(before)
-			} else if generationOf(before) != generationOf(now) {
-				a.edited(now)
 			}
 			a.changed(now)
 		},
@@ -115,7 +113,9 @@ func New(o Options) *Agent {
 		AddFunc: func(object any) { enqueue(a.scheduleQueue, object) }, UpdateFunc: func(_, now any) { enqueue(a.scheduleQueue, now) },
 		DeleteFunc: func(object any) {
 			if gone := goneOf(object); gone != nil {
-				a.forgetTurn(waitSchedule, gone)
+				a.mu.Lock()
+				a.forgetTurns(gone)
+				a.mu.Unlock()
 			}
 		},
 	})
@@ -264,17 +264,10 @@ func (a *Agent) changed(object any) {
 	}
 	enqueue(a.queue, object)
 	if now, ok := object.(*unstructured.Unstructured); ok && statusOf(now).GetPhase() == "ended" {
+		a.mu.Lock()
+		delete(a.choices, string(now.GetUID()))
+		a.mu.Unlock()
 		a.wakeWaiting()
-	}
-}
-
-// edited forgets what was found out about an experiment that has changed before it began.
-func (a *Agent) edited(object any) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	delete(a.choices, uidOf(object))
-	for _, what := range []string{waitChoose, waitFirst, waitClaim, waitTell, waitRefuse, sinceIdle} {
-		delete(a.times, what+uidOf(object))
 	}
 }
 
@@ -304,9 +297,7 @@ func (a *Agent) deleted(object any) {
 	delete(a.runs, string(gone.GetUID()))
 	delete(a.mine, string(gone.GetUID()))
 	delete(a.tried, string(gone.GetUID()))
-	for _, what := range []string{waitChoose, waitFirst, waitBegin, waitTell, waitClaim, waitRefuse, waitOrphan, lastSummary, sinceIdle} {
-		delete(a.times, what+string(gone.GetUID()))
-	}
+	a.forgetTurns(gone)
 }
 
 // goneOf is the object that a watch told to be gone; nil: it is not known which.
@@ -322,13 +313,6 @@ func (a *Agent) end(object *unstructured.Unstructured, why error) {
 	if r := a.runOf(object); r != nil {
 		r.end(why)
 	}
-}
-
-func generationOf(object any) int64 {
-	if o, ok := object.(*unstructured.Unstructured); ok {
-		return o.GetGeneration()
-	}
-	return 0
 }
 
 func (a *Agent) endAll(why error) {

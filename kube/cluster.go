@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -116,8 +117,8 @@ func (c cluster) readPolicies(ctx context.Context) (policies, error) {
 type policyError struct{ error }
 
 // matching asks for the pods that a plan's selectors match, and that were made by some time: those that come later are nobody's choice. With
-// most it asks for so many of each, and says whether there are more; 0: for all.
-func (c cluster) matching(ctx context.Context, plan *experiment.Plan, by time.Time, most int64) (all []pod, more bool, err error) {
+// most it asks for so many of each, and says whether there are more; 0: for all. fields bound them further.
+func (c cluster) matching(ctx context.Context, plan *experiment.Plan, by time.Time, most int64, fields ...string) (all []pod, more bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
 	asked := map[string]bool{}
@@ -132,7 +133,7 @@ func (c cluster) matching(ctx context.Context, plan *experiment.Plan, by time.Ti
 				continue
 			}
 			asked[s.String()] = true
-			found, others, err := c.listPods(ctx, s, most)
+			found, others, err := c.listPods(ctx, s, most, fields...)
 			if err != nil {
 				return nil, false, err
 			}
@@ -147,12 +148,24 @@ func (c cluster) matching(ctx context.Context, plan *experiment.Plan, by time.Ti
 	return all, more, nil
 }
 
+// distinct are some pods, each once: several selectors may match one.
+func distinct(pods []pod) (each []pod) {
+	known := map[string]bool{}
+	for _, p := range pods {
+		if !known[p.uid] {
+			known[p.uid] = true
+			each = append(each, p)
+		}
+	}
+	return each
+}
+
 // pageSize is how many pods come with one answer.
 const pageSize = 1000
 
 // listPods asks for the pods of a selector: for the first so many, and whether there are more; or with 0 for all.
-func (c cluster) listPods(ctx context.Context, s cgroup.PodSelector, most int64) (all []pod, more bool, err error) {
-	options := metav1.ListOptions{LabelSelector: s.Labels(), FieldSelector: running, Limit: cmp.Or(most, pageSize)}
+func (c cluster) listPods(ctx context.Context, s cgroup.PodSelector, most int64, fields ...string) (all []pod, more bool, err error) {
+	options := metav1.ListOptions{LabelSelector: s.Labels(), FieldSelector: strings.Join(append(fields, running), ","), Limit: cmp.Or(most, pageSize)}
 	if s.Name != "" {
 		options.FieldSelector += ",metadata.name=" + s.Name
 	}

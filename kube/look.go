@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -150,10 +152,7 @@ func (a *Agent) consider(ctx context.Context, object *unstructured.Unstructured,
 	}
 	here := a.podsHere(plan)
 	if len(here) == 0 || a.isIdle(object) {
-		if status.GetPhase() == "running" && time.Since(readClock(status.GetStart())) > a.pace.settle { // every watch knows the pods of before by now
-			a.setIdle(object)
-		}
-		return a.unclaimed(ctx, object, status, plan)
+		return a.nothingHere(ctx, object, status, plan)
 	}
 	chosen, err := a.readChoice(ctx, object, plan)
 	if err != nil {
@@ -164,11 +163,13 @@ func (a *Agent) consider(ctx context.Context, object *unstructured.Unstructured,
 	}
 	mine := chosen.on(here)
 	if len(mine) == 0 {
-		a.setIdle(object)
-		return a.unclaimed(ctx, object, status, plan)
+		return a.nothingHere(ctx, object, status, plan)
 	}
 	if !a.mayTakePart(object, status, chosen, mine) {
 		return nil // it is looked at again then
+	}
+	if mine, err = a.allMine(ctx, plan, chosen, mine); err != nil {
+		return err
 	}
 	all, q, ok, err := a.ask(ctx, object, status, plan)
 	if err != nil || !ok {
@@ -184,6 +185,27 @@ func (a *Agent) consider(ctx context.Context, object *unstructured.Unstructured,
 	return a.begin(ctx, object, status, plan, *chosen, mine)
 }
 
+// nothingHere is what there is to do where no pod is chosen. What this node's watch does not know soon after the begin, it will not know later.
+func (a *Agent) nothingHere(ctx context.Context, object *unstructured.Unstructured, status *v1.ExperimentStatus, plan *experiment.Plan) error {
+	if status.GetPhase() == "running" && time.Since(readClock(status.GetStart())) > a.pace.settle {
+		a.setIdle(object)
+	}
+	return a.unclaimed(ctx, object, status, plan)
+}
+
+// allMine are the chosen pods of this node. Its watch may not know yet of one that was chosen as soon as it ran, so the server is asked, unless
+// none is missing.
+func (a *Agent) allMine(ctx context.Context, plan *experiment.Plan, chosen *choice, mine []pod) ([]pod, error) {
+	if len(mine) == len(chosen.all) {
+		return mine, nil
+	}
+	here, _, err := a.matching(ctx, plan, time.Now().Add(time.Hour), 0, "spec.nodeName="+a.node)
+	if err != nil {
+		return nil, err
+	}
+	return chosen.on(distinct(here)), nil
+}
+
 // mayTakePart says whether it is this node's turn. The node of the first pod that is chosen begins at once; the others when it has, or does not
 // for a while, and then at random times: writes at once would keep the server from anything else.
 func (a *Agent) mayTakePart(object *unstructured.Unstructured, status *v1.ExperimentStatus, chosen *choice, mine []pod) bool {
@@ -197,7 +219,8 @@ func (a *Agent) mayTakePart(object *unstructured.Unstructured, status *v1.Experi
 func (a *Agent) choose(ctx context.Context, object *unstructured.Unstructured, status *v1.ExperimentStatus, plan *experiment.Plan, here []pod) error {
 	left, mayAskForAll := a.turnLeft(waitChoose, object)
 	if left > 0 {
-		return nil // it is looked at again then
+		a.queue.AddAfter(object.GetNamespace()+"/"+object.GetName(), left) // the queue knows of one time alone, the first
+		return nil
 	}
 	asked := time.Now()
 	all, q, ok, err := a.ask(ctx, object, status, plan)
@@ -232,8 +255,8 @@ func (a *Agent) choose(ctx context.Context, object *unstructured.Unstructured, s
 	if err != nil {
 		return err
 	}
-	if mine := chosen.on(here); made && chosen.leads(mine) {
-		return a.begin(ctx, object, status, plan, chosen, mine)
+	if mine := chosen.on(here); made && len(mine) == len(chosen.all) {
+		return a.begin(ctx, object, status, plan, chosen, mine) // it is alone
 	}
 	a.queue.Add(object.GetNamespace() + "/" + object.GetName()) // whoever made it, it is everybody's
 	return nil
@@ -269,13 +292,13 @@ func (a *Agent) permits(ctx context.Context, object *unstructured.Unstructured, 
 func (a *Agent) isIdle(object *unstructured.Unstructured) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return !a.times[sinceIdle+string(object.GetUID())].IsZero()
+	return !a.times[turnOf(sinceIdle, object)].IsZero()
 }
 
 func (a *Agent) setIdle(object *unstructured.Unstructured) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.times[sinceIdle+string(object.GetUID())] = time.Now()
+	a.times[turnOf(sinceIdle, object)] = time.Now()
 }
 
 // begin writes down that the run begins here, and only then begins it.
@@ -435,7 +458,7 @@ func (a *Agent) turn(queue workqueue.TypedRateLimitingInterface[string], what st
 func (a *Agent) turnIn(queue workqueue.TypedRateLimitingInterface[string], what string, object *unstructured.Unstructured, wait time.Duration) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	key := what + string(object.GetUID())
+	key := turnOf(what, object)
 	at, known := a.times[key]
 	if !known {
 		at = time.Now().Add(wait)
@@ -450,11 +473,21 @@ func (a *Agent) turnIn(queue workqueue.TypedRateLimitingInterface[string], what 
 	return true
 }
 
+// turnOf is what Agent.times calls a turn. After an edit it is another one, also for what a look at the object of before still notes.
+func turnOf(what string, object *unstructured.Unstructured) string {
+	return fmt.Sprintf("%s%s %d", what, object.GetUID(), object.GetGeneration())
+}
+
+// forgetTurns forgets all about an object that is gone. Call with a.mu held.
+func (a *Agent) forgetTurns(gone *unstructured.Unstructured) {
+	maps.DeleteFunc(a.times, func(turn string, _ time.Time) bool { return strings.Contains(turn, " "+string(gone.GetUID())+" ") })
+}
+
 // turnLeft is how long a turn is still to come, if there is one.
 func (a *Agent) turnLeft(what string, object *unstructured.Unstructured) (left time.Duration, known bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	at, known := a.times[what+string(object.GetUID())]
+	at, known := a.times[turnOf(what, object)]
 	return time.Until(at), known
 }
 
@@ -462,7 +495,7 @@ func (a *Agent) turnLeft(what string, object *unstructured.Unstructured) (left t
 func (a *Agent) forgetTurn(what string, object *unstructured.Unstructured) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	delete(a.times, what+string(object.GetUID()))
+	delete(a.times, turnOf(what, object))
 }
 
 // refuse ends an experiment before it began anywhere. Once it runs, it goes on.

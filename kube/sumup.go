@@ -162,7 +162,7 @@ func urgent(before, now *v1.ExperimentStatus) bool {
 func (a *Agent) mayWriteSummary(object *unstructured.Unstructured, nodes int) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	next := a.times[lastSummary+string(object.GetUID())].Add(min(time.Duration(nodes)*100*time.Millisecond, 10*time.Second))
+	next := a.times[turnOf(lastSummary, object)].Add(min(time.Duration(nodes)*100*time.Millisecond, 10*time.Second))
 	if wait := time.Until(next); wait > 0 {
 		a.queue.AddAfter(object.GetNamespace()+"/"+object.GetName(), wait)
 		return false
@@ -173,7 +173,7 @@ func (a *Agent) mayWriteSummary(object *unstructured.Unstructured, nodes int) bo
 func (a *Agent) wroteSummary(object *unstructured.Unstructured) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.times[lastSummary+string(object.GetUID())] = time.Now()
+	a.times[turnOf(lastSummary, object)] = time.Now()
 }
 
 // lookWhenLost has an experiment looked at when the first of its nodes would count as lost.

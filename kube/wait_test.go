@@ -20,7 +20,7 @@ func patient(duration, wait string) map[string]any {
 }
 
 // waiter does at once what one of all nodes does.
-var waiter = pace{late: time.Hour, overdue: time.Minute}
+var waiter = pace{settle: 3 * time.Second, late: time.Hour, overdue: time.Minute}
 
 func waits(s *apiServer, name string) func() bool {
 	return func() bool {
@@ -57,7 +57,7 @@ func TestWaitsForPods(t *testing.T) {
 // TestWaitChoosesOnce: however many pods come at once, on however many nodes, as many are hurt as were asked for.
 func TestWaitChoosesOnce(t *testing.T) {
 	s, daemons := newAPIServer(t), map[string]*daemon{}
-	const nodes, rounds = 5, 5
+	const nodes, rounds = 5, 3
 	for i := range nodes {
 		node := fmt.Sprint("n", i)
 		daemons[node] = newDaemon(t)
@@ -246,4 +246,20 @@ func (s *apiServer) recordsOf(name string) (all []*unstructured.Unstructured) {
 		}
 	}
 	return all
+}
+
+// TestTurnsAfterAnEdit: what a look at the object of before notes, which may come late, holds back nobody who looks at that of now.
+func TestTurnsAfterAnEdit(t *testing.T) {
+	s, d := newAPIServer(t), newDaemon(t)
+	a := start(t, s, d, "n1", waiter)
+	e := create(s, "slow", patient("1h", "1h"))
+	edited := e.DeepCopy()
+	edited.SetGeneration(2)
+	if a.turnIn(a.queue, waitClaim, e, time.Hour) || !a.turnIn(a.queue, waitClaim, edited, 0) {
+		t.Error("want a turn of its own for each generation")
+	}
+	a.deleted(edited)
+	if _, known := a.turnLeft(waitClaim, e); known {
+		t.Error("a turn of an object that is gone is known")
+	}
 }
