@@ -103,6 +103,31 @@ func hasEnded(pid int) bool {
 	return err != nil || strings.Contains(string(text), "\nState:\tZ")
 }
 
+// TestArmedAtOnce: faults that begin as soon as a kill is lifted are left alone by the guard, which undoes what was killed. They take longer
+// to begin than the guard's looks are apart.
+func TestArmedAtOnce(t *testing.T) {
+	kernels.OnHost(t)
+	n := startNode(t)
+	target := n.target()
+	few := holdFiles(target, &v1.Fds{Load: "5"})
+	for range 4 {
+		before := n.inject(few)
+		n.kill()
+		n.until("it has ended", func() bool { return n.get(before.GetId()).GetState() == "ended" })
+		n.arm()
+		var after []*v1.Fault
+		for range 8 {
+			after = append(after, n.inject(few))
+		}
+		for _, f := range after {
+			n.until("they are held", func() bool { return n.get(f.GetId()).GetCounters().GetInjected() == 5 })
+			if ended := n.stop(f.GetId()); ended.GetVerdict() != "injected" {
+				t.Errorf("fault %s is %s: %v", f.GetId(), ended.GetVerdict(), ended.GetCounters())
+			}
+		}
+	}
+}
+
 // TestLoadEnds: load is in its target and nowhere else, does what it says, and is gone with its cgroup whatever ends the fault.
 func TestLoadEnds(t *testing.T) {
 	kernels.OnOldest(t)

@@ -54,6 +54,8 @@ type Guard interface {
 	CanSleep() error
 	// Watch replaces a guard that is gone or stopped, until ctx ends.
 	Watch(ctx context.Context)
+	// AwaitLook waits until it has looked at switch and lease once more, a second at most.
+	AwaitLook()
 	Close() error
 }
 
@@ -405,6 +407,10 @@ func (d *Daemon) killed(reason, by string) []*fault {
 }
 
 func (d *Daemon) arm(reason, by string) error {
+	// A guard that saw only afterwards that there had been a kill would undo the first fault after it, too.
+	if d.guard != nil && d.env.Kernel.Switch().Generation() == 0 {
+		d.guard.AwaitLook()
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.noticeKill() // else the faults of before, which are over, would look as if they went on
