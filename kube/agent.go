@@ -251,6 +251,11 @@ func enqueue(queue workqueue.TypedRateLimitingInterface[string], object any) {
 	}
 }
 
+// nameOf is what the queues and the log call an object.
+func nameOf(object *unstructured.Unstructured) string {
+	return object.GetNamespace() + "/" + object.GetName()
+}
+
 // changed has an experiment looked at, and ends it at once if it is to end: that waits for nobody.
 func (a *Agent) changed(object any) {
 	if now, ok := object.(*unstructured.Unstructured); ok {

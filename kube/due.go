@@ -67,7 +67,7 @@ func (a *Agent) makeDue(ctx context.Context, s schedule, due, now time.Time) err
 	if first, err := a.claim(ctx, s, status); err != nil || !first {
 		return err
 	}
-	a.log.Info("schedule is due", "schedule", s.object.GetNamespace()+"/"+s.object.GetName(), "time", clock(due), "skipped", hindered)
+	a.log.Info("schedule is due", "schedule", nameOf(s.object), "time", clock(due), "skipped", hindered)
 	if hindered == nil {
 		err = a.create(ctx, s.experiment(due))
 	}

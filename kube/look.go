@@ -132,7 +132,7 @@ func (a *Agent) tellAbort(ctx context.Context, object *unstructured.Unstructured
 func (a *Agent) setStatus(ctx context.Context, object *unstructured.Unstructured, status *v1.ExperimentStatus) error {
 	_, err := a.writeSummary(ctx, object, status)
 	if apierrors.IsConflict(err) { // the watch says so too
-		a.queue.AddAfter(object.GetNamespace()+"/"+object.GetName(), time.Second)
+		a.queue.AddAfter(nameOf(object), time.Second)
 		return nil
 	}
 	return err
@@ -219,7 +219,7 @@ func (a *Agent) mayTakePart(object *unstructured.Unstructured, status *v1.Experi
 func (a *Agent) choose(ctx context.Context, object *unstructured.Unstructured, status *v1.ExperimentStatus, plan *experiment.Plan, here []pod) error {
 	left, mayAskForAll := a.turnLeft(waitChoose, object)
 	if left > 0 {
-		a.queue.AddAfter(object.GetNamespace()+"/"+object.GetName(), left) // the queue knows of one time alone, the first
+		a.queue.AddAfter(nameOf(object), left) // the queue knows of one time alone, the first
 		return nil
 	}
 	asked := time.Now()
@@ -242,7 +242,7 @@ func (a *Agent) choose(ctx context.Context, object *unstructured.Unstructured, s
 	}
 	chosen, err := choose(string(object.GetUID()), plan, pods, all.protects)
 	if errors.As(err, new(*tooFew)) && time.Now().Before(until) {
-		a.queue.AddAfter(object.GetNamespace()+"/"+object.GetName(), time.Until(until))
+		a.queue.AddAfter(nameOf(object), time.Until(until))
 		return a.tellWaiting(ctx, object, status, plan, err)
 	}
 	if err != nil {
@@ -258,7 +258,7 @@ func (a *Agent) choose(ctx context.Context, object *unstructured.Unstructured, s
 	if mine := chosen.on(here); made && len(mine) == len(chosen.all) {
 		return a.begin(ctx, object, status, plan, chosen, mine) // it is alone
 	}
-	a.queue.Add(object.GetNamespace() + "/" + object.GetName()) // whoever made it, it is everybody's
+	enqueue(a.queue, object) // whoever made it, it is everybody's
 	return nil
 }
 
@@ -466,7 +466,7 @@ func (a *Agent) turnIn(queue workqueue.TypedRateLimitingInterface[string], what 
 	}
 	left := time.Until(at)
 	if left > 0 {
-		queue.AddAfter(object.GetNamespace()+"/"+object.GetName(), left)
+		queue.AddAfter(nameOf(object), left)
 		return false
 	}
 	delete(a.times, key)
@@ -503,7 +503,7 @@ func (a *Agent) refuse(ctx context.Context, object *unstructured.Unstructured, s
 	if status.GetPhase() == "running" || !a.due(waitRefuse, object, 0) {
 		return nil
 	}
-	a.log.Warn("experiment refused", "experiment", object.GetNamespace()+"/"+object.GetName(), "reason", reason, "error", why)
+	a.log.Warn("experiment refused", "experiment", nameOf(object), "reason", reason, "error", why)
 	return a.setStatus(ctx, object, refusedStatus(status, object.GetGeneration(), time.Now(), reason, why.Error()))
 }
 

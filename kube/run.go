@@ -68,7 +68,7 @@ func (r *run) refuse(why error) {
 }
 
 // name is how people call the object.
-func (r *run) name() string { return r.object.GetNamespace() + "/" + r.object.GetName() }
+func (r *run) name() string { return nameOf(r.object) }
 
 // current gives the record, and the number of the change that it has.
 func (r *run) current() (record *v1.NodeRecord, change int) {

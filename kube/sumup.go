@@ -55,7 +55,7 @@ func (a *Agent) sumUp(ctx context.Context, object *unstructured.Unstructured, st
 	a.lookWhenLost(object, records, now)
 	settled := readClock(status.GetStart()).Add(a.settling(object, len(records)))
 	if wait := settled.Sub(now); wait > 0 {
-		a.queue.AddAfter(object.GetNamespace()+"/"+object.GetName(), wait)
+		a.queue.AddAfter(nameOf(object), wait)
 	}
 	summary := summarize(status, records, now, now.Before(settled))
 	if edited := object.GetGeneration(); edited != summary.GetObservedGeneration() {
@@ -81,7 +81,7 @@ func (a *Agent) renewTerm(object *unstructured.Unstructured, summary *v1.Experim
 		until = a.pace.term(now, lastEnd(records, now))
 		summary.SummarizerUntil = clock(until)
 	}
-	a.queue.AddAfter(object.GetNamespace()+"/"+object.GetName(), until.Add(-a.pace.overdue/2).Sub(now)+time.Second)
+	a.queue.AddAfter(nameOf(object), until.Add(-a.pace.overdue/2).Sub(now)+time.Second)
 }
 
 // lastEnd is when the last of the nodes on which it runs ends it, as planned.
@@ -115,7 +115,7 @@ func (a *Agent) takeOver(ctx context.Context, object *unstructured.Unstructured,
 	}
 	if left := time.Until(readClock(status.GetSummarizerUntil())); left > 0 {
 		a.forgetTurn(waitOrphan, object)
-		a.queue.AddAfter(object.GetNamespace()+"/"+object.GetName(), left+time.Second) // clocks of nodes differ a little
+		a.queue.AddAfter(nameOf(object), left+time.Second) // clocks of nodes differ a little
 		return nil
 	}
 	if !a.due(waitOrphan, object, 0) {
@@ -142,7 +142,7 @@ func (a *Agent) handOver(ctx context.Context) {
 			_, err = a.writeSummary(ctx, object, now)
 		}
 		if err != nil {
-			a.log.Warn("nobody is told to sum up", "experiment", object.GetNamespace()+"/"+object.GetName(), "error", err)
+			a.log.Warn("nobody is told to sum up", "experiment", nameOf(object), "error", err)
 		}
 	}
 }
@@ -164,7 +164,7 @@ func (a *Agent) mayWriteSummary(object *unstructured.Unstructured, nodes int) bo
 	defer a.mu.Unlock()
 	next := a.times[turnOf(lastSummary, object)].Add(min(time.Duration(nodes)*100*time.Millisecond, 10*time.Second))
 	if wait := time.Until(next); wait > 0 {
-		a.queue.AddAfter(object.GetNamespace()+"/"+object.GetName(), wait)
+		a.queue.AddAfter(nameOf(object), wait)
 		return false
 	}
 	return true
@@ -180,7 +180,7 @@ func (a *Agent) wroteSummary(object *unstructured.Unstructured) {
 func (a *Agent) lookWhenLost(object *unstructured.Unstructured, records []*v1.NodeRecord, now time.Time) {
 	for _, n := range records {
 		if wait := readClock(n.GetUntil()).Add(lateReport).Sub(now); n.GetPhase() == "running" && wait > 0 {
-			a.queue.AddAfter(object.GetNamespace()+"/"+object.GetName(), wait+time.Second)
+			a.queue.AddAfter(nameOf(object), wait+time.Second)
 			return
 		}
 	}
