@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"net"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
@@ -66,33 +66,33 @@ func (b *bench) iperfOnVeth(d *daemon) error {
 func (b *bench) withIperf(port int, flags uintptr, f func(t transfers, client, server int) error) error {
 	server := exec.Command("iperf3", "-s", "-p", strconv.Itoa(port))
 	client := exec.Command("sleep", "infinity")
-	for group, cmd := range map[string]*exec.Cmd{"iperf-server": server, "iperf-client": client} {
-		path, err := b.group(group)
-		if err != nil {
-			return err
-		}
+	target, err := b.group("iperf-client")
+	if err != nil {
+		return err
+	}
+	elsewhere, err := b.group("iperf-server")
+	if err != nil {
+		return err
+	}
+	for group, cmd := range map[string]*exec.Cmd{elsewhere: server, target: client} {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: flags}
-		if err := b.startIn(path, cmd); err != nil {
+		if err := b.startIn(group, cmd); err != nil {
 			return err
 		}
 		defer func() { _ = end(cmd) }() // how it ended does not matter
 	}
 	within := []string{"nsenter", "--net", "--target", strconv.Itoa(client.Process.Pid)}
-	return f(transfers{b: b, target: "iperf-client", within: within, port: port}, client.Process.Pid, server.Process.Pid)
+	return f(transfers{b: b, target: target, within: within, port: port}, client.Process.Pid, server.Process.Pid)
 }
 
 // compare measures both directions.
 func (t transfers) compare(d *daemon, over string) error {
-	target, err := t.b.group(t.target)
-	if err != nil {
-		return err
-	}
 	// Until its server listens, and while that still has another one to do, a transfer fails.
 	if err := poll(func() bool { _, err := t.move(); return err == nil }); err != nil {
 		return fmt.Errorf("wait for iperf3: %w", err)
 	}
 	moving := func(args ...string) measurement { return func() (float64, error) { return t.move(args...) } }
-	found, err := takeTurns(t.b.options.rounds, d.injecting(elsewhere(target, 1)), moving(), moving("-R"))
+	found, err := takeTurns(t.b.options.rounds, d.injecting(elsewhere(t.target, 1)), moving(), moving("-R"))
 	if err != nil {
 		return err
 	}
@@ -103,15 +103,11 @@ func (t transfers) compare(d *daemon, over string) error {
 
 // move has the client move bytes as fast as it can, and gives KiB per second as they came in.
 func (t transfers) move(args ...string) (float64, error) {
-	target, err := t.b.group(t.target)
-	if err != nil {
-		return 0, err
-	}
-	argv := append(append([]string{}, t.within...), append([]string{"iperf3", "-J", "-c", t.address, "-p", strconv.Itoa(t.port), "-t", strconv.Itoa(iperfSeconds)}, args...)...)
+	argv := slices.Concat(t.within, []string{"iperf3", "-J", "-c", t.address, "-p", strconv.Itoa(t.port), "-t", strconv.Itoa(iperfSeconds)}, args)
 	var out, errs strings.Builder
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Stdout, cmd.Stderr = &out, &errs
-	if err := t.b.startIn(target, cmd); err != nil {
+	if err := t.b.startIn(t.target, cmd); err != nil {
 		return 0, err
 	}
 	if err := cmd.Wait(); err != nil {
@@ -165,14 +161,9 @@ func setUpVeth(pid int, ip net.IP) error {
 
 // inNetworkOf runs f with the devices of a process's network namespace.
 func inNetworkOf(pid int, f func(*netlink.Handle) error) error {
-	ns, err := netns.GetFromPid(pid)
+	h, err := networkOf(pid)
 	if err != nil {
-		return fmt.Errorf("open the network namespace of process %d: %w", pid, err)
-	}
-	defer ns.Close()
-	h, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE)
-	if err != nil {
-		return fmt.Errorf("open netlink in the network namespace of process %d: %w", pid, err)
+		return err
 	}
 	defer h.Close()
 	return f(h)

@@ -99,13 +99,8 @@ type wireDevice struct {
 
 // loopback is that of the worker's namespace, which it sets up.
 func (w *worker) loopback() (d wireDevice, err error) {
-	ns, err := netns.GetFromPid(w.cmd.Process.Pid)
-	if err != nil {
-		return d, fmt.Errorf("open the worker's network namespace: %w", err)
-	}
-	defer ns.Close()
-	if d.handle, err = netlink.NewHandleAt(ns, unix.NETLINK_ROUTE); err != nil {
-		return d, fmt.Errorf("open netlink in the worker's network namespace: %w", err)
+	if d.handle, err = networkOf(w.cmd.Process.Pid); err != nil {
+		return d, err
 	}
 	device, err := d.handle.LinkByName("lo")
 	if err == nil {
@@ -117,6 +112,20 @@ func (w *worker) loopback() (d wireDevice, err error) {
 		return d, fmt.Errorf("set up the worker's loopback device: %w", err)
 	}
 	return d, nil
+}
+
+// networkOf is for the devices of a process's network namespace. The caller closes it.
+func networkOf(pid int) (*netlink.Handle, error) {
+	ns, err := netns.GetFromPid(pid)
+	if err != nil {
+		return nil, fmt.Errorf("open the network namespace of process %d: %w", pid, err)
+	}
+	defer ns.Close()
+	h, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("open netlink in the network namespace of process %d: %w", pid, err)
+	}
+	return h, nil
 }
 
 // netem makes a netem the root of the device; the result takes it away.
