@@ -49,6 +49,11 @@ func (p Peers) ofPrefix(prefix netip.Prefix) Verdict {
 	return Verdict{}
 }
 
+// Prefixes gives those that are decided about, in order.
+func (p Peers) Prefixes() []netip.Prefix {
+	return slices.SortedFunc(maps.Keys(p), netip.Prefix.Compare)
+}
+
 // Clone gives a copy that shares nothing.
 func (p Peers) Clone() Peers {
 	clone := maps.Clone(p)
@@ -72,9 +77,9 @@ func (p Peers) check() error {
 	if len(p) > MaxPeers {
 		return fmt.Errorf("peers: %d prefixes, at most %d are possible", len(p), MaxPeers)
 	}
-	for prefix, verdict := range p {
-		if len(verdict.Spared) > maxSpared {
-			return fmt.Errorf("peers: of %s %d ports are spared, at most %d are possible", prefix, len(verdict.Spared), maxSpared)
+	for _, prefix := range p.Prefixes() {
+		if spared := p[prefix].Spared; len(spared) > maxSpared {
+			return fmt.Errorf("peers: of %s %d ports are spared, at most %d are possible", prefix, len(spared), maxSpared)
 		}
 	}
 	return nil

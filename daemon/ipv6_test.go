@@ -26,7 +26,7 @@ func TestPeersWithoutIPv6(t *testing.T) {
 		return spec
 	}
 	for field, spec := range map[string]*v1.FaultSpec{
-		"packet.peers":          lose(target, &v1.Packet{Loss: 100, Peers: []string{"2001:db8::1", "fd00::/8"}}),
+		"packet.peers":          lose(target, &v1.Packet{Loss: 100, Peers: []string{"2001:db8::1", "2001:db8::2", "2001:db8::3", "2001:db8::4", "fd00::/8"}}),
 		"packet.traffic.except": lose(target, &v1.Packet{Loss: 100, Traffic: &v1.Traffic{Except: []string{"0.0.0.0/0"}}}),
 		"partition.peers":       cut(target, &v1.Partition{Peers: []string{"fd00::/8"}}),
 		"connect.peers":         of(&v1.FaultSpec{Kind: &v1.FaultSpec_Connect{Connect: &v1.Connect{Errno: "EIO", Peers: []string{"fd00::1"}}}}),

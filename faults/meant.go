@@ -60,7 +60,9 @@ func (t Traffic) meant(ctx context.Context, env Env, target cgroup.Target, kind 
 	if err := t.speaks(homes); err != nil {
 		return nil, &ParameterError{kind + "." + fieldOf(err), problemOf(err)}
 	}
-	for name, err := range m.resolve(ctx, homes) {
+	failed := m.resolve(ctx, homes)
+	for _, name := range slices.Sorted(maps.Keys(failed)) {
+		err := failed[name]
 		if errors.Is(err, errShared) {
 			return nil, &ParameterError{kind + ".peers", fmt.Sprintf("%q: %v", name, err)}
 		}

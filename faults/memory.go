@@ -99,11 +99,11 @@ func (m Memory) Validate() error {
 	if m.Limit == "" && m.High == "" && !m.NoSwap {
 		return errors.New("limit: missing; give limit or high, such as 512MiB or 80% of use, or noSwap, or load")
 	}
-	for field, text := range map[string]string{"limit": m.Limit, "high": m.High} {
-		if text == "" {
+	for _, amount := range []struct{ field, text string }{{"limit", m.Limit}, {"high", m.High}} {
+		if amount.text == "" {
 			continue
 		}
-		if _, err := parseMemoryAmount(field, text); err != nil {
+		if _, err := parseMemoryAmount(amount.field, amount.text); err != nil {
 			return err
 		}
 	}

@@ -30,11 +30,14 @@ func (f Node) unit(ctx context.Context, env Env, wouldBe string) (cgroup.Target,
 	if err != nil {
 		return cgroup.Target{}, &ParameterError{"node.unit", err.Error()}
 	}
-	for pid, what := range map[int]string{1: "the node's first process", os.Getpid(): "faultd itself"} {
-		if held, err := env.Cgroups.Holds(unit, pid); err != nil {
+	for _, p := range []struct {
+		pid  int
+		what string
+	}{{1, "the node's first process"}, {os.Getpid(), "faultd itself"}} {
+		if held, err := env.Cgroups.Holds(unit, p.pid); err != nil {
 			return cgroup.Target{}, err
 		} else if held {
-			return cgroup.Target{}, &ParameterError{"node.unit", fmt.Sprintf("%s is in %s, and %s", what, f.Unit, wouldBe)}
+			return cgroup.Target{}, &ParameterError{"node.unit", fmt.Sprintf("%s is in %s, and %s", p.what, f.Unit, wouldBe)}
 		}
 	}
 	return unit, nil

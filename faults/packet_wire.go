@@ -102,10 +102,15 @@ func (w Wire) check() error {
 			return fmt.Errorf("%s: %s was given without %s; give %s too", c.field, c.value, c.needs, c.needs)
 		}
 	}
-	for field, percent := range map[string]float64{"correlation": w.Correlation, "reorder": w.Reorder, "reorderCorrelation": w.ReorderCorrelation,
-		"duplicate": w.Duplicate, "duplicateCorrelation": w.DuplicateCorrelation, "corrupt": w.Corrupt, "corruptCorrelation": w.CorruptCorrelation} {
-		if !(percent >= 0 && percent <= 100) {
-			return fmt.Errorf("%s: %v is out of range; it must be in [0,100]", field, percent)
+	for _, p := range []struct {
+		field   string
+		percent float64
+	}{
+		{"correlation", w.Correlation}, {"reorder", w.Reorder}, {"reorderCorrelation", w.ReorderCorrelation}, {"duplicate", w.Duplicate},
+		{"duplicateCorrelation", w.DuplicateCorrelation}, {"corrupt", w.Corrupt}, {"corruptCorrelation", w.CorruptCorrelation},
+	} {
+		if !(p.percent >= 0 && p.percent <= 100) {
+			return fmt.Errorf("%s: %v is out of range; it must be in [0,100]", p.field, p.percent)
 		}
 	}
 	return nil

@@ -78,11 +78,14 @@ func (t Traffic) speaks(homes []home) error {
 		return err
 	}
 	var six netip.Prefix
-	for prefix, verdict := range decided {
-		if verdict.Hurt && isLeft(prefix, decided) {
-			if prefix.Addr().Is4() {
-				return nil
-			}
+	for _, prefix := range decided.Prefixes() {
+		if !decided[prefix].Hurt || !isLeft(prefix, decided) {
+			continue
+		}
+		if prefix.Addr().Is4() {
+			return nil
+		}
+		if !six.IsValid() {
 			six = prefix
 		}
 	}
