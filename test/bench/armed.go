@@ -166,7 +166,7 @@ func (b *bench) armedRedis(d *daemon, target string) error {
 			}
 			b.report.addRate(what, found[0], goalRate)
 		}
-		return errors.Join(b.redisStrace(r), b.redisToxiproxy(r))
+		return errors.Join(b.floorRedis(r), b.redisStrace(r), b.redisToxiproxy(r))
 	})
 }
 

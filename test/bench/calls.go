@@ -23,6 +23,9 @@ func prepareCall(name string) (call, error) {
 	if path, ok := strings.CutPrefix(name, readPrefix); ok {
 		return reading(path)
 	}
+	if text, ok := strings.CutPrefix(name, sleepPrefix); ok {
+		return nanosleep(text)
+	}
 	switch name {
 	case "getppid":
 		return plain(unix.SYS_GETPPID), nil
@@ -89,6 +92,25 @@ func reading(path string) (call, error) {
 	return func() bool {
 		n, _, _ := unix.RawSyscall6(unix.SYS_PREAD64, uintptr(fd), uintptr(unsafe.Pointer(&data[0])), readSize, 0, 0, 0)
 		return n != readSize
+	}, nil
+}
+
+// sleepPrefix begins the name of the call that sleeps as long as follows.
+const sleepPrefix = "nanosleep "
+
+// nanosleep sleeps, as exactly as the kernel can for the calling thread.
+func nanosleep(text string) (call, error) {
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		return nil, fmt.Errorf("sleep: %w", err)
+	}
+	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0); err != nil {
+		return nil, fmt.Errorf("set the slack of a thread's timers: %w", err)
+	}
+	span := unix.NsecToTimespec(d.Nanoseconds())
+	return func() bool {
+		_, _, errno := unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&span)), 0, 0)
+		return errno != 0
 	}, nil
 }
 

@@ -54,7 +54,8 @@ func (s sleeping) String() string {
 	return fmt.Sprintf("mean %s, p99 %s", nanoseconds(mean(s.Took)), nanoseconds(quantile(s.Took, 0.99)))
 }
 
-// delay compares the delay that was asked for to the one that came, with faultd and with strace.
+// delay compares the delay that was asked for to the one that came, with faultd, with strace and by threads that sleep themselves,
+// which is as good as this machine can.
 func (b *bench) delay() error {
 	target, err := b.group("target")
 	if err != nil {
@@ -86,7 +87,7 @@ func (b *bench) delay() error {
 const delayRounds = 3
 
 func (b *bench) delayCase(d *daemon, w *worker, o order, delay time.Duration, target, mechanism string) error {
-	var bare, ours, strace []sleeping
+	var bare, ours, own, strace []sleeping
 	for range delayRounds {
 		if err := awaitNoPrograms(); err != nil {
 			return err
@@ -100,6 +101,10 @@ func (b *bench) delayCase(d *daemon, w *worker, o order, delay time.Duration, ta
 			return err
 		}
 		ours = append(ours, s)
+		if s, err = w.sleep(order{Do: orderSleep, Call: sleepPrefix + delay.String(), Threads: o.Threads, Count: o.Count}, delay); err != nil {
+			return err
+		}
+		own = append(own, s)
 		if !haveStrace() {
 			continue
 		}
@@ -111,11 +116,11 @@ func (b *bench) delayCase(d *daemon, w *worker, o order, delay time.Duration, ta
 		}
 		strace = append(strace, s)
 	}
-	b.delayRows(o, bare, ours, strace, mechanism)
+	b.delayRows(o, bare, ours, own, strace, mechanism)
 	return nil
 }
 
-func (b *bench) delayRows(o order, bare, ours, strace []sleeping, mechanism string) {
+func (b *bench) delayRows(o order, bare, ours, own, strace []sleeping, mechanism string) {
 	with := calmest(ours)
 	what := fmt.Sprintf("%s of %s, %d threads", nanoseconds(float64(with.Asked)), o.Call, o.Threads)
 	if o.Threads == 1 {
@@ -125,13 +130,19 @@ func (b *bench) delayRows(o order, bare, ours, strace []sleeping, mechanism stri
 		Asked: "mean within 5 % + 40 us", Verdict: b.report.judgeTime(with.within()), Raw: ours})
 	b.report.add(row{What: what + ", CPU of the sleepers", With: fmt.Sprintf("%.2f %%", 100*with.CPU),
 		Asked: "< 2 %", Verdict: b.report.judgeTime(with.CPU < goalSleeperCPU)})
-	what = "for comparison: " + what + ", strace"
+	what = "for comparison: " + what
+	b.addSlept(what+", nanosleep by the threads themselves", own)
 	if len(strace) == 0 {
-		b.report.missing(what, "strace is not here")
+		b.report.missing(what+", strace", "strace is not here")
 		return
 	}
-	with = calmest(strace)
-	b.report.add(row{What: what, With: with.String(), Change: fmt.Sprintf("%s; CPU %.2f %%", with.error(), 100*with.CPU), Raw: strace})
+	b.addSlept(what+", strace", strace)
+}
+
+// addSlept adds a row without a goal.
+func (b *bench) addSlept(what string, rounds []sleeping) {
+	with := calmest(rounds)
+	b.report.add(row{What: what, With: with.String(), Change: fmt.Sprintf("%s; CPU %.2f %%", with.error(), 100*with.CPU), Raw: rounds})
 }
 
 // calmest is the round with the lowest mean: what else runs makes sleepers late, never early.
