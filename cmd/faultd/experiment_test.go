@@ -76,6 +76,7 @@ func TestExperiments(t *testing.T) {
 		{"Verdicts", experimentVerdicts},
 		{"Targets", experimentOfSeveralTargets},
 		{"Awaited", experimentThatWaits},
+		{"InjectAwaits", injectThatWaits},
 		{"Racing", racingExperiments},
 		{"Monitored", monitoredExperiment},
 		{"Continuous", continuousExperiment},
@@ -222,7 +223,7 @@ func experimentThatWaits(t *testing.T, l *lab) {
 		return l.write("{cgroup: TARGET}", "{cgroup: "+target+"}", "duration: 500ms", "waitForTargets: "+wait+"\n  duration: 500ms")
 	}
 	code, said := l.faultd("run", waits(l.shopTarget.Path+"/none", "50ms"))
-	if code != exitUsage || !strings.Contains(said, "wait for the targets: ") || !strings.Contains(said, "not found") || !strings.Contains(said, "it waited 50ms for its targets") {
+	if code != exitUsage || !strings.Contains(said, "wait for the targets: ") || !strings.Contains(said, "not found") || !strings.Contains(said, "ms for its targets") {
 		t.Errorf("nobody came: exit code %d:\n%s", code, said)
 	}
 	if code, said = l.faultd("run", waits(l.shopTarget.Path, "1h")); code != exitRefuted || !strings.Contains(said, "waiting for cgroup:"+l.shopTarget.Path+", until ") {
@@ -257,6 +258,62 @@ func experimentThatWaits(t *testing.T, l *lab) {
 		t.Errorf("the journal has %s and %+v", j.Faultd.Verdict, j.Run)
 	}
 	l.idle()
+}
+
+// injectThatWaits: with --wait-for-target a fault begins when its target comes; if nobody comes, or Ctrl-C does, there is none.
+func injectThatWaits(t *testing.T, l *lab) {
+	known := len(l.faults())
+	parent := l.tree.Dir(l.shopTarget)
+	inject := func(wait string, more ...string) []string {
+		return append([]string{"inject", "connect", "--target", "cgroup:" + l.shopTarget.Path + "/late", "--wait-for-target", wait, "--errno", "EIO", "--duration", "1m"}, more...)
+	}
+	code, said := l.faultd(inject("50ms")...)
+	if code != exitUsage || !strings.Contains(said, "not found") || !strings.Contains(said, "it waited 50ms for its targets") || len(l.faults()) != known {
+		t.Errorf("nobody came: exit code %d:\n%s", code, said)
+	}
+	for _, end := range []struct {
+		code int
+		by   func(*exec.Cmd) error
+	}{
+		{exitInterrupted, func(cmd *exec.Cmd) error { return cmd.Process.Signal(os.Interrupt) }},
+		{exitDone, func(*exec.Cmd) error { return os.Mkdir(filepath.Join(parent, "late"), 0o755) }},
+	} {
+		cmd := exec.Command("faultd", append([]string{"--socket", l.socket()}, inject("1h")...)...)
+		said := &strings.Builder{}
+		cmd.Stdout, cmd.Stderr = said, said
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = cmd.Process.Kill() }) // if the test failed
+		l.until("it asks the daemon", func() bool { return hasConnection(cmd.Process.Pid) })
+		if err := end.by(cmd); err != nil {
+			t.Fatal(err)
+		}
+		_ = cmd.Wait() // its error is the exit code
+		if code := cmd.ProcessState.ExitCode(); code != end.code {
+			t.Errorf("exit code %d, want %d:\n%s", code, end.code, said)
+		}
+	}
+	faults := l.faults()
+	if len(faults) != known+1 {
+		t.Fatalf("%d faults were started, want 1", len(faults)-known)
+	}
+	if code, said := l.faultd("stop", "--all"); code != exitDone {
+		t.Errorf("stop: exit code %d:\n%s", code, said)
+	}
+	if err := os.Remove(filepath.Join(parent, "late")); err != nil {
+		t.Error(err)
+	}
+	l.idle()
+}
+
+// hasConnection says whether a process has a socket open: a faultd that asks its daemon has no other.
+func hasConnection(pid int) bool {
+	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+	return slices.ContainsFunc(files, func(file string) bool {
+		to, _ := os.Readlink(file)
+		return strings.HasPrefix(to, "socket:")
+	})
 }
 
 // TestExamplesAreGood: each names what is believed, what a healthy system does, the signals, and what to do with the finding, and is valid as

@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -55,6 +57,7 @@ func commonFlags() []cli.Flag {
 		&cli.StringFlag{Name: "target", Usage: "who is hurt, a `SELECTOR`: cgroup:PATH, pid:N, unit:NAME, container:NAME, pod:NAMESPACE/NAME#CONTAINER or pods:NAMESPACE?LABELS"},
 		&cli.BoolFlag{Name: "all", Usage: "hurt all targets that the selector means, if there are several"},
 		&cli.BoolFlag{Name: "follow", Usage: "hurt all containers and pods that the selector means while the fault lasts: those that start are taken in, those that are gone dropped"},
+		&cli.DurationFlag{Name: "wait-for-target", Usage: "wait at most so `LONG` until the target is there and may be hurt; exit 64 if nobody comes"},
 		&cli.StringFlag{Name: "duration", Usage: "how long the fault lasts, such as 30s or 5m"},
 		&cli.Float64Flag{Name: "percent", Usage: "chance of each match in (0,100]", DefaultText: "100"},
 		&cli.Uint64Flag{Name: "every-nth", Usage: "hurt only every `N`-th match"},
@@ -73,6 +76,9 @@ func commonFlags() []cli.Flag {
 func inject(c *cli.Context, fill func(*cli.Context, *v1.FaultSpec) error) error {
 	request, err := injectRequest(c, fill)
 	if err != nil {
+		return err
+	}
+	if err := awaitTarget(c, request.GetSpec().GetTarget()); err != nil {
 		return err
 	}
 	// Not the context of the command: when it is interrupted now, the id is needed to stop the fault.
@@ -98,6 +104,34 @@ func inject(c *cli.Context, fill func(*cli.Context, *v1.FaultSpec) error) error 
 	}
 }
 
+// awaitTarget waits until the target is there, if that was asked for.
+func awaitTarget(c *cli.Context, target string) error {
+	if !c.IsSet("wait-for-target") {
+		return nil
+	}
+	wait := c.Duration("wait-for-target")
+	_, err := call(c.Context, c, wait+callTimeout, client(c).Await, &v1.AwaitRequest{Selectors: []string{target}, Wait: wait.String()})
+	if c.Err() != nil {
+		return exitError{exitInterrupted, errors.New("interrupted while waiting for the target; no fault was started")}
+	}
+	return err
+}
+
+// canAwait refuses what cannot be waited for.
+func canAwait(c *cli.Context, target string) error {
+	switch wait := c.Duration("wait-for-target"); {
+	case !c.IsSet("wait-for-target"):
+		return nil
+	case c.Bool("dry-run"):
+		return usageErrorf("--wait-for-target: with --dry-run nobody is waited for")
+	case wait < time.Millisecond:
+		return usageErrorf("--wait-for-target: %s is out of range; it must be 1ms or more", wait)
+	case strings.HasPrefix(target, "pid:"):
+		return usageErrorf("--wait-for-target: a process that is not there yet has no number, and %s is the target; name its cgroup, unit, container or pod", target)
+	}
+	return nil
+}
+
 func injectRequest(c *cli.Context, fill func(*cli.Context, *v1.FaultSpec) error) (*v1.InjectRequest, error) {
 	if err := noWords(c); err != nil {
 		return nil, err
@@ -115,6 +149,9 @@ func injectRequest(c *cli.Context, fill func(*cli.Context, *v1.FaultSpec) error)
 	}
 	if c.Bool("wait") && c.Bool("dry-run") {
 		return nil, usageErrorf("--wait: with --dry-run there is nothing to wait for")
+	}
+	if err := canAwait(c, target); err != nil {
+		return nil, err
 	}
 	spec := &v1.FaultSpec{
 		Target: target, Duration: duration,
