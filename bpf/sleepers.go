@@ -155,12 +155,12 @@ func (s Sleeper) Hold() { s.half(1).Store(1) }
 func (s Sleeper) Until() uint64 { return s.words[1].Load() }
 
 // AnswerEarly makes Due come before Until, as threads wake up late: by how much they lately did, but no more than
-// maxEarly and three quarters of the delay that is left. The program waits out what is too early.
-func (s *Sleepers) AnswerEarly(n int) {
+// maxEarly and three quarters of the delay that is left. The program waits out what is too early. Now is by Monotonic.
+func (s *Sleepers) AnswerEarly(n int, now uint64) {
 	sleeper := s.At(n)
 	const lateNs = 3 // in halves of the configuration
 	late := uint64((*atomic.Uint32)(unsafe.Pointer(&s.config.bytes[lateNs*4])).Load())
-	left := max(0, int64(sleeper.Until())-Monotonic())
+	left := max(0, int64(sleeper.Until()-now))
 	sleeper.half(earlyNs).Store(uint32(min(late, maxEarly, uint64(left)/4*3)))
 }
 

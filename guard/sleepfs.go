@@ -115,14 +115,14 @@ func (s *sleepfs) read(r request) error {
 	if len(r.body) < 16 || r.node != fileNode {
 		return s.conn.answer(r.unique, unix.EIO, nil)
 	}
-	page := binary.NativeEndian.Uint64(r.body[8:]) / bpf.SleepPage
-	if page >= bpf.MaxSleepers || s.reads[page] != 0 || !s.mayHold(int(page)) {
+	page, now := binary.NativeEndian.Uint64(r.body[8:])/bpf.SleepPage, uint64(bpf.Monotonic())
+	if page >= bpf.MaxSleepers || s.reads[page] != 0 || !mayHold(s.sleepers.At(int(page)), s.permitted(now)) {
 		return s.conn.answer(r.unique, unix.EIO, nil)
 	}
 	sleeper := s.sleepers.At(int(page))
-	s.sleepers.AnswerEarly(int(page))
+	s.sleepers.AnswerEarly(int(page), now)
 	sleeper.Hold()
-	if uint64(bpf.Monotonic()) >= sleeper.Due() {
+	if now >= sleeper.Due() {
 		return s.conn.answer(r.unique, unix.EIO, nil)
 	}
 	s.reads[page] = r.unique
@@ -130,12 +130,17 @@ func (s *sleepfs) read(r request) error {
 	return nil
 }
 
-// mayHold says whether switch and lease let a sleeper sleep.
-func (s *sleepfs) mayHold(page int) bool {
-	sleeper := s.sleepers.At(page)
-	generation := s.sleepers.Generation()
-	return sleeper.Taken() && generation != 0 && sleeper.Generation() == generation &&
-		uint64(bpf.Monotonic()) < s.sleepers.LeaseUntil()
+// permitted is the generation whose sleepers switch and lease let sleep, or 0.
+func (s *sleepfs) permitted(now uint64) uint64 {
+	if now >= s.sleepers.LeaseUntil() {
+		return 0
+	}
+	return s.sleepers.Generation()
+}
+
+// mayHold says whether a sleeper is one of the permitted generation.
+func mayHold(sleeper bpf.Sleeper, permitted uint64) bool {
+	return permitted != 0 && sleeper.Taken() && sleeper.Generation() == permitted
 }
 
 // interrupt notes that a thread got a signal. The kernel tells it once, and then waits for the answer even when SIGKILL
@@ -166,13 +171,15 @@ func (s *sleepfs) release(all bool) (next uint64, err error) {
 	if s.held == 0 {
 		return 0, nil
 	}
-	now := uint64(bpf.Monotonic())
+	now := uint64(bpf.Monotonic()) // once for all: it is a system call
+	permitted := s.permitted(now)
 	for page, unique := range s.reads {
 		if unique == 0 {
 			continue
 		}
-		due := s.sleepers.At(page).Due()
-		if all || now >= due || !s.mayHold(page) || s.signalled[page] && mustWake(s.sleepers.At(page).TID()) {
+		sleeper := s.sleepers.At(page)
+		due := sleeper.Due()
+		if all || now >= due || !mayHold(sleeper, permitted) || s.signalled[page] && mustWake(sleeper.TID()) {
 			err = errors.Join(err, s.free(page))
 		} else if next == 0 || due < next {
 			next = due
