@@ -24,11 +24,11 @@ type pod struct {
 type choice struct {
 	// name is that of the record in which it stands.
 	name string
-	// chosen are pods by uid, for each list of selectors.
+	// chosen are pods by uid, for each target (key).
 	chosen map[string]map[string]bool
 	// all are the uids of those that are chosen for anything.
 	all map[string]bool
-	// shares are how many were chosen of how many, for each list of selectors.
+	// shares are how many were chosen of how many, for each target.
 	shares []share
 	// spared is how many pods a policy keeps from being chosen.
 	spared int
@@ -40,19 +40,39 @@ type tooFew struct{ error }
 // share is how many pods were chosen of those that match.
 type share struct{ chosen, matching int }
 
-// key tells lists of selectors apart.
-func key(selectors []string) string { return strings.Join(selectors, "\n") }
+// aimOf says which pods a fault hurts, of those that its selectors mean.
+func aimOf(f experiment.Fault) experiment.Aim {
+	if f.Aim == nil {
+		return experiment.Aim{Selectors: f.Selectors(), Mode: "all"}
+	}
+	return *f.Aim
+}
+
+// key tells targets of faults apart.
+func key(f experiment.Fault) string {
+	aim := aimOf(f)
+	return fmt.Sprintf("%s %v\n%s", aim.Mode, aim.Value, strings.Join(aim.Selectors, "\n"))
+}
+
+// targeted are the faults of a plan whose target no fault before them has.
+func targeted(plan *experiment.Plan) (all []experiment.Fault) {
+	known := map[string]bool{}
+	for _, f := range plan.Faults {
+		if !known[key(f)] {
+			known[key(f)] = true
+			all = append(all, f)
+		}
+	}
+	return all
+}
 
 // choose chooses the pods for each fault of a plan, of those that there are. protected says whether a pod is never hurt.
 func choose(experimentUID string, plan *experiment.Plan, pods []pod, protected func(pod) bool) (choice, error) {
 	c := choice{chosen: map[string]map[string]bool{}, all: map[string]bool{}}
 	spared := map[string]bool{}
-	for _, f := range plan.Faults {
-		selectors := f.Selectors()
-		if c.chosen[key(selectors)] != nil {
-			continue
-		}
-		wanted, err := parseAll(selectors)
+	for _, f := range targeted(plan) {
+		aim := aimOf(f)
+		wanted, err := parseAll(aim.Selectors)
 		if err != nil {
 			return c, err
 		}
@@ -68,18 +88,14 @@ func choose(experimentUID string, plan *experiment.Plan, pods []pod, protected f
 				uids = append(uids, p.uid)
 			}
 		}
-		aim := f.Aim
-		if aim == nil {
-			aim = &experiment.Aim{Mode: "all"}
-		}
 		if len(uids) < aim.Least() {
-			return c, &tooFew{fmt.Errorf("target of %s: %d pods are asked for, and %d match %s%s", f.Name, aim.Least(), len(uids), strings.Join(selectors, ", "), sparedText(len(spared)))}
+			return c, &tooFew{fmt.Errorf("target of %s: %d pods are asked for, and %d match %s%s", f.Name, aim.Least(), len(uids), strings.Join(aim.Selectors, ", "), sparedText(len(spared)))}
 		}
 		picked := map[string]bool{}
 		for _, uid := range aim.Choose(seedOf(experimentUID), uids) {
 			picked[uid], c.all[uid] = true, true
 		}
-		c.chosen[key(selectors)] = picked
+		c.chosen[key(f)] = picked
 		c.shares = append(c.shares, share{len(picked), len(uids)})
 	}
 	c.spared = len(spared)
@@ -100,7 +116,7 @@ func (c choice) selectorsOn(f experiment.Fault, here []pod) (names []string) {
 		return nil // choose has refused it
 	}
 	for _, p := range here {
-		if !c.chosen[key(f.Selectors())][p.uid] {
+		if !c.chosen[key(f)][p.uid] {
 			continue
 		}
 		for _, s := range wanted {

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	v1 "faultd/api/faultd/v1alpha1"
 	"faultd/experiment"
 )
 
@@ -69,6 +70,33 @@ func TestChoiceIsExact(t *testing.T) {
 				t.Errorf("%d nodes, %s %v: %d targets, want %d", nodes, test.mode, test.value, len(targets), test.want)
 			}
 		}
+	}
+}
+
+// TestChoiceOfEachMode: two targets may mean the same pods by different modes, and each has its own choice, also when it is read again.
+func TestChoiceOfEachMode(t *testing.T) {
+	all, _ := crowd(10, 1)
+	plan := planOf("one", 0)
+	for mode, value := range map[string]float64{"all": 0, "fixed": 3} {
+		plan.Faults = append(plan.Faults, planOf(mode, value).Faults...)
+	}
+	plan.Faults = append(plan.Faults, planOf("one", 0).Faults...) // the first one's again
+	c, err := choose("uid-1", plan, all, nobody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	read, err := choiceOf(plan, &v1.NodeRecord{Choice: c.record(plan)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]int{"one": 1, "all": 10, "fixed": 3}
+	for _, f := range plan.Faults {
+		if made, again := c.selectorsOn(f, all), read.selectorsOn(f, all); len(made) != want[f.Aim.Mode] || !slices.Equal(made, again) {
+			t.Errorf("%s: %v, read again %v, want %d", f.Aim.Mode, made, again, want[f.Aim.Mode])
+		}
+	}
+	if len(c.shares) != 3 {
+		t.Errorf("shares are %v, want one for each mode", c.shares)
 	}
 }
 

@@ -100,23 +100,11 @@ func (a *Agent) createChoice(ctx context.Context, object *unstructured.Unstructu
 	return true, nil
 }
 
-// lists are the different lists of selectors of a plan, in the order in which the faults name them first.
-func lists(plan *experiment.Plan) (all [][]string) {
-	known := map[string]bool{}
-	for _, f := range plan.Faults {
-		if s := f.Selectors(); !known[key(s)] {
-			known[key(s)] = true
-			all = append(all, s)
-		}
-	}
-	return all
-}
-
 // record is what is written down of a choice.
 func (c choice) record(plan *experiment.Plan) (all []*v1.PodChoice) {
-	for i, selectors := range lists(plan) {
+	for i, f := range targeted(plan) {
 		one := &v1.PodChoice{Matching: uint32(c.shares[i].matching)}
-		for uid := range c.chosen[key(selectors)] {
+		for uid := range c.chosen[key(f)] {
 			one.Uids = append(one.Uids, uid)
 		}
 		all = append(all, one)
@@ -126,7 +114,7 @@ func (c choice) record(plan *experiment.Plan) (all []*v1.PodChoice) {
 
 // choiceOf is the choice that was written down.
 func choiceOf(plan *experiment.Plan, record *v1.NodeRecord) (*choice, error) {
-	all := lists(plan)
+	all := targeted(plan)
 	if len(record.GetChoice()) != len(all) {
 		return nil, fmt.Errorf("it has a choice for %d targets, and there are %d; is the definition of NodeRecord an older one?", len(record.GetChoice()), len(all))
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -92,9 +93,11 @@ func (a *Agent) tellWaiting(ctx context.Context, object *unstructured.Unstructur
 	}
 	if why == nil {
 		var wanted []string
-		for _, selectors := range lists(plan) {
-			wanted = append(wanted, selectors...)
+		for _, f := range targeted(plan) {
+			wanted = append(wanted, f.Selectors()...)
 		}
+		slices.Sort(wanted)
+		wanted = slices.Compact(wanted)
 		why = fmt.Errorf("no pod matches %s on a node on which faultd runs", strings.Join(wanted, ", "))
 	}
 	text := fmt.Sprintf("%v; it waits until %s", why, clock(waitsUntil(object, plan)))

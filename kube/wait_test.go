@@ -96,7 +96,7 @@ func TestChoiceIsTakenOver(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := choice{chosen: map[string]map[string]bool{key(lists(plan)[0]): {p: true, "gone": true}}, all: map[string]bool{p: true, "gone": true}, shares: []share{{2, 9}}}
+	c := choice{chosen: map[string]map[string]bool{key(plan.Faults[0]): {p: true, "gone": true}}, all: map[string]bool{p: true, "gone": true}, shares: []share{{2, 9}}}
 	record := cluster{node: "n9"}.recordObject(e, &v1.NodeRecord{Name: "n9", Phase: chosenPhase, Choice: c.record(plan)})
 	record.SetName(choiceName(e))
 	s.put("noderecords", record)
