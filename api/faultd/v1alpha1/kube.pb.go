@@ -430,7 +430,7 @@ type NodeRecord struct {
 	Targets  []*TargetRecord `protobuf:"bytes,10,rep,name=targets,proto3" json:"targets,omitempty"`
 	// Generation of the object that the node carries out.
 	Generation int64 `protobuf:"varint,11,opt,name=generation,proto3" json:"generation,omitempty"`
-	// Of a choice: the pods for each list of selectors, in the order in which the faults name them first.
+	// Of a choice: the pods for each target, in the order in which the faults name them first.
 	Choice        []*PodChoice `protobuf:"bytes,13,rep,name=choice,proto3" json:"choice,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
