@@ -123,8 +123,8 @@ func (k *Kernel) RenewLease(d time.Duration) {
 	k.lease.word(0).Store(leaseUntil(Monotonic(), d))
 }
 
-// KeepLease renews a lease that still runs, and says whether it had lapsed instead. A process that was stopped between
-// reading the clock and storing cannot bring a lapsed lease back: it stores a time that is over.
+// KeepLease renews a lease that still runs, and says whether it had lapsed instead, if only until it was renewed. A process that was
+// stopped between reading the clock and storing cannot bring a lapsed lease back: it stores a time that is over.
 func (k *Kernel) KeepLease(d time.Duration) (lapsed bool) {
 	now := Monotonic()
 	until := k.lease.word(0).Load()
@@ -132,7 +132,7 @@ func (k *Kernel) KeepLease(d time.Duration) (lapsed bool) {
 		return true
 	}
 	k.lease.word(0).CompareAndSwap(until, leaseUntil(now, d))
-	return false
+	return uint64(Monotonic()) >= until
 }
 
 func leaseUntil(now int64, d time.Duration) uint64 {

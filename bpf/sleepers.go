@@ -113,6 +113,15 @@ func (s *Sleepers) Close() error {
 // Generation is the armed generation, or 0 after a kill.
 func (s *Sleepers) Generation() uint64 { return s.kill.word(0).Load() }
 
+// Permitted is the generation whose harm is permitted now: switch and lease allow it. 0: none is.
+func (s *Sleepers) Permitted() uint64 {
+	generation := s.Generation()
+	if now := uint64(Monotonic()); now >= s.LeaseUntil() { // in this order: the lease may be renewed meanwhile
+		return 0
+	}
+	return generation
+}
+
 // LeaseUntil is until when the daemon is believed alive, on the clock of Monotonic.
 func (s *Sleepers) LeaseUntil() uint64 { return s.lease.word(0).Load() }
 

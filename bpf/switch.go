@@ -115,11 +115,14 @@ func (s *Switch) Arm() uint64 {
 	return generation
 }
 
-// Renew moves to a new generation, so that rules of the old one never come back; a switch that was killed stays killed.
-func (s *Switch) Renew() {
-	if old := s.page.word(0).Load(); old != 0 {
-		s.page.word(0).CompareAndSwap(old, uint64(Monotonic()))
+// Renew moves on from a generation, so that rules of it never come back, and gives the new one; 0: the switch is not at the old one any
+// more, be it killed or armed since, and stays as it is.
+func (s *Switch) Renew(old uint64) uint64 {
+	generation := uint64(Monotonic())
+	if old == 0 || !s.page.word(0).CompareAndSwap(old, generation) {
+		return 0
 	}
+	return generation
 }
 
 // Fresh says whether there was no pinned switch before, as after a boot.

@@ -39,24 +39,26 @@ var (
 
 // fault is one in the active set, or an ended one that is remembered.
 type fault struct {
-	id      string
-	order   uint64
-	key     string
-	spec    *v1.FaultSpec
-	kind    string
-	target  cgroup.Target // if it has one
-	members *members      // if it has several: its handle
-	common  faults.Common
-	handle  faults.Handle
-	gone    <-chan struct{}
-	unwatch context.CancelFunc
-	started time.Time
-	ended   time.Time
-	state   string
-	verdict string
-	reason  string
-	notes   []string
-	owner   string
+	id    string
+	order uint64
+	// generation is that of the switch under which it has begun.
+	generation uint64
+	key        string
+	spec       *v1.FaultSpec
+	kind       string
+	target     cgroup.Target // if it has one
+	members    *members      // if it has several: its handle
+	common     faults.Common
+	handle     faults.Handle
+	gone       <-chan struct{}
+	unwatch    context.CancelFunc
+	started    time.Time
+	ended      time.Time
+	state      string
+	verdict    string
+	reason     string
+	notes      []string
+	owner      string
 	// by is who asked for it, if that is a process that carries out experiments, or nil.
 	by     *runner
 	harmed bool
@@ -95,7 +97,7 @@ type prepared struct {
 	targets  []cgroup.Target
 	common   faults.Common
 	caller   int
-	// generation of the switch.
+	// generation is that of the switch under which it begins.
 	generation uint64
 	// several: there may be more targets than one, or none later; follow: also those that come.
 	several, follow bool
@@ -228,10 +230,13 @@ func (d *Daemon) inject(ctx context.Context, req *v1.InjectRequest, caller peer)
 	spec, key := req.GetSpec(), req.GetIdempotencyKey()
 	d.injecting.Lock()
 	defer d.injecting.Unlock()
+	generation, err := d.awaitUndone(ctx)
+	if err != nil {
+		return nil, err
+	}
 	if known, err := d.admit(spec, key); known != nil || err != nil {
 		return known, err
 	}
-	generation := d.env.Kernel.Switch().Generation()
 	if generation == 0 {
 		return nil, bpf.ErrKilled
 	}
@@ -250,7 +255,7 @@ func (d *Daemon) inject(ctx context.Context, req *v1.InjectRequest, caller peer)
 		return nil, err
 	}
 	p.generation = generation
-	f := &fault{id: newID(), key: key, spec: spec, kind: p.kind.Name, notes: p.sparedNotes(), common: p.common, started: time.Now(), state: stateActive, owner: caller.String(), by: d.runnerOf(caller.pid), over: make(chan struct{})}
+	f := &fault{id: newID(), key: key, generation: generation, spec: spec, kind: p.kind.Name, notes: p.sparedNotes(), common: p.common, started: time.Now(), state: stateActive, owner: caller.String(), by: d.runnerOf(caller.pid), over: make(chan struct{})}
 	f.common.ID = f.id
 	if err := d.auditFirst(audit.Record{Action: "inject", Who: caller.who(), Subject: f.id, Why: req.GetReason(), What: particulars(spec), Outcome: "begun"}); err != nil {
 		return nil, err
@@ -259,7 +264,26 @@ func (d *Daemon) inject(ctx context.Context, req *v1.InjectRequest, caller peer)
 		d.note(audit.Record{Action: actionEnd, Who: audit.Self(), Subject: f.id, Outcome: "not started"}, err)
 		return nil, err
 	}
-	return d.register(f, generation), nil
+	return d.register(f), nil
+}
+
+// awaitUndone gives the generation under which a fault may begin now, or 0, once all of before a kill or a lapse is undone, or stuck: what
+// begins would else be on top of it, as a limit, or share with it, as the queue of a device.
+func (d *Daemon) awaitUndone(ctx context.Context) (generation uint64, err error) {
+	d.mu.Lock()
+	d.noticeKill()
+	generation = d.generation
+	before := slices.DeleteFunc(d.ordered(), func(f *fault) bool { return f.state != stateStopping || f.generation == generation })
+	d.mu.Unlock()
+	if generation == 0 {
+		return 0, nil
+	}
+	for _, f := range before {
+		if err := f.wait(ctx); err != nil {
+			return 0, err
+		}
+	}
+	return generation, nil
 }
 
 // start puts a fault into the kernel. Has it failed, nothing is left.
@@ -381,20 +405,19 @@ func (d *Daemon) permits(kind string, selector cgroup.Selector, hurt []cgroup.Ta
 
 // register puts a fault that is in the kernel into the active set. Was there a kill or a lapse meanwhile, its rule is
 // harmless already, and it ends here.
-func (d *Daemon) register(f *fault, generation uint64) *v1.Fault {
+func (d *Daemon) register(f *fault) *v1.Fault {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.noticeKill()
 	d.order++
 	f.order = d.order
 	d.faults[f.id] = f
 	d.log.Info("fault started", "fault", f.id, "kind", f.kind, "target", f.where(), "mechanism", f.handle.Mechanism(), "until", f.common.Until, "owner", f.owner)
 	d.events.send("started", f.message(), "")
-	switch d.env.Kernel.Switch().Generation() {
-	case generation:
-	case 0:
-		d.end(f, "killed")
-	default:
-		d.end(f, "lease lapsed")
+	if d.env.Kernel.Switch().Generation() == 0 { // by a caller who will say why
+		d.end(f, reasonKilled)
+	} else if f.generation != d.generation {
+		d.end(f, d.over)
 	}
 	d.wake()
 	return f.message()

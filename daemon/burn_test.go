@@ -104,27 +104,34 @@ func hasEnded(pid int) bool {
 }
 
 // TestArmedAtOnce: faults that begin as soon as a kill is lifted are left alone by the guard, which undoes what was killed. They take longer
-// to begin than the guard's looks are apart.
+// to begin than the guard's looks are apart. Lifted past the daemon, as by a faultd that does not reach it, the daemon ends what was killed too.
 func TestArmedAtOnce(t *testing.T) {
 	kernels.OnHost(t)
-	n := startNode(t)
-	target := n.target()
-	few := holdFiles(target, &v1.Fds{Load: "5"})
-	for range 4 {
-		before := n.inject(few)
-		n.kill()
-		n.until("it has ended", func() bool { return n.get(before.GetId()).GetState() == "ended" })
-		n.arm()
-		var after []*v1.Fault
-		for range 8 {
-			after = append(after, n.inject(few))
-		}
-		for _, f := range after {
-			n.until("they are held", func() bool { return n.get(f.GetId()).GetCounters().GetInjected() == 5 })
-			if ended := n.stop(f.GetId()); ended.GetVerdict() != "injected" {
-				t.Errorf("fault %s is %s: %v", f.GetId(), ended.GetVerdict(), ended.GetCounters())
+	for name, arm := range map[string]func(*node){"by the daemon": (*node).arm, "past it": (*node).armOutside} {
+		t.Run(name, func(t *testing.T) {
+			n := startNode(t)
+			few := holdFiles(n.target(), &v1.Fds{Load: "5"})
+			for range 4 {
+				before := n.inject(few)
+				n.until("they are held", func() bool { return n.get(before.GetId()).GetCounters().GetInjected() == 5 })
+				n.kill()
+				arm(n)
+				var after []*v1.Fault
+				for range 8 {
+					after = append(after, n.inject(few))
+				}
+				n.until("it has ended", func() bool { return n.get(before.GetId()).GetState() == "ended" })
+				if reason := n.get(before.GetId()).GetReason(); reason != "killed" {
+					t.Errorf("what was killed ended as %q", reason)
+				}
+				for _, f := range after {
+					n.until("they are held", func() bool { return n.get(f.GetId()).GetCounters().GetInjected() == 5 })
+					if ended := n.stop(f.GetId()); ended.GetVerdict() != "injected" {
+						t.Errorf("fault %s is %s: %v", f.GetId(), ended.GetVerdict(), ended.GetCounters())
+					}
+				}
 			}
-		}
+		})
 	}
 }
 

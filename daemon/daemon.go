@@ -54,8 +54,6 @@ type Guard interface {
 	CanSleep() error
 	// Watch replaces a guard that is gone or stopped, until ctx ends.
 	Watch(ctx context.Context)
-	// AwaitLook waits until it has looked at switch and lease once more, a second at most.
-	AwaitLook()
 	Close() error
 }
 
@@ -88,6 +86,9 @@ type Daemon struct {
 	order  uint64
 	lapses uint64
 	budget *budget
+	// generation is that of the switch under which the faults run that are on; 0: it is off. over is why that before it is over.
+	generation uint64
+	over       string
 	// runs are the experiments under way.
 	runs map[string]*experimentRun
 	// observed is what they told, by experiment.
@@ -144,6 +145,7 @@ func (d *Daemon) open() error {
 	if err := d.setSwitch(); err != nil {
 		return err
 	}
+	d.env.Journal.Generation = d.env.Kernel.Switch().Generation
 	if d.env.Infrastructure.APIServers, err = d.config.apiServers(); err != nil {
 		return err
 	}
@@ -182,7 +184,7 @@ func (d *Daemon) guardCgroup() string {
 
 // recover undoes what an earlier run left behind.
 func (d *Daemon) recover() {
-	results, err := undo.Replay(context.Background(), d.options.StateDir, "")
+	results, err := undo.Replay(context.Background(), d.options.StateDir, nil)
 	if err != nil {
 		d.log.Error("the journal is damaged; undid what could be read", "error", err)
 	}
@@ -214,7 +216,7 @@ func (d *Daemon) setSwitch() error {
 		d.log.Warn("the kill switch is off", "reason", reason)
 		return nil
 	}
-	sw.Arm()
+	d.generation = sw.Arm()
 	return nil
 }
 
@@ -299,8 +301,11 @@ func (d *Daemon) tend() time.Duration {
 	d.noticeKill()
 	if kernel.KeepLease(d.options.Lease) {
 		d.lapses++
-		kernel.Switch().Renew()
-		d.endAll("lease lapsed")
+		// It is not renewed if somebody has thrown the switch meanwhile, which is noticed with the next look.
+		if renewed := kernel.Switch().Renew(d.generation); renewed != 0 {
+			d.generation = renewed
+		}
+		d.endGeneration(reasonLapsed)
 		kernel.RenewLease(d.options.Lease)
 		d.log.Error("the lease had lapsed: the daemon was stopped or starved; its faults are over")
 		d.events.send("lapsed", nil, "the daemon was stopped or starved; its faults are over")
@@ -319,13 +324,35 @@ func (d *Daemon) tend() time.Duration {
 	return next
 }
 
-// noticeKill ends everything if somebody has thrown the switch without asking the daemon. Call with d.mu held.
+// The reasons of what ends all faults.
+const (
+	reasonKilled = "killed"
+	reasonLapsed = "lease lapsed"
+)
+
+// endGeneration ends all faults, and gives them; those that are being started will end for the same reason. Call with d.mu held.
+func (d *Daemon) endGeneration(why string) []*fault {
+	d.over = why
+	return d.endAll(why)
+}
+
+// noticeKill ends everything if somebody has thrown the switch without asking the daemon, be it armed again since or not. Call with d.mu held.
 func (d *Daemon) noticeKill() {
-	if d.env.Kernel.Switch().Generation() != 0 || d.reason != "" || d.killing.Load() != 0 {
+	now := d.env.Kernel.Switch().Generation()
+	if now == d.generation || d.killing.Load() != 0 {
 		return
 	}
-	d.killed("killed from outside", "unknown")
-	d.noteLater(audit.Record{Action: "kill", Who: audit.Self(), Why: "the switch was thrown from outside; who did it, faultd does not know", Outcome: "noticed"})
+	if d.generation != 0 {
+		d.killed("killed from outside", "unknown")
+		d.noteLater(audit.Record{Action: "kill", Who: audit.Self(), Why: "the switch was thrown from outside; who did it, faultd does not know", Outcome: "noticed"})
+	}
+	if now == 0 {
+		return
+	}
+	if err := d.armed(now, "armed from outside", "unknown"); err != nil {
+		d.log.Error("the kill is still written down: the next daemon will start with the switch off", "error", err)
+	}
+	d.noteLater(audit.Record{Action: "arm", Who: audit.Self(), Why: "the switch was armed from outside; who did it, faultd does not know", Outcome: "noticed"})
 }
 
 // restAfter is how long after something began or ended the daemon rests, be there more of it meanwhile or not.
@@ -400,27 +427,30 @@ func (d *Daemon) killed(reason, by string) []*fault {
 		d.log.Error("the kill is not written down and will not outlast a reboot", "error", err)
 	}
 	_, d.reason = latched(d.options.StateDir)
-	ended := d.endAll("killed")
+	d.generation = 0
+	ended := d.endGeneration(reasonKilled)
 	d.log.Warn("killed", "reason", reason, "by", by, "ended", len(ended))
 	d.events.send("killed", nil, reason)
 	return ended
 }
 
 func (d *Daemon) arm(reason, by string) error {
-	// A guard that saw only afterwards that there had been a kill would undo the first fault after it, too.
-	if d.guard != nil && d.env.Kernel.Switch().Generation() == 0 {
-		d.guard.AwaitLook()
-	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.noticeKill() // else the faults of before, which are over, would look as if they went on
+	return d.armed(d.env.Kernel.Switch().Generation(), reason, by)
+}
+
+// armed arms the switch unless it is at a generation already, and writes that down. Call with d.mu held.
+func (d *Daemon) armed(generation uint64, reason, by string) error {
 	if err := Unlatch(d.options.StateDir); err != nil {
 		return err
 	}
 	d.reason = ""
-	if d.env.Kernel.Switch().Generation() == 0 {
-		d.env.Kernel.Switch().Arm()
+	if generation == 0 {
+		generation = d.env.Kernel.Switch().Arm()
 	}
+	d.generation = generation
 	d.log.Warn("armed", "reason", reason, "by", by)
 	d.events.send("armed", nil, reason)
 	return nil

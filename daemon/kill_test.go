@@ -10,6 +10,7 @@ import (
 
 	v1 "faultd/api/faultd/v1alpha1"
 	"faultd/bpf"
+	"faultd/daemon"
 	"faultd/test/kernels"
 )
 
@@ -33,6 +34,20 @@ func (n *node) refusesWhenKilled() {
 	if _, err := n.tryInject(refuse(n.target())); connect.CodeOf(err) != connect.CodeFailedPrecondition {
 		n.t.Errorf("after a kill: %v", err)
 	}
+}
+
+// armOutside arms as faultd does when no daemon answers: it takes the note away and stores into the pinned switch.
+func (n *node) armOutside() {
+	n.t.Helper()
+	outside, err := bpf.OpenSwitch(pinDir(n.dir))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	defer outside.Close()
+	if err := daemon.Unlatch(stateDir(n.dir)); err != nil {
+		n.t.Fatal(err)
+	}
+	outside.Arm()
 }
 
 func (n *node) arm() {
@@ -79,6 +94,29 @@ func TestKillLatches(t *testing.T) {
 	n.arm()
 	h.start()
 	h.hurts(h.resident, "", 1)
+}
+
+// TestArmedPastTheDaemon: it takes note, so that it sees the next kill too, and so does the one that follows it.
+func TestArmedPastTheDaemon(t *testing.T) {
+	kernels.OnHost(t)
+	n := startNode(t)
+	for range 2 {
+		n.killByCall()
+		n.refusesWhenKilled()
+		n.armOutside()
+		f := n.inject(refuse(n.target()))
+		if list := n.list(); !list.GetArmed() || list.GetReason() != "" {
+			t.Errorf("armed past the daemon, it says: %v, %q", list.GetArmed(), list.GetReason())
+		}
+		n.kill()
+		n.until("the fault has ended", func() bool { return n.get(f.GetId()).GetReason() == "killed" })
+		n.refusesWhenKilled()
+		n.armOutside()
+	}
+	n.until("it has noticed", func() bool { return n.list().GetReason() == "" })
+	n.end(syscall.SIGKILL)
+	n.start()
+	n.inject(refuse(n.target()))
 }
 
 // TestKilledWhileNoDaemonRuns: the next one finds the switch off and keeps it so.

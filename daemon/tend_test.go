@@ -73,7 +73,7 @@ func TestKillGoesBeforeALapse(t *testing.T) {
 	_, unwatch := context.WithCancel(t.Context())
 	f := &fault{id: "f", spec: &v1.FaultSpec{}, handle: idleHandle{}, unwatch: unwatch, state: stateActive, over: make(chan struct{})}
 	d.faults[f.id] = f
-	kernel.Switch().Arm()
+	d.generation = kernel.Switch().Arm()
 	kernel.Switch().Kill()
 	kernel.RenewLease(0)
 	d.tend()

@@ -87,7 +87,7 @@ func killOrphans(ctx context.Context, say func(string)) error {
 }
 
 func replayAll(ctx context.Context, stateDir string, say func(string)) error {
-	results, err := undo.Replay(ctx, stateDir, "")
+	results, err := undo.Replay(ctx, stateDir, nil)
 	for _, r := range results {
 		say(fmt.Sprintf("fault %s: %s", r.Entry.Fault, r.Outcome))
 		err = errors.Join(err, r.Err)

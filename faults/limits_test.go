@@ -125,7 +125,7 @@ func TestStepIsUndoneWhereverItWasKilled(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.theyWrite(held)
-		if _, err := undo.Replay(t.Context(), s.dir, "f"); err != nil {
+		if _, err := undo.Replay(t.Context(), s.dir, nil); err != nil {
 			t.Fatal(err)
 		}
 		s.is("max", "")
@@ -188,7 +188,7 @@ func TestForeignChangeInTheMiddle(t *testing.T) {
 			s.is(want.now, want.back)
 		}
 		if end == "killed" {
-			if _, err := undo.Replay(t.Context(), s.dir, "f"); err != nil {
+			if _, err := undo.Replay(t.Context(), s.dir, nil); err != nil {
 				t.Fatal(err)
 			}
 			s.is("33", "")

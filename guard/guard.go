@@ -170,27 +170,6 @@ func (g *Guard) Alive() bool {
 	return !g.process.gone()
 }
 
-// Beat is how often the guard has beaten.
-func (g *Guard) Beat() uint64 {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.closed {
-		return 0
-	}
-	return uint64(g.process.watch.beat.counter().Load())
-}
-
-// AwaitLook waits until the guard has looked at switch and lease, and has begun to undo what it must, or a second if it stands still.
-func (g *Guard) AwaitLook() {
-	began := g.Beat()
-	for deadline := time.Now().Add(time.Second); g.Alive() && time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-		// It counts before it looks, so of two more counts the first one's look is over. Another guard counts from 0, and knows of nothing before.
-		if now := g.Beat(); now < began || now >= began+2 {
-			return
-		}
-	}
-}
-
 // CanSleep says why delays that sleep are not applied, or nil.
 func (g *Guard) CanSleep() error {
 	g.mu.Lock()

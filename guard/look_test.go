@@ -5,14 +5,22 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"faultd/bpf"
 	"faultd/test/kerneltest"
 	"faultd/undo"
 )
 
-// TestKilledBetweenTwoLooks: the daemon did harm and was stopped and killed before the guard ever saw it permitted.
-func TestKilledBetweenTwoLooks(t *testing.T) {
+// looking is a guard whose looks are driven by hand, beside a journal that a daemon could write.
+type looking struct {
+	*testing.T
+	k       *bpf.Kernel
+	journal *undo.Journal
+	guard   *guard
+}
+
+func newLooking(t *testing.T) *looking {
 	k := kerneltest.Open(t)
 	files, err := k.SleepFiles()
 	if err != nil {
@@ -27,40 +35,162 @@ func TestKilledBetweenTwoLooks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer sleepers.Close()
-	k.RenewLease(0)
+	t.Cleanup(func() { sleepers.Close() })
 	dir := t.TempDir()
 	journal, err := undo.Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &guard{sleepers: sleepers, undoer: newUndoer(dir)}
-	if g.lookAround(); g.undoer.running != nil {
-		t.Error("it undoes though nothing has changed")
-	}
-	file := filepath.Join(dir, "file")
+	journal.Generation = k.Switch().Generation
+	return &looking{t, k, journal, &guard{sleepers: sleepers, undoer: newUndoer(dir, sleepers.Permitted)}}
+}
+
+// begins leaves a file that is written down as something to be removed.
+func (l *looking) begins(fault string) (file string) {
+	l.Helper()
+	file = filepath.Join(l.journal.Dir(), fault)
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
-		t.Fatal(err)
+		l.Fatal(err)
 	}
 	action, err := undo.FileAction(file)
 	if err == nil {
-		_, err = journal.Begin("f", action)
+		_, err = l.journal.Begin(fault, action)
 	}
 	if err != nil {
-		t.Fatal(err)
+		l.Fatal(err)
 	}
-	if g.lookAround(); g.undoer.running == nil {
-		t.Fatal("it does not undo")
+	return file
+}
+
+// looks has the guard look once, waits for what it undoes then, and says whether it has undone anything.
+func (l *looking) looks() bool {
+	l.Helper()
+	l.guard.lookAround()
+	if l.guard.undoer.running == nil {
+		return false
 	}
+	l.waits()
+	return true
+}
+
+// waits until what was started is over.
+func (l *looking) waits() {
+	l.Helper()
 	for ended := false; !ended; {
-		if err, ended = g.undoer.poll(); err != nil {
-			t.Error(err)
+		var err error
+		if err, ended = l.guard.undoer.poll(); err != nil {
+			l.Error(err)
 		}
 	}
-	if _, err := os.Stat(file); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("it is still there: %v", err)
+}
+
+func (l *looking) stands(file string) {
+	l.Helper()
+	if _, err := os.Stat(file); err != nil {
+		l.Errorf("%s was undone: %v", filepath.Base(file), err)
 	}
-	if g.lookAround(); g.undoer.running != nil {
+}
+
+func (l *looking) undone(file string) {
+	l.Helper()
+	if _, err := os.Stat(file); !errors.Is(err, os.ErrNotExist) {
+		l.Errorf("%s is still there: %v", filepath.Base(file), err)
+	}
+}
+
+// TestKilledBetweenTwoLooks: the daemon did harm and was stopped and killed before the guard ever saw it permitted.
+func TestKilledBetweenTwoLooks(t *testing.T) {
+	l := newLooking(t)
+	l.k.RenewLease(0)
+	if l.looks() {
+		t.Error("it undoes though nothing has changed")
+	}
+	file := l.begins("f")
+	if !l.looks() {
+		t.Fatal("it does not undo")
+	}
+	l.undone(file)
+	if l.looks() {
 		t.Error("it undoes again, though it was itself that wrote")
 	}
+}
+
+// TestOverBetweenTwoLooks: what was ended between two looks is undone, and what has begun since is left alone, until it is ended itself. So
+// it is for a guard that has just taken the place of another.
+func TestOverBetweenTwoLooks(t *testing.T) {
+	ends := map[string]func(*bpf.Kernel){
+		"killed and armed": func(k *bpf.Kernel) {
+			k.Switch().Kill()
+			k.Switch().Arm()
+		},
+		// As the daemon does when it finds that its lease has lapsed.
+		"lapsed and renewed": func(k *bpf.Kernel) {
+			k.RenewLease(0)
+			if k.Switch().Renew(k.Switch().Generation()) == 0 {
+				t.Error("the switch has moved")
+			}
+			k.RenewLease(time.Hour)
+		},
+	}
+	for name, end := range ends {
+		for _, replaced := range []bool{false, true} {
+			if replaced {
+				name += ", by another guard"
+			}
+			t.Run(name, func(t *testing.T) {
+				l := newLooking(t)
+				if !replaced {
+					l.looks()
+				}
+				before := l.begins("before")
+				end(l.k)
+				after := l.begins("after")
+				l.looks()
+				l.undone(before)
+				l.stands(after)
+				if l.looks() {
+					t.Error("it undoes though nothing has changed")
+				}
+				end(l.k)
+				l.looks()
+				l.undone(after)
+			})
+		}
+	}
+}
+
+// TestLiftedBeforeItUndoes: the kill that the guard has seen is lifted before what it undoes beside its looks has read the journal.
+func TestLiftedBeforeItUndoes(t *testing.T) {
+	l := newLooking(t)
+	l.looks()
+	before := l.begins("before")
+	l.k.Switch().Kill()
+	l.k.Switch().Arm()
+	after := l.begins("after")
+	l.guard.undoer.start()
+	l.waits()
+	l.undone(before)
+	l.stands(after)
+}
+
+// TestOlderEntries: one of which nobody knows under which generation it was begun counts as older than any.
+func TestOlderEntries(t *testing.T) {
+	l := newLooking(t)
+	l.journal.Generation = nil
+	file := l.begins("older")
+	l.looks()
+	l.undone(file)
+}
+
+// TestNothingIsSparedInTheEnd: what is permitted still when the daemon is gone is over with it.
+func TestNothingIsSparedInTheEnd(t *testing.T) {
+	l := newLooking(t)
+	l.looks()
+	file := l.begins("f")
+	l.looks()
+	l.stands(file)
+	l.guard.daemonGone = true
+	for !l.guard.lookAround() {
+	}
+	l.undone(file)
 }

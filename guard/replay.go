@@ -9,9 +9,9 @@ import (
 	"faultd/undo"
 )
 
-// replay undoes all that is pending in the journal.
-func replay(ctx context.Context, dir string) error {
-	results, err := undo.Replay(ctx, dir, "")
+// replay undoes all that is pending in the journal, but what spare says to leave alone; nil: all.
+func replay(ctx context.Context, dir string, spare func(undo.Entry) bool) error {
+	results, err := undo.Replay(ctx, dir, spare)
 	if errors.As(err, new(*undo.CorruptError)) {
 		// It stays so however often it is read: what could be read is undone, and the next daemon says it again.
 		slog.Error("guard: the journal is damaged; undid what could be read", "err", err)

@@ -45,7 +45,7 @@ func TestDamagedJournalIsNotTriedAgain(t *testing.T) {
 	if _, err := undo.Read(dir); !errors.As(err, new(*undo.CorruptError)) {
 		t.Fatalf("the journal is not damaged: %v", err)
 	}
-	if err := replay(t.Context(), dir); err != nil {
+	if err := replay(t.Context(), dir, nil); err != nil {
 		t.Errorf("it would be tried again: %v", err)
 	}
 	if _, err := os.Stat(files[0]); err != nil {

@@ -76,13 +76,14 @@ func Run(config Config) (err error) {
 			slog.Warn("guard: what kills the daemon's container may kill the guard too", "err", err)
 		}
 	}
-	g := &guard{config: config, undoer: newUndoer(config.StateDir)}
+	g := &guard{config: config}
 	if g.beat, err = openBeat(guardBeat); err != nil {
 		return err
 	}
 	if g.sleepers, err = bpf.OpenSleepers(guardKill, guardLease, guardSleepers, guardSleep); err != nil {
 		return err
 	}
+	g.undoer = newUndoer(config.StateDir, g.sleepers.Permitted)
 	g.sleepers.ClearHolder()
 	if err := g.startSleeping(); err != nil {
 		g.reportReady(err)
@@ -196,16 +197,14 @@ func (g *guard) serveSleepers() (next uint64, err error) {
 
 // lookAround starts undoing when its time has come, and says whether nothing is left to do.
 func (g *guard) lookAround() (done bool) {
-	permitted := g.sleepers.Generation()
-	if uint64(bpf.Monotonic()) >= g.sleepers.LeaseUntil() {
-		permitted = 0
-	}
-	// A switch that was off between two looks has another generation. Harm that was permitted, done and over between two looks is in the
-	// journal alone.
-	lapsed := g.permitted != 0 && g.permitted != permitted || permitted == 0 && !g.daemonGone && g.undoer.written()
+	permitted, before := g.sleepers.Permitted(), g.permitted
 	g.permitted = permitted
-	if lapsed {
-		slog.Warn("guard: the lease lapsed or the switch is off, undoing")
+	// A switch that was off between two looks, and a lease that had lapsed, have another generation. Harm that was permitted, done and over
+	// between two looks is in the journal alone.
+	if permitted != before || permitted == 0 && !g.daemonGone && g.undoer.written() {
+		if permitted == 0 || before != 0 {
+			slog.Warn("guard: the lease lapsed or the switch was thrown, undoing")
+		}
 		g.undoer.start()
 	}
 	if !g.daemonGone {
@@ -240,10 +239,12 @@ func (g *guard) close() error {
 
 // undoer replays the journal beside the loop, which must go on beating.
 type undoer struct {
-	dir     string
-	running chan error // nil: not running
-	again   bool
-	// finished is set once a replay that began after the daemon's end was clean.
+	dir string
+	// permitted is the generation whose harm is permitted now, or 0.
+	permitted func() uint64
+	running   chan error // nil: not running
+	again     bool
+	// final: the daemon is gone, and what it had been permitted is over.
 	final bool
 	tries int
 	next  time.Time
@@ -254,7 +255,14 @@ type undoer struct {
 // maxTries bounds the last replay; what is then left stays in the journal for the next daemon.
 const maxTries = 30
 
-func newUndoer(dir string) *undoer { return &undoer{dir: dir, size: undo.Size(dir)} }
+func newUndoer(dir string, permitted func() uint64) *undoer {
+	return &undoer{dir: dir, permitted: permitted, size: undo.Size(dir)}
+}
+
+// spares says whether what was begun is permitted, be it that this was so before the loop looked. Once it is not, it never will be again.
+func (u *undoer) spares(e undo.Entry) bool {
+	return e.Generation != 0 && e.Generation == u.permitted()
+}
 
 // written says whether something to undo was written into the journal that no replay has read. It takes the result of a replay, for
 // which finish would wait: not to be asked once the daemon is gone.
@@ -272,7 +280,7 @@ func (u *undoer) written() bool {
 	return len(pending) > 0
 }
 
-// start replays once, or once more when the running replay is done.
+// start undoes once what is not permitted, or once more when the running replay is done.
 func (u *undoer) start() {
 	if u.dir == "" {
 		return
@@ -285,9 +293,13 @@ func (u *undoer) start() {
 		return
 	}
 	u.size = undo.Size(u.dir)
+	spare := u.spares
+	if u.final {
+		spare = nil
+	}
 	done := make(chan error, 1)
 	u.running = done
-	go func() { done <- replay(context.Background(), u.dir) }()
+	go func() { done <- replay(context.Background(), u.dir, spare) }()
 }
 
 // poll gives the result of a replay that has ended.

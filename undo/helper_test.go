@@ -129,7 +129,7 @@ func childReplay(dir string) error {
 	if _, err := bufio.NewReader(os.Stdin).ReadString('\n'); err != nil {
 		return err
 	}
-	results, err := Replay(context.Background(), dir, "")
+	results, err := Replay(context.Background(), dir, nil)
 	for _, r := range results {
 		fmt.Println(r.Outcome, r.Err)
 	}

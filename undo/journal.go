@@ -34,7 +34,9 @@ type Entry struct {
 	// PID and StartTime are the process that wrote it, which may not have made the change yet (see Replay).
 	PID       int    `json:"pid"`
 	StartTime uint64 `json:"startTime"`
-	Action    Action `json:"action"`
+	// Generation is that of the kill switch under which it was begun; 0: it was off, or nobody knows, as before version 6.
+	Generation uint64 `json:"generation,omitempty"`
+	Action     Action `json:"action"`
 }
 
 // Journal is the write-ahead log of what must be undone. Several processes may write it at once, and several goroutines.
@@ -47,6 +49,9 @@ type Entry struct {
 // guard. A writer then gets ErrBusy (the change is not made, or an undone entry is undone once more), Compact does
 // nothing, and Read takes no lock at all: the name always means a whole journal.
 type Journal struct {
+	// Generation tells that of the kill switch now; nil: nobody knows. It is set before anything is begun.
+	Generation func() uint64
+
 	dir string
 	// mu is read-held to write and held to compact, so that this process is never busy for itself.
 	mu     sync.RWMutex
@@ -113,6 +118,9 @@ func (j *Journal) Begin(fault string, a Action) (Entry, error) {
 		return Entry{}, err
 	}
 	e := Entry{ID: rand.Text(), Fault: fault, BootID: boot, Time: time.Now().Round(0).UTC(), PID: os.Getpid(), StartTime: start, Action: a}
+	if j.Generation != nil {
+		e.Generation = j.Generation()
+	}
 	if err := j.append(true, record{Begin: &e}); err != nil {
 		return Entry{}, fmt.Errorf("write into the journal: %w", err)
 	}

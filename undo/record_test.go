@@ -74,6 +74,32 @@ func TestCutAtEveryByte(t *testing.T) {
 	}
 }
 
+// TestGeneration: an entry says under which generation of the kill switch it was begun; those of before version 6, which say nothing, are
+// read as before.
+func TestGeneration(t *testing.T) {
+	dir := t.TempDir()
+	older := frame(5, []byte(`{"begin":{"id":"a","fault":"f","bootId":"b","time":"2026-11-01T00:00:00Z","pid":7,"startTime":1,"action":{"version":5,"removeDir":{"path":"/a","ino":1}}}}`))
+	if err := os.WriteFile(filepath.Join(dir, journalName), older, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	j := opened(t, dir)
+	generation := uint64(1<<63 + 1)
+	j.Generation = func() uint64 { return generation }
+	if _, err := j.Begin("f", fileAction("/b")); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := Read(dir)
+	if err != nil || len(entries) != 2 || entries[0].Generation != 0 || entries[1].Generation != generation {
+		t.Errorf("read %+v, %v", entries, err)
+	}
+	if err := j.Compact(); err != nil {
+		t.Fatal(err)
+	}
+	if again, err := Read(dir); err != nil || !reflect.DeepEqual(again, entries) {
+		t.Errorf("compacted to %+v, %v", again, err)
+	}
+}
+
 // TestUnwrittenEnd: a power cut can leave zeros where records were not waited for; later ones follow them.
 func TestUnwrittenEnd(t *testing.T) {
 	whole, ends := someJournal(t)

@@ -15,8 +15,8 @@ type Result struct {
 	Err     error
 }
 
-// Replay undoes what is pending, newest first, for one fault or ("") for all, and strikes it out. It goes on past
-// failures. Guard and daemon may do it at once: one of them gets AlreadyGone. What a reboot has undone is Rebooted.
+// Replay undoes what is pending, newest first, and strikes it out, but what spare says to leave alone, which is asked just before each
+// is undone; nil: all is undone. It goes on past failures. Guard and daemon may do it at once: one of them gets AlreadyGone. What a reboot has undone is Rebooted.
 //
 // Where nothing was found (AlreadyGone, Changed), the process that wrote the entry may just not have made its change yet:
 // it may have been stopped between the two. So unless that is this process, such an entry stays pending as long as its
@@ -24,7 +24,7 @@ type Result struct {
 //
 // The error is about the journal: it could not be read in full (see Read; what could be read was undone), or not written,
 // so that what was undone is still pending, which does no harm.
-func Replay(ctx context.Context, dir, fault string) ([]Result, error) {
+func Replay(ctx context.Context, dir string, spare func(Entry) bool) ([]Result, error) {
 	entries, readErr := Read(dir)
 	if len(entries) == 0 {
 		return nil, readErr
@@ -36,7 +36,7 @@ func Replay(ctx context.Context, dir, fault string) ([]Result, error) {
 	var results []Result
 	var done []record
 	for _, e := range slices.Backward(entries) {
-		if fault != "" && e.Fault != fault {
+		if spare != nil && spare(e) {
 			continue
 		}
 		r := Result{Entry: e}

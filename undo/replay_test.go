@@ -12,7 +12,7 @@ import (
 
 func replayed(t *testing.T, dir, fault string, want ...Outcome) {
 	t.Helper()
-	results, err := Replay(context.Background(), dir, fault)
+	results, err := Replay(context.Background(), dir, func(e Entry) bool { return fault != "" && e.Fault != fault })
 	var got []Outcome
 	for _, r := range results {
 		err = errors.Join(err, r.Err)
@@ -67,7 +67,7 @@ func TestReplayGoesOnPastFailures(t *testing.T) {
 	begun(t, j, "f", madeFile(t, first))
 	stays := begun(t, j, "f", Action{Version: Version, RemoveDir: &RemoveDir{Path: full}})
 	begun(t, j, "f", madeFile(t, last))
-	results, err := Replay(context.Background(), dir, "")
+	results, err := Replay(context.Background(), dir, nil)
 	if err != nil || len(results) != 3 || results[1].Err == nil || exists(first) || exists(last) {
 		t.Errorf("replayed to %+v, %v", results, err)
 	}
@@ -84,7 +84,7 @@ func TestReplayOfADamagedJournal(t *testing.T) {
 	write(t, file, string(b))
 	path := filepath.Join(dir, "a")
 	begun(t, j, "f", madeFile(t, path))
-	results, err := Replay(context.Background(), dir, "")
+	results, err := Replay(context.Background(), dir, nil)
 	if !errors.As(err, new(*CorruptError)) || len(results) != 1 || exists(path) {
 		t.Errorf("replayed to %+v, %v", results, err)
 	}
@@ -96,7 +96,7 @@ func TestReplayAfterTheContextIsOver(t *testing.T) {
 	e := begun(t, opened(t, dir), "f", madeFile(t, path))
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	results, err := Replay(ctx, dir, "")
+	results, err := Replay(ctx, dir, nil)
 	if err != nil || len(results) != 1 || !errors.Is(results[0].Err, context.Canceled) || !exists(path) {
 		t.Errorf("replayed to %+v, %v", results, err)
 	}
