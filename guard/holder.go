@@ -82,7 +82,7 @@ func standIn(config Config) error {
 		return nil // the daemon starts another guard
 	}
 	if config.StateDir != "" {
-		err = replay(context.Background(), config.StateDir, nil)
+		err = replay(context.Background(), config.StateDir, ofOthers(-1))
 	}
 	if config.CgroupDir != "" {
 		err = errors.Join(err, leaveCgroup(config.CgroupDir))

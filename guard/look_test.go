@@ -42,7 +42,9 @@ func newLooking(t *testing.T) *looking {
 		t.Fatal(err)
 	}
 	journal.Generation = k.Switch().Generation
-	return &looking{t, k, journal, &guard{sleepers: sleepers, undoer: newUndoer(dir, sleepers.Permitted)}}
+	u := newUndoer(dir, sleepers.Permitted)
+	u.daemon = os.Getpid()
+	return &looking{t, k, journal, &guard{sleepers: sleepers, undoer: u}}
 }
 
 // begins leaves a file that is written down as something to be removed.
@@ -193,4 +195,16 @@ func TestNothingIsSparedInTheEnd(t *testing.T) {
 	for !l.guard.lookAround() {
 	}
 	l.undone(file)
+}
+
+// TestNextDaemonIsSpared: a guard that has not come to an end with what its daemon left does not undo what the next daemon has begun. That is
+// this process; the one that was has a process id that nobody has.
+func TestNextDaemonIsSpared(t *testing.T) {
+	l := newLooking(t)
+	l.guard.undoer.daemon = 1 << 30
+	file := l.begins("f")
+	l.guard.daemonGone = true
+	for !l.guard.lookAround() {
+	}
+	l.stands(file)
 }

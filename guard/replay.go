@@ -9,6 +9,15 @@ import (
 	"faultd/undo"
 )
 
+// ofOthers says whether an entry is that of a daemon which runs, and not the one of this process, or -1: it has a guard of its own. There is
+// one when the daemon has died and what it left cannot be undone at once.
+func ofOthers(daemon int) func(undo.Entry) bool {
+	return func(e undo.Entry) bool {
+		runs, err := undo.Runs(e.PID, e.StartTime)
+		return err == nil && runs && e.PID != daemon
+	}
+}
+
 // replay undoes all that is pending in the journal, but what spare says to leave alone; nil: all.
 func replay(ctx context.Context, dir string, spare func(undo.Entry) bool) error {
 	results, err := undo.Replay(ctx, dir, spare)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"os/signal"
 	"runtime"
 	"time"
@@ -242,6 +243,7 @@ type undoer struct {
 	dir string
 	// permitted is the generation whose harm is permitted now, or 0.
 	permitted func() uint64
+	daemon    int        // its process
 	running   chan error // nil: not running
 	again     bool
 	// final: the daemon is gone, and what it had been permitted is over.
@@ -256,7 +258,7 @@ type undoer struct {
 const maxTries = 30
 
 func newUndoer(dir string, permitted func() uint64) *undoer {
-	return &undoer{dir: dir, permitted: permitted, size: undo.Size(dir)}
+	return &undoer{dir: dir, permitted: permitted, daemon: os.Getppid(), size: undo.Size(dir)}
 }
 
 // spares says whether what was begun is permitted, be it that this was so before the loop looked. Once it is not, it never will be again.
@@ -295,7 +297,7 @@ func (u *undoer) start() {
 	u.size = undo.Size(u.dir)
 	spare := u.spares
 	if u.final {
-		spare = nil
+		spare = ofOthers(u.daemon)
 	}
 	done := make(chan error, 1)
 	u.running = done
