@@ -9,12 +9,14 @@ import (
 	"github.com/cilium/ebpf/link"
 )
 
-// Arrivals are what came into a target while a rule on calls was there, and is out of its reach.
+// Arrivals are what came into a target while a rule on calls was there, and is, or may be, out of its reach.
 type Arrivals struct {
 	// Programs of 32 bits that were started.
 	Programs uint64
 	// Rings of io_uring that were made.
 	Rings uint64
+	// Spares32 says what 32-bit programs may do that is not hurt, as a sentence without its end; "": nothing that others may not.
+	Spares32 string
 }
 
 // watchArrivals counts arrivals, for all rules on calls. Call with k.mu held; so must be what lets go.

@@ -12,6 +12,8 @@
 struct call {
 	__u32 number; /* NO_CALL: none, or one that is not of the machine's own table */
 	__u32 op;     /* of security hooks (enum op) */
+	__u32 compat; /* of a 32-bit program: 1 + how many of its arguments, from the first, are those of the call of this number; 0: it is that call */
+	__u32 pad;
 	__u64 file;   /* struct file *, or 0 */
 	__u64 path;   /* struct path *, or 0: of the file itself, or of the directory that dentry is in */
 	__u64 dentry; /* struct dentry *, or 0 */
@@ -39,6 +41,19 @@ static __always_inline __u64 argument_x86(const struct pt_regs___x86 *regs, __u3
 	}
 }
 
+/* A 32-bit program's (int $0x80 and its like). */
+static __always_inline __u32 argument_ia32(const struct pt_regs___x86 *regs, __u32 i)
+{
+	switch (i) {
+	case 0: return regs->bx;
+	case 1: return regs->cx;
+	case 2: return regs->dx;
+	case 3: return regs->si;
+	case 4: return regs->di;
+	default: return regs->bp;
+	}
+}
+
 static __always_inline __u64 argument_arm64(void *regs, __u32 i)
 {
 	const struct user_pt_regs___arm64 *user = regs; /* they come first in pt_regs */
@@ -54,13 +69,19 @@ static __always_inline __u64 argument_arm64(void *regs, __u32 i)
 }
 
 /* Argument i, 0..5, of the call. On x86 they stay in their registers until it returns. */
-static __always_inline __u64 argument(__u32 i)
+static __always_inline __u64 argument(const struct call *call, __u32 i)
 {
 	void *regs = current_regs();
 
 	if (bpf_core_field_exists(struct pt_regs___x86, orig_ax))
-		return argument_x86(regs, i);
+		return call->compat ? argument_ia32(regs, i) : argument_x86(regs, i);
 	return argument_arm64(regs, i);
+}
+
+/* Whether argument i is what it is in the call of this number: a 32-bit call may have two where that has one of 64 bits. */
+static __always_inline int has_argument(const struct call *call, __u32 i)
+{
+	return !call->compat || i + 1 < call->compat;
 }
 
 static __always_inline const struct call_shape *shape_of(__u32 call)
@@ -81,13 +102,13 @@ static __always_inline struct file *file_of(__u32 fd)
 }
 
 /* The descriptor that a call is about; 0 if it is about none. */
-static __always_inline int fd_of_call(__u32 number, __u32 *fd)
+static __always_inline int fd_of_call(const struct call *call, __u32 *fd)
 {
-	const struct call_shape *shape = shape_of(number);
+	const struct call_shape *shape = shape_of(call->number);
 
-	if (!shape || !shape->fd)
+	if (!shape || !shape->fd || !has_argument(call, shape->fd - 1))
 		return 0;
-	*fd = argument(shape->fd - 1);
+	*fd = argument(call, shape->fd - 1);
 	return 1;
 }
 
@@ -96,33 +117,50 @@ struct iovec {
 	__u64 length;
 };
 
-/* The sum of a vector of buffers; -1: it cannot be read. */
-LOOP_BODY __s64 iov_sum(__u64 address, __u64 count)
+/* Of a 32-bit program. */
+struct compat_iovec {
+	__u32 base;
+	__u32 length;
+};
+
+/* Length i in a vector of buffers; -1: it cannot be read. */
+static __always_inline __s64 iov_length(__u64 address, __u32 i, __u32 compat)
 {
+	struct compat_iovec narrow;
 	struct iovec iov;
-	__s64 sum = 0;
+
+	if (compat)
+		return bpf_probe_read_user(&narrow, sizeof(narrow), (void *)(address + i * sizeof(narrow))) ? -1 : narrow.length;
+	return bpf_probe_read_user(&iov, sizeof(iov), (void *)(address + i * sizeof(iov))) ? -1 : (__s64)iov.length;
+}
+
+/* The sum of a vector of buffers; -1: it cannot be read. */
+LOOP_BODY __s64 iov_sum(__u64 address, __u64 count, __u32 compat)
+{
+	__s64 sum = 0, length;
 
 	if (count > MAX_IOV)
 		return -1;
 	for (__u32 i = 0; i < MAX_IOV && i < count; i++) {
-		if (bpf_probe_read_user(&iov, sizeof(iov), (void *)(address + i * sizeof(iov))))
+		length = iov_length(address, i, compat);
+		if (length < 0)
 			return -1;
-		sum += iov.length;
+		sum += length;
 	}
 	return sum;
 }
 
 /* How many bytes the call shall move; -1: it says nothing of the kind, or it cannot be read. */
-static __always_inline __s64 count_of_call(__u32 number)
+static __always_inline __s64 count_of_call(const struct call *call)
 {
-	const struct call_shape *shape = shape_of(number);
+	const struct call_shape *shape = shape_of(call->number);
 
 	if (!shape)
 		return -1;
 	if (shape->count)
-		return argument(shape->count - 1);
-	if (shape->iov)
-		return iov_sum(argument(shape->iov - 1), argument(shape->iov));
+		return has_argument(call, shape->count - 1) ? argument(call, shape->count - 1) : -1;
+	if (shape->iov && has_argument(call, shape->iov))
+		return iov_sum(argument(call, shape->iov - 1), argument(call, shape->iov), call->compat);
 	return -1;
 }
 

@@ -17,9 +17,9 @@ static __always_inline int call_fits(const struct rule *rule, __u32 call)
 	return call < MAX_SYSCALL && (rule->calls[(call / 64) % (MAX_SYSCALL / 64)] >> (call % 64)) & 1;
 }
 
-static __always_inline int predicate_holds(const struct predicate *predicate)
+static __always_inline int predicate_holds(const struct predicate *predicate, const struct call *call)
 {
-	__u64 value = predicate->value, is = argument(predicate->argument) & predicate->mask;
+	__u64 value = predicate->value, is = argument(call, predicate->argument) & predicate->mask;
 
 	switch (predicate->op) {
 	case EQUAL: return is == value;
@@ -80,7 +80,7 @@ static __always_inline struct file *file_of_call(const struct call *call)
 
 	if (call->file)
 		return (struct file *)call->file;
-	return fd_of_call(call->number, &fd) ? file_of(fd) : 0;
+	return fd_of_call(call, &fd) ? file_of(fd) : 0;
 }
 
 /* The inode that the call is about, or 0. */
@@ -102,7 +102,7 @@ static __always_inline enum fit descriptor_fits(const struct filter *filter, con
 	__u32 fd;
 
 	if (filter->flags & FILTER_FD) {
-		if (!fd_of_call(call->number, &fd))
+		if (!fd_of_call(call, &fd))
 			return FIT_UNKNOWN;
 		if (fd < filter->fd_low || fd > filter->fd_high)
 			return FITS_NOT;
@@ -123,9 +123,12 @@ LOOP_BODY int plain_filter_fits(const struct filter *filter, const struct call *
 {
 	if (!filter || !call)
 		return FITS_NOT;
-	for (__u32 i = 0; i < MAX_PREDICATES; i++)
-		if (i < filter->predicates && !predicate_holds(&filter->predicate[i]))
+	for (__u32 i = 0; i < MAX_PREDICATES && i < filter->predicates; i++) {
+		if (!has_argument(call, filter->predicate[i].argument))
+			return FIT_UNKNOWN;
+		if (!predicate_holds(&filter->predicate[i], call))
 			return FITS_NOT;
+	}
 	if ((filter->flags & FILTER_UID) && (__u32)bpf_get_current_uid_gid() != filter->uid)
 		return FITS_NOT;
 	if ((filter->flags & FILTER_COMM) && !comm_is(filter->comm))

@@ -24,7 +24,7 @@ static __always_inline int opens(__u32 number)
 /* Whether the call's own arguments are about the file: io_uring goes on with requests inside other calls. */
 static __always_inline int is_of_call(const struct call *call, struct file *file)
 {
-	return file_of(argument(call->number == growing_calls.copy_file_range ? 2 : 0)) == file;
+	return file_of(argument(call, call->number == growing_calls.copy_file_range ? 2 : 0)) == file;
 }
 
 /* The position in out to which the call writes; -1: it cannot be told. */
@@ -37,13 +37,13 @@ static __always_inline __s64 position_of(const struct call *call, struct file *f
 	if (number == growing_calls.write || number == growing_calls.writev || number == growing_calls.sendfile)
 		return BPF_CORE_READ(file, f_pos);
 	if (number == growing_calls.pwrite64 || number == growing_calls.pwritev)
-		return argument(3);
+		return argument(call, 3);
 	if (number == growing_calls.pwritev2) {
-		position = argument(3);
+		position = argument(call, 3);
 		return position == -1 ? BPF_CORE_READ(file, f_pos) : position;
 	}
 	if (number == growing_calls.copy_file_range) {
-		at = argument(3);
+		at = argument(call, 3);
 		if (!at)
 			return BPF_CORE_READ(file, f_pos);
 		if (bpf_probe_read_user(&position, sizeof(position), (void *)at))
@@ -73,17 +73,17 @@ static __always_inline __s64 count_written(const struct call *call)
 	__s64 count, left;
 
 	if (number == growing_calls.write || number == growing_calls.pwrite64)
-		return argument(2);
+		return argument(call, 2);
 	if (number == growing_calls.writev || number == growing_calls.pwritev || number == growing_calls.pwritev2)
-		return iov_sum(argument(1), argument(2));
+		return iov_sum(argument(call, 1), argument(call, 2), call->compat);
 	if (number == growing_calls.copy_file_range) {
-		from = file_of(argument(0));
-		count = argument(4);
-		left = from ? left_to_copy(from, argument(1)) : -1;
+		from = file_of(argument(call, 0));
+		count = argument(call, 4);
+		left = from ? left_to_copy(from, argument(call, 1)) : -1;
 	} else if (number == growing_calls.sendfile) {
-		from = file_of(argument(1));
-		count = argument(3);
-		left = from ? left_to_copy(from, argument(2)) : -1;
+		from = file_of(argument(call, 1));
+		count = argument(call, 3);
+		left = from ? left_to_copy(from, argument(call, 2)) : -1;
 	} else {
 		return -1;
 	}
@@ -93,7 +93,7 @@ static __always_inline __s64 count_written(const struct call *call)
 static __always_inline int appends(const struct call *call, struct file *file)
 {
 	return (BPF_CORE_READ(file, f_flags) & O_APPEND) ||
-	       (call->number == growing_calls.pwritev2 && (argument(5) & RWF_APPEND));
+	       (call->number == growing_calls.pwritev2 && (argument(call, 5) & RWF_APPEND));
 }
 
 static __always_inline enum fit write_grows(const struct call *call, struct file *file, __s64 size)
@@ -111,7 +111,7 @@ static __always_inline enum fit truncation_grows(const struct call *call, struct
 		return FITS_NOT;
 	if (call->number != growing_calls.truncate && (call->number != growing_calls.ftruncate || (file && !is_of_call(call, file))))
 		return FIT_UNKNOWN;
-	return (__s64)argument(1) > size ? FITS : FITS_NOT;
+	return (__s64)argument(call, 1) > size ? FITS : FITS_NOT;
 }
 
 /* Whether a write or truncation needs more of the disk. Calls whose arguments do not tell (io_uring, io_submit, splice)
@@ -136,7 +136,7 @@ LOOP_BODY int grows(const struct call *call)
 	if (!file || !is_of_call(call, file))
 		return FIT_UNKNOWN;
 	if (call->number == growing_calls.fallocate)
-		return argument(1) & FREEING_MODES ? FITS_NOT : FITS;
+		return argument(call, 1) & FREEING_MODES ? FITS_NOT : FITS;
 	return write_grows(call, file, size);
 }
 

@@ -53,6 +53,7 @@ type Installed struct {
 	final    *Counters
 	// uncovered are notes on devices, and network namespaces, that have come since.
 	uncovered []string
+	reach32   reach32
 }
 
 // attachFunc attaches what a rule needs, and gives what lets go of it, also beside an error. It is called with k.mu held.
@@ -231,7 +232,7 @@ func (in *Installed) Counters() Counters {
 func (in *Installed) read() Counters {
 	at := func(i int) uint64 { return in.kernel.stats.word(int(in.encoded.Stat)*statSize + i*8).Load() }
 	own := func(i int) uint64 { return in.kernel.stats.word(in.slot*statSize + i*8).Load() }
-	c := Counters{Arrived: Arrivals{own(10), own(11)}, Evaluated: at(0), Matched: at(1), Injected: at(2), NotApplied: at(3), Spared: at(4), CutShort: at(5), Unknown: at(9)}
+	c := Counters{Arrived: Arrivals{own(10), own(11), in.reach32.String()}, Evaluated: at(0), Matched: at(1), Injected: at(2), NotApplied: at(3), Spared: at(4), CutShort: at(5), Unknown: at(9)}
 	if ns := at(7); ns != 0 {
 		c.First = time.Now().Add(time.Duration(int64(ns) - Monotonic()))
 	}

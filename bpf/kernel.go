@@ -44,6 +44,8 @@ type Kernel struct {
 	lsmFired bool
 	// noTrampolines: a program on a call's function was refused.
 	noTrampolines bool
+	// noTwins: a mechanism's program on a function of 32-bit programs was refused.
+	noTwins map[SyscallMechanism]bool
 	// sites are where files make calls, for MechanismUprobe.
 	sites *siteCache
 	// types are the kernel's, read for the first program that needs them; reading takes longer than all the rest.
@@ -77,6 +79,7 @@ func Open(o Options) (*Kernel, error) {
 		sw:       sw,
 		hooks:    map[Hook]*hookState{},
 		shared:   map[string]*attachment{},
+		noTwins:  map[SyscallMechanism]bool{},
 		sites:    &siteCache{},
 		types:    btf.NewCache(),
 		objects:  map[string]*ebpf.CollectionSpec{},

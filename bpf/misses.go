@@ -15,19 +15,30 @@ type misses struct {
 
 func (k *Kernel) missesSince(keys []string) *misses {
 	var n misses
-	for _, key := range keys {
-		if a := k.shared[key]; a != nil {
-			n.used = append(n.used, a.closer.(*syscallPrograms))
-		}
-	}
-	n.before = n.sum()
+	n.add(k, keys)
 	return &n
 }
 
+// add counts the programs behind these keys too, from now on.
+func (n *misses) add(k *Kernel, keys []string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, key := range keys {
+		if a := k.shared[key]; a != nil {
+			s := a.closer.(*syscallPrograms)
+			n.used, n.before = append(n.used, s), n.before+s.missed()
+		}
+	}
+}
+
 // installCounted is install of a rule with what attach attaches; it counts how often the kernel skips the programs behind the
-// keys that attach gives.
-func (k *Kernel) installCounted(hook Hook, t Target, r Rule, attach func() (io.Closer, []string, error), rest attachFunc) (*Installed, error) {
+// keys that attach gives. rest, if it is not nil, may add to them.
+func (k *Kernel) installCounted(hook Hook, t Target, r Rule, attach func() (io.Closer, []string, error), rest func(*misses) ([]func() error, error)) (*Installed, error) {
 	var missed *misses
+	var more attachFunc
+	if rest != nil {
+		more = func() ([]func() error, error) { return rest(missed) }
+	}
 	in, err := k.install(hook, t, r, func() ([]func() error, error) {
 		attached, keys, err := attach()
 		if err != nil {
@@ -38,7 +49,7 @@ func (k *Kernel) installCounted(hook Hook, t Target, r Rule, attach func() (io.C
 			missed.finish()
 			return attached.Close()
 		}}, nil
-	}, rest)
+	}, more)
 	if err != nil {
 		return nil, err
 	}

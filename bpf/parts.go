@@ -28,12 +28,13 @@ func (p Parts) SetPeers(peers Peers) error {
 
 // Counters is what happened to all of them.
 func (p Parts) Counters() Counters {
-	c := p[0].Counters()
+	c, reach := p[0].Counters(), p[0].reachOf32()
 	for _, in := range p[1:] {
 		more := in.Counters()
 		c.Missed += more.Missed
+		reach = reach.and(in.reachOf32())
 		// They arrived once, however many parts have seen them.
-		c.Arrived = Arrivals{max(c.Arrived.Programs, more.Arrived.Programs), max(c.Arrived.Rings, more.Arrived.Rings)}
+		c.Arrived = Arrivals{max(c.Arrived.Programs, more.Arrived.Programs), max(c.Arrived.Rings, more.Arrived.Rings), reach.String()}
 	}
 	return c
 }

@@ -299,15 +299,30 @@ func (k *Kernel) installPart(t Target, p part, r Rule) (*Installed, error) {
 		number, _ := SyscallNumber(call)
 		r.Calls = append(r.Calls, number)
 	}
-	rest := func() (releases []func() error, err error) {
+	var spared []string
+	rest := func(missed *misses) (releases []func() error, err error) {
 		if len(p.calls) > 0 {
 			releases, err = k.watchArrivals()
+		}
+		spared = p.calls
+		if t.Programs32 {
+			var release func() error
+			release, spared = k.attachTwins(p, missed)
+			releases = append(releases, release)
 		}
 		// Processes may have mapped code after it was looked at, and before there was a rule to be told for.
 		return releases, errors.Join(err, k.followMappings(t, p.mechanism, p.calls))
 	}
-	return k.installCounted(r.hook(p.mechanism), t, r, func() (io.Closer, []string, error) {
+	in, err := k.installCounted(r.hook(p.mechanism), t, r, func() (io.Closer, []string, error) {
 		attached, err := k.attachPart(t, p, r)
 		return attached, k.keysOf(p, t, r), err
 	}, rest)
+	if err != nil {
+		return nil, err
+	}
+	in.setReach32(reach32{p.calls, spared, false})
+	if !t.Programs32 && reachesTwins(p.mechanism) {
+		go in.awaitPrograms32(p)
+	}
+	return in, nil
 }

@@ -19,7 +19,7 @@ func (k *Kernel) openFmodRet(call string, s *syscallPrograms) error {
 	if err := k.decidedOtherwise(MechanismFmodRet, call); err != nil {
 		return err
 	}
-	spec, err := k.object("resultFmod", loadResultFmod)
+	spec, err := k.object("resultFmod", loadResultFmod, "faultd_fmod")
 	if err != nil {
 		return err
 	}
@@ -39,7 +39,7 @@ func (k *Kernel) openOverride(call string, s *syscallPrograms) error {
 	if err := features.HaveProgramHelper(ebpf.Kprobe, asm.FnOverrideReturn); err != nil {
 		return errors.New("the kernel has no bpf_override_return (CONFIG_BPF_KPROBE_OVERRIDE)")
 	}
-	spec, err := k.object("resultOverride", loadResultOverride)
+	spec, err := k.object("resultOverride", loadResultOverride, "faultd_override")
 	if err != nil {
 		return err
 	}

@@ -14,22 +14,24 @@ struct verdict {
 	__s64 result; /* of the call; with ACTION_SHORT the count that it shall be made with */
 };
 
+#define MOST_COMPAT 0xfffff000LL /* what a 32-bit program takes for a result: more are errors, or do not fit */
+
 /* The result that a call which is not made returns; 0 as well if it cannot be told. */
-static __always_inline int pretended(const struct rule *rule, __u32 number, __s64 *result)
+static __always_inline int pretended(const struct rule *rule, const struct call *call, __s64 *result)
 {
-	const struct call_shape *shape = shape_of(number);
+	const struct call_shape *shape = shape_of(call->number);
 
 	*result = rule->result;
 	if (!(rule->flags & RULE_COUNT) || !shape || !shape->writes)
-		return 1;
-	*result = count_of_call(number);
+		return !call->compat || *result <= MOST_COMPAT;
+	*result = count_of_call(call);
 	return *result >= 0;
 }
 
 /* The count that a shorter call is made with: at least 1, and less than what was asked. 0: it cannot be made shorter. */
-static __always_inline __s64 shortened(const struct rule *rule, __u32 number)
+static __always_inline __s64 shortened(const struct rule *rule, const struct call *call)
 {
-	__s64 count = count_of_call(number), less = rule->result;
+	__s64 count = count_of_call(call), less = rule->result;
 
 	if (count < 2)
 		return 0;
@@ -41,7 +43,7 @@ static __always_inline __s64 shortened(const struct rule *rule, __u32 number)
 }
 
 /* Does what the rule says, for match number n; what cannot be done is counted as not applied. */
-static __always_inline void decide_result(const struct rule *rule, struct stat *stat, const struct permit *permit, __u32 number, __u64 n, struct verdict *verdict)
+static __always_inline void decide_result(const struct rule *rule, struct stat *stat, const struct permit *permit, const struct call *call, __u64 n, struct verdict *verdict)
 {
 	__s64 result = 0;
 	int can = 0;
@@ -51,9 +53,9 @@ static __always_inline void decide_result(const struct rule *rule, struct stat *
 		can = result != 0;
 	} else if (rule->action == ACTION_PRETEND) {
 		/* fmod_ret cannot return 0: that means "make the call". */
-		can = pretended(rule, number, &result) && (result || MECHANISM != MECHANISM_FMOD_RET);
+		can = pretended(rule, call, &result) && (result || MECHANISM != MECHANISM_FMOD_RET);
 	} else if (rule->action == ACTION_SHORT) {
-		result = shortened(rule, number);
+		result = shortened(rule, call);
 		can = result && MECHANISM == MECHANISM_UPROBE;
 	}
 	if (!can) {
@@ -81,7 +83,7 @@ LOOP_BODY int result_rule(const struct rule_ref *ref, const struct permit *permi
 	__u64 number = harm_due(rule, stat, scope_of(rule));
 
 	if (number)
-		decide_result(rule, stat, permit, call->number, number, verdict);
+		decide_result(rule, stat, permit, call, number, verdict);
 	return 0;
 }
 

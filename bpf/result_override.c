@@ -5,6 +5,7 @@
  * be anything, 0 too. It costs more than fmod_ret. */
 #define MECHANISM MECHANISM_OVERRIDE
 #include "result.h"
+#include "twin.h"
 
 struct pt_regs;
 
@@ -17,6 +18,22 @@ int faultd_override(struct pt_regs *ctx)
 	if (!set)
 		return 0;
 	struct call call = {.number = current_call()};
+
+	judge(set, &call, &verdict);
+	if (verdict.action)
+		bpf_override_return(ctx, verdict.result);
+	return 0;
+}
+
+SEC("kprobe")
+int faultd_override_twin(struct pt_regs *ctx)
+{
+	struct rule_set *set = find_rule_set(HOOK_RESULT, ANCESTOR);
+	struct verdict verdict = {};
+
+	if (!set)
+		return 0;
+	struct call call = TWIN_CALL;
 
 	judge(set, &call, &verdict);
 	if (verdict.action)

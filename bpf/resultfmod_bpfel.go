@@ -35,7 +35,10 @@ const (
 	resultFmodMapFaultdStoodIn   = "faultd_stood_in"
 	resultFmodMapFaultdTargets   = "faultd_targets"
 	resultFmodProgFaultdFmod     = "faultd_fmod"
+	resultFmodProgFaultdFmodTwin = "faultd_fmod_twin"
 	resultFmodVarFaultdAbi       = "faultd_abi"
+	resultFmodVarTwinCompat      = "twin_compat"
+	resultFmodVarTwinNumber      = "twin_number"
 )
 
 // loadResultFmod returns the embedded CollectionSpec for resultFmod.
@@ -80,7 +83,8 @@ type resultFmodSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type resultFmodProgramSpecs struct {
-	FaultdFmod *ebpf.ProgramSpec `ebpf:"faultd_fmod"`
+	FaultdFmod     *ebpf.ProgramSpec `ebpf:"faultd_fmod"`
+	FaultdFmodTwin *ebpf.ProgramSpec `ebpf:"faultd_fmod_twin"`
 }
 
 // resultFmodMapSpecs contains maps before they are loaded into the kernel.
@@ -111,7 +115,9 @@ type resultFmodMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type resultFmodVariableSpecs struct {
-	FaultdAbi *ebpf.VariableSpec `ebpf:"faultd_abi"`
+	FaultdAbi  *ebpf.VariableSpec `ebpf:"faultd_abi"`
+	TwinCompat *ebpf.VariableSpec `ebpf:"twin_compat"`
+	TwinNumber *ebpf.VariableSpec `ebpf:"twin_number"`
 }
 
 // resultFmodObjects contains all objects after they have been loaded into the kernel.
@@ -181,19 +187,23 @@ func (m *resultFmodMaps) Close() error {
 //
 // It can be passed to loadResultFmodObjects or ebpf.CollectionSpec.LoadAndAssign.
 type resultFmodVariables struct {
-	FaultdAbi *ebpf.Variable `ebpf:"faultd_abi"`
+	FaultdAbi  *ebpf.Variable `ebpf:"faultd_abi"`
+	TwinCompat *ebpf.Variable `ebpf:"twin_compat"`
+	TwinNumber *ebpf.Variable `ebpf:"twin_number"`
 }
 
 // resultFmodPrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to loadResultFmodObjects or ebpf.CollectionSpec.LoadAndAssign.
 type resultFmodPrograms struct {
-	FaultdFmod *ebpf.Program `ebpf:"faultd_fmod"`
+	FaultdFmod     *ebpf.Program `ebpf:"faultd_fmod"`
+	FaultdFmodTwin *ebpf.Program `ebpf:"faultd_fmod_twin"`
 }
 
 func (p *resultFmodPrograms) Close() error {
 	return _ResultFmodClose(
 		p.FaultdFmod,
+		p.FaultdFmodTwin,
 	)
 }
 

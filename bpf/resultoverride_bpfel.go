@@ -16,26 +16,29 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	resultOverrideMapFaultdCalls     = "faultd_calls"
-	resultOverrideMapFaultdChains    = "faultd_chains"
-	resultOverrideMapFaultdDiverted  = "faultd_diverted"
-	resultOverrideMapFaultdGlobs     = "faultd_globs"
-	resultOverrideMapFaultdKill      = "faultd_kill"
-	resultOverrideMapFaultdLease     = "faultd_lease"
-	resultOverrideMapFaultdLevels    = "faultd_levels"
-	resultOverrideMapFaultdPaths     = "faultd_paths"
-	resultOverrideMapFaultdPeers     = "faultd_peers"
-	resultOverrideMapFaultdQuantiles = "faultd_quantiles"
-	resultOverrideMapFaultdRules     = "faultd_rules"
-	resultOverrideMapFaultdServers   = "faultd_servers"
-	resultOverrideMapFaultdSleep     = "faultd_sleep"
-	resultOverrideMapFaultdSleepers  = "faultd_sleepers"
-	resultOverrideMapFaultdStandIns  = "faultd_stand_ins"
-	resultOverrideMapFaultdStats     = "faultd_stats"
-	resultOverrideMapFaultdStoodIn   = "faultd_stood_in"
-	resultOverrideMapFaultdTargets   = "faultd_targets"
-	resultOverrideProgFaultdOverride = "faultd_override"
-	resultOverrideVarFaultdAbi       = "faultd_abi"
+	resultOverrideMapFaultdCalls         = "faultd_calls"
+	resultOverrideMapFaultdChains        = "faultd_chains"
+	resultOverrideMapFaultdDiverted      = "faultd_diverted"
+	resultOverrideMapFaultdGlobs         = "faultd_globs"
+	resultOverrideMapFaultdKill          = "faultd_kill"
+	resultOverrideMapFaultdLease         = "faultd_lease"
+	resultOverrideMapFaultdLevels        = "faultd_levels"
+	resultOverrideMapFaultdPaths         = "faultd_paths"
+	resultOverrideMapFaultdPeers         = "faultd_peers"
+	resultOverrideMapFaultdQuantiles     = "faultd_quantiles"
+	resultOverrideMapFaultdRules         = "faultd_rules"
+	resultOverrideMapFaultdServers       = "faultd_servers"
+	resultOverrideMapFaultdSleep         = "faultd_sleep"
+	resultOverrideMapFaultdSleepers      = "faultd_sleepers"
+	resultOverrideMapFaultdStandIns      = "faultd_stand_ins"
+	resultOverrideMapFaultdStats         = "faultd_stats"
+	resultOverrideMapFaultdStoodIn       = "faultd_stood_in"
+	resultOverrideMapFaultdTargets       = "faultd_targets"
+	resultOverrideProgFaultdOverride     = "faultd_override"
+	resultOverrideProgFaultdOverrideTwin = "faultd_override_twin"
+	resultOverrideVarFaultdAbi           = "faultd_abi"
+	resultOverrideVarTwinCompat          = "twin_compat"
+	resultOverrideVarTwinNumber          = "twin_number"
 )
 
 // loadResultOverride returns the embedded CollectionSpec for resultOverride.
@@ -80,7 +83,8 @@ type resultOverrideSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type resultOverrideProgramSpecs struct {
-	FaultdOverride *ebpf.ProgramSpec `ebpf:"faultd_override"`
+	FaultdOverride     *ebpf.ProgramSpec `ebpf:"faultd_override"`
+	FaultdOverrideTwin *ebpf.ProgramSpec `ebpf:"faultd_override_twin"`
 }
 
 // resultOverrideMapSpecs contains maps before they are loaded into the kernel.
@@ -111,7 +115,9 @@ type resultOverrideMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type resultOverrideVariableSpecs struct {
-	FaultdAbi *ebpf.VariableSpec `ebpf:"faultd_abi"`
+	FaultdAbi  *ebpf.VariableSpec `ebpf:"faultd_abi"`
+	TwinCompat *ebpf.VariableSpec `ebpf:"twin_compat"`
+	TwinNumber *ebpf.VariableSpec `ebpf:"twin_number"`
 }
 
 // resultOverrideObjects contains all objects after they have been loaded into the kernel.
@@ -181,19 +187,23 @@ func (m *resultOverrideMaps) Close() error {
 //
 // It can be passed to loadResultOverrideObjects or ebpf.CollectionSpec.LoadAndAssign.
 type resultOverrideVariables struct {
-	FaultdAbi *ebpf.Variable `ebpf:"faultd_abi"`
+	FaultdAbi  *ebpf.Variable `ebpf:"faultd_abi"`
+	TwinCompat *ebpf.Variable `ebpf:"twin_compat"`
+	TwinNumber *ebpf.Variable `ebpf:"twin_number"`
 }
 
 // resultOverridePrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to loadResultOverrideObjects or ebpf.CollectionSpec.LoadAndAssign.
 type resultOverridePrograms struct {
-	FaultdOverride *ebpf.Program `ebpf:"faultd_override"`
+	FaultdOverride     *ebpf.Program `ebpf:"faultd_override"`
+	FaultdOverrideTwin *ebpf.Program `ebpf:"faultd_override_twin"`
 }
 
 func (p *resultOverridePrograms) Close() error {
 	return _ResultOverrideClose(
 		p.FaultdOverride,
+		p.FaultdOverrideTwin,
 	)
 }
 

@@ -81,6 +81,8 @@ type Target struct {
 	Ancestors []uint64
 	// Dir is its directory.
 	Dir string
+	// Programs32: it has 32-bit programs, whose calls are meant too, from the beginning.
+	Programs32 bool
 }
 
 func (t Target) id() uint64 { return t.Ancestors[len(t.Ancestors)-1] }

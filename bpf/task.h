@@ -29,9 +29,12 @@ struct pt_regs___x86 {
 	unsigned long r10;
 	unsigned long r9;
 	unsigned long r8;
+	unsigned long bx;
+	unsigned long cx;
 	unsigned long dx;
 	unsigned long si;
 	unsigned long di;
+	unsigned long bp;
 	unsigned long orig_ax;
 };
 

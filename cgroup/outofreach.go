@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -14,15 +15,15 @@ const mostOutOfReach = 5
 
 // OutOfReach says, a line for each process, which processes of a target make calls that the hooks of system calls do not
 // see: 32-bit programs (another table of calls), users of io_uring (requests without calls), sandboxes of gVisor (which
-// answer the calls of the programs in them). It is how things are now; processes may start later.
-func (h *Hierarchy) OutOfReach(t Target) ([]string, error) {
+// answer the calls of the programs in them). spares32 says which calls of 32-bit programs are not hurt; "": all are. It is how things are now; processes may start later.
+func (h *Hierarchy) OutOfReach(t Target, spares32 string) ([]string, error) {
 	pids, err := h.Processes(t)
 	if err != nil {
 		return nil, err
 	}
 	var lines []string
 	for _, pid := range pids {
-		why := h.outOfReach(pid)
+		why := h.outOfReach(pid, spares32)
 		if why == "" {
 			continue
 		}
@@ -34,6 +35,12 @@ func (h *Hierarchy) OutOfReach(t Target) ([]string, error) {
 	return lines, nil
 }
 
+// HasPrograms32 says whether a 32-bit program runs in a target now.
+func (h *Hierarchy) HasPrograms32(t Target) (bool, error) {
+	pids, err := h.Processes(t)
+	return slices.ContainsFunc(pids, h.is32Bit), err
+}
+
 func (h *Hierarchy) comm(pid int) string {
 	text, err := os.ReadFile(h.procFile(pid, "comm"))
 	if err != nil {
@@ -42,10 +49,10 @@ func (h *Hierarchy) comm(pid int) string {
 	return strings.TrimSpace(string(text))
 }
 
-func (h *Hierarchy) outOfReach(pid int) string {
+func (h *Hierarchy) outOfReach(pid int, spares32 string) string {
 	switch {
-	case h.is32Bit(pid):
-		return "is a 32-bit program: its calls are not hurt"
+	case spares32 != "" && h.is32Bit(pid):
+		return "is a 32-bit program: " + spares32
 	case strings.HasPrefix(h.comm(pid), "runsc"):
 		return "is a sandbox of gVisor: the calls of the programs in it are not hurt, only its own"
 	case h.usesIOUring(pid):

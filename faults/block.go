@@ -155,7 +155,7 @@ func (b Block) Inject(_ context.Context, env Env, target cgroup.Target, common C
 	if err != nil {
 		return nil, advised(err, blockAdvice)
 	}
-	return &ruleHandle{installed, blockMechanism, b.notes(env, target, d), func(f Fault, common Common) (bpf.Rule, error) { return f.(Block).rule(common, d) }}, nil
+	return &ruleHandle{installed: installed, mechanism: blockMechanism, notes: b.notes(env, target, d), rule: func(f Fault, common Common) (bpf.Rule, error) { return f.(Block).rule(common, d) }}, nil
 }
 
 // Rehearse implements Rehearser.

@@ -138,5 +138,5 @@ func (d DNS) Inject(_ context.Context, env Env, target cgroup.Target, common Com
 		return nil, standInRefused(err)
 	}
 	go coverLater(env, target, installed)
-	return &ruleHandle{installed, mechanismRedirect, nil, func(f Fault, common Common) (bpf.Rule, error) { return f.(DNS).rule(common) }}, nil
+	return &ruleHandle{installed: installed, mechanism: mechanismRedirect, rule: func(f Fault, common Common) (bpf.Rule, error) { return f.(DNS).rule(common) }}, nil
 }

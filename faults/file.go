@@ -204,9 +204,9 @@ func (f File) Inject(_ context.Context, env Env, target cgroup.Target, common Co
 	// Every program goes through security hooks, 32-bit ones and io_uring too.
 	notes := leftNotes(reach)
 	if len(files.Calls.All()) > 0 {
-		notes = reachNotes(env, target, reach)
+		notes = reachNotes(env, target, installed, reach)
 	}
-	return &ruleHandle{installed, reach.Mechanisms.String(), notes, func(f Fault, common Common) (bpf.Rule, error) {
+	return &ruleHandle{installed: installed, mechanism: reach.Mechanisms.String(), notes: notes, rule: func(f Fault, common Common) (bpf.Rule, error) {
 		rule, _, err := f.(File).rule(common)
 		return rule, err
 	}}, nil

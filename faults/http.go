@@ -230,5 +230,5 @@ func (h HTTP) Inject(ctx context.Context, env Env, target cgroup.Target, common 
 		return nil, standInRefused(err)
 	}
 	meant.cover = func(homes []home) error { return installed.CoverNamespaces(namespacesOf(homes)) }
-	return meant.follow(ctx, &ruleHandle{installed, mechanismDivert, nil, func(f Fault, common Common) (bpf.Rule, error) { return f.(HTTP).rule(common) }}), nil
+	return meant.follow(ctx, &ruleHandle{installed: installed, mechanism: mechanismDivert, rule: func(f Fault, common Common) (bpf.Rule, error) { return f.(HTTP).rule(common) }}), nil
 }

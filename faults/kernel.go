@@ -112,5 +112,5 @@ func (m KernelMemory) Inject(_ context.Context, env Env, target cgroup.Target, c
 	if err != nil {
 		return nil, advised(err, memoryAdvice)
 	}
-	return &ruleHandle{installed, memoryMechanism, nil, func(f Fault, common Common) (bpf.Rule, error) { return f.(KernelMemory).rule(common) }}, nil
+	return &ruleHandle{installed: installed, mechanism: memoryMechanism, rule: func(f Fault, common Common) (bpf.Rule, error) { return f.(KernelMemory).rule(common) }}, nil
 }

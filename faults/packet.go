@@ -163,7 +163,7 @@ func (p Packet) Inject(ctx context.Context, env Env, target cgroup.Target, commo
 	if err != nil {
 		return nil, err
 	}
-	h := meant.follow(ctx, &ruleHandle{installed, mechanism, nil, func(f Fault, common Common) (bpf.Rule, error) { return f.(Packet).rule(common) }})
+	h := meant.follow(ctx, &ruleHandle{installed: installed, mechanism: mechanism, rule: func(f Fault, common Common) (bpf.Rule, error) { return f.(Packet).rule(common) }})
 	if rule.Wire == nil {
 		return h, nil
 	}

@@ -90,5 +90,5 @@ func (p Partition) Inject(ctx context.Context, env Env, target cgroup.Target, co
 	if err != nil {
 		return nil, err
 	}
-	return meant.follow(ctx, &ruleHandle{installed, mechanism, nil, func(f Fault, common Common) (bpf.Rule, error) { return f.(Partition).rule(common) }}), nil
+	return meant.follow(ctx, &ruleHandle{installed: installed, mechanism: mechanism, rule: func(f Fault, common Common) (bpf.Rule, error) { return f.(Partition).rule(common) }}), nil
 }

@@ -20,7 +20,12 @@ func callMechanisms(env Env, files bpf.Files, rule bpf.Rule) (string, error) {
 
 // installCalls puts a rule on calls of the target, if sleepers would be held. If it fails it leaves nothing behind.
 func installCalls(env Env, target cgroup.Target, files bpf.Files, rule bpf.Rule) (bpf.Parts, bpf.Reach, error) {
-	installed, reach, err := env.Kernel.InstallFiles(kernelTarget(env, target), files, rule)
+	to := kernelTarget(env, target)
+	var err error
+	if to.Programs32, err = env.Cgroups.HasPrograms32(target); err != nil {
+		return nil, bpf.Reach{}, err
+	}
+	installed, reach, err := env.Kernel.InstallFiles(to, files, rule)
 	if err != nil {
 		return nil, reach, err
 	}
@@ -33,9 +38,9 @@ func installCalls(env Env, target cgroup.Target, files bpf.Files, rule bpf.Rule)
 }
 
 // reachNotes tells what of the target is out of reach: calls of a group, and processes.
-func reachNotes(env Env, target cgroup.Target, reach bpf.Reach) (notes []string) {
+func reachNotes(env Env, target cgroup.Target, installed bpf.Parts, reach bpf.Reach) (notes []string) {
 	notes = leftNotes(reach)
-	processes, err := env.Cgroups.OutOfReach(target)
+	processes, err := env.Cgroups.OutOfReach(target, installed.Counters().Arrived.Spares32)
 	if err != nil {
 		return append(notes, "whether processes are out of reach is not known: "+err.Error())
 	}
@@ -55,8 +60,8 @@ func leftNotes(reach bpf.Reach) (notes []string) {
 
 // arrivalNotes tells what came into the target since the fault began and is out of its reach.
 func arrivalNotes(arrived bpf.Arrivals) (notes []string) {
-	if n := arrived.Programs; n > 0 {
-		notes = append(notes, fmt.Sprintf("out of reach: programs of 32 bits were started in the target, %d times: their calls are not hurt", n))
+	if n, spared := arrived.Programs, arrived.Spares32; n > 0 && spared != "" {
+		notes = append(notes, fmt.Sprintf("out of reach: programs of 32 bits were started in the target, %d times: %s", n, spared))
 	}
 	if n := arrived.Rings; n > 0 {
 		notes = append(notes, fmt.Sprintf("out of reach: rings of io_uring were made in the target, %d times: what is asked for there is no call, and is not hurt", n))

@@ -201,7 +201,7 @@ func (s Syscall) Inject(_ context.Context, env Env, target cgroup.Target, common
 	if err != nil {
 		return nil, err
 	}
-	return &ruleHandle{installed, reach.Mechanisms.String(), reachNotes(env, target, reach), func(f Fault, common Common) (bpf.Rule, error) {
+	return &ruleHandle{installed: installed, mechanism: reach.Mechanisms.String(), notes: reachNotes(env, target, installed, reach), rule: func(f Fault, common Common) (bpf.Rule, error) {
 		rule, _, err := f.(Syscall).resolved(common)
 		return rule, err
 	}}, nil

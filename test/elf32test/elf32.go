@@ -11,6 +11,9 @@ import (
 	"testing"
 )
 
+// base is where a program lies in memory, and headers how long what comes before its code is.
+const base, headers = 0x10000, 52 + 32
+
 // Write makes a program of machine code, such as int $0x80, in a directory of the test: an ELF header, one segment, and the code. It skips
 // the test where there are no such programs.
 func Write(tb testing.TB, name string, code []byte) string {
@@ -18,7 +21,6 @@ func Write(tb testing.TB, name string, code []byte) string {
 	if runtime.GOARCH != "amd64" {
 		tb.Skip("the 32-bit program is one of x86")
 	}
-	const base, headers = 0x10000, 52 + 32
 	var b bytes.Buffer
 	for _, part := range []any{
 		elf.Header32{
