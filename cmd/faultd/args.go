@@ -128,10 +128,21 @@ func oneFlag(c *cli.Context, names ...string) error {
 	return usageErrorf("give exactly one of --%s and --%s", strings.Join(names[:len(names)-1], ", --"), names[len(names)-1])
 }
 
-// listed are the values of a flag that may be given several times, each perhaps a list with commas.
+// listed are the values of a flag that may be given several times, each perhaps a list with commas. A comma between quotation
+// marks is part of a value, as in the text of a TXT record.
 func listed(c *cli.Context, name string) (values []string) {
 	for _, value := range c.StringSlice(name) {
-		values = append(values, strings.Split(value, ",")...)
+		quoted, from := false, 0
+		for i, char := range value {
+			switch {
+			case char == '"':
+				quoted = !quoted
+			case char == ',' && !quoted:
+				values = append(values, value[from:i])
+				from = i + 1
+			}
+		}
+		values = append(values, value[from:])
 	}
 	return values
 }

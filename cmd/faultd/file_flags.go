@@ -25,11 +25,12 @@ func fileFilterFlags() []cli.Flag {
 }
 
 func fileKind(c *cli.Context, spec *v1.FaultSpec) error {
-	if len(c.StringSlice("op")) == 0 && c.String("preset") == "" {
+	ops := listed(c, "op")
+	if len(ops) == 0 && c.String("preset") == "" {
 		return usageErrorf("give --op NAME or --preset NAME")
 	}
 	spec.Kind = &v1.FaultSpec_File{File: &v1.File{
-		Ops: c.StringSlice("op"), Preset: c.String("preset"), Errnos: c.StringSlice("errno"), Drop: c.Bool("drop"),
+		Ops: ops, Preset: c.String("preset"), Errnos: listed(c, "errno"), Drop: c.Bool("drop"),
 		Delay: c.String("delay"), Jitter: c.String("jitter"), Distribution: c.String("distribution"), Filter: filter(c),
 	}}
 	return nil
