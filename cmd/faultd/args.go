@@ -146,3 +146,25 @@ func listed(c *cli.Context, name string) (values []string) {
 	}
 	return values
 }
+
+// givenOnce refuses a flag of one value that is given twice: cli would take the last one, and nobody would hear of the first.
+func givenOnce(app *cli.App, args []string) error {
+	words, flags := splitArgs(app, args[1:])
+	known := app.Flags
+	if path, _ := commandPath(app, words); len(path) > 0 {
+		known = slices.Concat(path[len(path)-1].Flags, known)
+	}
+	seen := map[string]bool{}
+	for _, flag := range flags {
+		i := slices.IndexFunc(known, func(f cli.Flag) bool { return slices.Contains(f.Names(), flagName(flag[0])) })
+		if i < 0 {
+			continue
+		}
+		name := known[i].Names()[0]
+		if one, ok := known[i].(cli.DocGenerationSliceFlag); seen[name] && takesValue(known, flag[0]) && (!ok || !one.IsSliceFlag()) {
+			return usageErrorf("--%s: given twice; it takes one value", name)
+		}
+		seen[name] = true
+	}
+	return nil
+}

@@ -139,6 +139,9 @@ func injectRequest(c *cli.Context, fill func(*cli.Context, *v1.FaultSpec) error)
 	if err := numbersFit(c); err != nil {
 		return nil, err
 	}
+	if err := nothingEmpty(c); err != nil {
+		return nil, err
+	}
 	target, err := needed(c, "target")
 	if err != nil {
 		return nil, err
@@ -191,6 +194,21 @@ func numbersFit(c *cli.Context) error {
 	}
 	if c.IsSet("rate") && c.Float64("rate") == 0 {
 		return usageErrorf("--rate 0: it must be above 0; without the flag there is no such bound")
+	}
+	return nil
+}
+
+// nothingEmpty refuses flags without their text, as of a variable that nobody has set: a filter without one would choose everything.
+func nothingEmpty(c *cli.Context) error {
+	for _, flag := range c.Command.Flags {
+		name := flag.Names()[0]
+		switch _, text := flag.(*cli.StringFlag); name {
+		case "body", "request-body", "key", "reason": // may be empty
+		default:
+			if text && c.IsSet(name) && c.String(name) == "" {
+				return usageErrorf("--%s: empty; give a value, or leave the flag out", name)
+			}
+		}
 	}
 	return nil
 }

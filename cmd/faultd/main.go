@@ -45,6 +45,10 @@ func runWith(ctx context.Context, n node, args []string, stdin io.Reader, stdout
 		// cli would not see that this is completion, and would run the command.
 		return exitDone
 	case !completing:
+		if err := givenOnce(app, args); err != nil {
+			fmt.Fprintf(stderr, "%s: %s\n", commandName(app, args), err)
+			return exitCode(err)
+		}
 		args = flagsFirst(app, args)
 	}
 	err := app.RunContext(ctx, args)
