@@ -99,9 +99,11 @@ func TestDescriptorOfNoCall(t *testing.T) {
 		t.Skipf("the kernel's descriptions of calls cannot be read: %v", err)
 	}
 	for call, refused := range map[string]bool{"getppid": true, "openat": true, "write": false, "network": false} {
-		_, _, err := Syscall{Calls: []string{call}, Delay: Delay{Text: "1ms"}, Filter: Filter{FD: "3"}}.resolved(Common{Percent: 100})
-		if errors.As(err, new(*ParameterError)) != refused || (err != nil) != refused {
-			t.Errorf("descriptor 3 of %s: %v", call, err)
+		for _, filter := range []Filter{{FD: "3"}, {FDTypes: []string{"socket", "pipe"}}} {
+			_, _, err := Syscall{Calls: []string{call}, Delay: Delay{Text: "1ms"}, Filter: filter}.resolved(Common{Percent: 100})
+			if errors.As(err, new(*ParameterError)) != refused || (err != nil) != refused {
+				t.Errorf("%+v of %s: %v", filter, call, err)
+			}
 		}
 	}
 }

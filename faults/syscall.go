@@ -174,12 +174,16 @@ func (s Syscall) resolved(common Common) (bpf.Rule, bpf.Calls, error) {
 	return rule, calls, err
 }
 
-// checkDescriptors refuses a descriptor's number if no call is about one: nobody would be hurt.
+// checkDescriptors refuses a descriptor's number or kind if no call is about one: nobody would be hurt.
 func (s Syscall) checkDescriptors(calls bpf.Calls) error {
-	if s.Filter.FD == "" || slices.ContainsFunc(calls.All(), bpf.TakesDescriptor) {
+	field, asked := "filter.fd", s.Filter.FD
+	if asked == "" {
+		field, asked = "filter.fdTypes", strings.Join(s.Filter.FDTypes, ",")
+	}
+	if asked == "" || slices.ContainsFunc(calls.All(), bpf.TakesDescriptor) {
 		return nil
 	}
-	return &ParameterError{"filter.fd", fmt.Sprintf("%s: no descriptor is among the arguments of %s", s.Filter.FD, strings.Join(calls.All(), ", "))}
+	return &ParameterError{field, fmt.Sprintf("%s: no descriptor is among the arguments of %s", asked, strings.Join(calls.All(), ", "))}
 }
 
 // Mechanism implements Fault.
