@@ -94,8 +94,21 @@ func (t Traffic) kernel(named addresses) (k bpf.Traffic, err error) {
 		return k, err
 	}
 	k.Opening, k.Established = t.State == "new", t.State == "established"
-	k.TCPMask, k.TCPFlags, err = parseTCPFlags(t.TCPFlags)
-	return k, err
+	if k.TCPMask, k.TCPFlags, err = parseTCPFlags(t.TCPFlags); err != nil {
+		return k, err
+	}
+	return k, t.segmentsExist(k)
+}
+
+// segmentsExist refuses flags that no segment of the state has: new ones have SYN and no ACK, all others are established.
+func (t Traffic) segmentsExist(k bpf.Traffic) error {
+	syn, ack := tcpFlag("syn"), tcpFlag("ack")
+	opens := k.TCPFlags&ack == 0 && (k.TCPMask&syn == 0 || k.TCPFlags&syn != 0)
+	onlyOpens := k.TCPFlags&syn != 0 && k.TCPMask&ack != 0 && k.TCPFlags&ack == 0
+	if k.Opening && !opens || k.Established && onlyOpens {
+		return fmt.Errorf("traffic.tcpFlags: %s was given with state %s, and no segment is so: what opens a connection has syn and no ack, all others are established; leave one of them out", strings.Join(t.TCPFlags, ","), t.State)
+	}
+	return nil
 }
 
 // peers decides whom the traffic means, with the addresses that names have.
@@ -154,6 +167,9 @@ func parseProtocol(name string) (uint16, error) {
 
 // tcpFlags are in the order of their bits in the header.
 func tcpFlags() []string { return []string{"fin", "syn", "rst", "psh", "ack", "urg", "ece", "cwr"} }
+
+// tcpFlag is the bit of one.
+func tcpFlag(name string) uint8 { return 1 << slices.Index(tcpFlags(), name) }
 
 // parseTCPFlags reads "syn" and "!ack" as the flags that are looked at, and those of them that must be set.
 func parseTCPFlags(texts []string) (mask, set uint8, err error) {

@@ -67,6 +67,9 @@ func TestTrafficRefuses(t *testing.T) {
 		{Traffic{TCPFlags: []string{"syn"}}, "traffic.tcpFlags", "syn"},
 		{Traffic{Protocol: "tcp", TCPFlags: []string{"SYN"}}, "traffic.tcpFlags", "SYN"},
 		{Traffic{Protocol: "tcp", TCPFlags: []string{"syn", "!syn"}}, "traffic.tcpFlags", "syn"},
+		{Traffic{Protocol: "tcp", State: "new", TCPFlags: []string{"ack"}}, "traffic.tcpFlags", "ack"},
+		{Traffic{Protocol: "tcp", State: "new", TCPFlags: []string{"psh", "!syn"}}, "traffic.tcpFlags", "!syn"},
+		{Traffic{Protocol: "tcp", State: "established", TCPFlags: []string{"!ack", "syn"}}, "traffic.tcpFlags", "!ack,syn"},
 		{Traffic{DSCP: []string{"64"}}, "traffic.dscp", "64"},
 		{Traffic{DSCP: []string{"af44"}}, "traffic.dscp", "af44"},
 	} {
