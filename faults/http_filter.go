@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -38,6 +39,9 @@ func (h HTTP) filter() (f httpFilter, err error) {
 		if !isToken(method) {
 			return f, fmt.Errorf("methods: %q is no method; write it as GET", method)
 		}
+		if upper := strings.ToUpper(method); upper != method && slices.Contains(commonMethods(), upper) {
+			return f, fmt.Errorf("methods: %q would fit no request, as methods have capitals; write it as %s", method, upper)
+		}
 	}
 	for _, path := range h.Paths {
 		if !strings.HasPrefix(path, "/") && !strings.HasPrefix(path, "*") {
@@ -52,7 +56,10 @@ func (h HTTP) filter() (f httpFilter, err error) {
 		if strings.ContainsAny(host, "/ @") {
 			return f, fmt.Errorf("hosts: %q is no host; write it as example.com or *.example.com, without a port", host)
 		}
-		f.hosts = append(f.hosts, host)
+		if name, port, err := net.SplitHostPort(host); err == nil && isNumber(port) {
+			return f, fmt.Errorf("hosts: %q has a port, and hosts are compared without theirs; give %s, and the port as ports", host, name)
+		}
+		f.hosts = append(f.hosts, strings.Trim(host, "[]"))
 	}
 	for _, text := range h.Headers {
 		name, glob, valued := strings.Cut(text, ":")
@@ -109,6 +116,16 @@ func hostOf(r *http.Request) string {
 		host = name
 	}
 	return strings.ToLower(strings.Trim(host, "[]"))
+}
+
+// commonMethods are those that programs send, all in capitals. Letters of others may be of either case.
+func commonMethods() []string {
+	return []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions, http.MethodTrace}
+}
+
+func isNumber(s string) bool {
+	_, err := strconv.ParseUint(s, 10, 16)
+	return err == nil
 }
 
 // tokenSigns are allowed in names of methods and headers beside letters and digits (RFC 9110).

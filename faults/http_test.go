@@ -32,9 +32,13 @@ func TestHTTPRefusals(t *testing.T) {
 		"requestHeaders: it has no meaning with":  {GRPCCode: "14", RequestHeaders: []string{"A: b"}},
 		"responseHeaders: it has no meaning with": {Abort: true, ResponseHeaders: []string{"A: b"}},
 		"methods: \"G T\" is no method":           {Abort: true, Methods: []string{"G T"}},
+		"methods: \"get\" would fit no request":   {Abort: true, Methods: []string{"get"}},
 		"paths: \"api\" is no path":               {Abort: true, Paths: []string{"api"}},
 		"paths: \"/a#b\" has a #":                 {Abort: true, Paths: []string{"/a#b"}},
 		"hosts: \"http://a/\" is no host":         {Abort: true, Hosts: []string{"http://a/"}},
+		"hosts: \"a.test:80\" has a port":         {Abort: true, Hosts: []string{"a.test:80"}},
+		"hosts: \"*:8080\" has a port":            {Abort: true, Hosts: []string{"*:8080"}},
+		"hosts: \"[::1]:80\" has a port":          {Abort: true, Hosts: []string{"[::1]:80"}},
 		"headers: \": a\" is no header":           {Abort: true, Headers: []string{": a"}},
 		"headers: \"host: a\" is chosen by hosts": {Abort: true, Headers: []string{"host: a"}},
 		"requestHeaders: \"A\" is no change":      {RequestHeaders: []string{"A"}},
@@ -54,6 +58,7 @@ func TestHTTPRefusals(t *testing.T) {
 		{Status: 200}, {Status: 599, Body: new("a"), ResponseHeaders: []string{"Retry-After: 1", "-Date"}}, {GRPCCode: "UNAVAILABLE", Body: new("gone")},
 		{Abort: true, Delay: Delay{Text: "1s"}}, {Delay: Delay{Text: "1s"}}, {Delay: Delay{Text: "10m", Distribution: "exponential"}}, {Body: new("")}, {RequestBody: new("a")}, {RequestHeaders: []string{"Host: other"}},
 		{Status: 429, Methods: []string{"GET"}, Paths: []string{"/a*", "*"}, Hosts: []string{"*.Example.com"}, Headers: []string{"X-A", "X-B: *"}},
+		{Status: 429, Methods: []string{"M-SEARCH", "custom"}, Hosts: []string{"::1", "[fd00::1]", "fd00:*"}},
 	} {
 		if err := h.Validate(); err != nil {
 			t.Errorf("%+v: %v", h, err)
