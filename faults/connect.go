@@ -53,10 +53,12 @@ func newConnect(spec *v1.FaultSpec) (Fault, error) {
 	if c.GetTimeout() != "" && (spec.GetEveryNth() > 1 || spec.GetSkipFirst() > 0 || spec.GetMaxHits() > 0 || spec.GetRate() > 0) {
 		return nil, fmt.Errorf("timeout: %s was given together with everyNth, skipFirst, maxHits or rate, which choose packets, and the first that is spared opens the connection; give percent, which chooses connections", c.GetTimeout())
 	}
+	traffic := newTraffic(c)
+	traffic.peerless = peerless(c.GetOps())
 	return Connect{
 		Errnos: errnos, Ops: c.GetOps(), Blackhole: c.GetBlackhole(), Timeout: c.GetTimeout(),
 		Reset: c.GetReset_(), Every: c.GetEvery(), ResetAfter: c.GetResetAfter(), ResetAfterBytes: c.GetResetAfterBytes(), MaxConnections: c.GetMaxConnections(),
-		Traffic: newTraffic(c),
+		Traffic: traffic,
 	}, nil
 }
 

@@ -47,6 +47,11 @@ func parseSocketOps(names []string, peers bool) (ops bpf.Ops, err error) {
 	return ops, nil
 }
 
+// peerless says whether none of the ops has a peer; no ops mean connect.
+func peerless(names []string) bool {
+	return len(names) > 0 && !slices.ContainsFunc(socketOps(), func(op socketOp) bool { return op.noPeer == "" && slices.Contains(names, op.name) })
+}
+
 func socketOpNames() (names []string) {
 	for _, op := range socketOps() {
 		names = append(names, op.name)

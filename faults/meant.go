@@ -99,9 +99,15 @@ func (m *meant) decide(homes []home) (bpf.Traffic, []string, error) {
 		return k, nil, err
 	}
 	for _, e := range found {
+		if m.kind == "http" && e.name == excludeDNS { // requests never go to its port
+			continue
+		}
 		if !slices.Contains(m.found, e) {
 			m.found = append(m.found, e)
 		}
+	}
+	if m.asked.peerless {
+		return k, nil, nil
 	}
 	notes, err := m.asked.spare(&k, m.found)
 	if err == nil && m.kind != "connect" && m.kind != "http" { // sessions of SSH come in

@@ -35,7 +35,7 @@ type Packet struct {
 }
 
 // ErrNoProcess says that nobody can tell where the target's packets leave.
-var ErrNoProcess = errors.New("target: it has no process, so its network namespace is unknown; start it first, or use direction ingress")
+var ErrNoProcess = errors.New("target: it has no process, so its network namespace is unknown; start it first (only packet and partition with direction ingress need none)")
 
 func newPacket(spec *v1.FaultSpec) (Fault, error) {
 	if spec.GetPacket() == nil {

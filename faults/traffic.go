@@ -34,6 +34,8 @@ type Traffic struct {
 	MinLength uint32
 	// DSCP are names, such as "ef", or numbers of which a packet must have one; none: any.
 	DSCP []string
+	// peerless: what is hurt has no peer yet, so nobody can be spared.
+	peerless bool
 }
 
 // trafficMessage is any kind of the schema that looks at traffic.
