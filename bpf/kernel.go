@@ -126,6 +126,9 @@ func (k *Kernel) RenewLease(d time.Duration) {
 	k.lease.word(0).Store(leaseUntil(Monotonic(), d))
 }
 
+// LeaseOver says whether the lease has lapsed.
+func (k *Kernel) LeaseOver() bool { return uint64(Monotonic()) >= k.lease.word(0).Load() }
+
 // KeepLease renews a lease that still runs, and says whether it had lapsed instead, if only until it was renewed. A process that was
 // stopped between reading the clock and storing cannot bring a lapsed lease back: it stores a time that is over.
 func (k *Kernel) KeepLease(d time.Duration) (lapsed bool) {

@@ -296,20 +296,9 @@ func (d *Daemon) wake() {
 func (d *Daemon) tend() time.Duration {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	kernel := d.env.Kernel
-	// Before the lease: a daemon that was stopped meanwhile finds both over, and it is the kill that somebody wanted.
-	d.noticeKill()
-	if kernel.KeepLease(d.options.Lease) {
-		d.lapses++
-		// It is not renewed if somebody has thrown the switch meanwhile, which is noticed with the next look.
-		if renewed := kernel.Switch().Renew(d.generation); renewed != 0 {
-			d.generation = renewed
-		}
-		d.endGeneration(reasonLapsed)
-		kernel.RenewLease(d.options.Lease)
-		d.log.Error("the lease had lapsed: the daemon was stopped or starved; its faults are over")
-		d.events.send("lapsed", nil, "the daemon was stopped or starved; its faults are over")
-		d.noteLater(audit.Record{Action: actionLapse, Who: audit.Self(), Why: "the daemon was stopped or starved", Outcome: "done"})
+	d.noticeKill() // before the lease: see noticeEnd
+	if d.env.Kernel.KeepLease(d.options.Lease) {
+		d.lapsed()
 	}
 	d.tendRuns()
 	now, next := time.Now(), min(idleBeat, d.options.Lease/4)
@@ -334,6 +323,30 @@ const (
 func (d *Daemon) endGeneration(why string) []*fault {
 	d.over = why
 	return d.endAll(why)
+}
+
+// noticeEnd ends everything if the switch or the lease has done so already. A daemon that was stopped meanwhile finds both over,
+// and it is the kill that somebody wanted. It does not renew the lease, which is the main loop's. Call with d.mu held.
+func (d *Daemon) noticeEnd() {
+	d.noticeKill()
+	if d.running() > 0 && d.env.Kernel.LeaseOver() {
+		d.lapsed()
+	}
+}
+
+// lapsed ends everything after the lease was over. Call with d.mu held.
+func (d *Daemon) lapsed() {
+	kernel := d.env.Kernel
+	d.lapses++
+	// It is not renewed if somebody has thrown the switch meanwhile, which is noticed with the next look.
+	if renewed := kernel.Switch().Renew(d.generation); renewed != 0 {
+		d.generation = renewed
+	}
+	d.endGeneration(reasonLapsed)
+	kernel.RenewLease(d.options.Lease)
+	d.log.Error("the lease had lapsed: the daemon was stopped or starved; its faults are over")
+	d.events.send("lapsed", nil, "the daemon was stopped or starved; its faults are over")
+	d.noteLater(audit.Record{Action: actionLapse, Who: audit.Self(), Why: "the daemon was stopped or starved", Outcome: "done"})
 }
 
 // noticeKill ends everything if somebody has thrown the switch without asking the daemon, be it armed again since or not. Call with d.mu held.

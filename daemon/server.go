@@ -186,6 +186,7 @@ func (s server) Stop(ctx context.Context, req *connect.Request[v1.StopRequest]) 
 		return nil, err
 	}
 	s.d.mu.Lock()
+	s.d.noticeEnd() // what is over already was not ended by this request
 	f, err := s.find(req.Msg.GetId())
 	if err == nil {
 		s.d.end(f, "stopped")
@@ -207,6 +208,7 @@ func (s server) StopAll(ctx context.Context, _ *connect.Request[v1.StopAllReques
 		return nil, err
 	}
 	s.d.mu.Lock()
+	s.d.noticeEnd()
 	ended := s.d.endAll("stopped")
 	s.d.mu.Unlock()
 	messages, err := s.over(ctx, ended)

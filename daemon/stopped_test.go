@@ -120,6 +120,45 @@ func TestDaemonStoppedWithThreadsAsleep(t *testing.T) {
 	}
 }
 
+// TestStopAfterALapse: who stops a fault that the lapsed lease has ended is told so, also if the daemon has not noticed yet: the
+// request waits for it while it is stopped, and is among the first things that it does.
+func TestStopAfterALapse(t *testing.T) {
+	n := startNode(t)
+	target, server := n.target(), tcpServer(t, "127.0.0.1:0")
+	w := n.worker(target)
+	for round := range 3 {
+		f := n.inject(refuse(target))
+		w.wants("map[ECONNREFUSED:1]", "dial tcp4 %s 30s 1 1", server)
+		n.signal(syscall.SIGSTOP)
+		n.until("the daemon stands still", n.standsStill) // else one of its threads may take the request yet
+		answer := make(chan string)
+		go func() {
+			got, err := n.client.Stop(context.Background(), connect.NewRequest(&v1.StopRequest{Id: f.GetId()}))
+			if err != nil {
+				answer <- err.Error()
+				return
+			}
+			answer <- got.Msg.GetFault().GetReason()
+		}()
+		n.until("the lease is over", func() bool { return w.do("dial tcp4 %s 30s 1 1", server) == "map[ok:1]" })
+		n.signal(syscall.SIGCONT)
+		if got := <-answer; got != "lease lapsed" {
+			t.Fatalf("round %d: the fault ended because: %s", round, got)
+		}
+	}
+}
+
+// standsStill says whether all threads of the daemon are stopped.
+func (n *node) standsStill() bool {
+	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", n.cmd.Process.Pid))
+	for _, thread := range threads {
+		if status, err := os.ReadFile(thread); err == nil && !strings.Contains(string(status), "\nState:\tT") {
+			return false
+		}
+	}
+	return len(threads) > 0
+}
+
 // TestGuardLost stops and kills the guard alone: sleepers are free, the guard is replaced, and delays go on.
 func TestGuardLost(t *testing.T) {
 	for _, signal := range []syscall.Signal{syscall.SIGSTOP, syscall.SIGKILL} {
