@@ -205,12 +205,17 @@ func (k *Kernel) load(spec *ebpf.CollectionSpec) (*ebpf.Collection, error) {
 	return c, nil
 }
 
-// loadError is the library's error without its advice: the lock limit was lifted, and is not the reason.
+// loadError is the library's error without its advice, as the lock limit was lifted and is not the reason, and without how much of
+// the verifier's log it leaves out.
 type loadError struct{ error }
 
 // Error implements error.
 func (e loadError) Error() string {
-	return strings.ReplaceAll(e.error.Error(), " (MEMLOCK may be too low, consider rlimit.RemoveMemlock)", "")
+	text := strings.ReplaceAll(e.error.Error(), " (MEMLOCK may be too low, consider rlimit.RemoveMemlock)", "")
+	if strings.HasSuffix(text, " line(s) omitted)") {
+		text = text[:strings.LastIndex(text, " (")]
+	}
+	return text
 }
 
 // Unwrap gives the library's.

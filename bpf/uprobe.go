@@ -78,7 +78,7 @@ func (k *Kernel) openUprobe(t Target, point string, s *syscallPrograms) error {
 	}
 	c, err := k.own(spec, s)
 	if err != nil {
-		return fmt.Errorf("uprobes must be able to write registers: %w", err)
+		return k.uprobeRefusal(spec, err)
 	}
 	release, err := k.acquire(mappingsKey, func() (io.Closer, error) { return k.openMapWatch() })
 	if err != nil {
@@ -97,6 +97,21 @@ func (k *Kernel) openUprobe(t Target, point string, s *syscallPrograms) error {
 	}
 	s.sites.unseen = c.Variables["unseen"]
 	return s.trace(c.Programs["faultd_arrived"], entryPoint(call))
+}
+
+// uprobeRefusal says why the programs of a uprobe did not load: which of them was the first to fail is chance, and the one that does
+// the harm is what matters.
+func (k *Kernel) uprobeRefusal(spec *ebpf.CollectionSpec, err error) error {
+	if spec.Programs["faultd_arrived"] != nil {
+		delete(spec.Programs, "faultd_arrived")
+		harm, why := k.load(spec)
+		if why == nil {
+			harm.Close()
+			return fmt.Errorf("what comes before a uprobe must be counted: %w", err)
+		}
+		err = fmt.Errorf("load the programs: %w", why)
+	}
+	return fmt.Errorf("uprobes must be able to write registers: %w", err)
 }
 
 // mappingsKey is that of the shared attachment which tells of mappings.

@@ -221,3 +221,29 @@ func waitUntil(t *testing.T, what string, done func() bool) {
 		}
 	}
 }
+
+// TestUprobeReasonStays: where uprobes do not work it is always told of the program that does the harm, whichever is loaded first.
+func TestUprobeReasonStays(t *testing.T) {
+	k := openKernel(t)
+	try := func() string {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		attached, err := k.attachSyscall(Target{}, MechanismUprobe, []string{"write"})
+		if err == nil {
+			if err := attached.Close(); err != nil {
+				t.Error(err)
+			}
+			t.Skip("this kernel lets uprobes write registers")
+		}
+		return err.Error()
+	}
+	first := try()
+	if !strings.Contains(first, "faultd_uprobe") || strings.Contains(first, "omitted") {
+		t.Errorf("got %s", first)
+	}
+	for range 10 {
+		if again := try(); again != first {
+			t.Errorf("it was told\n%s\nand then\n%s", first, again)
+		}
+	}
+}
