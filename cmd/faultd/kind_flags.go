@@ -98,7 +98,7 @@ func filterFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "comm", Usage: "only threads of this `NAME`"},
 		&cli.StringSliceFlag{Name: "exe", Usage: "only programs whose path fits this `GLOB`; repeatable"},
-		&cli.UintFlag{Name: "uid", Usage: "only callers with this effective user `ID`"},
+		&cli.UintFlag{Name: "uid", Usage: "only callers with this effective user `ID`", DefaultText: "all"},
 		&cli.StringFlag{Name: "fd", Usage: "only these descriptors, `N[-M]`"},
 		&cli.StringSliceFlag{Name: "fd-type", Usage: "only descriptors of this `KIND`: file, socket, pipe, tty or other; repeatable"},
 		&cli.StringSliceFlag{Name: "path", Usage: "only files whose path, as the target sees it, fits this `GLOB`; repeatable"},

@@ -12,12 +12,12 @@ func updateCommand() *cli.Command {
 	return &cli.Command{
 		Name: "update", Usage: "change a running fault; its counters go on", ArgsUsage: "ID",
 		Flags: []cli.Flag{
-			&cli.Float64Flag{Name: "percent", Usage: "new chance of each match in (0,100]"},
+			&cli.Float64Flag{Name: "percent", Usage: "new chance of each match in (0,100]", DefaultText: "as it is"},
 			&cli.StringFlag{Name: "duration", Usage: "new end, counted from now"},
 			&cli.StringFlag{Name: "delay", Usage: "new delay (syscall, file, packet, dns, http)"},
 			&cli.StringFlag{Name: "jitter", Usage: "new jitter of the delay"},
 			&cli.StringFlag{Name: "distribution", Usage: "new distribution of the delay"},
-			&cli.Float64Flag{Name: "loss", Usage: "new loss in (0,100] (packet)"},
+			&cli.Float64Flag{Name: "loss", Usage: "new loss in (0,100] (packet)", DefaultText: "as it is"},
 		},
 		Action: update,
 	}
