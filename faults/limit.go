@@ -103,6 +103,9 @@ func startLimits(f Fault, env Env, target cgroup.Target, common Common, terms Te
 // begin sets the limits for the first time. A value that is there already is no fault.
 func (l *limits) begin() error {
 	for _, m := range l.all {
+		if err := l.alone(m); err != nil {
+			return err
+		}
 		there, held, err := l.wanted(m, 1).Holds()
 		if err != nil {
 			return noControl(l.env, l.target, m.file, err)
@@ -177,6 +180,21 @@ func (l *limits) pause() error {
 	return nil
 }
 
+// alone refuses a limit that another fault holds: its end would take ours for somebody else's, and ours write back what it had written.
+func (l *limits) alone(m *limit) error {
+	pending, err := undo.Read(l.env.Journal.Dir())
+	if err != nil && !errors.As(err, new(*undo.CorruptError)) {
+		return err
+	}
+	ours := l.wanted(m, 1)
+	for _, e := range pending {
+		if w := e.Action.WriteFile; w != nil && w.Path == ours.Path && w.Key == ours.Key && e.Fault != l.id {
+			return &ParameterError{m.file, fmt.Sprintf("it is held by fault %s; wait until that has ended, or stop it", e.Fault)}
+		}
+	}
+	return nil
+}
+
 // wanted is what a limit shall be.
 func (l *limits) wanted(m *limit, part float64) *undo.WriteFile {
 	w := &undo.WriteFile{Path: filepath.Join(l.env.Cgroups.Dir(l.target), m.file), Key: m.key, Old: m.none}
@@ -187,6 +205,11 @@ func (l *limits) wanted(m *limit, part float64) *undo.WriteFile {
 // set brings a limit to where the way has come, if it is still ours.
 func (l *limits) set(m *limit) error {
 	w := l.wanted(m, l.part)
+	if m.newest() == nil {
+		if err := l.alone(m); err != nil {
+			return err
+		}
+	}
 	there, held, err := w.Holds()
 	if err != nil {
 		return noControl(l.env, l.target, m.file, err)
@@ -211,7 +234,8 @@ func (l *limits) replace(m *limit, w *undo.WriteFile) error {
 	if err != nil {
 		return err
 	}
-	if l.announce(m, c) {
+	// Another may have written itself down at the same time: then neither is made.
+	if err = l.alone(m); err == nil && l.announce(m, c) {
 		err = l.settle(m, c, c.make(l.env, l.target, l.permit))
 	} else {
 		l.over = append(l.over, c)

@@ -132,6 +132,34 @@ func TestStepIsUndoneWhereverItWasKilled(t *testing.T) {
 	}
 }
 
+// TestSecondLimit: while a fault holds a limit no other does. It would write back what the first one wrote, which ended as it was no more its
+// own, and so leave that for ever. It is told who holds it; between two pulses anybody may.
+func TestSecondLimit(t *testing.T) {
+	first := tighten(t, Terms{On: time.Second, Off: time.Second})
+	second := &limits{
+		env: first.env, target: first.target, id: "g", permit: first.permit, disarm: func() {}, done: first.done,
+		all: []*limit{{setting: setting{file: tightFile, write: "5"}}},
+	}
+	first.must(first.begin())
+	if err := second.begin(); !errors.As(err, new(*ParameterError)) || !strings.Contains(err.Error(), "fault f") {
+		t.Errorf("a second one: %v", err)
+	}
+	first.is("10", "max")
+	first.after(1500 * time.Millisecond)
+	first.is("max", "")
+	first.must(second.begin())
+	first.is("5", "max")
+	if err := first.follow(2500 * time.Millisecond); err == nil || !strings.Contains(err.Error(), "fault g") {
+		t.Errorf("the next pulse: %v", err)
+	}
+	first.is("5", "max")
+	first.must(second.Close())
+	first.after(2600 * time.Millisecond)
+	first.is("10", "max")
+	first.must(first.Close())
+	first.is("max", "")
+}
+
 func TestPulses(t *testing.T) {
 	const sec = time.Second
 	s := tighten(t, Terms{On: 5 * sec, Off: 10 * sec, Ramp: sec, Pulses: 2})
