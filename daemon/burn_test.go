@@ -229,7 +229,7 @@ func TestLoadOnAccount(t *testing.T) {
 		n.stop(f.GetId())
 	}
 	n.setControl(target, "memory.max", "100M")
-	if _, err := n.tryInject(takeMemory(target, &v1.Memory{Load: "90% of limit"})); err == nil || !strings.Contains(err.Error(), "memory.load: it would leave") {
+	if err := n.refused(takeMemory(target, &v1.Memory{Load: "90% of limit"})); err == nil || !strings.Contains(err.Error(), "memory.load: it would leave") {
 		t.Errorf("below the floor: %v", err)
 	}
 	f = n.inject(takeMemory(target, &v1.Memory{Load: "20% of limit", Floor: "1MiB"}))
@@ -365,7 +365,7 @@ func TestLoadOfThreads(t *testing.T) {
 	n.controllers(target)
 	w, sibling := n.worker(target), n.worker(other)
 	const fork = "child call getpgid 1 1"
-	if _, err := n.tryInject(holdThreads(target, &v1.Pids{Load: "100% of limit"})); err == nil || !strings.Contains(err.Error(), "pids.max is max") {
+	if err := n.refused(holdThreads(target, &v1.Pids{Load: "100% of limit"})); err == nil || !strings.Contains(err.Error(), "pids.max is max") {
 		t.Errorf("without a limit: %v", err)
 	}
 	n.setControl(target, "pids.max", "80")
@@ -498,7 +498,7 @@ func TestLoadRefusals(t *testing.T) {
 	kernels.OnHost(t)
 	n := startNode(t)
 	target := n.target()
-	if _, err := n.tryInject(useDisk(target, &v1.Io{Path: "/", Load: "1MiB"})); err == nil || !strings.Contains(err.Error(), " target: it has no process") {
+	if err := n.refused(useDisk(target, &v1.Io{Path: "/", Load: "1MiB"})); err == nil || !strings.Contains(err.Error(), " target: it has no process") {
 		t.Errorf("without a process: %v", err)
 	}
 	n.worker(target)
@@ -530,8 +530,8 @@ func TestLoadRefusals(t *testing.T) {
 		"has no disk":                      useDisk(target, &v1.Io{Path: "/dev/shm", Load: "1MiB", AllowRoot: true}),
 		"and the floor is 104857600.0 MiB": takeMemory(target, &v1.Memory{Load: "1MiB", Floor: "100TiB"}),
 	} {
-		if f, err := n.tryInject(spec); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("got %v, %v, want %q", f, err, want)
+		if err := n.refused(spec); !strings.Contains(fmt.Sprint(err), want) {
+			t.Errorf("got %v, want %q", err, want)
 		}
 	}
 	if found := n.burners(target); len(found) > 0 {

@@ -44,7 +44,7 @@ func TestLoadOfFiles(t *testing.T) {
 	}
 	const open = "call socketpair 1 1"
 	nobody.wants("map[ok:1]", open)
-	if _, err := n.tryInject(holdFiles(target, &v1.Fds{Load: "2500"})); err == nil || !strings.Contains(err.Error(), "more than half of the") {
+	if err := n.refused(holdFiles(target, &v1.Fds{Load: "2500"})); err == nil || !strings.Contains(err.Error(), "more than half of the") {
 		t.Errorf("more than half: %v", err)
 	}
 	f := n.inject(holdFiles(target, &v1.Fds{Load: "100% of limit"}))
@@ -60,7 +60,7 @@ func TestLoadOfFiles(t *testing.T) {
 	if err := os.WriteFile(limit, []byte("9223372036854775807"), 0); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := n.tryInject(holdFiles(target, &v1.Fds{Load: "100% of limit"})); err == nil || !strings.Contains(err.Error(), "preset too-many-files") {
+	if err := n.refused(holdFiles(target, &v1.Fds{Load: "100% of limit"})); err == nil || !strings.Contains(err.Error(), "preset too-many-files") {
 		t.Errorf("without a limit: %v", err)
 	}
 	n.idle()
@@ -122,7 +122,7 @@ func TestLoadOfPorts(t *testing.T) {
 		spec.Kind = &v1.FaultSpec_Ports{Ports: p}
 		return spec
 	}
-	if _, err := n.tryInject(load(&v1.Ports{Peer: peersOfPorts[0], Load: "21"})); err == nil || !strings.Contains(err.Error(), "ports.load: 21 are more than the 20 ports") {
+	if err := n.refused(load(&v1.Ports{Peer: peersOfPorts[0], Load: "21"})); err == nil || !strings.Contains(err.Error(), "ports.load: 21 are more than the 20 ports") {
 		t.Errorf("more than there are: %v", err)
 	}
 	for _, spec := range []*v1.Ports{{Peer: peersOfPorts[0], Load: "all"}, {Peer: peersOfPorts[1], Load: "20", Place: "beside"}} {
@@ -179,7 +179,7 @@ func TestLoadOfBacklog(t *testing.T) {
 	}
 	const dial = "dial tcp %s 300ms 1 1"
 	for _, at := range []string{"127.0.0.1:7003", "[::1]:7003"} {
-		if _, err := n.tryInject(load(at, "full")); err == nil || !strings.Contains(err.Error(), "backlog.listener: nobody of the target listens at "+at) {
+		if err := n.refused(load(at, "full")); err == nil || !strings.Contains(err.Error(), "backlog.listener: nobody of the target listens at "+at) {
 			t.Errorf("before it listens: %v", err)
 		}
 		for _, one := range []*worker{w, sibling} {

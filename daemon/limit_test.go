@@ -84,9 +84,9 @@ func TestLimitsWithoutControllers(t *testing.T) {
 	target := n.child(parent) // its parent hands nothing down
 	n.worker(target)
 	for name, s := range n.squeezes(target) {
-		f, err := n.tryInject(s.spec)
+		err := n.refused(s.spec)
 		if err == nil || connect.CodeOf(err) != connect.CodeUnimplemented || !strings.Contains(err.Error(), name+" controller") {
-			t.Errorf("%s: %v, %v", name, f, err)
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 	n.idle()
@@ -182,7 +182,7 @@ func TestLimitOfProcessors(t *testing.T) {
 		}
 	}
 	shrunk("", "0-1", "0-1")
-	if _, err := n.tryInject(spec); connect.CodeOf(err) != connect.CodeUnimplemented || !strings.Contains(err.Error(), "cpuset.cpus is empty") {
+	if err := n.refused(spec); connect.CodeOf(err) != connect.CodeUnimplemented || !strings.Contains(err.Error(), "cpuset.cpus is empty") {
 		t.Errorf("got %v", err)
 	}
 	shrunk("", "0-1", "0-1")
@@ -193,7 +193,7 @@ func TestLimitOfProcessors(t *testing.T) {
 	n.until("cpuset.cpus is as before", func() bool { return n.control(target, "cpuset.cpus") == "0-1\n" })
 	n.goOn()
 	spec.GetCpu().Cores, spec.GetCpu().Cpus = nil, "5"
-	if _, err := n.tryInject(spec); err == nil || !strings.Contains(err.Error(), "may not run on processor 5; it has 0-1") {
+	if err := n.refused(spec); err == nil || !strings.Contains(err.Error(), "may not run on processor 5; it has 0-1") {
 		t.Errorf("got %v", err)
 	}
 	var second unix.CPUSet
@@ -312,7 +312,7 @@ func TestLimitOfMemoryKills(t *testing.T) {
 	w.wants("ok", "hold 8")
 	spec := n.squeezes(target)["memory"].spec
 	spec.GetMemory().High, spec.GetMemory().Limit = "", "50% of use"
-	if _, err := n.tryInject(spec); err == nil || !strings.Contains(err.Error(), "allowOom") {
+	if err := n.refused(spec); err == nil || !strings.Contains(err.Error(), "allowOom") {
 		t.Errorf("got %v", err)
 	}
 	spec.GetMemory().AllowOom = true
@@ -413,7 +413,7 @@ func (n *node) weighs(target cgroup.Target, dir, device string) {
 	n.t.Helper()
 	spec := refuse(target)
 	spec.Kind = &v1.FaultSpec_Io{Io: &v1.Io{Path: dir, Weight: 10}}
-	if _, err := n.tryInject(spec); connect.CodeOf(err) != connect.CodeUnimplemented || !strings.Contains(err.Error(), "nothing else heeds weights") {
+	if err := n.refused(spec); connect.CodeOf(err) != connect.CodeUnimplemented || !strings.Contains(err.Error(), "nothing else heeds weights") {
 		n.t.Errorf("without iocost and bfq: got %v", err)
 	}
 	costs := filepath.Join(n.tree.Mount(), "io.cost.qos")

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -381,6 +382,23 @@ func (n *node) tryInject(spec *v1.FaultSpec) (*v1.Fault, error) {
 		return nil, err
 	}
 	return got.Msg.GetFault(), nil
+}
+
+// numbers differ from one call to the next, as the memory that is available does.
+var numbers = regexp.MustCompile(`[0-9]+(\.[0-9]+)?( [KMGTP]?i?B)?`)
+
+// refused is the error with which a fault is refused; a rehearsal must be refused in the same words.
+func (n *node) refused(spec *v1.FaultSpec) error {
+	n.t.Helper()
+	f, err := n.tryInject(spec)
+	if err == nil {
+		n.t.Errorf("not refused: %v", f)
+	}
+	_, rehearsed := n.client.Inject(context.Background(), connect.NewRequest(&v1.InjectRequest{Spec: spec, DryRun: true}))
+	if plain := numbers.ReplaceAllString; connect.CodeOf(rehearsed) != connect.CodeOf(err) || plain(fmt.Sprint(rehearsed), "N") != plain(fmt.Sprint(err), "N") {
+		n.t.Errorf("rehearsed: %v, want %v", rehearsed, err)
+	}
+	return err
 }
 
 func (n *node) inject(spec *v1.FaultSpec) *v1.Fault {

@@ -144,7 +144,7 @@ func TestSignalByNumber(t *testing.T) {
 	for _, nobody := range []int{other.pid(), 1<<22 - 1} {
 		pids := []uint32{uint32(workers[0].pid()), uint32(nobody)}
 		want := fmt.Sprintf("process.pids: process %d is not in the target, %s; it has [", nobody, target.Path)
-		if _, err := n.tryInject(onProcesses(target, &v1.Process{Signal: "SIGKILL", Pids: pids})); connect.CodeOf(err) != connect.CodeInvalidArgument || !strings.Contains(err.Error(), want) {
+		if err := n.refused(onProcesses(target, &v1.Process{Signal: "SIGKILL", Pids: pids})); connect.CodeOf(err) != connect.CodeInvalidArgument || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %q", err, want)
 		}
 	}
@@ -376,7 +376,7 @@ func TestPauseRefuses(t *testing.T) {
 	freeze("1")
 	for _, frozen := range []cgroup.Target{target, child} {
 		n.until("it stands still", func() bool { return n.frozen(frozen) })
-		if _, err := n.tryInject(onProcesses(frozen, &v1.Process{Pause: true})); err == nil || !strings.Contains(err.Error(), "frozen already") {
+		if err := n.refused(onProcesses(frozen, &v1.Process{Pause: true})); err == nil || !strings.Contains(err.Error(), "frozen already") {
 			t.Errorf("got %v", err)
 		}
 	}

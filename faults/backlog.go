@@ -63,6 +63,21 @@ func (b Backlog) Inject(_ context.Context, env Env, target cgroup.Target, common
 		return nil, err
 	}
 	defer closeHomes(homes)
+	work, err := b.work(env, target, homes)
+	if err != nil {
+		return nil, err
+	}
+	burner, err := startBurner(env, target, common, b.Place, burn.Work{Connections: work})
+	if err != nil {
+		return nil, err
+	}
+	return &backlogLoad{startHeld(&heldLoad{
+		burner: burner, fault: b, kind: "backlog", amount: work.Most, refused: "the queue of " + b.Listener.String() + " has let nobody in %d times: it is full",
+	})}, nil
+}
+
+// work is whom the burner connects to, and how often.
+func (b Backlog) work(env Env, target cgroup.Target, homes []home) (*burn.Connections, error) {
 	there, err := listenerOf(env, target, homes, b.Listener)
 	if err != nil {
 		return nil, err
@@ -78,14 +93,7 @@ func (b Backlog) Inject(_ context.Context, env Env, target cgroup.Target, common
 	if err := kernelMemoryFits(env, target, b.Place, "backlog.load", "connections", wanted, connectionMemory); err != nil {
 		return nil, err
 	}
-	work := &burn.Connections{Namespace: there.home.ns.File, Server: b.server(), Most: wanted}
-	burner, err := startBurner(env, target, common, b.Place, burn.Work{Connections: work})
-	if err != nil {
-		return nil, err
-	}
-	return &backlogLoad{startHeld(&heldLoad{
-		burner: burner, fault: b, kind: "backlog", amount: wanted, refused: "the queue of " + b.Listener.String() + " has let nobody in %d times: it is full",
-	})}, nil
+	return &burn.Connections{Namespace: there.home.ns.File, Server: b.server(), Most: wanted}, nil
 }
 
 // server is the address to connect to.

@@ -54,10 +54,11 @@ func startBurner(env Env, target cgroup.Target, common Common, place string, wor
 	if err != nil {
 		return nil, err
 	}
-	b := &burner{env: env, target: target, permit: permit, dir: burnerDir(env, target, common.ID, place)}
-	if b.dir == "" {
-		return nil, &ParameterError{"place", "nothing is beside the root of the tree; choose inside"}
+	home, err := burnerHome(env, target, place)
+	if err != nil {
+		return nil, err
 	}
+	b := &burner{env: env, target: target, permit: permit, dir: filepath.Join(home, cgroup.BurnerPrefix+common.ID)}
 	pids, err := env.Cgroups.Processes(target)
 	if err != nil {
 		return nil, listError(err)
@@ -72,16 +73,16 @@ func startBurner(env Env, target cgroup.Target, common Common, place string, wor
 	return b, nil
 }
 
-// burnerDir is the directory of the burner's cgroup; "" if there is no such place.
-func burnerDir(env Env, target cgroup.Target, id, place string) string {
+// burnerHome is the directory in which the burner's cgroup is made.
+func burnerHome(env Env, target cgroup.Target, place string) (string, error) {
 	dir := env.Cgroups.Dir(target)
-	if place == placeBeside {
-		if target.Level() == 0 {
-			return ""
-		}
-		dir = filepath.Dir(dir)
+	if place != placeBeside {
+		return dir, nil
 	}
-	return filepath.Join(dir, cgroup.BurnerPrefix+id)
+	if target.Level() == 0 {
+		return "", &ParameterError{"place", "nothing is beside the root of the tree; choose inside"}
+	}
+	return filepath.Dir(dir), nil
 }
 
 func (b *burner) start(common Common, work burn.Work) error {

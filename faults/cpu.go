@@ -118,17 +118,24 @@ func (c CPU) Inject(_ context.Context, env Env, target cgroup.Target, common Com
 	if c.Load != nil {
 		return c.startLoad(env, target, common)
 	}
-	var settings []setting
-	var meters []*meter
+	settings, meters, err := c.limits(env, target)
+	if err != nil {
+		return nil, err
+	}
+	return startLimits(c, env, target, common, c.Terms, settings, meters)
+}
+
+// limits are what is set of the target as it is now, and what tells how that holds it back.
+func (c CPU) limits(env Env, target cgroup.Target) (settings []setting, meters []*meter, err error) {
 	waits := false // is what tells of a limit
 	if c.Percent > 0 || c.Processors > 0 {
 		now, err := readControl(env, target, "cpu.max")
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		s, err := c.quota(now)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		settings = append(settings, s)
 		meters = append(meters, meterOf(env, target, "cpu.stat", "nr_throttled"))
@@ -136,7 +143,7 @@ func (c CPU) Inject(_ context.Context, env Env, target cgroup.Target, common Com
 	if c.Weight > 0 {
 		s, err := ofNumber(env, target, "cpu.weight", c.Weight)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		settings = append(settings, s)
 		waits = true
@@ -144,7 +151,7 @@ func (c CPU) Inject(_ context.Context, env Env, target cgroup.Target, common Com
 	if len(c.CPUs) > 0 || c.Cores > 0 {
 		s, err := c.cpuset(env, target)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		settings = append(settings, s)
 		waits = true
@@ -152,7 +159,7 @@ func (c CPU) Inject(_ context.Context, env Env, target cgroup.Target, common Com
 	if waits {
 		meters = append(meters, pressure(env, target, "cpu.pressure"))
 	}
-	return startLimits(c, env, target, common, c.Terms, settings, meters)
+	return settings, meters, nil
 }
 
 // leastQuota is the kernel's, in us (min_cfs_quota_period in kernel/sched/core.c).

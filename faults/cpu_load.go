@@ -181,15 +181,21 @@ type cpuLoad struct {
 	started time.Time
 }
 
+// work is what a burner does for it, with which part of a processor each of its threads.
+func (l *CPULoad) work(env Env, target cgroup.Target) (work burn.Work, part float64, err error) {
+	threads, part, err := l.threads(env, target)
+	if err == nil {
+		err = l.fits(threads)
+	}
+	return burn.Work{Threads: threads, Nice: l.Nice, CPUs: l.CPUs, RealTime: l.RealTime}, part, err
+}
+
 func (c CPU) startLoad(env Env, target cgroup.Target, common Common) (Handle, error) {
-	threads, part, err := c.Load.threads(env, target)
+	work, part, err := c.Load.work(env, target)
 	if err != nil {
 		return nil, err
 	}
-	if err := c.Load.fits(threads); err != nil {
-		return nil, err
-	}
-	b, err := startBurner(env, target, common, c.Load.Place, burn.Work{Threads: threads, Nice: c.Load.Nice, CPUs: c.Load.CPUs, RealTime: c.Load.RealTime})
+	b, err := startBurner(env, target, common, c.Load.Place, work)
 	if err != nil {
 		return nil, err
 	}

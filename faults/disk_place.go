@@ -62,6 +62,18 @@ func openIn(pid int, path string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), path), nil
 }
 
+// writable refuses a mount or a file system that is read-only.
+func (p *place) writable() error {
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(p.dir.Fd()), &st); err != nil {
+		return fmt.Errorf("look at the file system of %s: %w", p.dir.Name(), err)
+	}
+	if st.Flags&unix.ST_RDONLY != 0 {
+		return unfit("path", "%s is read-only", p.dir.Name())
+	}
+	return nil
+}
+
 // fits refuses places and levels that would hurt more than was asked for.
 func (d Disk) fits(env Env, p *place) error {
 	if !d.AllowRoot {
@@ -77,6 +89,9 @@ func (d Disk) fits(env Env, p *place) error {
 		return unfit("path", "%s (%s) does not say how much fits on it", p.dir.Name(), p.mount.Type)
 	}
 	if err := d.reachable(u); err != nil {
+		return err
+	}
+	if err := p.writable(); err != nil {
 		return err
 	}
 	if p.mount.Type == "tmpfs" {

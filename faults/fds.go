@@ -74,11 +74,8 @@ func (f FDs) Mechanism(context.Context, Env) (string, error) { return mechanismB
 
 // Inject implements Fault.
 func (f FDs) Inject(_ context.Context, env Env, target cgroup.Target, common Common) (Handle, error) {
-	level, files, err := f.amounts()
+	level, files, err := f.amounts(env, target)
 	if err != nil {
-		return nil, err
-	}
-	if err := kernelMemoryFits(env, target, f.Place, "fds.load", "open files", files, fileMemory); err != nil {
 		return nil, err
 	}
 	b, err := startBurner(env, target, common, f.Place, burn.Work{Files: files})
@@ -93,7 +90,7 @@ func (f FDs) Inject(_ context.Context, env Env, target cgroup.Target, common Com
 }
 
 // amounts is how many files shall be open on the node (0: only ours count), and how many of them are ours at most.
-func (f FDs) amounts() (level, files int64, err error) {
+func (f FDs) amounts(env Env, target cgroup.Target) (level, files int64, err error) {
 	now, most, err := openFiles()
 	if err != nil {
 		return 0, 0, err
@@ -119,7 +116,7 @@ func (f FDs) amounts() (level, files int64, err error) {
 	case level == 0 && files > (most-now)/2:
 		return 0, 0, &ParameterError{"fds.load", fmt.Sprintf("%d files are more than half of the %d that the node may still have open (fs.file-max); if its limit is meant, write a percentage of limit", files, most-now)}
 	}
-	return level, files, nil
+	return level, files, kernelMemoryFits(env, target, f.Place, "fds.load", "open files", files, fileMemory)
 }
 
 // openFiles is how many files the node has open, and may have (proc_sys_fs(5)).

@@ -114,30 +114,38 @@ func (f IO) Inject(_ context.Context, env Env, target cgroup.Target, common Comm
 	if f.Load != nil {
 		return f.startLoad(env, target, common)
 	}
+	settings, meters, err := f.limits(env, target)
+	if err != nil {
+		return nil, err
+	}
+	return startLimits(f, env, target, common, f.Terms, settings, meters)
+}
+
+// limits are what is set of the target as it is now, and what tells how that holds it back.
+func (f IO) limits(env Env, target cgroup.Target) (settings []setting, meters []*meter, err error) {
 	d, err := f.disk(env, target)
 	if err != nil {
-		return nil, ofKind("io", err)
+		return nil, nil, ofKind("io", err)
 	}
-	var settings []setting
 	if f.rated() {
 		now, err := readControl(env, target, "io.max")
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		s, err := f.setting(d, now)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		settings = append(settings, s)
 	}
 	if f.Weight > 0 {
 		s, err := f.weight(env, target, d)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		settings = append(settings, s)
 	}
-	return startLimits(f, env, target, common, f.Terms, settings, []*meter{pressure(env, target, "io.pressure")})
+	return settings, []*meter{pressure(env, target, "io.pressure")}, nil
 }
 
 // rated: there is a rate to limit.

@@ -154,8 +154,8 @@ func (f IO) startLoad(env Env, target cgroup.Target, common Common) (Handle, err
 	return l, nil
 }
 
-// makeFile makes the load's file, with all its space.
-func (l *IOLoad) makeFile(env Env, target cgroup.Target, common Common, path string) (*hole, error) {
+// place is where the load's file is made, if it may and can be. The caller closes it.
+func (l *IOLoad) place(env Env, target cgroup.Target, path string) (*place, error) {
 	p, err := openPlace(env, target, path)
 	if err != nil {
 		return nil, err
@@ -163,15 +163,26 @@ func (l *IOLoad) makeFile(env Env, target cgroup.Target, common Common, path str
 	if p.mount.Type == "tmpfs" || p.mount.Type == "ramfs" {
 		return nil, errors.Join(unfit("path", "%s is a %s, which has no disk", path, p.mount.Type), p.close())
 	}
-	level := Disk{Size: &l.Size, Floor: l.Floor, AllowRoot: l.AllowRoot}
-	if err := level.fits(env, p); err != nil {
+	if err := l.level().fits(env, p); err != nil {
 		return nil, errors.Join(err, p.close())
+	}
+	return p, nil
+}
+
+// level is what is common to all that fills.
+func (l *IOLoad) level() Disk { return Disk{Size: &l.Size, Floor: l.Floor, AllowRoot: l.AllowRoot} }
+
+// makeFile makes the load's file, with all its space.
+func (l *IOLoad) makeFile(env Env, target cgroup.Target, common Common, path string) (*hole, error) {
+	p, err := l.place(env, target, path)
+	if err != nil {
+		return nil, err
 	}
 	h, err := newHole(env, p, common.ID)
 	if err != nil {
 		return nil, errors.Join(err, p.close())
 	}
-	if err := level.takeAll(h); err != nil {
+	if err := l.level().takeAll(h); err != nil {
 		return nil, errors.Join(err, h.release())
 	}
 	return h, nil

@@ -86,9 +86,7 @@ func startLimits(f Fault, env Env, target cgroup.Target, common Common, terms Te
 		return nil, err
 	}
 	l := &limits{fault: f, env: env, target: target, id: common.ID, terms: terms, permit: permit, meters: meters, done: make(chan struct{})}
-	for _, s := range settings {
-		l.all = append(l.all, &limit{setting: s})
-	}
+	l.all = limitsOf(settings)
 	var ctx context.Context
 	ctx, l.disarm = context.WithCancel(context.Background())
 	started := time.Now()
@@ -100,8 +98,23 @@ func startLimits(f Fault, env Env, target cgroup.Target, common Common, terms Te
 	return l, nil
 }
 
-// begin sets the limits for the first time. A value that is there already is no fault.
+func limitsOf(settings []setting) (all []*limit) {
+	for _, s := range settings {
+		all = append(all, &limit{setting: s})
+	}
+	return all
+}
+
+// begin sets the limits for the first time.
 func (l *limits) begin() error {
+	if err := l.fit(); err != nil {
+		return err
+	}
+	return l.follow(0)
+}
+
+// fit refuses limits that another fault holds, and a value that is there already, which is no fault.
+func (l *limits) fit() error {
 	for _, m := range l.all {
 		if err := l.alone(m); err != nil {
 			return err
@@ -114,7 +127,7 @@ func (l *limits) begin() error {
 			return &ParameterError{m.file, fmt.Sprintf("it is %s already: there is nothing to squeeze", held)}
 		}
 	}
-	return l.follow(0)
+	return nil
 }
 
 // follow makes the limits what the terms want so long after the start.

@@ -126,8 +126,16 @@ func (m Memory) Inject(_ context.Context, env Env, target cgroup.Target, common 
 	if m.Load != nil {
 		return m.startLoad(env, target, common)
 	}
-	var settings []setting
-	meters := []*meter{meterOf(env, target, "memory.events", "high", "max", "oom_kill")}
+	settings, meters, err := m.limits(env, target)
+	if err != nil {
+		return nil, err
+	}
+	return startLimits(m, env, target, common, m.Terms, settings, meters)
+}
+
+// limits are what is set of the target as it is now, and what tells how that holds it back.
+func (m Memory) limits(env Env, target cgroup.Target) (settings []setting, meters []*meter, err error) {
+	meters = []*meter{meterOf(env, target, "memory.events", "high", "max", "oom_kill")}
 	if m.NoSwap {
 		settings = append(settings, setting{file: "memory.swap.max", write: "0"})
 		meters = append(meters, meterOf(env, target, "memory.swap.events", "max"))
@@ -138,11 +146,11 @@ func (m Memory) Inject(_ context.Context, env Env, target cgroup.Target, common 
 		}
 		s, err := m.amount(env, target, one.field, one.file, one.text)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		settings = append(settings, s)
 	}
-	return startLimits(m, env, target, common, m.Terms, settings, meters)
+	return settings, meters, nil
 }
 
 // amount is what to write. A ramp comes down from what is used now, or to what is more than that from the limit that there is.

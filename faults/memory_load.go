@@ -143,23 +143,31 @@ type memoryLoad struct {
 	memory Memory
 }
 
-func (m Memory) startLoad(env Env, target cgroup.Target, common Common) (Handle, error) {
-	bytes, err := m.Load.bytes(env, target)
+// level is what is common to all that fills: an amount, a floor and a ramp. It is refused if the memory has no room for it.
+func (l *MemoryLoad) level(env Env, target cgroup.Target, room memoryRoom) (level Disk, err error) {
+	bytes, err := l.bytes(env, target)
 	if err != nil {
-		return nil, err
+		return level, err
 	}
-	// What is common to all that fills: an amount, a floor and a ramp.
-	level := Disk{Size: &bytes, Floor: m.Load.Floor, Ramp: m.Load.Ramp}
-	room := memoryRoom{env: env, dir: memoryDir(env, target, m.Load.Place)}
+	level = Disk{Size: &bytes, Floor: l.Floor, Ramp: l.Ramp}
 	u, err := room.usage()
 	if err != nil {
-		return nil, err
+		return level, err
 	}
 	if floor := level.floor(u); u.free-bytes < floor {
-		return nil, &ParameterError{"memory.load", fmt.Sprintf("it would leave %s of the %s that are available, and the floor is %s; ask for less, or lower the floor",
+		err = &ParameterError{"memory.load", fmt.Sprintf("it would leave %s of the %s that are available, and the floor is %s; ask for less, or lower the floor",
 			level.show(max(0, u.free-bytes)), level.show(u.free), level.show(floor))}
 	}
-	b, err := m.Load.start(env, target, common, bytes)
+	return level, err
+}
+
+func (m Memory) startLoad(env Env, target cgroup.Target, common Common) (Handle, error) {
+	room := memoryRoom{env: env, dir: memoryDir(env, target, m.Load.Place)}
+	level, err := m.Load.level(env, target, room)
+	if err != nil {
+		return nil, err
+	}
+	b, err := m.Load.start(env, target, common, *level.Size)
 	if err != nil {
 		return nil, ofKind("memory", err)
 	}
@@ -184,16 +192,28 @@ func (l *MemoryLoad) start(env Env, target cgroup.Target, common Common, bytes i
 	return startBurner(env, target, common, l.Place, work)
 }
 
-// cacheFile makes a file that is one hole: what is read of it is in the page cache as any file's data, and takes no space of the disk.
-func (l *MemoryLoad) cacheFile(env Env, target cgroup.Target, bytes int64) (*os.File, error) {
+// cachePlace is where the file of a cache is made. The caller closes it.
+func (l *MemoryLoad) cachePlace(env Env, target cgroup.Target) (*place, error) {
 	p, err := openPlace(env, target, l.Path)
 	if err != nil {
 		return nil, err
 	}
-	defer p.close()
 	if p.mount.Type == "tmpfs" || p.mount.Type == "ramfs" {
-		return nil, unfit("path", "%s is a %s, whose files are shared memory and no page cache of a disk; choose another directory, or type shared", l.Path, p.mount.Type)
+		return nil, errors.Join(unfit("path", "%s is a %s, whose files are shared memory and no page cache of a disk; choose another directory, or type shared", l.Path, p.mount.Type), p.close())
 	}
+	if err := p.writable(); err != nil {
+		return nil, errors.Join(err, p.close())
+	}
+	return p, nil
+}
+
+// cacheFile makes a file that is one hole: what is read of it is in the page cache as any file's data, and takes no space of the disk.
+func (l *MemoryLoad) cacheFile(env Env, target cgroup.Target, bytes int64) (*os.File, error) {
+	p, err := l.cachePlace(env, target)
+	if err != nil {
+		return nil, err
+	}
+	defer p.close()
 	file, err := nameless(p)
 	if err != nil {
 		return nil, err

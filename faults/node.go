@@ -136,6 +136,20 @@ func (f Node) memory() (Memory, error) {
 	return Memory{Load: l}, nil
 }
 
+// ofAmount names the field of a refused load of memory as it is called here.
+func ofAmount(err error) error {
+	var parameter *ParameterError
+	if errors.As(err, &parameter) && parameter.Field == "memory.load" {
+		return &ParameterError{"node.amount", parameter.Problem}
+	}
+	return err
+}
+
+// hang is the load that lets nothing else run.
+func (f Node) hang() CPU {
+	return CPU{Load: &CPULoad{Processors: float64(runtime.NumCPU()), RealTime: true}}
+}
+
 // Mechanism implements Fault.
 func (f Node) Mechanism(ctx context.Context, _ Env) (string, error) {
 	switch f.Action {
@@ -159,7 +173,7 @@ func (f Node) Mechanism(ctx context.Context, _ Env) (string, error) {
 func (f Node) Inject(ctx context.Context, env Env, target cgroup.Target, common Common) (Handle, error) {
 	switch f.Action {
 	case ActionHang:
-		inner := CPU{Load: &CPULoad{Processors: float64(runtime.NumCPU()), RealTime: true}}
+		inner := f.hang()
 		handle, err := inner.startLoad(env, target, common)
 		return f.around(inner, handle, err)
 	case ActionMemory:
@@ -168,11 +182,7 @@ func (f Node) Inject(ctx context.Context, env Env, target cgroup.Target, common 
 			return nil, err
 		}
 		handle, err := inner.startLoad(env, target, common)
-		var parameter *ParameterError
-		if errors.As(err, &parameter) && parameter.Field == "memory.load" {
-			err = &ParameterError{"node.amount", parameter.Problem} // as it is called here
-		}
-		return f.around(inner, handle, err)
+		return f.around(inner, handle, ofAmount(err))
 	case ActionPauseUnit:
 		handle, err := f.pauseUnit(ctx, env, common)
 		return f.around(Process{Pause: true}, handle, err)

@@ -43,9 +43,13 @@ func (f Node) unit(ctx context.Context, env Env, wouldBe string) (cgroup.Target,
 	return unit, nil
 }
 
+func (f Node) unitToPause(ctx context.Context, env Env) (cgroup.Target, error) {
+	return f.unit(ctx, env, "would stand still for ever")
+}
+
 // pauseUnit freezes the service.
 func (f Node) pauseUnit(ctx context.Context, env Env, common Common) (Handle, error) {
-	unit, err := f.unit(ctx, env, "would stand still for ever")
+	unit, err := f.unitToPause(ctx, env)
 	if err != nil {
 		return nil, err
 	}
@@ -69,15 +73,23 @@ func canStopUnits(ctx context.Context) error {
 // unitMeans is what became of a service that was stopped.
 var unitMeans = map[undo.Outcome]string{undo.AlreadyGone: "it ran already when the fault ended"}
 
-// stopUnit has systemd stop the service.
-func (f Node) stopUnit(ctx context.Context, env Env, common Common) (Handle, error) {
+// canStop refuses a service that cannot be stopped and started again.
+func (f Node) canStop(ctx context.Context, env Env) error {
 	if _, err := f.unit(ctx, env, "would be stopped with it"); err != nil {
-		return nil, err
+		return err
 	}
 	if state, err := undo.UnitState(ctx, f.Unit); err != nil {
-		return nil, err
+		return err
 	} else if state != "active" {
-		return nil, &ParameterError{"node.unit", fmt.Sprintf("%s is %s; only what is active can be stopped, and started again", f.Unit, state)}
+		return &ParameterError{"node.unit", fmt.Sprintf("%s is %s; only what is active can be stopped, and started again", f.Unit, state)}
+	}
+	return nil
+}
+
+// stopUnit has systemd stop the service.
+func (f Node) stopUnit(ctx context.Context, env Env, common Common) (Handle, error) {
+	if err := f.canStop(ctx, env); err != nil {
+		return nil, err
 	}
 	action := undo.Action{Version: undo.Version, StartUnit: &undo.StartUnit{Unit: f.Unit}}
 	s := &nodeChange{node: f, mechanism: mechanismSystemd, means: unitMeans}

@@ -67,17 +67,26 @@ func (p Pids) Inject(_ context.Context, env Env, target cgroup.Target, common Co
 	if p.Load != nil {
 		return p.startLoad(env, target, common)
 	}
-	now, err := readNumber(env, target, "pids.current")
+	settings, meters, err := p.limits(env, target)
 	if err != nil {
 		return nil, err
+	}
+	return startLimits(p, env, target, common, p.Terms, settings, meters)
+}
+
+// limits are what is set of the target as it is now, and what tells how that holds it back.
+func (p Pids) limits(env Env, target cgroup.Target) (settings []setting, meters []*meter, err error) {
+	now, err := readNumber(env, target, "pids.current")
+	if err != nil {
+		return nil, nil, err
 	}
 	most, err := readNumber(env, target, "pids.max")
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	limit := now + int64(*p.More)
 	if limit >= most {
-		return nil, &ParameterError{"pids.more", fmt.Sprintf("there are %d, and %d more are not below the limit of %d that the target has", now, *p.More, most)}
+		return nil, nil, &ParameterError{"pids.more", fmt.Sprintf("there are %d, and %d more are not below the limit of %d that the target has", now, *p.More, most)}
 	}
 	// Refused forks are counted where they were tried (up to Linux 6.10) or where the limit is (later).
 	events := "pids.events.local"
@@ -88,5 +97,5 @@ func (p Pids) Inject(_ context.Context, env Env, target cgroup.Target, common Co
 	s := setting{file: "pids.max", write: strconv.FormatInt(limit, 10), way: func(part float64) (string, string) {
 		return fmt.Sprintf("%.0f", onTheWay(float64(from), float64(limit), part)), ""
 	}}
-	return startLimits(p, env, target, common, p.Terms, []setting{s}, []*meter{meterBelow(env, target, events, "max")})
+	return []setting{s}, []*meter{meterBelow(env, target, events, "max")}, nil
 }

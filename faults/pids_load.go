@@ -110,15 +110,21 @@ func threadsFree() (int64, error) {
 	return most - all, nil
 }
 
+// amounts is how many threads shall be in use in the target (0: only ours count), and how many of them are ours at most.
+func (l *PidsLoad) amounts(env Env, target cgroup.Target) (level, threads int64, err error) {
+	if level, err = l.level(env, target); err != nil {
+		return 0, 0, err
+	}
+	threads = max(level, l.Threads)
+	return level, threads, l.fits(env, target, threads)
+}
+
 func (p Pids) startLoad(env Env, target cgroup.Target, common Common) (Handle, error) {
-	level, err := p.Load.level(env, target)
+	level, threads, err := p.Load.amounts(env, target)
 	if err != nil {
 		return nil, err
 	}
-	if err := p.Load.fits(env, target, max(level, p.Load.Threads)); err != nil {
-		return nil, err
-	}
-	b, err := startBurner(env, target, common, p.Load.Place, burn.Work{IdleThreads: max(level, p.Load.Threads)})
+	b, err := startBurner(env, target, common, p.Load.Place, burn.Work{IdleThreads: threads})
 	if err != nil {
 		return nil, err
 	}

@@ -79,24 +79,8 @@ func (p Ports) Inject(_ context.Context, env Env, target cgroup.Target, common C
 		return nil, err
 	}
 	defer closeHomes(homes)
-	if len(homes) > 1 {
-		return nil, &ParameterError{"target", fmt.Sprintf("its processes live in %d network namespaces, each with ports of its own; choose one container", len(homes))}
-	}
-	if err := p.speaks(homes[0]); err != nil {
-		return nil, err
-	}
-	there, err := homes[0].ns.LocalPorts()
+	wanted, err := p.wanted(env, target, homes)
 	if err != nil {
-		return nil, err
-	}
-	if p.Ports > there {
-		return nil, &ParameterError{"ports.load", fmt.Sprintf("%d are more than the %d ports that the kernel chooses from (net.ipv4.ip_local_port_range); write all", p.Ports, there)}
-	}
-	wanted := p.Ports
-	if wanted == 0 {
-		wanted = there
-	}
-	if err := kernelMemoryFits(env, target, p.Place, "ports.load", "sockets", wanted, portMemory); err != nil {
 		return nil, err
 	}
 	b, err := startBurner(env, target, common, p.Place, burn.Work{Ports: &burn.Ports{Namespace: homes[0].ns.File, Peer: p.Peer, Most: wanted}})
@@ -107,6 +91,28 @@ func (p Ports) Inject(_ context.Context, env Env, target cgroup.Target, common C
 		burner: b, fault: p, kind: "ports", amount: wanted,
 		refused: "the kernel had no port %d times: all toward " + p.Peer.String() + " are in use, or there is no way to it",
 	})}, nil
+}
+
+// wanted is how many ports are to be taken in the one network namespace that the target may have.
+func (p Ports) wanted(env Env, target cgroup.Target, homes []home) (int64, error) {
+	if len(homes) > 1 {
+		return 0, &ParameterError{"target", fmt.Sprintf("its processes live in %d network namespaces, each with ports of its own; choose one container", len(homes))}
+	}
+	if err := p.speaks(homes[0]); err != nil {
+		return 0, err
+	}
+	there, err := homes[0].ns.LocalPorts()
+	if err != nil {
+		return 0, err
+	}
+	if p.Ports > there {
+		return 0, &ParameterError{"ports.load", fmt.Sprintf("%d are more than the %d ports that the kernel chooses from (net.ipv4.ip_local_port_range); write all", p.Ports, there)}
+	}
+	wanted := p.Ports
+	if wanted == 0 {
+		wanted = there
+	}
+	return wanted, kernelMemoryFits(env, target, p.Place, "ports.load", "sockets", wanted, portMemory)
 }
 
 // speaks refuses a peer of IPv6 where the target has none of it.
