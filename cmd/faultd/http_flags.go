@@ -1,7 +1,6 @@
 package main
 
 import (
-	"os"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -65,9 +64,9 @@ func textOrFile(c *cli.Context, name string) (*string, error) {
 	if text == nil || !strings.HasPrefix(*text, "@") {
 		return text, nil
 	}
-	read, err := os.ReadFile((*text)[1:])
+	read, err := readFile(name, (*text)[1:])
 	if err != nil {
-		return nil, usageErrorf("--%s: %v", name, err)
+		return nil, err
 	}
-	return proto.String(string(read)), nil
+	return &read, nil
 }

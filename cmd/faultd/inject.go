@@ -83,7 +83,7 @@ func inject(c *cli.Context, fill func(*cli.Context, *v1.FaultSpec) error) error 
 	}
 	// Not the context of the command: when it is interrupted now, the id is needed to stop the fault.
 	response, err := call(context.WithoutCancel(c.Context), c, callTimeout, client(c).Inject, request)
-	if isTimeout(err) {
+	if isTimeout(err) && !request.GetDryRun() {
 		return fmt.Errorf("%w; the fault may run, see faultd list", err)
 	}
 	if err != nil {

@@ -223,6 +223,11 @@ func TestTardyDaemonMayHaveInjected(t *testing.T) {
 	if want := "within 10s: wait for x: context deadline exceeded; the fault may run"; code != exitFailed || !strings.Contains(errOut.String(), want) {
 		t.Errorf("exit code %d, stderr %s; want %q", code, errOut.String(), want)
 	}
+	errOut.Reset()
+	code = runWith(t.Context(), testNode(), []string{"faultd", "--socket", socket, "inject", "connect", "--errno", "EPERM", "--target", "cgroup:/a", "--duration", "1m", "--dry-run"}, nil, &out, &errOut)
+	if code != exitFailed || strings.Contains(errOut.String(), "may run") {
+		t.Errorf("a dry run: exit code %d, stderr %s", code, errOut.String())
+	}
 }
 
 // samples has an error for each exit code that is in use.

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"os"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -40,11 +39,11 @@ func peers(c *cli.Context) ([]string, error) {
 
 // readPeers reads a file with a peer on each line, and comments.
 func readPeers(path string) (peers []string, err error) {
-	text, err := os.ReadFile(path)
+	text, err := readFile("peers-file", path)
 	if err != nil {
-		return nil, usageErrorf("--peers-file: %v", err)
+		return nil, err
 	}
-	for line := range strings.Lines(string(text)) {
+	for line := range strings.Lines(text) {
 		line, _, _ = strings.Cut(line, "#")
 		if line = strings.TrimSpace(line); line != "" {
 			peers = append(peers, line)

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"io"
+	"os"
+
 	"github.com/urfave/cli/v2"
 )
 
@@ -31,6 +34,26 @@ func needed(c *cli.Context, flag string) (string, error) {
 		return "", usageErrorf("--%s: missing", flag)
 	}
 	return value, nil
+}
+
+// maxFile is more than a request to the daemon may have of any file.
+const maxFile = 4 << 20
+
+// readFile reads the file that a flag names, which may be a device without an end.
+func readFile(flag, path string) (string, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return "", usageErrorf("--%s: %v", flag, err)
+	}
+	defer file.Close()
+	text, err := io.ReadAll(io.LimitReader(file, maxFile+1))
+	if err != nil {
+		return "", usageErrorf("--%s: %v", flag, err)
+	}
+	if len(text) > maxFile {
+		return "", usageErrorf("--%s: %s has more than %d MiB", flag, path, maxFile>>20)
+	}
+	return string(text), nil
 }
 
 // given gives the value of a flag, or nil when it is absent.
