@@ -64,16 +64,24 @@ func (t Traffic) meant(ctx context.Context, env Env, target cgroup.Target, kind 
 	for _, name := range slices.Sorted(maps.Keys(failed)) {
 		err := failed[name]
 		if errors.Is(err, errShared) {
-			return nil, &ParameterError{kind + ".peers", fmt.Sprintf("%q: %v", name, err)}
+			return nil, &ParameterError{kind + "." + t.fieldOf(name), fmt.Sprintf("%q: %v", name, err)}
 		}
 		if !t.WaitForNames {
-			return nil, &ParameterError{kind + ".peers", fmt.Sprintf("%q: %v; wait for it with traffic.waitForNames (--wait-for-names), or give its address", name, err)}
+			return nil, &ParameterError{kind + "." + t.fieldOf(name), fmt.Sprintf("%q: %v; wait for it with traffic.waitForNames (--wait-for-names), or give its address", name, err)}
 		}
 	}
 	if m.traffic, m.spared, err = m.decide(homes); err != nil {
 		return nil, &ParameterError{kind + "." + fieldOf(err), problemOf(err)}
 	}
 	return m, nil
+}
+
+// fieldOf says where a name was given.
+func (t Traffic) fieldOf(name string) string {
+	if slices.Contains(t.Peers, name) {
+		return "peers"
+	}
+	return "traffic.except"
 }
 
 // fieldOf and problemOf take the errors of parameters apart, which begin with the field.

@@ -46,3 +46,15 @@ func TestSparedIsTold(t *testing.T) {
 		}
 	}
 }
+
+// TestNameThatIsNotThere is refused where it was given.
+func TestNameThatIsNotThere(t *testing.T) {
+	for want, asked := range map[string]Traffic{
+		"peers":          {Peers: []string{"10.0.0.1", "a.test"}, Except: []string{"b.test"}},
+		"traffic.except": {Peers: []string{"10.0.0.1", "b.test"}, Except: []string{"a.test"}},
+	} {
+		if got := asked.fieldOf("a.test"); got != want {
+			t.Errorf("a.test of %+v was given in %s, want %s", asked, got, want)
+		}
+	}
+}
