@@ -383,6 +383,9 @@ func TestPauseRefuses(t *testing.T) {
 	freeze("0")
 	n.until("it goes on", func() bool { return !n.frozen(child) })
 	f := n.inject(onProcesses(target, &v1.Process{Pause: true}))
+	if _, err := n.tryInject(onProcesses(child, &v1.Process{Pause: true})); err == nil || !strings.Contains(err.Error(), "frozen already, by another fault or by somebody else") {
+		t.Errorf("a second pause: %v", err)
+	}
 	freeze("0")
 	if ended := n.stop(f.GetId()); ended.GetState() != "ended" {
 		t.Errorf("it ended as %v", ended)

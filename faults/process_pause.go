@@ -79,7 +79,7 @@ func canFreeze(env Env, target cgroup.Target) error {
 		return err
 	}
 	if frozen || strings.TrimSpace(string(state)) != "0" {
-		return &ParameterError{"process.pause", "the target is frozen already, by somebody else; thaw it first"}
+		return &ParameterError{"process.pause", "the target is frozen already, by another fault or by somebody else; end that, or thaw it first"}
 	}
 	return nil
 }
