@@ -2,6 +2,8 @@ package undo
 
 import (
 	"context"
+	"fmt"
+	"os"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -18,15 +20,26 @@ import (
 
 func itoa(n int) string { return strconv.Itoa(n) }
 
-// onOwnThread runs f on a thread that ends with it.
+// onOwnThread runs f on a thread of its own, and returns once that has ended. It is never the process's first, which the runtime parks for
+// ever instead of ending it (runtime/proc.go, mexit), in whatever namespace it is.
 func onOwnThread(f func()) {
-	done := make(chan struct{})
+	ended := make(chan int)
 	go func() {
-		defer close(done)
 		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		f()
+		if tid := unix.Gettid(); tid != unix.Getpid() {
+			f()
+			ended <- tid
+			return
+		}
+		onOwnThread(f) // nobody else comes to the first thread meanwhile
+		runtime.UnlockOSThread()
+		ended <- 0
 	}()
-	<-done
+	for task := fmt.Sprintf("/proc/self/task/%d", <-ended); ; runtime.Gosched() {
+		if _, err := os.Stat(task); err != nil {
+			return
+		}
+	}
 }
 
 // network is a network namespace of a test: only lo is in it.
