@@ -10,7 +10,7 @@
 #include <linux/types.h>
 #include <bpf/bpf_helpers.h>
 
-#define FAULTD_ABI 5
+#define FAULTD_ABI 6
 
 #define MAX_RULES 1024       /* rules at once on a node */
 #define MAX_RULES_PER_SET 16 /* rules that one target and its ancestors may have for one hook */
@@ -101,7 +101,8 @@ enum rule_flag {
 	RULE_SEEDED = 2,       /* dice from (seed, match number) */
 	RULE_PER_FLOW = 4,     /* dice from (seed, flow) */
 	RULE_EGRESS = 8,
-	RULE_INGRESS = 16,
+	RULE_INGRESS = 16,     /* at the target's sockets */
+	RULE_INCOMING = 32,    /* at the devices of network namespaces that are the target's alone */
 	RULE_PER_THREAD = 64,  /* dice from (seed, thread) */
 	RULE_PER_PROCESS = 128, /* dice from (seed, process) */
 	RULE_QUANTILES = 256,  /* the delay is drawn from the rule's quantiles */

@@ -37,6 +37,7 @@ type Installed struct {
 	missed   *misses     // of HookSyscall
 	queues   *queues     // that its packets take; nil: none
 	devices  [][2]uint64 // that its packets leave by: network namespace and number
+	arrivals [][2]uint64 // that they come in by: the same
 	over     chan struct{}
 	dice     *Dice     // of ActionRedirect
 	postings *postings // of ActionRedirect

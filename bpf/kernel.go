@@ -40,6 +40,8 @@ type Kernel struct {
 	next   int
 	hooks  map[Hook]*hookState
 	shared map[string]*attachment
+	// clsacts counts our filters on clsact qdiscs that are ours, by network namespace and device.
+	clsacts map[[2]uint64]int
 	// lsmFired: security hooks were seen to run programs.
 	lsmFired bool
 	// noTrampolines: a program on a call's function was refused.
@@ -55,7 +57,7 @@ type Kernel struct {
 }
 
 // abiVersion is FAULTD_ABI of faultd.h, which the types and sizes here follow.
-const abiVersion = 5
+const abiVersion = 6
 
 // Open makes the maps and pins the kill switch, which stays as it was or, if it is new, is killed; Switch().Arm() arms it.
 // The caller closes the kernel.
@@ -80,6 +82,7 @@ func Open(o Options) (*Kernel, error) {
 		hooks:    map[Hook]*hookState{},
 		shared:   map[string]*attachment{},
 		noTwins:  map[SyscallMechanism]bool{},
+		clsacts:  map[[2]uint64]int{},
 		sites:    &siteCache{},
 		types:    btf.NewCache(),
 		objects:  map[string]*ebpf.CollectionSpec{},

@@ -11,12 +11,19 @@
 #include "packet.h"
 #include <linux/pkt_cls.h>
 
+/* The target whose all is that comes in by the devices that faultd_incoming is on. */
+const volatile __u64 faultd_incoming_target = 0;
+
 #define ANCESTOR(level) bpf_skb_ancestor_cgroup_id(skb, level)
 
 /* What shall become of a packet; anything else is the class of a queue. */
 #define PASS 0
 #define LOSE 1
 #define CHANGE 2
+
+/* Our root qdisc, and its class that loses what comes there (wire_qdisc.go). */
+#define QUEUE_ROOT 0x7a170000
+#define QUEUE_LOST (QUEUE_ROOT | 3)
 
 /* A rule that loses and queues: what its dice have spared takes the queue. */
 static __always_inline __u32 queue_spared(const struct rule *rule, struct stat *stat, const struct permit *permit)
@@ -67,18 +74,20 @@ LOOP_BODY __u32 packet_rule(const struct rule_ref *ref, struct permit *permit, c
 }
 
 /* The first rule that loses the packet decides, and of those with a queue the first; one whose data was changed goes on to the next rule. */
-static __always_inline __u32 judge(struct __sk_buff *skb, __u32 offset, int egress)
+static __always_inline __u32 judge(struct __sk_buff *skb, struct rule_set *set, __u32 offset, __u32 direction)
 {
-	struct rule_set *set = find_rule_set(HOOK_PACKET, ANCESTOR);
+	int egress = direction == RULE_EGRESS;
 	struct packet packet = {};
 
 	if (!set || !read_packet(skb, offset, egress, &packet))
+		return 0;
+	if (direction == RULE_INCOMING && packet.neighbour)
 		return 0;
 	struct permit permit = {.generation = switch_read()};
 	__u32 verdict = PASS;
 
 	for (__u32 i = 0; i < MAX_RULES_PER_SET && i < set->count; i++) {
-		__u32 said = packet_rule(&set->refs[i], &permit, &packet, egress ? RULE_EGRESS : RULE_INGRESS, verdict);
+		__u32 said = packet_rule(&set->refs[i], &permit, &packet, direction, verdict);
 
 		if (said == CHANGE && egress)
 			change(skb, &packet, &set->refs[i], &permit);
@@ -90,7 +99,7 @@ static __always_inline __u32 judge(struct __sk_buff *skb, __u32 offset, int egre
 
 static __always_inline int leave(struct __sk_buff *skb, __u32 offset)
 {
-	__u32 verdict = judge(skb, offset, 1);
+	__u32 verdict = judge(skb, find_rule_set(HOOK_PACKET, ANCESTOR), offset, RULE_EGRESS);
 
 	if (verdict == LOSE)
 		return bpf_redirect(0, 0);
@@ -115,7 +124,35 @@ int faultd_egress_l3(struct __sk_buff *skb)
 SEC("cgroup_skb/ingress")
 int faultd_ingress(struct __sk_buff *skb)
 {
-	return judge(skb, 0, 0) != LOSE;
+	return judge(skb, find_rule_set(HOOK_PACKET, ANCESTOR), 0, RULE_INGRESS) != LOSE;
+}
+
+/* Whether a filter's action, which sends the packet through a device with a queue of ours (incoming.go), is meant for it: -1, or 0. A packet
+ * that comes out of a queue is seen again where it is unwrapped, and goes on. */
+static __always_inline int arrive(struct __sk_buff *skb, __u32 offset)
+{
+	struct target_key key = {.cgroup = faultd_incoming_target, .hook = HOOK_PACKET};
+	__u32 verdict;
+
+	if (skb->priority >> 16 == QUEUE_ROOT >> 16)
+		return 0;
+	verdict = judge(skb, bpf_map_lookup_elem(&faultd_targets, &key), offset, RULE_INCOMING);
+	if (verdict == PASS)
+		return 0;
+	skb->priority = verdict == LOSE ? QUEUE_LOST : verdict;
+	return -1;
+}
+
+SEC("tc")
+int faultd_incoming(struct __sk_buff *skb)
+{
+	return arrive(skb, ETH_HLEN);
+}
+
+SEC("tc")
+int faultd_incoming_l3(struct __sk_buff *skb)
+{
+	return arrive(skb, 0);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -18,6 +19,7 @@ const (
 	MechanismTCX    = "tcx"
 	MechanismClsact = "clsact"
 	MechanismNetem  = "netem"
+	MechanismIFB    = "ifb"
 )
 
 // filterPriority and filterHandle mark our clsact filters.
@@ -57,6 +59,10 @@ type PacketEnv struct {
 	Journal func(Filter) (done func() error, err error)
 	// JournalQueue does so with a root qdisc.
 	JournalQueue func(Queue) (done func() error, err error)
+	// JournalDevice does so with a device.
+	JournalDevice func(Device) (done func() error, err error)
+	// Foreign says why what comes into a namespace is not the target's alone; nil: it is.
+	Foreign func(NetNS) error
 }
 
 // InstallPacket makes packets of the target vanish, or take a queue. The caller closes the rule.
@@ -93,7 +99,7 @@ func (k *Kernel) installWire(t Target, r Rule, env PacketEnv, mechanism string, 
 	if err != nil {
 		return nil, err
 	}
-	q, err := k.openQueues(devices, *r.Wire, env.JournalQueue)
+	q, err := k.openWire(t, r, env, devices)
 	if err != nil {
 		return nil, err
 	}
@@ -107,6 +113,31 @@ func (k *Kernel) installWire(t Target, r Rule, env PacketEnv, mechanism string, 
 	q.others, in.queues = others, q
 	in.releases, q.releases = append(q.releases, in.releases...), nil
 	return in, nil
+}
+
+// openWire makes the queues of a rule, for what leaves and for what comes in. If it fails it leaves nothing behind.
+func (k *Kernel) openWire(t Target, r Rule, env PacketEnv, leaving []egressDevice) (*queues, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.sw.Generation() == 0 {
+		return nil, ErrKilled
+	}
+	coming := &incomingFor{}
+	if r.Incoming {
+		var err error
+		if coming, err = k.openIncoming(t, env); err != nil {
+			return nil, err
+		}
+	}
+	q, err := k.openQueues(slices.Concat(leaving, coming.devices), *r.Wire, env.JournalQueue)
+	if err != nil {
+		return nil, errors.Join(err, releaseAll(&coming.releases))
+	}
+	q.releases = append(coming.releases, q.releases...)
+	for _, d := range coming.devices {
+		q.incoming = append(q.incoming, k.incomingIn(d.ns))
+	}
+	return q, nil
 }
 
 func (k *Kernel) installPacket(t Target, r Rule, env PacketEnv, mechanism string, devices []egressDevice) (*Installed, error) {
@@ -124,23 +155,44 @@ func (k *Kernel) installPacket(t Target, r Rule, env PacketEnv, mechanism string
 			return releases, err
 		}
 		more, err := attach(devices[:first])
-		return append(releases, more...), err
+		releases = append(releases, more...)
+		if err != nil || !r.Incoming {
+			return releases, err
+		}
+		for _, ns := range env.Namespaces {
+			more, err := k.attachIncoming(t, ns, env.Journal)
+			releases = append(releases, more...)
+			if err != nil {
+				return releases, err
+			}
+		}
+		return releases, nil
 	}, func() ([]func() error, error) { return attach(devices[first:]) })
 }
 
 // PacketMechanism says how this kernel would lose the rule's packets.
 func (k *Kernel) PacketMechanism(r Rule) (string, error) {
-	if !r.Egress {
+	if !r.Egress && !r.Incoming {
 		return "cgroup-skb", nil
 	}
-	mechanism, err := k.egressMechanism()
-	if err != nil || r.Wire == nil {
-		return mechanism, err
+	var mechanisms []string
+	if r.Egress {
+		mechanism, err := k.egressMechanism()
+		if err != nil || r.Wire == nil {
+			return mechanism, err
+		}
+		mechanisms = append(mechanisms, mechanism)
+	}
+	if r.Incoming {
+		if err := k.canRedirect(); err != nil {
+			return "", fmt.Errorf("delay incoming packets: %w", err)
+		}
+		mechanisms = append(mechanisms, MechanismIFB)
 	}
 	if err := k.CanQueue(*r.Wire); err != nil {
-		return "", fmt.Errorf("delay outgoing packets: %w", err)
+		return "", fmt.Errorf("delay packets: %w", err)
 	}
-	return mechanism + "+" + MechanismNetem, nil
+	return strings.Join(append(mechanisms, MechanismNetem), "+"), nil
 }
 
 func (k *Kernel) egressMechanism() (string, error) {
@@ -187,7 +239,7 @@ func egressDevices(namespaces []NetNS) (found []egressDevice, err error) {
 		}
 		for _, device := range devices {
 			// A packet that leaves through a bridge or bond was seen there; its port would roll the dice again.
-			if device.Attrs().MasterIndex == 0 {
+			if device.Attrs().MasterIndex == 0 && !ours(device) {
 				found = append(found, egressDevice{ns, device})
 			}
 		}
@@ -211,7 +263,7 @@ func (k *Kernel) attachEgress(devices []egressDevice, mechanism string, journal 
 			if mechanism == MechanismTCX {
 				return attachTCX(d.ns, attrs.Index, program)
 			}
-			return attachClsact(d.ns, d.device, program, journal)
+			return k.attachClsact(d, program, journal)
 		})
 		if err != nil {
 			return releases, fmt.Errorf("attach to device %s: %w", attrs.Name, err)
@@ -234,21 +286,36 @@ func attachTCX(ns NetNS, ifindex int, program *ebpf.Program) (io.Closer, error) 
 	return l, nil
 }
 
-// attachClsact is for kernels before 6.6. Its filter outlives us, so it is journalled first; the program's own check of
-// switch, lease and deadline keeps it harmless until it is gone.
-func attachClsact(ns NetNS, device netlink.Link, program *ebpf.Program, journal func(Filter) (func() error, error)) (io.Closer, error) {
-	handle, err := ns.netlink()
+// attachClsact is for kernels before 6.6. Its filter outlives us; the program's own check of switch, lease and deadline keeps it harmless
+// until it is gone. Call with k.mu held.
+func (k *Kernel) attachClsact(d egressDevice, program *ebpf.Program, journal func(Filter) (func() error, error)) (io.Closer, error) {
+	return k.addClsactFilter(d, netlink.HANDLE_MIN_EGRESS, filterName, journal, func(handle *netlink.Handle, entry Filter) error {
+		return handle.FilterAdd(&netlink.BpfFilter{
+			FilterAttrs: netlink.FilterAttrs{LinkIndex: entry.Ifindex, Parent: entry.Parent, Handle: entry.Handle, Priority: entry.Priority, Protocol: unix.ETH_P_ALL},
+			Fd:          program.FD(), Name: entry.Name, DirectAction: true,
+		})
+	})
+}
+
+func clsactKey(d egressDevice) [2]uint64 {
+	return [2]uint64{d.ns.Inode, uint64(d.device.Attrs().Index)}
+}
+
+// addClsactFilter adds a filter to a device, and before that the clsact qdisc if there is none; it is written into the journal first. Of the
+// filters on a clsact qdisc of ours the last to go takes that along. Call with k.mu held; so must be the Close of the result.
+func (k *Kernel) addClsactFilter(d egressDevice, parent uint32, name string, journal func(Filter) (func() error, error), add func(*netlink.Handle, Filter) error) (io.Closer, error) {
+	handle, err := d.ns.netlink()
 	if err != nil {
 		return nil, err
 	}
 	defer handle.Close()
-	attrs := device.Attrs()
-	had, err := hasClsact(handle, device)
+	attrs, key := d.device.Attrs(), clsactKey(d)
+	had, err := hasClsact(handle, d.device)
 	if err != nil {
 		return nil, err
 	}
-	entry := Filter{NetNSInode: ns.Inode, Ifindex: attrs.Index, Ifname: attrs.Name, Parent: netlink.HANDLE_MIN_EGRESS,
-		Handle: filterHandle, Priority: filterPriority, Name: filterName, OwnsQdisc: !had}
+	entry := Filter{NetNSInode: d.ns.Inode, Ifindex: attrs.Index, Ifname: attrs.Name, Parent: parent,
+		Handle: filterHandle, Priority: filterPriority, Name: name, OwnsQdisc: !had || k.clsacts[key] > 0}
 	done, err := journal(entry)
 	if err != nil {
 		return nil, err
@@ -259,18 +326,25 @@ func attachClsact(ns NetNS, device netlink.Link, program *ebpf.Program, journal 
 			return nil, errors.Join(fmt.Errorf("add the clsact qdisc: %w", err), done())
 		}
 	}
-	filter := &netlink.BpfFilter{
-		FilterAttrs: netlink.FilterAttrs{LinkIndex: attrs.Index, Parent: entry.Parent, Handle: entry.Handle, Priority: entry.Priority, Protocol: unix.ETH_P_ALL},
-		Fd:          program.FD(), Name: entry.Name, DirectAction: true,
-	}
-	if err := handle.FilterAdd(filter); err != nil {
+	if err := add(handle, entry); err != nil {
 		if !had {
 			err = errors.Join(err, handle.QdiscDel(qdisc))
 		}
 		return nil, errors.Join(fmt.Errorf("add the filter: %w", err), done())
 	}
-	// done does the undoing too: what removes the filter is the journalled action itself.
-	return closerFunc(done), nil
+	if !entry.OwnsQdisc {
+		return closerFunc(done), nil // done does the undoing too: what removes the filter is the journalled action itself
+	}
+	k.clsacts[key]++
+	return closerFunc(func() error {
+		if err := done(); err != nil {
+			return err
+		}
+		if k.clsacts[key]--; k.clsacts[key] == 0 {
+			delete(k.clsacts, key)
+		}
+		return nil
+	}), nil
 }
 
 func hasClsact(handle *netlink.Handle, device netlink.Link) (bool, error) {

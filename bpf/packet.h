@@ -10,6 +10,8 @@
 
 #define IP_OFFSET_MASK 0x1fff
 #define MAX_EXTENSIONS 6
+#define NEIGHBOUR_FIRST 133 /* types of ICMPv6: router solicitation to redirect (RFC 4861) */
+#define NEIGHBOUR_LAST 137
 #define TCP_SYN 0x02
 #define TCP_ACK 0x10
 
@@ -23,6 +25,7 @@ struct packet {
 	__u32 checksum; /* where their checksum is */
 	__u8 tcp_flags;
 	__u8 dscp;
+	__u8 neighbour; /* it is of IPv6's neighbour discovery, which is to it what ARP is to IPv4 */
 };
 
 /* No header begins later. */
@@ -58,7 +61,7 @@ static __always_inline void read_tcp(struct __sk_buff *skb, __u32 offset, struct
 		packet->payload = skb->len - packet->data;
 }
 
-/* Ports, where the transport has them in its first four bytes. A later fragment has none. */
+/* Ports and the like, where the transport has them in its first four bytes. A later fragment has none. */
 static __always_inline void read_ports(struct __sk_buff *skb, __u32 offset, int egress, struct packet *packet)
 {
 	__u32 protocol = packet->peer.protocol;
@@ -66,6 +69,13 @@ static __always_inline void read_ports(struct __sk_buff *skb, __u32 offset, int 
 		__be16 source, destination;
 	} ports;
 
+	if (protocol == IPPROTO_ICMPV6) {
+		__u8 type;
+
+		if (!read_header(skb, offset, &type))
+			packet->neighbour = type >= NEIGHBOUR_FIRST && type <= NEIGHBOUR_LAST;
+		return;
+	}
 	if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP && protocol != IPPROTO_SCTP)
 		return;
 	if (read_header(skb, offset, &ports))

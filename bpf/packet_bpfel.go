@@ -16,27 +16,30 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	packetMapFaultdCalls     = "faultd_calls"
-	packetMapFaultdChains    = "faultd_chains"
-	packetMapFaultdDiverted  = "faultd_diverted"
-	packetMapFaultdGlobs     = "faultd_globs"
-	packetMapFaultdKill      = "faultd_kill"
-	packetMapFaultdLease     = "faultd_lease"
-	packetMapFaultdLevels    = "faultd_levels"
-	packetMapFaultdPeers     = "faultd_peers"
-	packetMapFaultdQuantiles = "faultd_quantiles"
-	packetMapFaultdRules     = "faultd_rules"
-	packetMapFaultdServers   = "faultd_servers"
-	packetMapFaultdSleep     = "faultd_sleep"
-	packetMapFaultdSleepers  = "faultd_sleepers"
-	packetMapFaultdStandIns  = "faultd_stand_ins"
-	packetMapFaultdStats     = "faultd_stats"
-	packetMapFaultdStoodIn   = "faultd_stood_in"
-	packetMapFaultdTargets   = "faultd_targets"
-	packetProgFaultdEgress   = "faultd_egress"
-	packetProgFaultdEgressL3 = "faultd_egress_l3"
-	packetProgFaultdIngress  = "faultd_ingress"
-	packetVarFaultdAbi       = "faultd_abi"
+	packetMapFaultdCalls          = "faultd_calls"
+	packetMapFaultdChains         = "faultd_chains"
+	packetMapFaultdDiverted       = "faultd_diverted"
+	packetMapFaultdGlobs          = "faultd_globs"
+	packetMapFaultdKill           = "faultd_kill"
+	packetMapFaultdLease          = "faultd_lease"
+	packetMapFaultdLevels         = "faultd_levels"
+	packetMapFaultdPeers          = "faultd_peers"
+	packetMapFaultdQuantiles      = "faultd_quantiles"
+	packetMapFaultdRules          = "faultd_rules"
+	packetMapFaultdServers        = "faultd_servers"
+	packetMapFaultdSleep          = "faultd_sleep"
+	packetMapFaultdSleepers       = "faultd_sleepers"
+	packetMapFaultdStandIns       = "faultd_stand_ins"
+	packetMapFaultdStats          = "faultd_stats"
+	packetMapFaultdStoodIn        = "faultd_stood_in"
+	packetMapFaultdTargets        = "faultd_targets"
+	packetProgFaultdEgress        = "faultd_egress"
+	packetProgFaultdEgressL3      = "faultd_egress_l3"
+	packetProgFaultdIncoming      = "faultd_incoming"
+	packetProgFaultdIncomingL3    = "faultd_incoming_l3"
+	packetProgFaultdIngress       = "faultd_ingress"
+	packetVarFaultdAbi            = "faultd_abi"
+	packetVarFaultdIncomingTarget = "faultd_incoming_target"
 )
 
 // loadPacket returns the embedded CollectionSpec for packet.
@@ -81,9 +84,11 @@ type packetSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type packetProgramSpecs struct {
-	FaultdEgress   *ebpf.ProgramSpec `ebpf:"faultd_egress"`
-	FaultdEgressL3 *ebpf.ProgramSpec `ebpf:"faultd_egress_l3"`
-	FaultdIngress  *ebpf.ProgramSpec `ebpf:"faultd_ingress"`
+	FaultdEgress     *ebpf.ProgramSpec `ebpf:"faultd_egress"`
+	FaultdEgressL3   *ebpf.ProgramSpec `ebpf:"faultd_egress_l3"`
+	FaultdIncoming   *ebpf.ProgramSpec `ebpf:"faultd_incoming"`
+	FaultdIncomingL3 *ebpf.ProgramSpec `ebpf:"faultd_incoming_l3"`
+	FaultdIngress    *ebpf.ProgramSpec `ebpf:"faultd_ingress"`
 }
 
 // packetMapSpecs contains maps before they are loaded into the kernel.
@@ -113,7 +118,8 @@ type packetMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type packetVariableSpecs struct {
-	FaultdAbi *ebpf.VariableSpec `ebpf:"faultd_abi"`
+	FaultdAbi            *ebpf.VariableSpec `ebpf:"faultd_abi"`
+	FaultdIncomingTarget *ebpf.VariableSpec `ebpf:"faultd_incoming_target"`
 }
 
 // packetObjects contains all objects after they have been loaded into the kernel.
@@ -181,22 +187,27 @@ func (m *packetMaps) Close() error {
 //
 // It can be passed to loadPacketObjects or ebpf.CollectionSpec.LoadAndAssign.
 type packetVariables struct {
-	FaultdAbi *ebpf.Variable `ebpf:"faultd_abi"`
+	FaultdAbi            *ebpf.Variable `ebpf:"faultd_abi"`
+	FaultdIncomingTarget *ebpf.Variable `ebpf:"faultd_incoming_target"`
 }
 
 // packetPrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to loadPacketObjects or ebpf.CollectionSpec.LoadAndAssign.
 type packetPrograms struct {
-	FaultdEgress   *ebpf.Program `ebpf:"faultd_egress"`
-	FaultdEgressL3 *ebpf.Program `ebpf:"faultd_egress_l3"`
-	FaultdIngress  *ebpf.Program `ebpf:"faultd_ingress"`
+	FaultdEgress     *ebpf.Program `ebpf:"faultd_egress"`
+	FaultdEgressL3   *ebpf.Program `ebpf:"faultd_egress_l3"`
+	FaultdIncoming   *ebpf.Program `ebpf:"faultd_incoming"`
+	FaultdIncomingL3 *ebpf.Program `ebpf:"faultd_incoming_l3"`
+	FaultdIngress    *ebpf.Program `ebpf:"faultd_ingress"`
 }
 
 func (p *packetPrograms) Close() error {
 	return _PacketClose(
 		p.FaultdEgress,
 		p.FaultdEgressL3,
+		p.FaultdIncoming,
+		p.FaultdIncomingL3,
 		p.FaultdIngress,
 	)
 }

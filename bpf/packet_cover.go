@@ -5,9 +5,18 @@ import (
 	"slices"
 )
 
-// Cover has the rule hurt packets that leave by devices which have come since it was installed. What cannot be had is told by Uncovered,
-// once, and not tried again.
+// Cover has the rule hurt packets that leave, or come in, by devices which have come since it was installed. What cannot be had is told by
+// Uncovered, once, and not tried again.
 func (in *Installed) Cover(env PacketEnv) error {
+	flags := in.flags()
+	if flags&flagIncoming != 0 {
+		if err := in.coverIncoming(env); err != nil {
+			return err
+		}
+	}
+	if flags&flagEgress == 0 {
+		return nil
+	}
 	devices, err := egressDevices(env.Namespaces)
 	if err != nil {
 		return err
@@ -23,12 +32,25 @@ func (in *Installed) Cover(env PacketEnv) error {
 			continue
 		}
 		if err := in.coverDevice(d, env); err != nil {
-			in.mu.Lock()
-			in.uncovered = append(in.uncovered, fmt.Sprintf("what leaves by the device %s, which has come since, is not hurt: %v", d.device.Attrs().Name, err))
-			in.mu.Unlock()
+			in.tell(fmt.Sprintf("what leaves by the device %s, which has come since, is not hurt: %v", d.device.Attrs().Name, err))
 		}
 	}
 	return nil
+}
+
+func (in *Installed) flags() uint32 {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.encoded.Flags
+}
+
+// tell adds a note, once.
+func (in *Installed) tell(note string) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if !slices.Contains(in.uncovered, note) {
+		in.uncovered = append(in.uncovered, note)
+	}
 }
 
 // Uncovered are notes on devices, and network namespaces, that have come since, and cannot be had.

@@ -22,7 +22,7 @@ type object struct {
 	text string
 }
 
-// Residue lists the programs, links, maps, filters, root qdiscs and pins of faultd in this kernel that belong to no living process. What this
+// Residue lists the programs, links, maps, filters, root qdiscs, network devices and pins of faultd in this kernel that belong to no living process. What this
 // process holds counts as left, but for the maps of a living daemon: those it has while it is idle too. The pinned kill switch is
 // no residue. A clsact qdisc without filters is not looked at: nobody can tell whose it is; the journal knows of ours.
 func Residue(pinDir string, daemonLives bool) ([]string, error) {
@@ -84,6 +84,11 @@ func residueObjects() ([]object, error) {
 		return nil, err
 	}
 	objects = append(objects, qdiscs...)
+	devices, err := residueDevices(programs)
+	if err != nil {
+		return nil, err
+	}
+	objects = append(objects, devices...)
 	filters, err := residueFilters()
 	for _, f := range filters {
 		objects = append(objects, object{[]string{key(programKey, uint32(f.filter.Id))}, f.String()})

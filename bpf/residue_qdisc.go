@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
@@ -23,17 +23,22 @@ func (q foundQdisc) String() string {
 
 // residueQdiscs belong to whoever holds a program that sends packets there: no process holds a qdisc.
 func residueQdiscs(programs map[ebpf.ProgramID]string) (found []object, err error) {
-	var keys []string
-	for id, name := range programs {
-		if slices.Contains([]string{"faultd_egress", "faultd_egress_l3"}, name) {
-			keys = append(keys, key(programKey, uint32(id)))
-		}
-	}
+	keys := append(keysOf(programs, filterName), keysOf(programs, incomingFilter)...)
 	err = eachQdisc(func(_ *netlink.Handle, q foundQdisc) error {
 		found = append(found, object{keys, q.String()})
 		return nil
 	})
 	return found, err
+}
+
+// keysOf are those of the programs whose names begin so: the kernel cuts names.
+func keysOf(programs map[ebpf.ProgramID]string, prefix string) (keys []string) {
+	for id, name := range programs {
+		if strings.HasPrefix(name, prefix) {
+			keys = append(keys, key(programKey, uint32(id)))
+		}
+	}
+	return keys
 }
 
 // RemoveQdiscs removes our root qdiscs, and says which. It is for what no journal tells of; call it when no daemon runs.

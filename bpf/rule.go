@@ -65,6 +65,7 @@ const (
 	flagPerFlow    = 4
 	flagEgress     = 8
 	flagIngress    = 16
+	flagIncoming   = 32
 	flagPerThread  = 64
 	flagPerProcess = 128
 	flagQuantiles  = 256
@@ -112,9 +113,11 @@ type Rule struct {
 	PerThread  bool
 	PerProcess bool
 	Egress     bool
-	Ingress    bool
-	Calls      []int
-	Filter     CallFilter
+	// Ingress is at the target's sockets, Incoming at the devices of network namespaces that are the target's alone, with a Wire.
+	Ingress  bool
+	Incoming bool
+	Calls    []int
+	Filter   CallFilter
 	// Result is what a call that is not made returns (ActionPretend), or the count that a call is made with (ActionShort).
 	Result int64
 	// Count: the result is the count that the caller asked for.
@@ -226,7 +229,7 @@ func (r Rule) flags() (flags uint32) {
 		on   bool
 		flag uint32
 	}{{r.Seed != nil, flagSeeded}, {r.PerFlow, flagPerFlow}, {r.Egress, flagEgress},
-		{r.Ingress, flagIngress}, {r.PerThread, flagPerThread}, {r.PerProcess, flagPerProcess},
+		{r.Ingress, flagIngress}, {r.Incoming, flagIncoming}, {r.PerThread, flagPerThread}, {r.PerProcess, flagPerProcess},
 		{r.Quantiles != nil, flagQuantiles}, {r.Count, flagCount}, {r.Share, flagShare}, {r.Beyond, flagBeyond}, {r.Writing, flagWriting}, {r.Inet, flagInet}} {
 		if f.on {
 			flags |= f.flag

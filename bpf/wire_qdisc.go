@@ -41,7 +41,8 @@ type Queue struct {
 type queues struct {
 	class    uint32
 	on       []*queue
-	others   int // older rules that may have some of its packets
+	others   int         // older rules that may have some of its packets
+	incoming []*incoming // our devices that some of them are on
 	releases []func() error
 
 	// mu keeps our own changes apart from looks for somebody else's; it guards what follows, and what the queues were made as.
@@ -58,13 +59,8 @@ type queue struct {
 	removed bool
 }
 
-// openQueues makes the queues of a rule. If it fails it leaves nothing behind. What lets go of them is called with k.mu held.
+// openQueues makes the queues of a rule. If it fails it leaves nothing behind. Call with k.mu held; so must be what lets go of them.
 func (k *Kernel) openQueues(devices []egressDevice, w Wire, journal func(Queue) (func() error, error)) (*queues, error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.sw.Generation() == 0 {
-		return nil, ErrKilled
-	}
 	class, err := k.freeClass(devices)
 	if err != nil {
 		return nil, err

@@ -20,7 +20,7 @@ func (k *Kernel) findTaken(t Target, r Rule) (others int, err error) {
 	}
 	for _, older := range h.rules {
 		switch {
-		case !older.queuesFor(t):
+		case !older.queuesFor(t, r):
 		case older.takesAll(t, r):
 			return 0, fmt.Errorf("%w: an older fault has one for all packets of the target that this one means; put both into one fault, with what they shall do together, or stop the other one first", ErrTaken)
 		default:
@@ -30,13 +30,16 @@ func (k *Kernel) findTaken(t Target, r Rule) (others int, err error) {
 	return others, nil
 }
 
-// queuesFor says whether the rule has queues, and may have packets of a target.
-func (in *Installed) queuesFor(t Target) bool {
+// queuesFor says whether the rule has queues, and may have packets of a target that another rule means.
+func (in *Installed) queuesFor(t Target, other Rule) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	related := slices.Contains(t.Ancestors, in.target.id()) || slices.Contains(in.target.Ancestors, t.id())
-	return in.encoded.Queue != 0 && !in.disarmed && related
+	return in.encoded.Queue != 0 && !in.disarmed && related && in.encoded.Flags&other.flags()&queuedDirections != 0
 }
+
+// queuedDirections are those in which packets wait.
+const queuedDirections = flagEgress | flagIncoming
 
 // takesAll says whether every packet of a target that another rule means is lost, or takes a queue of this one.
 func (in *Installed) takesAll(t Target, other Rule) bool {
@@ -46,6 +49,9 @@ func (in *Installed) takesAll(t Target, other Rule) bool {
 	always := Action(e.Action) == ActionLose || // what is spared takes the queue
 		e.Threshold == threshold(100) && e.EveryNth <= 1 && e.SkipFirst == 0 && e.MaxHits == 0 && e.IntervalNs == 0
 	ours, theirs := e.Traffic, other.Traffic.encode()
+	if other.flags()&queuedDirections&^e.Flags != 0 {
+		return false
+	}
 	if !always || !slices.Contains(t.Ancestors, in.target.id()) || ours.Flags&trafficSpareSSH > theirs.Flags&trafficSpareSSH {
 		return false
 	}

@@ -27,6 +27,11 @@ func (in *Installed) Displaced() (Displacement, error) {
 func (q *queues) displaced() (d Displacement, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	for _, in := range q.incoming {
+		if d, err = in.displaced(); err != nil || d != (Displacement{}) {
+			return d, err
+		}
+	}
 	listed := map[uint64][]shownQdisc{}
 	for _, one := range q.on {
 		all, ok := listed[one.ns.Inode]

@@ -55,10 +55,12 @@ func TestQueueTaken(t *testing.T) {
 	}
 	spared := prefixes("0.0.0.0/0", "::/0")
 	spared.Spare(netip.MustParseAddr("10.0.0.2"), 53)
-	all := Rule{Percent: 100, Action: ActionQueue, queue: rootHandle | firstQueue}
+	all := Rule{Percent: 100, Action: ActionQueue, Egress: true, queue: rootHandle | firstQueue}
 	with := func(change func(*Rule)) Rule { r := all; change(&r); return r }
 	to := func(p Peers) Rule { return with(func(r *Rule) { r.Traffic.Peers = p }) }
 	port := func(n uint16) Rule { return with(func(r *Rule) { r.Traffic.Ports = []Ports{{n, n}} }) }
+	coming := with(func(r *Rule) { r.Egress, r.Incoming = false, true })
+	bothWays := with(func(r *Rule) { r.Egress, r.Incoming = true, true })
 	one, below, beside := Target{Ancestors: []uint64{1, 2}}, Target{Ancestors: []uint64{1, 2, 3}}, Target{Ancestors: []uint64{1, 4}}
 	for name, c := range map[string]struct {
 		older, younger Rule
@@ -86,6 +88,9 @@ func TestQueueTaken(t *testing.T) {
 		"exceptions alike":     {to(prefixes("10.0.0.0/8", "!10.1.0.0/16")), to(prefixes("10.0.0.0/8", "!10.0.0.0/9")), one, one, true},
 		"spared alike":         {to(spared), to(spared), one, one, true},
 		"spared and included":  {to(spared), to(prefixes("0.0.0.0/0", "::/0")), one, one, false},
+		"leaving, coming":      {all, coming, one, one, false},
+		"leaving, both":        {all, bothWays, one, one, false},
+		"both, coming":         {bothWays, coming, one, one, true},
 		"SSH spared, included": {with(func(r *Rule) { r.Traffic.SpareSSH = true }), all, one, one, false},
 	} {
 		encoded, err := c.older.encode(1, 1)
@@ -93,7 +98,7 @@ func TestQueueTaken(t *testing.T) {
 			t.Fatal(err)
 		}
 		older := &Installed{target: c.of, encoded: encoded, decided: c.older.Traffic.Peers}
-		if got := older.queuesFor(c.on) && older.takesAll(c.on, c.younger); got != c.want {
+		if got := older.queuesFor(c.on, c.younger) && older.takesAll(c.on, c.younger); got != c.want {
 			t.Errorf("%s: %v, want %v", name, got, c.want)
 		}
 	}

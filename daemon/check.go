@@ -68,6 +68,7 @@ func trials(stateDir string) []trial {
 		{"packet", faults.Packet{Loss: 100, Direction: "egress"}, "udp", "loss, egress"},
 		{"packet", faults.Packet{Loss: 100, Direction: "ingress"}, "udp", "loss, ingress"},
 		{"packet", faults.Packet{Wire: faults.Wire{Delay: "1ms"}}, aloneAction, "delay, jitter, reorder, duplicate, corrupt, bandwidth; egress"},
+		{"packet", faults.Packet{Direction: "ingress", Wire: faults.Wire{Delay: "1ms"}}, "", "delay, jitter, reorder, duplicate, bandwidth; ingress, of a target that has its network namespace for itself"},
 		{"pids", faults.Pids{More: new(uint32)}, "fork", "limit of threads and processes"},
 		{"pids", faults.Pids{Load: &faults.PidsLoad{Threads: 1}}, "getpgid", "load of threads"},
 		{"ports", faults.Ports{Peer: netip.MustParseAddrPort("127.0.0.1:1"), Ports: 1}, "getpgid", "load of local ports"},
@@ -108,6 +109,9 @@ func (d *Daemon) checkAll(ctx context.Context) []*v1.Capability {
 // errNotFired says why a mechanism that attaches is not known to work.
 var errNotFired = errors.New("its program attaches; it was not fired, as nothing harmless would do so")
 
+// errNotReached says why it is so of what comes in.
+var errNotReached = errors.New("what it takes can be made; it was not fired, as nothing comes to the canary from outside")
+
 // errNotDone says the same of what hurts the whole node.
 var errNotDone = errors.New("faultd may do it; it was not done, as all of the node would be hurt")
 
@@ -119,8 +123,11 @@ func (d *Daemon) attach(ctx context.Context, t trial) (mechanism string, err err
 	if mechanism, err = t.fault.Mechanism(ctx, d.env); err != nil {
 		return "", err
 	}
-	if t.kind == faults.KindNode {
+	switch t.kind {
+	case faults.KindNode:
 		return mechanism, errNotDone
+	case "packet":
+		return mechanism, errNotReached
 	}
 	return mechanism, errNotFired
 }

@@ -117,18 +117,33 @@ func newNetNS(t *testing.T) *os.File {
 		err  error
 	}
 	result := make(chan made)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+	go onOtherThread(func() {
 		err := unix.Unshare(unix.CLONE_NEWNET)
 		file, openErr := os.Open("/proc/thread-self/ns/net")
 		result <- made{file, errors.Join(err, openErr)}
-	}()
+	})
 	m := <-result
 	if m.err != nil {
 		t.Fatal(m.err)
 	}
 	t.Cleanup(func() { m.file.Close() })
 	return m.file
+}
+
+// onOtherThread runs f on a thread that ends with it, so not on the process's first, which never ends and would be in the namespace for good.
+func onOtherThread(f func()) {
+	runtime.LockOSThread() // never unlocked, but for the first: the thread ends with the goroutine
+	if unix.Gettid() != unix.Getpid() {
+		f()
+		return
+	}
+	done := make(chan struct{})
+	go onOtherThread(func() {
+		defer close(done)
+		f()
+	})
+	<-done // as long as we stand on the first thread nobody else comes to it
+	runtime.UnlockOSThread()
 }
 
 // inside runs f in a network namespace.

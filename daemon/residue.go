@@ -19,8 +19,8 @@ import (
 	"faultd/undo"
 )
 
-// Residue lists what faultd may have left on this node and nobody answers for any more: programs, links, maps, pins, filters and root
-// qdiscs in the kernel; mounts; guards, holders, canaries and burners whose daemon is gone; their cgroups; half-made sockets; journalled changes that
+// Residue lists what faultd may have left on this node and nobody answers for any more: programs, links, maps, pins, filters, root
+// qdiscs and network devices in the kernel; mounts; guards, holders, canaries and burners whose daemon is gone; their cgroups; half-made sockets; journalled changes that
 // are not undone. The pinned kill switch is no residue, and neither is what belongs to a living daemon: this process, with
 // daemonLives, or another one. The kernel frees programs and maps a grace period after their last user, so what is found is
 // looked at again for settleTime before it counts.

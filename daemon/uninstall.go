@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,7 +20,7 @@ import (
 )
 
 // Uninstall undoes and removes what faultd, of this version or an older one, left on this node: processes whose daemon is gone,
-// journalled changes, filters, qdiscs, cgroups, the socket, the pins and the state directory. It refuses while a daemon uses the state or
+// journalled changes, filters, qdiscs, network devices, cgroups, the socket, the pins and the state directory. It refuses while a daemon uses the state or
 // the socket. A change that cannot be undone ends it, with the journal still there. say gets a line for each thing.
 func Uninstall(ctx context.Context, pinDir, stateDir, socket string, say func(string)) error {
 	lock, err := takeFromDaemon(stateDir, socket)
@@ -32,10 +33,11 @@ func Uninstall(ctx context.Context, pinDir, stateDir, socket string, say func(st
 	}
 	filters, err := bpf.RemoveFilters()
 	qdiscs, qdiscErr := bpf.RemoveQdiscs()
-	for _, what := range append(filters, qdiscs...) {
+	devices, deviceErr := bpf.RemoveDevices()
+	for _, what := range slices.Concat(filters, qdiscs, devices) {
 		say("removed " + what)
 	}
-	if err := errors.Join(err, qdiscErr, removeCgroups(say), removeSockets(stateDir, socket, say), removePins(pinDir)); err != nil {
+	if err := errors.Join(err, qdiscErr, deviceErr, removeCgroups(say), removeSockets(stateDir, socket, say), removePins(pinDir)); err != nil {
 		return err
 	}
 	if err := removeState(stateDir); err != nil {

@@ -37,6 +37,9 @@ type Packet struct {
 // ErrNoProcess says that nobody can tell where the target's packets leave.
 var ErrNoProcess = errors.New("target: it has no process, so its network namespace is unknown; start it first (only packet and partition with direction ingress need none)")
 
+// errNoProcessYet says it of what comes in, where no direction works.
+var errNoProcessYet = errors.New("target: it has no process, so its network namespace is unknown; start it first")
+
 func newPacket(spec *v1.FaultSpec) (Fault, error) {
 	if spec.GetPacket() == nil {
 		return nil, nil
@@ -60,7 +63,7 @@ func newPacket(spec *v1.FaultSpec) (Fault, error) {
 
 func packetParameters() []Parameter {
 	return slices.Concat(lossParameters(), []Parameter{
-		{"direction", "egress|ingress|both", "empty: both, or egress if anything but loss is asked for"},
+		{"direction", "egress|ingress|both", "empty: both, or egress if anything but loss is asked for; with that ingress and both need a target that has its network namespace for itself, as a pod has"},
 		{"perFlow", "bool", "the dice is thrown once per flow"},
 		{"corruptPayload", "bool", "a bit of the data is changed, and the checksum with it, so that only the program can notice; alone, with percent as the dice"},
 	}, wireParameters(), trafficParameters())
@@ -84,6 +87,9 @@ func (p Packet) rule(common Common) (rule bpf.Rule, err error) {
 	}
 	if rule.Egress, rule.Ingress, err = p.directions(); err != nil {
 		return rule, err
+	}
+	if rule.Wire != nil { // what shall wait is met at the devices
+		rule.Ingress, rule.Incoming = false, rule.Ingress
 	}
 	rule.Traffic, err = p.Traffic.kernel(nil)
 	return rule, err
@@ -117,22 +123,24 @@ func parseDirection(text string) (egress, ingress bool, err error) {
 	return false, false, fmt.Errorf("direction: %q is unknown; it must be egress, ingress or both", text)
 }
 
-// directions says which packets are meant. What comes in cannot be kept waiting: no queue stands before the target's sockets. Nor can it be
-// changed there.
+// directions says which packets are meant. Of what comes in the checksums may have been looked at by the device, so that nobody would notice a
+// flipped bit; and where the data can be changed packets only leave.
 func (p Packet) directions() (egress, ingress bool, err error) {
 	if p.Wire == (Wire{}) && !p.CorruptPayload {
 		return parseDirection(p.Direction)
 	}
-	if p.CorruptPayload && (p.Direction == "ingress" || p.Direction == "both") {
-		return false, false, fmt.Errorf("direction: %s was given, and only the data of outgoing packets can be changed; give egress, or change the peer's", p.Direction)
-	}
-	if p.Direction == "ingress" || p.Direction == "both" {
-		return false, false, fmt.Errorf("direction: %s was given, and only outgoing packets can wait in a queue; give egress, by which a round trip is as late, or delay the peer's egress, or the target's calls (syscall --call receive --delay)", p.Direction)
-	}
 	if p.Direction == "" {
 		return true, false, nil
 	}
-	return parseDirection(p.Direction)
+	egress, ingress, err = parseDirection(p.Direction)
+	switch {
+	case err != nil || !ingress:
+	case p.CorruptPayload:
+		err = fmt.Errorf("direction: %s was given, and only the data of outgoing packets can be changed; give egress, or change the peer's", p.Direction)
+	case p.Wire.Corrupt > 0:
+		err = fmt.Errorf("direction: %s was given, and the checksums of incoming packets may have been checked before a bit is flipped, so that the program would get it; give corrupt with egress, in a fault of its own, or corrupt the peer's", p.Direction)
+	}
+	return egress, ingress, err
 }
 
 // Mechanism implements Fault.
@@ -185,21 +193,37 @@ func atHomes(ctx context.Context, m *meant, id string, rule bpf.Rule, install fu
 		return nil, err
 	}
 	defer closeHomes(homes)
-	if rule.Egress && len(homes) == 0 {
-		return nil, ErrNoProcess
+	if err := needsHome(rule, homes); err != nil {
+		return nil, err
 	}
-	installed, err := install(homes, packetEnv(ctx, m.env, id, homes))
-	if err == nil && rule.Egress {
+	installed, err := install(homes, packetEnv(ctx, m.env, id, m.target, homes))
+	if err == nil && (rule.Egress || rule.Incoming) {
 		ctx := context.WithoutCancel(ctx)
-		m.cover = func(homes []home) error { return installed.Cover(packetEnv(ctx, m.env, id, homes)) }
+		m.cover = func(homes []home) error { return installed.Cover(packetEnv(ctx, m.env, id, m.target, homes)) }
 	}
 	return installed, err
 }
 
-// packetEnv is for the packets of a fault that leave by homes.
-func packetEnv(ctx context.Context, env Env, id string, homes []home) bpf.PacketEnv {
+// needsHome refuses what hurts packets at the devices of a target that has none.
+func needsHome(rule bpf.Rule, homes []home) error {
+	switch {
+	case len(homes) > 0:
+	case rule.Incoming:
+		return errNoProcessYet
+	case rule.Egress:
+		return ErrNoProcess
+	}
+	return nil
+}
+
+// packetEnv is for the packets of a fault on a target, at the devices of homes.
+func packetEnv(ctx context.Context, env Env, id string, target cgroup.Target, homes []home) bpf.PacketEnv {
 	return bpf.PacketEnv{
 		Namespaces: namespacesOf(homes),
+		Foreign:    func(ns bpf.NetNS) error { return othersIn(env, target, ns) },
+		JournalDevice: func(d bpf.Device) (func() error, error) {
+			return journalled(ctx, env.Journal, id, undo.Action{Version: 7, RemoveDevice: &undo.RemoveDevice{NetNSInode: d.NetNSInode, Ifname: d.Ifname, Kind: d.Kind}})
+		},
 		Journal: func(f bpf.Filter) (func() error, error) {
 			return journalled(ctx, env.Journal, id, undo.Action{Version: 1, RemoveFilter: &undo.RemoveFilter{
 				NetNSInode: f.NetNSInode, Ifindex: f.Ifindex, Ifname: f.Ifname, Parent: f.Parent,

@@ -43,7 +43,7 @@ func newWire(p *v1.Packet) Wire {
 
 func wireParameters() []Parameter {
 	return []Parameter{
-		{"delay", "duration", "how late outgoing packets are, such as 100ms"},
+		{"delay", "duration", "how late packets are, such as 100ms; outgoing ones unless direction says ingress or both"},
 		{"jitter", "duration", "how far the delay is spread"},
 		{"correlation", "percent", "how much a delay depends on the one before"},
 		{"distribution", "uniform|normal|pareto|paretonormal", "of the jitter; empty: uniform"},
@@ -52,7 +52,7 @@ func wireParameters() []Parameter {
 		{"gap", "number", "only every N-th packet may go at once; 0: each"},
 		{"duplicate", "percent", "chance of a packet to be sent twice"},
 		{"duplicateCorrelation", "percent", "how much that depends on the packet before"},
-		{"corrupt", "percent", "chance of one bit of the packet to be flipped, which its checksums catch"},
+		{"corrupt", "percent", "chance of one bit of the packet to be flipped, which its checksums catch; egress alone"},
 		{"corruptCorrelation", "percent", "how much that depends on the packet before"},
 		{"bandwidth", "rate", "at most so much passes, such as 10mbit"},
 		{"burst", "size", "so much passes at once, such as 64KiB; empty: each packet waits for its own time"},

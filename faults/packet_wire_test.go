@@ -42,7 +42,7 @@ func TestWireRefusals(t *testing.T) {
 		refused(t, c.field, c.value, Packet{Wire: c.wire}.Validate())
 	}
 	for _, direction := range []string{"ingress", "both"} {
-		refused(t, "direction", direction, Packet{Direction: direction, Wire: Wire{Delay: "1ms"}}.Validate())
+		refused(t, "direction", direction, Packet{Direction: direction, Wire: Wire{Delay: "1ms", Corrupt: 1}}.Validate())
 	}
 	for _, direction := range []string{"ingress", "both"} {
 		refused(t, "direction", direction, Packet{Direction: direction, CorruptPayload: true}.Validate())
@@ -61,6 +61,12 @@ func TestWireRule(t *testing.T) {
 	}
 	if w := rule.Wire; w.Delay != 100*time.Millisecond || w.Jitter != 10*time.Millisecond || w.Rate != 1.5e6/8 || w.Burst != 32<<10 {
 		t.Errorf("got %+v", w)
+	}
+	for direction, egress := range map[string]bool{"ingress": false, "both": true} {
+		rule, err := Packet{Direction: direction, Wire: Wire{Delay: "1ms"}}.rule(Common{})
+		if err != nil || rule.Egress != egress || rule.Ingress || !rule.Incoming {
+			t.Errorf("direction %s: got %+v, %v", direction, rule, err)
+		}
 	}
 	rule, err = Packet{Loss: 3, Wire: Wire{Duplicate: 1}}.rule(Common{})
 	if err != nil || rule.Percent != 3 || rule.Wire.Duplicate != 1 {

@@ -16,17 +16,26 @@ var (
 	_ Rehearser = DNS{}
 )
 
-// rehearse gives the error with which traffic of the target would be refused. What leaves needs a place to leave from.
+// rehearse gives the error with which traffic of the target would be refused. What leaves needs a place to leave from, and what waits when it
+// comes in one that is the target's alone.
 func (t Traffic) rehearse(env Env, target cgroup.Target, kind string, rule bpf.Rule) error {
-	if _, err := t.meant(context.Background(), env, target, kind, rule.Traffic); err != nil || !rule.Egress {
+	if _, err := t.meant(context.Background(), env, target, kind, rule.Traffic); err != nil {
 		return err
 	}
 	homes, err := homesOf(env, target)
-	if err == nil && len(homes) == 0 {
-		err = ErrNoProcess
+	if err != nil {
+		return err
 	}
-	closeHomes(homes)
-	return err
+	defer closeHomes(homes)
+	if err := needsHome(rule, homes); err != nil || !rule.Incoming {
+		return err
+	}
+	for _, h := range homes {
+		if err := othersIn(env, target, h.ns); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Rehearse implements Rehearser.

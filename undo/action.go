@@ -12,8 +12,8 @@ import (
 )
 
 // Version is the form of actions and records. It grows whenever an older build could not undo what a newer one wrote; what
-// an older one wrote is always read. 2: emptyFile and removeFiles. 3: removeQdisc. 4: setClock and startUnit. 5: driftClock. 6: an entry's generation.
-const Version = 6
+// an older one wrote is always read. 2: emptyFile and removeFiles. 3: removeQdisc. 4: setClock and startUnit. 5: driftClock. 6: an entry's generation. 7: removeDevice.
+const Version = 7
 
 // Action is one reversible change, as data that needs nothing of the fault that made it. Exactly one pointer is set.
 type Action struct {
@@ -30,6 +30,7 @@ type Action struct {
 	SetClock     *SetClock     `json:"setClock,omitempty"`
 	StartUnit    *StartUnit    `json:"startUnit,omitempty"`
 	DriftClock   *DriftClock   `json:"driftClock,omitempty"`
+	RemoveDevice *RemoveDevice `json:"removeDevice,omitempty"`
 }
 
 // Outcome is what undoing came to.
@@ -94,6 +95,9 @@ func (a Action) only() (undoer, error) {
 	}
 	if a.DriftClock != nil {
 		set = append(set, a.DriftClock)
+	}
+	if a.RemoveDevice != nil {
+		set = append(set, a.RemoveDevice)
 	}
 	if len(set) != 1 {
 		return nil, fmt.Errorf("read an action: it must be exactly one thing, it is %d", len(set))

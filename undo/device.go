@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// onDevice calls f with a device of a network namespace. If either is gone, so is what was on it.
-func onDevice(netnsInode uint64, ifindex int, ifname string, f func(*netlink.Handle, netlink.Link) (Outcome, error)) (Outcome, error) {
+// inNetNS calls f with a handle for a network namespace. If it is gone, so is what was in it.
+func inNetNS(netnsInode uint64, f func(*netlink.Handle) (Outcome, error)) (Outcome, error) {
 	ns, err := openNetNS(netnsInode)
 	if err != nil {
 		return "", err
@@ -24,12 +24,19 @@ func onDevice(netnsInode uint64, ifindex int, ifname string, f func(*netlink.Han
 		return "", fmt.Errorf("open netlink in network namespace %d: %w", netnsInode, err)
 	}
 	defer handle.Close()
-	device, err := handle.LinkByIndex(ifindex)
-	if errors.As(err, new(netlink.LinkNotFoundError)) {
-		return AlreadyGone, nil
-	}
-	if err != nil {
-		return "", fmt.Errorf("look at device %s: %w", ifname, err)
-	}
-	return f(handle, device)
+	return f(handle)
+}
+
+// onDevice calls f with a device of a network namespace. If either is gone, so is what was on it.
+func onDevice(netnsInode uint64, ifindex int, ifname string, f func(*netlink.Handle, netlink.Link) (Outcome, error)) (Outcome, error) {
+	return inNetNS(netnsInode, func(handle *netlink.Handle) (Outcome, error) {
+		device, err := handle.LinkByIndex(ifindex)
+		if errors.As(err, new(netlink.LinkNotFoundError)) {
+			return AlreadyGone, nil
+		}
+		if err != nil {
+			return "", fmt.Errorf("look at device %s: %w", ifname, err)
+		}
+		return f(handle, device)
+	})
 }

@@ -651,7 +651,8 @@ type Packet struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Chance of each packet (or flow) to be lost, in (0,100]. At most one of loss, loss_gemodel and loss_state.
 	Loss float64 `protobuf:"fixed64,1,opt,name=loss,proto3" json:"loss,omitempty"`
-	// "egress", "ingress" or "both"; empty means both, or egress if anything but loss is asked for: that works on outgoing packets alone.
+	// "egress", "ingress" or "both"; empty means both, or egress if anything but loss is asked for: that works on incoming
+	// packets only where the target has its network namespace for itself, as a pod has.
 	Direction string `protobuf:"bytes,2,opt,name=direction,proto3" json:"direction,omitempty"`
 	// Peers, as in Connect.
 	Peers []string `protobuf:"bytes,3,rep,name=peers,proto3" json:"peers,omitempty"`
@@ -689,7 +690,7 @@ type Packet struct {
 	// Chance of a packet to be sent twice.
 	Duplicate            float64 `protobuf:"fixed64,47,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
 	DuplicateCorrelation float64 `protobuf:"fixed64,48,opt,name=duplicate_correlation,json=duplicateCorrelation,proto3" json:"duplicate_correlation,omitempty"`
-	// Chance of one bit to be flipped, after checksums were made.
+	// Chance of one bit to be flipped, after checksums were made. Of outgoing packets alone.
 	Corrupt            float64 `protobuf:"fixed64,49,opt,name=corrupt,proto3" json:"corrupt,omitempty"`
 	CorruptCorrelation float64 `protobuf:"fixed64,50,opt,name=corrupt_correlation,json=corruptCorrelation,proto3" json:"corrupt_correlation,omitempty"`
 	// At most so much passes: "10mbit".

@@ -1,0 +1,255 @@
+package bpf
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink"
+)
+
+// What comes in waits in a device of ours: a filter on the devices of a network namespace that is the target's alone sends the packets that
+// a rule means through it (act_mirred), and it gives them back to the device that they came in by (drivers/net/ifb.c). On it is the same root
+// qdisc as on devices that packets leave by.
+const (
+	incomingKind   = "ifb"
+	incomingPrefix = "faultd-"
+	incomingFilter = "faultd_incoming"
+	// lostClass is what loses all that comes there (QUEUE_LOST in packet.c). Nobody else's packets come by the device, so the band is free.
+	lostClass = rootHandle | 3
+)
+
+// ErrForeignFilter means that filters of somebody are, or may be, on what comes in by a device.
+var ErrForeignFilter = errors.New("somebody else's filters")
+
+// Device is a network device of ours, for the journal: it outlives the process.
+type Device struct {
+	NetNSInode uint64
+	Ifname     string
+	Kind       string
+}
+
+// incoming is our device in a network namespace.
+type incoming struct {
+	ns     NetNS // its own descriptor
+	target uint64
+	device netlink.Link
+	undo   func() error
+
+	mu sync.Mutex     // guards what follows
+	on []netlink.Link // devices with our filter
+}
+
+// incomingFor is what one rule has of them.
+type incomingFor struct {
+	devices  []egressDevice // for the queues
+	releases []func() error
+}
+
+func incomingKey(ns NetNS) string { return fmt.Sprintf("incoming/%d", ns.Inode) }
+
+// openIncoming makes our devices in the namespaces, or shares those of older rules. If it fails it leaves nothing behind. Call with k.mu held.
+func (k *Kernel) openIncoming(t Target, env PacketEnv) (*incomingFor, error) {
+	for _, ns := range env.Namespaces {
+		if err := env.Foreign(ns); err != nil {
+			return nil, err
+		}
+	}
+	found := &incomingFor{}
+	for _, ns := range env.Namespaces {
+		if err := k.openIncomingIn(found, ns, t, env); err != nil {
+			return nil, errors.Join(fmt.Errorf("hold back what comes into network namespace %d: %w", ns.Inode, err), releaseAll(&found.releases))
+		}
+	}
+	return found, nil
+}
+
+// openIncomingIn adds one namespace to those found; what it has opened when it fails is in there too. Call with k.mu held.
+func (k *Kernel) openIncomingIn(found *incomingFor, ns NetNS, t Target, env PacketEnv) error {
+	release, err := k.acquire(incomingKey(ns), func() (io.Closer, error) { return makeIncoming(ns, t.id(), env.JournalDevice) })
+	if err != nil {
+		return err
+	}
+	found.releases = append(found.releases, release)
+	ours := k.incomingIn(ns)
+	if ours.target != t.id() {
+		return fmt.Errorf("%w: a fault of a target above or below this one has one for what comes into its network namespace; choose the same target, or stop that fault first", ErrTaken)
+	}
+	d := egressDevice{ns, ours.device}
+	if release, err = k.acquire(queueKey(d, 0), func() (io.Closer, error) { return makeIncomingRoot(d, env.JournalQueue) }); err != nil {
+		return err
+	}
+	found.releases = append(found.releases, release)
+	found.devices = append(found.devices, d)
+	return nil
+}
+
+// incomingIn gives the open one. Call with k.mu held.
+func (k *Kernel) incomingIn(ns NetNS) *incoming {
+	return k.shared[incomingKey(ns)].closer.(*incoming)
+}
+
+// makeIncoming makes our device, with a name that nobody has had.
+func makeIncoming(ns NetNS, target uint64, journal func(Device) (func() error, error)) (*incoming, error) {
+	own, err := ns.dup()
+	if err != nil {
+		return nil, err
+	}
+	random := make([]byte, 4)
+	rand.Read(random) // never fails
+	entry := Device{NetNSInode: ns.Inode, Ifname: incomingPrefix + hex.EncodeToString(random), Kind: incomingKind}
+	undo, err := journal(entry)
+	if err != nil {
+		return nil, errors.Join(err, own.File.Close())
+	}
+	in := &incoming{ns: own, target: target, undo: undo}
+	if err := inNamespace(ns, func() error { return in.add(entry.Ifname) }); err != nil {
+		return nil, errors.Join(err, in.Close())
+	}
+	return in, nil
+}
+
+// add makes the device. It works in the namespace of the thread.
+func (in *incoming) add(name string) error {
+	longest, err := longestPacket()
+	if err != nil {
+		return err
+	}
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.MTU = name, longest
+	if err := netlink.LinkAdd(&netlink.Ifb{LinkAttrs: attrs}); err != nil {
+		return fmt.Errorf("add an ifb device: %w", err)
+	}
+	device, err := netlink.LinkByName(name)
+	if err == nil {
+		in.device = device
+		err = netlink.LinkSetUp(device)
+	}
+	if err != nil {
+		return fmt.Errorf("set up the ifb device %s: %w", name, err)
+	}
+	return nil
+}
+
+// longestPacket is the largest MTU of what packets come in by: what is longer than that of our device would never pass a burst.
+func longestPacket() (mtu int, err error) {
+	devices, err := netlink.LinkList()
+	if err != nil {
+		return 0, fmt.Errorf("list the devices: %w", err)
+	}
+	for _, device := range arrivalDevices(devices) {
+		mtu = max(mtu, device.Attrs().MTU)
+	}
+	return max(mtu, 1500), nil
+}
+
+// Close implements io.Closer. Twice is fine.
+func (in *incoming) Close() error {
+	if in.undo == nil {
+		return nil
+	}
+	// What removes the device is the journalled action itself.
+	if err := in.undo(); err != nil {
+		return err
+	}
+	in.undo = nil
+	return in.ns.File.Close()
+}
+
+// makeIncomingRoot makes our root qdisc on our device, with the class that loses.
+func makeIncomingRoot(d egressDevice, journal func(Queue) (func() error, error)) (io.Closer, error) {
+	root, err := makeRoot(d, journal)
+	if err != nil {
+		return nil, err
+	}
+	err = inNamespace(d.ns, func() error { return addQdisc(d.device.Attrs().Index, lostClass, 0, "blackhole", nil) })
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("add a qdisc that loses: %w", err), root.Close())
+	}
+	return root, nil
+}
+
+// ours says whether a device was made by faultd.
+func ours(device netlink.Link) bool {
+	return device.Type() == incomingKind && strings.HasPrefix(device.Attrs().Name, incomingPrefix)
+}
+
+// arrivalDevices are those of a namespace that packets come in by, each packet by one. Not loopback: what comes by it has left by it, and
+// waited there. What a bridge, a bond, a VLAN or the like gets was seen there, or is seen below.
+func arrivalDevices(devices []netlink.Link) []netlink.Link {
+	kinds := map[int]string{}
+	for _, device := range devices {
+		kinds[device.Attrs().Index] = device.Type()
+	}
+	return slices.DeleteFunc(slices.Clone(devices), func(device netlink.Link) bool {
+		attrs := device.Attrs()
+		inside := slices.Contains([]string{"vlan", "macvlan", "macvtap", "ipvlan", "ipvtap", "macsec"}, device.Type()) && attrs.NetNsID < 0 && kinds[attrs.ParentIndex] != ""
+		port := attrs.MasterIndex != 0 && kinds[attrs.MasterIndex] != "vrf"
+		return attrs.EncapType == "loopback" || device.Type() == incomingKind || inside || port
+	})
+}
+
+// attachIncoming puts our filter on what packets come into a namespace by. Call with k.mu held.
+func (k *Kernel) attachIncoming(t Target, ns NetNS, journal func(Filter) (func() error, error)) (releases []func() error, err error) {
+	handle, err := ns.netlink()
+	if err != nil {
+		return nil, err
+	}
+	defer handle.Close()
+	devices, err := handle.LinkList()
+	if err != nil {
+		return nil, fmt.Errorf("list the devices of network namespace %d: %w", ns.Inode, err)
+	}
+	for _, device := range arrivalDevices(devices) {
+		more, err := k.attachIncomingTo(t, egressDevice{ns, device}, journal)
+		releases = append(releases, more...)
+		if err != nil {
+			return releases, fmt.Errorf("attach to what comes in by device %s: %w", device.Attrs().Name, err)
+		}
+	}
+	return releases, nil
+}
+
+// attachIncomingTo puts our filter on one device. Call with k.mu held.
+func (k *Kernel) attachIncomingTo(t Target, d egressDevice, journal func(Filter) (func() error, error)) (releases []func() error, err error) {
+	program, unload, err := k.useIncomingProgram(t, strings.Replace(d.program(), filterName, incomingFilter, 1))
+	if err != nil {
+		return nil, err
+	}
+	releases = append(releases, unload)
+	key := fmt.Sprintf("%s/%d", incomingKey(d.ns), d.device.Attrs().Index)
+	release, err := k.acquire(key, func() (io.Closer, error) { return k.addIncomingFilter(k.incomingIn(d.ns), d, program, journal) })
+	if err == nil {
+		releases = append(releases, release)
+	}
+	return releases, err
+}
+
+// useIncomingProgram loads the program for one target. Call with k.mu held.
+func (k *Kernel) useIncomingProgram(t Target, name string) (program *ebpf.Program, unload func() error, err error) {
+	key := fmt.Sprintf("programs/%s/%d", name, t.id())
+	unload, err = k.acquire(key, func() (io.Closer, error) {
+		spec, err := k.object("packet", loadPacket, name)
+		if err != nil {
+			return nil, err
+		}
+		if err := spec.Variables["faultd_incoming_target"].Set(t.id()); err != nil {
+			return nil, fmt.Errorf("tell the program its target: %w", err)
+		}
+		c, err := k.load(spec)
+		if err != nil {
+			return nil, fmt.Errorf("load object packet: %w", err)
+		}
+		return collection{c}, nil
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	return k.shared[key].closer.(collection).Programs[name], unload, nil
+}
