@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 	"sync"
 
 	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // What comes in waits in a device of ours: a filter on the devices of a network namespace that is the target's alone sends the packets that
@@ -129,12 +131,29 @@ func (in *incoming) add(name string) error {
 	device, err := netlink.LinkByName(name)
 	if err == nil {
 		in.device = device
+		err = withoutIPv6(device)
+	}
+	if err == nil {
 		err = netlink.LinkSetUp(device)
 	}
 	if err != nil {
 		return fmt.Errorf("set up the ifb device %s: %w", name, err)
 	}
 	return nil
+}
+
+// withoutIPv6 keeps a device that is not up yet from having an address of its own, and the namespace from routes that lead there. Where /proc/sys
+// may not be written there is a route of multicast at least.
+func withoutIPv6(device netlink.Link) error {
+	err := os.WriteFile("/proc/sys/net/ipv6/conf/"+device.Attrs().Name+"/disable_ipv6", []byte("1"), 0)
+	if errors.Is(err, unix.EROFS) || errors.Is(err, unix.EACCES) {
+		const none = 1 // IN6_ADDR_GEN_MODE_NONE
+		return netlink.LinkSetIP6AddrGenMode(device, none)
+	}
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // the kernel has no IPv6
+	}
+	return err
 }
 
 // longestPacket is the largest MTU of what packets come in by: what is longer than that of our device would never pass a burst.

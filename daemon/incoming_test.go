@@ -15,6 +15,7 @@ import (
 
 	"connectrpc.com/connect"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	v1 "faultd/api/faultd/v1alpha1"
 	"faultd/cgroup"
@@ -122,8 +123,11 @@ func (x *homed) isLate() {
 		}
 		x.onOurs(func(device netlink.Link) error {
 			addresses, err := netlink.AddrList(device, netlink.FAMILY_ALL)
-			if len(addresses) > 0 {
-				t.Errorf("our device has the addresses %v", addresses)
+			x.must(err)
+			all := &netlink.Route{LinkIndex: device.Attrs().Index, Table: unix.RT_TABLE_UNSPEC}
+			routes, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, all, netlink.RT_FILTER_OIF|netlink.RT_FILTER_TABLE)
+			if len(addresses)+len(routes) > 0 {
+				t.Errorf("our device has the addresses %v and the routes %v", addresses, routes)
 			}
 			return err
 		})
