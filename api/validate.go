@@ -137,7 +137,8 @@ func BrokenRules(message proto.Message) ([]BrokenRule, error) {
 }
 
 func describe(v *protovalidate.Violation) string {
-	text := v.String()
+	// In a list of words "" is the one that is not written.
+	text := strings.Replace(v.String(), "must be in list [, ", "must be in list [", 1)
 	// Rules that carry no value, as "required", are about an absence: there is no value to show.
 	if !v.FieldValue.IsValid() || v.Proto.GetRuleId() == "required" {
 		return text
