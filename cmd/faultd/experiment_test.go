@@ -528,11 +528,26 @@ func lostDaemonAbortsExperiment(t *testing.T, l *lab) {
 	}
 }
 
+// toldOf says whether the history of the newest run, which may be under way, tells of something.
+func (l *lab) toldOf(what string) func() bool {
+	store := history.Open(os.Getenv("FAULTD_HISTORY"))
+	return func() bool {
+		runs, err := store.Runs("")
+		if err != nil || len(runs) == 0 {
+			return false
+		}
+		newest := slices.MaxFunc(runs, func(a, b history.Run) int { return a.Begin.Compare(b.Begin) })
+		_, happened, err := store.Document(newest.ID)
+		return err == nil && slices.ContainsFunc(happened, func(e history.Event) bool { return strings.Contains(e.Text, what) })
+	}
+}
+
 // killedExperiment: the faults end with whoever asked for them, and the journal says what happened.
 func killedExperiment(t *testing.T, l *lab) {
 	dir := t.TempDir()
 	cmd, _ := l.startRun("--report", dir)
 	l.leased()
+	l.until("the history has the fault", l.toldOf("fault redis-gone on"))
 	if err := cmd.Process.Signal(syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
