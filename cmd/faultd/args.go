@@ -77,6 +77,9 @@ func commandPath(app *cli.App, words []string) (path []*cli.Command, rest []stri
 func allFlags(flags []cli.Flag, commands []*cli.Command) []cli.Flag {
 	all := slices.Clone(flags)
 	for _, command := range commands {
+		if command.Name == "help" {
+			continue // it has no flags of its own, and cli makes it one of its own commands
+		}
 		all = append(all, allFlags(command.Flags, command.Subcommands)...)
 	}
 	return all

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"connectrpc.com/connect"
+	"github.com/urfave/cli/v2"
 )
 
 // The exit codes. Scripts rely on them.
@@ -83,6 +84,8 @@ func exitCode(err error) int {
 		return exitDone
 	case errors.As(err, &exit):
 		return exit.code
+	case errors.As(err, new(cli.ExitCoder)): // cli's own: help for what there is not
+		return exitUsage
 	case errors.Is(err, fs.ErrPermission):
 		return exitNotPermitted
 	case errors.Is(err, context.Canceled):

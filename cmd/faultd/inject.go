@@ -187,7 +187,7 @@ func numbersFit(c *cli.Context) error {
 			}
 		}
 	}
-	for _, name := range []string{"every-nth", "max-hits"} {
+	for _, name := range []string{"every-nth", "max-hits", "count", "weight", "read-ops", "write-ops", "pulses"} {
 		if c.IsSet(name) && c.Uint64(name) == 0 {
 			return usageErrorf("--%s 0: it must be at least 1; without the flag there is no such bound", name)
 		}
