@@ -112,11 +112,24 @@ const idleBeat = 500 * time.Millisecond
 // retryUndo is how long a stuck fault rests before it is tried again.
 const retryUndo = time.Second
 
+// Check names an option that makes no sense, as its flag is named.
+func (o Options) Check() error {
+	for _, path := range []struct{ option, value string }{{"socket", o.Socket}, {"state-dir", o.StateDir}, {"pin-dir", o.PinDir}} {
+		if path.value == "" {
+			return fmt.Errorf("%s: missing; it must be a path", path.option)
+		}
+	}
+	if o.Lease < 500*time.Millisecond || o.Lease > time.Minute {
+		return fmt.Errorf("lease: %s is out of range; it must be in 500ms..1m", o.Lease)
+	}
+	return checkSocket(o.Socket)
+}
+
 // New takes the state directory, undoes what an earlier run left, and opens the kernel side. Without a fault nothing of ours runs in
 // the kernel. The caller calls Run or Close.
 func New(o Options) (*Daemon, error) {
-	if o.Lease < 500*time.Millisecond || o.Lease > time.Minute {
-		return nil, fmt.Errorf("lease: %s is out of range; it must be in 500ms..1m", o.Lease)
+	if err := o.Check(); err != nil {
+		return nil, err
 	}
 	d := &Daemon{options: o, config: o.Config, log: o.Log, woken: make(chan struct{}, 1), faults: map[string]*fault{}, runs: map[string]*experimentRun{}, observed: map[string]*observed{}, events: hub{readers: map[*reader]bool{}}}
 	var err error

@@ -43,6 +43,9 @@ func peerOf(ctx context.Context) peer {
 
 func (d *Daemon) listen() (*servers, error) {
 	s := &servers{socket: d.options.Socket}
+	if answered(d.options.Socket) {
+		return nil, fmt.Errorf("listen on %s: another faultd answers there; stop that one, or give --socket, --state-dir and --pin-dir of its own", d.options.Socket)
+	}
 	err := noteSocket(d.options.StateDir, d.options.Socket)
 	if err != nil {
 		return nil, err
@@ -52,7 +55,7 @@ func (d *Daemon) listen() (*servers, error) {
 	}
 	if d.options.MetricsListen != "" {
 		if s.metrics, err = net.Listen("tcp", d.options.MetricsListen); err != nil {
-			return nil, errors.Join(fmt.Errorf("listen for metrics: %w", err), s.control.Close())
+			return nil, errors.Join(fmt.Errorf("listen for metrics: %w", err), s.close())
 		}
 		d.env.Infrastructure.Listeners = []netip.AddrPort{s.metrics.Addr().(*net.TCPAddr).AddrPort()}
 	}
@@ -78,6 +81,28 @@ const (
 	// socketNote is the file in the state directory that says where the socket is, for whoever clears up after us.
 	socketNote = "socket"
 )
+
+// longestSocket is how many bytes the path of a unix socket may have (unix(7)).
+const longestSocket = 107
+
+// checkSocket refuses a path that nobody could connect to, or in whose directory none could be made.
+func checkSocket(path string) error {
+	private := len(filepath.Join(filepath.Dir(path), privatePrefix+"4294967295", "s")) // as os.MkdirTemp names at most
+	if len(path) > longestSocket || private > longestSocket {
+		return fmt.Errorf("socket: %q is too long for a socket; it may have %d bytes, its directory %d", path, longestSocket, longestSocket-(private-len(filepath.Dir(path))))
+	}
+	return nil
+}
+
+// answered says whether somebody listens on a socket.
+func answered(path string) bool {
+	conn, err := net.Dial("unix", path)
+	if err != nil {
+		return false
+	}
+	conn.Close()
+	return true
+}
 
 func noteSocket(stateDir, socket string) error {
 	path, err := filepath.Abs(socket)

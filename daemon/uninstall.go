@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -53,8 +52,7 @@ func Uninstall(ctx context.Context, pinDir, stateDir, socket string, say func(st
 // takeFromDaemon gives the lock of the state, so that no daemon starts meanwhile.
 func takeFromDaemon(stateDir, socket string) (*os.File, error) {
 	const advice = "stop the daemon first: systemctl stop faultd"
-	if conn, err := net.Dial("unix", socket); err == nil {
-		conn.Close()
+	if answered(socket) {
 		return nil, fmt.Errorf("%s (one answers on %s)", advice, socket)
 	}
 	lock, err := lockState(stateDir)
@@ -109,7 +107,8 @@ func removeCgroups(say func(string)) error {
 	return err
 }
 
-// removeSockets takes the socket that was named, the one that the last daemon had, and what was to become one. Nobody listens on them.
+// removeSockets takes the socket that was named, the one that the last daemon had, and what was to become one. One on which somebody
+// listens is another daemon's by now.
 func removeSockets(stateDir, socket string, say func(string)) (err error) {
 	for _, dir := range halfMadeSockets(stateDir) {
 		err = errors.Join(err, os.RemoveAll(dir))
@@ -117,7 +116,7 @@ func removeSockets(stateDir, socket string, say func(string)) (err error) {
 	}
 	for _, path := range []string{socket, notedSocket(stateDir)} {
 		info, e := os.Lstat(path)
-		if e != nil || info.Mode()&fs.ModeSocket == 0 {
+		if e != nil || info.Mode()&fs.ModeSocket == 0 || answered(path) {
 			continue
 		}
 		err = errors.Join(err, os.Remove(path))

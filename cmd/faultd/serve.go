@@ -37,6 +37,9 @@ func serveCommand() *cli.Command {
 const memoryGoal = 20 << 20 // bytes
 
 func serve(c *cli.Context) error {
+	if err := noWords(c); err != nil {
+		return err
+	}
 	if err := cgroup.EnterHostNamespace(); err != nil {
 		return err
 	}
@@ -45,7 +48,7 @@ func serve(c *cli.Context) error {
 	if err != nil {
 		return exitError{exitUsage, err}
 	}
-	d, err := daemon.New(daemon.Options{
+	options := daemon.Options{
 		Socket: c.String("socket"), StateDir: c.String("state-dir"), PinDir: c.String("pin-dir"),
 		MetricsListen: c.String("metrics-listen"), Lease: c.Duration("lease"), Config: config,
 		Log:        newLog(c.App.ErrWriter),
@@ -53,7 +56,11 @@ func serve(c *cli.Context) error {
 		Alive:      watchdog(),
 		Rest:       giveMemoryBack,
 		StartGuard: startGuard,
-	})
+	}
+	if err := options.Check(); err != nil {
+		return exitError{exitUsage, err}
+	}
+	d, err := daemon.New(options)
 	if err != nil {
 		return err
 	}
