@@ -122,7 +122,7 @@ var likeProduction = regexp.MustCompile(`(?i)^(prod|prd|production|live)($|[-_. 
 // lock refuses to run unless the configuration says where this is, and that it is not production.
 func (c Config) lock() error {
 	switch {
-	case c.Environment == "":
+	case strings.TrimSpace(c.Environment) == "":
 		return errors.New("environment: missing; name what this node is part of, such as staging, and say production: false")
 	case c.Production == nil:
 		return errors.New("production: missing; say production: false if " + c.Environment + " is not production")

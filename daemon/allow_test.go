@@ -27,6 +27,7 @@ func TestEnvironmentLock(t *testing.T) {
 		"production: false":                           "environment: missing",
 		"environment: staging":                        "production: missing; say production: false if staging is not production",
 		"environment: staging\nproduction: true":      "faultd does not run in production",
+		"environment: ' '\nproduction: false":         "environment: missing",
 		"environment: prod\nproduction: false":        `"prod" is a name of production`,
 		"environment: Production-EU\nproduction: no":  "name of production",
 		"environment: live 2\nproduction: false":      "name of production",

@@ -132,6 +132,9 @@ func (c *Config) parse(b []byte) error {
 	if err := decoder.Decode(c); err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
+	if err := decoder.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
+		return errors.New("it has more than one document, of which only the first would hold; take out the line ---")
+	}
 	if err := c.Limits.check(); err != nil {
 		return err
 	}

@@ -14,6 +14,7 @@ func TestConfigRefuses(t *testing.T) {
 		"limits: {maxFaults: -1}":             "limits.maxFaults",
 		"limits: {maxFaults: 1001}":           "limits.maxFaults",
 		"limits: {maxFaults: many}":           "many",
+		"limits: {}\n---\nallow: {}":          "it has more than one document",
 		"limits: {maxTargets: 0}":             "limits.maxTargets",
 		"limits: {maxExperiments: 0}":         "limits.maxExperiments",
 		"limits: {maxPercent: 0}":             "limits.maxPercent: 0 is out of range",
