@@ -32,7 +32,7 @@ func (h *Hierarchy) OfProcess(pid int) (Target, error) {
 
 func (h *Hierarchy) pathOfProcess(pid int) (string, error) {
 	if pid < 1 || pid >= maxPID {
-		return "", fmt.Errorf("find the cgroup of process %d: a process id is a number in 1..%d", pid, maxPID-1)
+		return "", fmt.Errorf("find the cgroup of process %d: %w", pid, ErrNoPID)
 	}
 	text, err := os.ReadFile(h.procFile(pid, "cgroup"))
 	if isGone(err) {

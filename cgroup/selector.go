@@ -63,7 +63,7 @@ func cleanPods(s PodSelector, err error) (string, error) {
 func cleanPID(s string) (string, error) {
 	n, err := strconv.ParseUint(s, 10, 32)
 	if err != nil || n < 1 || n >= maxPID {
-		return "", fmt.Errorf("a process id is a number in 1..%d", maxPID-1)
+		return "", ErrNoPID
 	}
 	return strconv.FormatUint(n, 10), nil
 }

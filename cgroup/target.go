@@ -21,6 +21,8 @@ const maxPath = unix.PathMax - 1
 var (
 	// ErrNotFound means that there is no such cgroup, unit or process, or no longer.
 	ErrNotFound = errors.New("not found")
+	// ErrNoPID means a number that no process can have.
+	ErrNoPID = fmt.Errorf("a process id is a number in 1..%d", maxPID-1)
 	// ErrTooDeep means a cgroup below MaxLevel.
 	ErrTooDeep = errors.New("too deep")
 )

@@ -324,7 +324,7 @@ func (s server) Check(ctx context.Context, req *connect.Request[v1.CheckRequest]
 // Who implements the service.
 func (s server) Who(ctx context.Context, req *connect.Request[v1.WhoRequest]) (*connect.Response[v1.WhoResponse], error) {
 	target, err := s.d.who(ctx, req.Msg)
-	if errors.Is(err, cgroup.ErrNotFound) {
+	if errors.Is(err, cgroup.ErrNotFound) && !errors.Is(err, errBadInput) {
 		return nil, connect.NewError(connect.CodeNotFound, err)
 	}
 	if err != nil {
@@ -345,7 +345,10 @@ func (s server) Who(ctx context.Context, req *connect.Request[v1.WhoRequest]) (*
 func (d *Daemon) who(ctx context.Context, req *v1.WhoRequest) (cgroup.Target, error) {
 	if req.GetSelector() == "" {
 		t, err := d.env.Cgroups.OfProcess(int(req.GetPid()))
-		if err != nil {
+		switch {
+		case errors.Is(err, cgroup.ErrNoPID):
+			err = badInput("pid: %w", err)
+		case err != nil:
 			err = fmt.Errorf("pid: %w", err)
 		}
 		return t, err
