@@ -116,9 +116,9 @@ LOOP_BODY int delay_rule(const struct rule_ref *ref, const struct permit *permit
 }
 
 /* The delay that a call of the current thread is due; count is 0 if none is. */
-static __always_inline void decide(const struct call *call, struct delay *delay)
+static __always_inline void decide(const struct levels *levels, const struct call *call, struct delay *delay)
 {
-	struct rule_set *set = find_rule_set(HOOK_SYSCALL, ANCESTOR);
+	struct rule_set *set = rule_set_in(levels, HOOK_SYSCALL, ANCESTOR);
 
 	if (!set)
 		return;

@@ -42,21 +42,41 @@ static __always_inline int may_be_target(const struct levels *levels, __u64 cgro
 	return (levels->ids[cgroup / 64 % (TARGET_BITS / 64)] >> (cgroup % 64)) & 1;
 }
 
-/* The rule set of the deepest target among the ancestors. ANCESTOR(level) gives the cgroup id at a level.
+/* The rule set of the deepest target among the ancestors, with the levels of the hook. ANCESTOR(level) gives the cgroup id at a level.
  * A set holds the rules of the target's own ancestors too (user space merges them), so the first hit is enough. */
-#define find_rule_set(HOOK, ANCESTOR)                                                            \
-	({                                                                                       \
-		struct rule_set *found = 0;                                                      \
-		__u32 hook_index = (HOOK);                                                       \
-		struct levels *levels = bpf_map_lookup_elem(&faultd_levels, &hook_index);        \
-		for (int i = 0; levels && !found && i <= MAX_LEVEL && levels->plus_one[i]; i++) { \
-			__u32 level = levels->plus_one[i] - 1;                                   \
-			struct target_key key = {.cgroup = ANCESTOR(level), .hook = (HOOK)};     \
-			if (may_be_target(levels, key.cgroup))                                   \
-				found = bpf_map_lookup_elem(&faultd_targets, &key);              \
-		}                                                                                \
-		found;                                                                           \
+#define rule_set_in(LEVELS, HOOK, ANCESTOR)                                                           \
+	({                                                                                           \
+		struct rule_set *found = 0;                                                          \
+		for (int i = 0; (LEVELS) && !found && i <= MAX_LEVEL && (LEVELS)->plus_one[i]; i++) { \
+			__u32 level = (LEVELS)->plus_one[i] - 1;                                     \
+			struct target_key key = {.cgroup = ANCESTOR(level), .hook = (HOOK)};         \
+			if (may_be_target(LEVELS, key.cgroup))                                       \
+				found = bpf_map_lookup_elem(&faultd_targets, &key);                  \
+		}                                                                                    \
+		found;                                                                               \
 	})
+
+#define find_rule_set(HOOK, ANCESTOR)                                                      \
+	({                                                                                 \
+		__u32 hook_index = (HOOK);                                                 \
+		struct levels *levels = bpf_map_lookup_elem(&faultd_levels, &hook_index);  \
+		rule_set_in(levels, HOOK, ANCESTOR);                                       \
+	})
+
+/* The levels of a hook if the current thread may be in a target; 0 for nearly all that are in none. A hook that everybody goes
+ * through asks this first, and has all the rest in a function that is not inlined (FOR_TARGETS): a program saves as many registers as it
+ * needs anywhere, for all who run it. */
+static __always_inline struct levels *levels_if_target(__u32 hook)
+{
+	struct levels *levels = bpf_map_lookup_elem(&faultd_levels, &hook);
+
+	if (!levels)
+		return 0;
+	/* Without a target it asks for level -1, of which nobody is. */
+	return may_be_target(levels, bpf_get_current_ancestor_cgroup_id(levels->plus_one[0] - 1)) || levels->plus_one[1] ? levels : 0;
+}
+
+#define FOR_TARGETS static __attribute__((noinline))
 
 /* What loops run is a global function: the verifier looks at those once, and not again in each turn of the loop, which
  * took most of the time between the order and the first harm. Their pointers may be null for all it knows. */

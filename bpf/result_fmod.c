@@ -7,32 +7,41 @@
 #include "result.h"
 #include "twin.h"
 
+FOR_TARGETS long result_of(const struct levels *levels, const struct call *call)
+{
+	struct rule_set *set = rule_set_in(levels, HOOK_RESULT, ANCESTOR);
+	struct verdict verdict = {};
+
+	if (set)
+		judge(set, call, &verdict);
+	return verdict.result;
+}
+
+FOR_TARGETS long result_of_own(const struct levels *levels)
+{
+	struct call call = {.number = current_call()};
+
+	return result_of(levels, &call);
+}
+
 SEC("fmod_ret")
 long faultd_fmod(void *ctx)
 {
-	struct rule_set *set = find_rule_set(HOOK_RESULT, ANCESTOR);
-	struct verdict verdict = {};
+	struct levels *levels = levels_if_target(HOOK_RESULT);
 
-	if (!set)
-		return 0;
-	struct call call = {.number = current_call()};
-
-	judge(set, &call, &verdict);
-	return verdict.result;
+	return levels ? result_of_own(levels) : 0;
 }
 
 SEC("fmod_ret")
 long faultd_fmod_twin(void *ctx)
 {
-	struct rule_set *set = find_rule_set(HOOK_RESULT, ANCESTOR);
-	struct verdict verdict = {};
+	struct levels *levels = levels_if_target(HOOK_RESULT);
 
-	if (!set)
+	if (!levels)
 		return 0;
 	struct call call = TWIN_CALL;
 
-	judge(set, &call, &verdict);
-	return verdict.result;
+	return result_of(levels, &call);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -9,36 +9,43 @@
 
 struct pt_regs;
 
-SEC("kprobe")
-int faultd_override(struct pt_regs *ctx)
+FOR_TARGETS int override(struct pt_regs *ctx, const struct levels *levels, const struct call *call)
 {
-	struct rule_set *set = find_rule_set(HOOK_RESULT, ANCESTOR);
+	struct rule_set *set = rule_set_in(levels, HOOK_RESULT, ANCESTOR);
 	struct verdict verdict = {};
 
-	if (!set)
-		return 0;
-	struct call call = {.number = current_call()};
-
-	judge(set, &call, &verdict);
+	if (set)
+		judge(set, call, &verdict);
 	if (verdict.action)
 		bpf_override_return(ctx, verdict.result);
 	return 0;
 }
 
+FOR_TARGETS int override_own(struct pt_regs *ctx, const struct levels *levels)
+{
+	struct call call = {.number = current_call()};
+
+	return override(ctx, levels, &call);
+}
+
+SEC("kprobe")
+int faultd_override(struct pt_regs *ctx)
+{
+	struct levels *levels = levels_if_target(HOOK_RESULT);
+
+	return levels ? override_own(ctx, levels) : 0;
+}
+
 SEC("kprobe")
 int faultd_override_twin(struct pt_regs *ctx)
 {
-	struct rule_set *set = find_rule_set(HOOK_RESULT, ANCESTOR);
-	struct verdict verdict = {};
+	struct levels *levels = levels_if_target(HOOK_RESULT);
 
-	if (!set)
+	if (!levels)
 		return 0;
 	struct call call = TWIN_CALL;
 
-	judge(set, &call, &verdict);
-	if (verdict.action)
-		bpf_override_return(ctx, verdict.result);
-	return 0;
+	return override(ctx, levels, &call);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -129,10 +129,16 @@ static __always_inline int is_opened_to_run(const struct file *file, enum op op)
 	return op == OP_OPEN && BPF_CORE_READ(file, f_flags) & FMODE_EXEC;
 }
 
-/* Nothing is read of the file before it is known that the caller is a target: what others pay is the look-up alone. */
-static __always_inline long judge_file(struct file *file, enum op op)
+/* Nothing is read of a file before it is known that the caller may be a target: what others pay is the look-up alone. */
+#define IF_TARGET(JUDGE, ...)                                                     \
+	({                                                                        \
+		const struct levels *levels = levels_if_target(HOOK_SECURITY);    \
+		levels ? JUDGE(levels, __VA_ARGS__) : 0;                          \
+	})
+
+FOR_TARGETS long judge_file(const struct levels *levels, struct file *file, enum op op)
 {
-	struct rule_set *set = find_rule_set(HOOK_SECURITY, ANCESTOR);
+	struct rule_set *set = rule_set_in(levels, HOOK_SECURITY, ANCESTOR);
 
 	if (!set || is_opened_to_run(file, op))
 		return 0;
@@ -143,9 +149,9 @@ static __always_inline long judge_file(struct file *file, enum op op)
 	return judge(set, &call);
 }
 
-static __always_inline long judge_path(struct path *path, enum op op)
+FOR_TARGETS long judge_path(const struct levels *levels, struct path *path, enum op op)
 {
-	struct rule_set *set = find_rule_set(HOOK_SECURITY, ANCESTOR);
+	struct rule_set *set = rule_set_in(levels, HOOK_SECURITY, ANCESTOR);
 
 	if (!set || is_under_overlay(BPF_CORE_READ(path, mnt)))
 		return 0;
@@ -154,20 +160,20 @@ static __always_inline long judge_path(struct path *path, enum op op)
 	return judge(set, &call);
 }
 
-static __always_inline long judge_entry(__u64 *ctx, enum op op)
+FOR_TARGETS long judge_entry(const struct levels *levels, __u64 path, __u64 dentry, enum op op)
 {
-	struct rule_set *set = find_rule_set(HOOK_SECURITY, ANCESTOR);
+	struct rule_set *set = rule_set_in(levels, HOOK_SECURITY, ANCESTOR);
 
 	if (!set)
 		return 0;
-	struct call call = {.number = current_call(), .op = op, .path = ctx[0], .dentry = ctx[1]};
+	struct call call = {.number = current_call(), .op = op, .path = path, .dentry = dentry};
 
 	return judge(set, &call);
 }
 
-static __always_inline long judge_message(struct socket *socket, __u64 message, enum op op)
+FOR_TARGETS long judge_message(const struct levels *levels, struct socket *socket, __u64 message, enum op op)
 {
-	struct rule_set *set = find_rule_set(HOOK_SECURITY, ANCESTOR);
+	struct rule_set *set = rule_set_in(levels, HOOK_SECURITY, ANCESTOR);
 
 	if (!set)
 		return 0;
@@ -178,9 +184,9 @@ static __always_inline long judge_message(struct socket *socket, __u64 message, 
 	return judge(set, &call);
 }
 
-static __always_inline long judge_socket(struct socket *socket, enum op op)
+static __always_inline long judge_socket(const struct levels *levels, struct socket *socket, enum op op)
 {
-	return judge_message(socket, 0, op);
+	return judge_message(levels, socket, 0, op);
 }
 
 /* Where the dentry is among the hook's arguments. */
@@ -211,9 +217,9 @@ static __always_inline int is_done_for_another(void)
 }
 
 /* A change of attributes about which the kernel tells neither file nor path. */
-static __always_inline long judge_inode(struct dentry *dentry)
+FOR_TARGETS long judge_inode(const struct levels *levels, struct dentry *dentry)
 {
-	struct rule_set *set = find_rule_set(HOOK_SECURITY, ANCESTOR);
+	struct rule_set *set = rule_set_in(levels, HOOK_SECURITY, ANCESTOR);
 
 	if (!set || is_done_for_another())
 		return 0;
@@ -226,14 +232,14 @@ static __always_inline long judge_inode(struct dentry *dentry)
 	SEC("lsm/" #HOOK)                                         \
 	long faultd_##HOOK(__u64 *ctx)                            \
 	{                                                         \
-		return judge_file((struct file *)ctx[0], OP);     \
+		return IF_TARGET(judge_file, (struct file *)ctx[0], OP); \
 	}
 
 #define PATH_HOOK(HOOK, OP)                                       \
 	SEC("lsm/" #HOOK)                                         \
 	long faultd_##HOOK(__u64 *ctx)                            \
 	{                                                         \
-		return judge_path((struct path *)ctx[0], OP);     \
+		return IF_TARGET(judge_path, (struct path *)ctx[0], OP); \
 	}
 
 /* An entry, which may not exist yet, of a directory. */
@@ -241,21 +247,21 @@ static __always_inline long judge_inode(struct dentry *dentry)
 	SEC("lsm/" #HOOK)                                         \
 	long faultd_##HOOK(__u64 *ctx)                            \
 	{                                                         \
-		return judge_entry(ctx, OP);                      \
+		return IF_TARGET(judge_entry, ctx[0], ctx[1], OP); \
 	}
 
 #define INODE_HOOK(HOOK)                             \
 	SEC("lsm/" #HOOK)                            \
 	long faultd_##HOOK(__u64 *ctx)               \
 	{                                            \
-		return judge_inode(from_dentry(ctx, 0)); \
+		return IF_TARGET(judge_inode, from_dentry(ctx, 0)); \
 	}
 
 #define SOCKET_HOOK(HOOK, OP)                                     \
 	SEC("lsm/" #HOOK)                                         \
 	long faultd_##HOOK(__u64 *ctx)                            \
 	{                                                         \
-		return judge_socket((struct socket *)ctx[0], OP); \
+		return IF_TARGET(judge_socket, (struct socket *)ctx[0], OP); \
 	}
 
 FILE_HOOK(file_open, OP_OPEN)
@@ -288,42 +294,52 @@ long faultd_file_permission(__u64 *ctx)
 {
 	__u32 mask = ctx[1];
 
-	if (mask & MAY_WRITE)
-		return judge_file((struct file *)ctx[0], OP_WRITE);
-	return mask & MAY_READ ? judge_file((struct file *)ctx[0], OP_READ) : 0;
+	if (!(mask & (MAY_WRITE | MAY_READ)))
+		return 0;
+	return IF_TARGET(judge_file, (struct file *)ctx[0], mask & MAY_WRITE ? OP_WRITE : OP_READ);
 }
 
-/* utimes and the like; about the other attributes other hooks are asked. */
-SEC("lsm/inode_setattr")
-long faultd_inode_setattr(__u64 *ctx)
+/* About the other attributes other hooks are asked. */
+FOR_TARGETS long judge_times(const struct levels *levels, struct dentry *dentry, struct iattr *change)
 {
-	struct iattr *change = from_dentry(ctx, 1);
 	__u32 what = BPF_CORE_READ(change, ia_valid);
 
 	if (!(what & ATTR_TIMES) || what & ATTR_OTHERS)
 		return 0;
-	return judge_inode(from_dentry(ctx, 0));
+	return judge_inode(levels, dentry);
+}
+
+/* utimes and the like. */
+SEC("lsm/inode_setattr")
+long faultd_inode_setattr(__u64 *ctx)
+{
+	return IF_TARGET(judge_times, from_dentry(ctx, 0), from_dentry(ctx, 1));
+}
+
+FOR_TARGETS long judge_rename(const struct levels *levels, __u64 path, __u64 dentry, __u64 new_path, __u64 new_dentry)
+{
+	struct rule_set *set = rule_set_in(levels, HOOK_SECURITY, ANCESTOR);
+
+	if (!set)
+		return 0;
+	struct call call = {
+		.number = current_call(), .op = OP_RENAME, .path = path, .dentry = dentry, .new_path = new_path, .new_dentry = new_dentry,
+	};
+
+	return judge(set, &call);
 }
 
 SEC("lsm/path_rename")
 long faultd_path_rename(__u64 *ctx)
 {
-	struct rule_set *set = find_rule_set(HOOK_SECURITY, ANCESTOR);
-
-	if (!set)
-		return 0;
-	struct call call = {
-		.number = current_call(), .op = OP_RENAME, .path = ctx[0], .dentry = ctx[1], .new_path = ctx[2], .new_dentry = ctx[3],
-	};
-
-	return judge(set, &call);
+	return IF_TARGET(judge_rename, ctx[0], ctx[1], ctx[2], ctx[3]);
 }
 
 /* A hard link; its place is the new entry. */
 SEC("lsm/path_link")
 long faultd_path_link(__u64 *ctx)
 {
-	return judge_entry(ctx + 1, OP_LINK);
+	return IF_TARGET(judge_entry, ctx[1], ctx[2], OP_LINK);
 }
 
 SEC("lsm/bprm_creds_for_exec")
@@ -331,26 +347,26 @@ long faultd_bprm_creds_for_exec(__u64 *ctx)
 {
 	struct linux_binprm *program = (struct linux_binprm *)ctx[0];
 
-	return judge_file(BPF_CORE_READ(program, file), OP_EXEC);
+	return IF_TARGET(judge_file, BPF_CORE_READ(program, file), OP_EXEC);
 }
 
 SEC("lsm/socket_sendmsg")
 long faultd_socket_sendmsg(__u64 *ctx)
 {
-	return judge_message((struct socket *)ctx[0], ctx[1], OP_SEND);
+	return IF_TARGET(judge_message, (struct socket *)ctx[0], ctx[1], OP_SEND);
 }
 
 /* The fourth argument: a socket of the kernel's own. */
 SEC("lsm/socket_create")
 long faultd_socket_create(__u64 *ctx)
 {
-	return ctx[3] ? 0 : judge_socket(0, OP_SOCKET);
+	return ctx[3] ? 0 : IF_TARGET(judge_socket, 0, OP_SOCKET);
 }
 
 SEC("lsm/task_alloc")
 long faultd_task_alloc(__u64 *ctx)
 {
-	return judge_socket(0, OP_FORK);
+	return IF_TARGET(judge_socket, 0, OP_FORK);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -35,10 +35,12 @@ int faultd_decide(void *ctx)
 {
 	__u32 tid = bpf_get_current_pid_tgid();
 	struct call call = {.number = call_number};
+	struct levels *levels = levels_if_target(HOOK_SYSCALL);
 	struct delay delay = {};
 
 	close_asked(tid);
-	decide(&call, &delay);
+	if (levels)
+		decide(levels, &call, &delay);
 	if (delay.count && bpf_map_update_elem(&faultd_asked, &tid, &delay, BPF_ANY))
 		settle(&delay, NOT_APPLIED);
 	return 0;

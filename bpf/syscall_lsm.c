@@ -10,24 +10,26 @@
 
 const volatile __u64 hook_calls[MAX_SYSCALL / 64];
 
-static __always_inline void delay_current(struct file *file)
+FOR_TARGETS int delay_current(const struct levels *levels, struct file *file)
 {
 	struct call call = {.number = current_call(), .file = (__u64)file};
 	struct delay delay = {};
 
 	if (call.number >= MAX_SYSCALL || !((hook_calls[(call.number / 64) % (MAX_SYSCALL / 64)] >> (call.number % 64)) & 1))
-		return;
-	decide(&call, &delay);
+		return 0;
+	decide(levels, &call, &delay);
 	if (delay.count)
 		sleep_for(&delay);
+	return 0;
 }
 
 #define DELAY_HOOK(HOOK)            \
 	SEC("lsm.s/" #HOOK)         \
 	int faultd_##HOOK(void *ctx) \
 	{                           \
-		delay_current(0);   \
-		return 0;           \
+		struct levels *levels = levels_if_target(HOOK_SYSCALL); \
+									\
+		return levels ? delay_current(levels, 0) : 0; \
 	}
 
 DELAY_HOOK(socket_create)
@@ -53,11 +55,10 @@ static __always_inline int holds_directory(struct file *file)
 SEC("lsm.s/file_open")
 int faultd_file_open(__u64 *ctx)
 {
+	struct levels *levels = levels_if_target(HOOK_SYSCALL);
 	struct file *file = (struct file *)ctx[0];
 
-	if (!holds_directory(file))
-		delay_current(file);
-	return 0;
+	return levels && !holds_directory(file) ? delay_current(levels, file) : 0;
 }
 
 /* Attached, this tells whether LSM programs run at all: without bpf in lsm= they attach and never do. */

@@ -13,15 +13,14 @@ static long until_reached(__u64 i, __u64 *until)
 	return bpf_ktime_get_ns() >= *until;
 }
 
-SEC("tracepoint/syscalls")
-int faultd_return(struct sys_exit *ctx)
+FOR_TARGETS int return_late(const struct levels *levels, __u32 number, __s64 result)
 {
-	struct call call = {.number = ctx->call};
+	struct call call = {.number = number};
 	struct delay delay = {};
 
-	if (!is_return(ctx->call, ctx->result))
+	if (!is_return(number, result))
 		return 0;
-	decide(&call, &delay);
+	decide(levels, &call, &delay);
 	if (!delay.count)
 		return 0;
 	__u64 ns = delay.ns > MAX_SPIN_NS ? MAX_SPIN_NS : delay.ns;
@@ -30,6 +29,14 @@ int faultd_return(struct sys_exit *ctx)
 	bpf_loop(MAX_LOOPS, until_reached, &until, 0);
 	settle(&delay, ns < delay.ns ? CUT_SHORT : INJECTED);
 	return 0;
+}
+
+SEC("tracepoint/syscalls")
+int faultd_return(struct sys_exit *ctx)
+{
+	struct levels *levels = levels_if_target(HOOK_SYSCALL);
+
+	return levels ? return_late(levels, ctx->call, ctx->result) : 0;
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

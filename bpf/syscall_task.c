@@ -47,14 +47,14 @@ static int wake_late(struct bpf_map *map, void *key, void *value)
 }
 
 /* This thread's entry with the delay that it is due, or 0. */
-static __always_inline struct pending *prepare(__u32 call, __s64 result, __u32 tid)
+static __always_inline struct pending *prepare(const struct levels *levels, __u32 call, __s64 result, __u32 tid)
 {
 	struct call about = {.number = call};
 	struct pending new = {};
 
 	if (!is_return(call, result))
 		return 0;
-	decide(&about, &new.delay);
+	decide(levels, &about, &new.delay);
 	if (!new.delay.count)
 		return 0;
 	if (bpf_map_update_elem(&faultd_pending, &tid, &new, BPF_NOEXIST)) {
@@ -70,38 +70,42 @@ static __always_inline void give_up(struct pending *pending, __u32 tid)
 	bpf_map_delete_elem(&faultd_pending, &tid);
 }
 
-static __always_inline void returned(__u32 call, __s64 result)
+FOR_TARGETS int returned(const struct levels *levels, __u32 call, __s64 result)
 {
 	__u32 tid = bpf_get_current_pid_tgid();
-	struct pending *pending = prepare(call, result, tid);
+	struct pending *pending = prepare(levels, call, result, tid);
 
 	if (pending && bpf_task_work_schedule_resume(bpf_get_current_task_btf(), &pending->work, &faultd_pending, wake_late))
 		give_up(pending, tid);
+	return 0;
 }
 
-static __always_inline void returned_impl(__u32 call, __s64 result)
+FOR_TARGETS int returned_impl(const struct levels *levels, __u32 call, __s64 result)
 {
 	__u32 tid = bpf_get_current_pid_tgid();
-	struct pending *pending = prepare(call, result, tid);
+	struct pending *pending = prepare(levels, call, result, tid);
 
 	if (pending && bpf_task_work_schedule_resume_impl(bpf_get_current_task_btf(), &pending->work, &faultd_pending,
 							  wake_late, 0))
 		give_up(pending, tid);
+	return 0;
 }
 
 /* The loader keeps the one for the function that the kernel has, on the hook that it takes. */
 SEC("tracepoint/syscalls")
 int faultd_return(struct sys_exit *ctx)
 {
-	returned(ctx->call, ctx->result);
-	return 0;
+	struct levels *levels = levels_if_target(HOOK_SYSCALL);
+
+	return levels ? returned(levels, ctx->call, ctx->result) : 0;
 }
 
 SEC("tracepoint/syscalls")
 int faultd_return_impl(struct sys_exit *ctx)
 {
-	returned_impl(ctx->call, ctx->result);
-	return 0;
+	struct levels *levels = levels_if_target(HOOK_SYSCALL);
+
+	return levels ? returned_impl(levels, ctx->call, ctx->result) : 0;
 }
 
 /* Of fexit. Its context holds the call's one argument, the registers, and the result. */
@@ -110,15 +114,17 @@ const volatile __u32 call_number;
 SEC("fexit")
 int faultd_fexit(__u64 *ctx)
 {
-	returned(call_number, ctx[1]);
-	return 0;
+	struct levels *levels = levels_if_target(HOOK_SYSCALL);
+
+	return levels ? returned(levels, call_number, ctx[1]) : 0;
 }
 
 SEC("fexit")
 int faultd_fexit_impl(__u64 *ctx)
 {
-	returned_impl(call_number, ctx[1]);
-	return 0;
+	struct levels *levels = levels_if_target(HOOK_SYSCALL);
+
+	return levels ? returned_impl(levels, call_number, ctx[1]) : 0;
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
