@@ -69,10 +69,12 @@ static __always_inline __u64 argument_arm64(void *regs, __u32 i)
 }
 
 /* Argument i, 0..5, of the call. On x86 they stay in their registers until it returns. */
-static __always_inline __u64 argument(const struct call *call, __u32 i)
+LOOP_BODY __u64 argument(const struct call *call, __u32 i)
 {
 	void *regs = current_regs();
 
+	if (!call)
+		return 0;
 	if (bpf_core_field_exists(struct pt_regs___x86, orig_ax))
 		return call->compat ? argument_ia32(regs, i) : argument_x86(regs, i);
 	return argument_arm64(regs, i);
@@ -112,40 +114,26 @@ static __always_inline int fd_of_call(const struct call *call, __u32 *fd)
 	return 1;
 }
 
-struct iovec {
-	__u64 base;
-	__u64 length;
-};
-
-/* Of a 32-bit program. */
-struct compat_iovec {
-	__u32 base;
-	__u32 length;
-};
-
-/* Length i in a vector of buffers; -1: it cannot be read. */
-static __always_inline __s64 iov_length(__u64 address, __u32 i, __u32 compat)
+/* How long a word of the program is that makes the call. */
+static __always_inline __u32 word_of(const struct call *call)
 {
-	struct compat_iovec narrow;
-	struct iovec iov;
-
-	if (compat)
-		return bpf_probe_read_user(&narrow, sizeof(narrow), (void *)(address + i * sizeof(narrow))) ? -1 : narrow.length;
-	return bpf_probe_read_user(&iov, sizeof(iov), (void *)(address + i * sizeof(iov))) ? -1 : (__s64)iov.length;
+	return call->compat ? 4 : 8;
 }
 
-/* The sum of a vector of buffers; -1: it cannot be read. */
-LOOP_BODY __s64 iov_sum(__u64 address, __u64 count, __u32 compat)
+/* The sum of a vector of buffers, each an address and a length; -1: it cannot be read. */
+LOOP_BODY __s64 iov_sum(__u64 address, __u64 count, __u32 word)
 {
-	__s64 sum = 0, length;
+	__s64 sum = 0;
 
+	word &= 4 | 8; /* the verifier must not look at the loop once for each */
 	if (count > MAX_IOV)
 		return -1;
 	for (__u32 i = 0; i < MAX_IOV && i < count; i++) {
-		length = iov_length(address, i, compat);
-		if (length < 0)
+		__u64 length[2] = {};
+
+		if (bpf_probe_read_user(length, word, (void *)(address + (2 * i + 1) * word)))
 			return -1;
-		sum += length;
+		sum += length[0];
 	}
 	return sum;
 }
@@ -160,7 +148,7 @@ static __always_inline __s64 count_of_call(const struct call *call)
 	if (shape->count)
 		return has_argument(call, shape->count - 1) ? argument(call, shape->count - 1) : -1;
 	if (shape->iov && has_argument(call, shape->iov))
-		return iov_sum(argument(call, shape->iov - 1), argument(call, shape->iov), call->compat);
+		return iov_sum(argument(call, shape->iov - 1), argument(call, shape->iov), word_of(call));
 	return -1;
 }
 

@@ -17,9 +17,9 @@ static __always_inline int call_fits(const struct rule *rule, __u32 call)
 	return call < MAX_SYSCALL && (rule->calls[(call / 64) % (MAX_SYSCALL / 64)] >> (call % 64)) & 1;
 }
 
-static __always_inline int predicate_holds(const struct predicate *predicate, const struct call *call)
+static __always_inline int predicate_holds(const struct predicate *predicate, __u64 argument)
 {
-	__u64 value = predicate->value, is = argument(call, predicate->argument) & predicate->mask;
+	__u64 value = predicate->value, is = argument & predicate->mask;
 
 	switch (predicate->op) {
 	case EQUAL: return is == value;
@@ -32,6 +32,15 @@ static __always_inline int predicate_holds(const struct predicate *predicate, co
 	case NO_BIT: return (is & value) == 0;
 	}
 	return 0;
+}
+
+LOOP_BODY int predicate_fits(const struct predicate *predicate, const struct call *call)
+{
+	if (!predicate || !call)
+		return FITS_NOT;
+	if (!has_argument(call, predicate->argument))
+		return FIT_UNKNOWN;
+	return predicate_holds(predicate, argument(call, predicate->argument)) ? FITS : FITS_NOT;
 }
 
 /* A program's own name, as in /proc/PID/comm of the thread. */
@@ -124,10 +133,10 @@ LOOP_BODY int plain_filter_fits(const struct filter *filter, const struct call *
 	if (!filter || !call)
 		return FITS_NOT;
 	for (__u32 i = 0; i < MAX_PREDICATES && i < filter->predicates; i++) {
-		if (!has_argument(call, filter->predicate[i].argument))
-			return FIT_UNKNOWN;
-		if (!predicate_holds(&filter->predicate[i], call))
-			return FITS_NOT;
+		enum fit fit = predicate_fits(&filter->predicate[i], call);
+
+		if (fit != FITS)
+			return fit;
 	}
 	if ((filter->flags & FILTER_UID) && (__u32)bpf_get_current_uid_gid() != filter->uid)
 		return FITS_NOT;

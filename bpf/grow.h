@@ -75,7 +75,7 @@ static __always_inline __s64 count_written(const struct call *call)
 	if (number == growing_calls.write || number == growing_calls.pwrite64)
 		return argument(call, 2);
 	if (number == growing_calls.writev || number == growing_calls.pwritev || number == growing_calls.pwritev2)
-		return iov_sum(argument(call, 1), argument(call, 2), call->compat);
+		return iov_sum(argument(call, 1), argument(call, 2), word_of(call));
 	if (number == growing_calls.copy_file_range) {
 		from = file_of(argument(call, 0));
 		count = argument(call, 4);

@@ -289,6 +289,8 @@ SOCKET_HOOK(socket_accept, OP_ACCEPT)
 SOCKET_HOOK(socket_recvmsg, OP_RECEIVE)
 SOCKET_HOOK(socket_shutdown, OP_SHUTDOWN)
 
+_Static_assert(OP_WRITE == OP_READ + 1, "faultd_file_permission counts on it");
+
 SEC("lsm/file_permission")
 long faultd_file_permission(__u64 *ctx)
 {
@@ -296,7 +298,8 @@ long faultd_file_permission(__u64 *ctx)
 
 	if (!(mask & (MAY_WRITE | MAY_READ)))
 		return 0;
-	return IF_TARGET(judge_file, (struct file *)ctx[0], mask & MAY_WRITE ? OP_WRITE : OP_READ);
+	/* One way for both: the verifier would look at all that follows once for each. */
+	return IF_TARGET(judge_file, (struct file *)ctx[0], OP_READ + (mask & MAY_WRITE) / MAY_WRITE);
 }
 
 /* About the other attributes other hooks are asked. */

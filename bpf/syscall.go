@@ -69,7 +69,7 @@ func (k *Kernel) openTaskWork(call string, s *syscallPrograms) error {
 		return err
 	}
 	if !k.disabled[hookFexit] && !k.noTrampolines && k.hasEntryPoint(call) == nil {
-		err := k.openFexit("faultd_fexit"+suffix, call, s)
+		err := k.openFexit("faultd_fexit"+suffix, call, entryPoint(call), 0, s)
 		if err == nil {
 			return nil
 		}
@@ -92,21 +92,24 @@ func (k *Kernel) taskWorkSuffix() (string, error) {
 	return "", errors.New("the kernel has no bpf_task_work_schedule_resume (Linux 6.18)")
 }
 
-func (k *Kernel) openFexit(program, call string, s *syscallPrograms) error {
+// openFexit attaches to a function of a call; compat is struct call's, in call.h.
+func (k *Kernel) openFexit(program, call, function string, compat uint32, s *syscallPrograms) error {
 	spec, err := k.object("syscallTask", loadSyscallTask, program)
 	if err != nil {
 		return err
 	}
 	number, _ := SyscallNumber(call)
-	if err := spec.Variables["call_number"].Set(uint32(number)); err != nil {
-		return fmt.Errorf("set up the program: %w", err)
+	for name, value := range map[string]uint32{"call_number": uint32(number), "call_compat": compat} {
+		if err := spec.Variables[name].Set(value); err != nil {
+			return fmt.Errorf("set up the program: %w", err)
+		}
 	}
-	spec.Programs[program].AttachTo = entryPoint(call)
+	spec.Programs[program].AttachTo = function
 	c, err := k.load(spec)
 	if err != nil {
 		return fmt.Errorf("load the program: %w", err)
 	}
-	if err := s.trace(c.Programs[program], entryPoint(call)); err != nil {
+	if err := s.trace(c.Programs[program], function); err != nil {
 		c.Close()
 		return err
 	}

@@ -47,14 +47,13 @@ static int wake_late(struct bpf_map *map, void *key, void *value)
 }
 
 /* This thread's entry with the delay that it is due, or 0. */
-static __always_inline struct pending *prepare(const struct levels *levels, __u32 call, __s64 result, __u32 tid)
+static __always_inline struct pending *prepare(const struct levels *levels, const struct call *call, __s64 result, __u32 tid)
 {
-	struct call about = {.number = call};
 	struct pending new = {};
 
-	if (!is_return(call, result))
+	if (!is_return(call->number, result))
 		return 0;
-	decide(levels, &about, &new.delay);
+	decide(levels, call, &new.delay);
 	if (!new.delay.count)
 		return 0;
 	if (bpf_map_update_elem(&faultd_pending, &tid, &new, BPF_NOEXIST)) {
@@ -70,20 +69,22 @@ static __always_inline void give_up(struct pending *pending, __u32 tid)
 	bpf_map_delete_elem(&faultd_pending, &tid);
 }
 
-FOR_TARGETS int returned(const struct levels *levels, __u32 call, __s64 result)
+FOR_TARGETS int returned(const struct levels *levels, __u32 number, __u32 compat, __s64 result)
 {
+	struct call call = {.number = number, .compat = compat};
 	__u32 tid = bpf_get_current_pid_tgid();
-	struct pending *pending = prepare(levels, call, result, tid);
+	struct pending *pending = prepare(levels, &call, result, tid);
 
 	if (pending && bpf_task_work_schedule_resume(bpf_get_current_task_btf(), &pending->work, &faultd_pending, wake_late))
 		give_up(pending, tid);
 	return 0;
 }
 
-FOR_TARGETS int returned_impl(const struct levels *levels, __u32 call, __s64 result)
+FOR_TARGETS int returned_impl(const struct levels *levels, __u32 number, __u32 compat, __s64 result)
 {
+	struct call call = {.number = number, .compat = compat};
 	__u32 tid = bpf_get_current_pid_tgid();
-	struct pending *pending = prepare(levels, call, result, tid);
+	struct pending *pending = prepare(levels, &call, result, tid);
 
 	if (pending && bpf_task_work_schedule_resume_impl(bpf_get_current_task_btf(), &pending->work, &faultd_pending,
 							  wake_late, 0))
@@ -97,7 +98,7 @@ int faultd_return(struct sys_exit *ctx)
 {
 	struct levels *levels = levels_if_target(HOOK_SYSCALL);
 
-	return levels ? returned(levels, ctx->call, ctx->result) : 0;
+	return levels ? returned(levels, ctx->call, 0, ctx->result) : 0;
 }
 
 SEC("tracepoint/syscalls")
@@ -105,18 +106,19 @@ int faultd_return_impl(struct sys_exit *ctx)
 {
 	struct levels *levels = levels_if_target(HOOK_SYSCALL);
 
-	return levels ? returned_impl(levels, ctx->call, ctx->result) : 0;
+	return levels ? returned_impl(levels, ctx->call, 0, ctx->result) : 0;
 }
 
-/* Of fexit. Its context holds the call's one argument, the registers, and the result. */
+/* Of fexit, on the call's function or on the one that 32-bit programs call. Its context holds the call's one argument, the registers, and the result. */
 const volatile __u32 call_number;
+const volatile __u32 call_compat; /* see struct call */
 
 SEC("fexit")
 int faultd_fexit(__u64 *ctx)
 {
 	struct levels *levels = levels_if_target(HOOK_SYSCALL);
 
-	return levels ? returned(levels, call_number, ctx[1]) : 0;
+	return levels ? returned(levels, call_number, call_compat, ctx[1]) : 0;
 }
 
 SEC("fexit")
@@ -124,7 +126,7 @@ int faultd_fexit_impl(__u64 *ctx)
 {
 	struct levels *levels = levels_if_target(HOOK_SYSCALL);
 
-	return levels ? returned_impl(levels, call_number, ctx[1]) : 0;
+	return levels ? returned_impl(levels, call_number, call_compat, ctx[1]) : 0;
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -39,6 +39,7 @@ const (
 	syscallTaskProgFaultdFexitImpl  = "faultd_fexit_impl"
 	syscallTaskProgFaultdReturn     = "faultd_return"
 	syscallTaskProgFaultdReturnImpl = "faultd_return_impl"
+	syscallTaskVarCallCompat        = "call_compat"
 	syscallTaskVarCallNumber        = "call_number"
 	syscallTaskVarFaultdAbi         = "faultd_abi"
 	syscallTaskVarReturnsTwice      = "returns_twice"
@@ -121,6 +122,7 @@ type syscallTaskMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type syscallTaskVariableSpecs struct {
+	CallCompat   *ebpf.VariableSpec `ebpf:"call_compat"`
 	CallNumber   *ebpf.VariableSpec `ebpf:"call_number"`
 	FaultdAbi    *ebpf.VariableSpec `ebpf:"faultd_abi"`
 	ReturnsTwice *ebpf.VariableSpec `ebpf:"returns_twice"`
@@ -195,6 +197,7 @@ func (m *syscallTaskMaps) Close() error {
 //
 // It can be passed to loadSyscallTaskObjects or ebpf.CollectionSpec.LoadAndAssign.
 type syscallTaskVariables struct {
+	CallCompat   *ebpf.Variable `ebpf:"call_compat"`
 	CallNumber   *ebpf.Variable `ebpf:"call_number"`
 	FaultdAbi    *ebpf.Variable `ebpf:"faultd_abi"`
 	ReturnsTwice *ebpf.Variable `ebpf:"returns_twice"`

@@ -22,13 +22,16 @@ type twin struct {
 	arguments int
 }
 
+// compat is struct call's, in call.h.
+func (t twin) compat() uint32 { return uint32(1 + t.arguments) }
+
 // twins are those of a call that this kernel has; none on machines whose 32-bit programs are not known here.
 func (k *Kernel) twins(call string) (found []twin, err error) {
 	if runtime.GOARCH != "amd64" {
 		return nil, nil
 	}
 	if k.hasEntryPoint(call) != nil {
-		// A call without arguments: the kernel has no types of their functions.
+		// A call without arguments: the kernel has no types of their functions, which kprobes do without.
 		return []twin{{"__ia32_sys_" + kernelName(call), allArguments}}, nil
 	}
 	for _, t := range possibleTwins(call) {
@@ -107,7 +110,9 @@ func multiplexed(call string) string {
 func twinPoint(call string) string { return call + "@32" }
 
 // reachesTwins says whether a mechanism may reach twins.
-func reachesTwins(m SyscallMechanism) bool { return m == MechanismFmodRet || m == MechanismOverride }
+func reachesTwins(m SyscallMechanism) bool {
+	return m == MechanismFmodRet || m == MechanismOverride || m == MechanismTaskWork
+}
 
 // attachTwins attaches a part's programs to the twins of its calls, or shares what is attached; those that the kernel has not, or does not
 // let us on, are given back. Call with k.mu held; so must be release.
@@ -203,7 +208,9 @@ func (r reach32) String() string {
 }
 
 func (k *Kernel) openTwins(m SyscallMechanism, call string, s *syscallPrograms) error {
-	open := map[SyscallMechanism]func(call string, t twin, s *syscallPrograms) error{MechanismFmodRet: k.openFmodRetTwin, MechanismOverride: k.openOverrideTwin}[m]
+	open := map[SyscallMechanism]func(call string, t twin, s *syscallPrograms) error{
+		MechanismFmodRet: k.openFmodRetTwin, MechanismOverride: k.openOverrideTwin, MechanismTaskWork: k.openTaskWorkTwin,
+	}[m]
 	if open == nil || k.noTwins[m] {
 		return errors.New("the mechanism does not reach 32-bit programs")
 	}
@@ -245,13 +252,25 @@ func (k *Kernel) openOverrideTwin(call string, t twin, s *syscallPrograms) error
 	return nil
 }
 
+// openTaskWorkTwin needs trampolines: tracepoints leave 32-bit programs out.
+func (k *Kernel) openTaskWorkTwin(call string, t twin, s *syscallPrograms) error {
+	suffix, err := k.taskWorkSuffix()
+	if err != nil {
+		return err
+	}
+	if k.disabled[hookFexit] || k.noTrampolines {
+		return errors.New("the kernel lets no program on its functions")
+	}
+	return k.openFexit("faultd_fexit"+suffix, call, t.function, t.compat(), s)
+}
+
 func (k *Kernel) loadTwin(object string, load func() (*ebpf.CollectionSpec, error), program, call string, t twin, s *syscallPrograms) (*ebpf.Collection, error) {
 	spec, err := k.object(object, load, program)
 	if err != nil {
 		return nil, err
 	}
 	number, _ := SyscallNumber(call)
-	for name, value := range map[string]uint32{"twin_number": uint32(number), "twin_compat": uint32(1 + t.arguments)} {
+	for name, value := range map[string]uint32{"twin_number": uint32(number), "twin_compat": t.compat()} {
 		if err := spec.Variables[name].Set(value); err != nil {
 			return nil, fmt.Errorf("set up the program: %w", err)
 		}
