@@ -7,11 +7,12 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// cli puts out "name:usage" for zsh, which it knows by SHELL, and one word a line otherwise.
+// cli puts out "name:usage" for zsh, which it knows by SHELL, and one word a line otherwise. It gets "-" for "--", behind which it knows no
+// flags.
 const bashCompletion = `_faultd() {
   local cur="${COMP_WORDS[COMP_CWORD]}"
   local words=("${COMP_WORDS[@]:0:COMP_CWORD}")
-  [[ $cur == -* ]] && words+=("$cur")
+  case $cur in --) words+=(-) ;; -*) words+=("$cur") ;; esac
   COMPREPLY=($(compgen -W "$(SHELL=bash "${words[@]}" --generate-bash-completion 2>/dev/null)" -- "$cur"))
 }
 complete -o bashdefault -o default -F _faultd faultd
@@ -22,7 +23,7 @@ _faultd() {
   local -a opts
   local cur="${words[CURRENT]}"
   local -a before=("${(@)words[1,CURRENT-1]}")
-  [[ $cur == -* ]] && before+=("$cur")
+  case $cur in --) before+=(-) ;; -*) before+=("$cur") ;; esac
   opts=("${(@f)$(SHELL=zsh "${before[@]}" --generate-bash-completion 2>/dev/null)}")
   if [[ -n "${opts[1]}" ]]; then
     _describe 'faultd' opts
