@@ -13,10 +13,13 @@ type dnsNames []string
 // maxDNSName is the longest name in its written form, escapes apart.
 const maxDNSName = 255
 
+// strangeSigns are in no name that programs ask for, but in what was meant to be several names, an address with a port or another kind of glob.
+const strangeSigns = " \t:@[]"
+
 func parseDNSNames(texts []string) (names dnsNames, err error) {
 	for _, text := range texts {
 		name := strings.ToLower(strings.TrimSuffix(text, "."))
-		if _, valid := dns.IsDomainName(strings.TrimPrefix(name, ".")); name == "" || len(name) > maxDNSName || !valid || strings.HasPrefix(name, "..") {
+		if _, valid := dns.IsDomainName(strings.TrimPrefix(name, ".")); name == "" || len(name) > maxDNSName || !valid || strings.HasPrefix(name, "..") || strings.ContainsAny(name, strangeSigns) {
 			return nil, fmt.Errorf("names: %q is no name of a domain; write it as example.com, .example.com (with all below it) or *.example.com", text)
 		}
 		names = append(names, name)
