@@ -120,5 +120,5 @@ func lacks(kinds []string) error {
 	for i, kind := range kinds {
 		kinds[i] = fmt.Sprintf("%s (CONFIG_NET_SCH_%s, module sch_%s)", kind, strings.ToUpper(kind), kind)
 	}
-	return fmt.Errorf("%w: it lacks the queueing discipline %s; what works is a delay of the calls: syscall --call send --delay", ErrNotSupported, strings.Join(kinds, " and "))
+	return fmt.Errorf("%w: it lacks the queueing discipline %s; what works is a delay of the calls: syscall --call send --delay, of what comes in --call receive", ErrNotSupported, strings.Join(kinds, " and "))
 }

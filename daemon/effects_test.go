@@ -192,6 +192,9 @@ func TestCheckTriesEverything(t *testing.T) {
 	}
 	status, tried := map[string]string{}, map[string]bool{}
 	for _, c := range got.Msg.GetCapabilities() {
+		// Nothing comes to a canary from outside; and the kernel with error injection may have no ifb.
+		notReached := strings.HasSuffix(c.GetCovers(), "ingress, of a target that has its network namespace for itself") &&
+			(c.GetStatus() == "unknown" && strings.HasSuffix(c.GetMechanism(), "+netem") || c.GetStatus() == "refused" && kernels.Machine() == "6.12-ei")
 		t.Logf("%s by %s: %s %s", c.GetCovers(), c.GetMechanism(), c.GetStatus(), c.GetReason())
 		status[c.GetCovers()], tried[c.GetKind()] = c.GetStatus(), true
 		switch c.GetKind() {
@@ -203,13 +206,13 @@ func TestCheckTriesEverything(t *testing.T) {
 		default:
 			hooked := c.GetCovers() == "errno: send, receive, listen and accept" // by security hooks alone
 			withoutNetem := strings.Contains(c.GetReason(), "netem") && !kernelHasNetem()
-			if c.GetStatus() != "works" && !hooked && !withoutNetem {
+			if c.GetStatus() != "works" && !hooked && !withoutNetem && !notReached {
 				t.Errorf("%s: %s", c.GetCovers(), c.GetReason())
 			}
 		}
 		// There is no device and no process that could be hurt without harm.
 		notFired := c.GetKind() == "io" || c.GetKind() == "node" || c.GetCovers() == "reads and writes of one device" || c.GetCovers() == "allocations of pages"
-		if c.GetStatus() == "unknown" && !notFired {
+		if c.GetStatus() == "unknown" && !notFired && !notReached {
 			t.Errorf("%s could not be tried: %s", c.GetCovers(), c.GetReason())
 		}
 	}

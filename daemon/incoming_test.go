@@ -317,6 +317,7 @@ func (x *homed) leaves(w *worker) {
 
 // TestIncomingOfNode is refused: what comes in there is anybody's.
 func TestIncomingOfNode(t *testing.T) {
+	kernels.OnEdges(t)
 	needsNetem(t)
 	n := startNode(t)
 	target := n.target()
@@ -328,6 +329,37 @@ func TestIncomingOfNode(t *testing.T) {
 	}
 	if _, rehearsed := n.client.Inject(t.Context(), connect.NewRequest(&v1.InjectRequest{Spec: spec, DryRun: true})); rehearsed == nil || err == nil || rehearsed.Error() != err.Error() {
 		t.Errorf("rehearsed: %v, want %v", rehearsed, err)
+	}
+	n.idle()
+}
+
+// TestIncomingOfNested: of two targets of which one lies in the other, and has all of its processes, one at a time has what comes in wait.
+func TestIncomingOfNested(t *testing.T) {
+	kernels.OnOldest(t)
+	needsNetem(t)
+	n, l := startNode(t), newLane(t)
+	outer := n.target()
+	inner := n.child(outer)
+	var w *worker
+	l.inside(l.near, func() { w = n.worker(inner) })
+	far := l.listen(far4 + ":0")
+	w.median(far.address, 1)
+	late := func(target cgroup.Target) *v1.FaultSpec {
+		return lose(target, &v1.Packet{Delay: slow.String(), Direction: "ingress"})
+	}
+	for _, order := range [][2]cgroup.Target{{inner, outer}, {outer, inner}} {
+		f := n.inject(late(order[0]))
+		_, err := n.tryInject(late(order[1]))
+		if connect.CodeOf(err) != connect.CodeFailedPrecondition || !strings.Contains(err.Error(), "stop ") {
+			t.Errorf("%s after %s: %v", order[1].Path, order[0].Path, err)
+		}
+		if got := w.median(far.address, 1); got < slow || got >= 2*slow {
+			t.Errorf("with a fault of %s an echo takes %s", order[0].Path, got)
+		}
+		n.stop(f.GetId())
+		if got := w.median(far.address, 1); got >= slow {
+			t.Errorf("after a fault of %s an echo takes %s", order[0].Path, got)
+		}
 	}
 	n.idle()
 }

@@ -384,6 +384,10 @@ func TestWireUnsupported(t *testing.T) {
 	if connect.CodeOf(err) != connect.CodeUnimplemented || !strings.Contains(err.Error(), "CONFIG_NET_SCH_NETEM") || !strings.Contains(err.Error(), "syscall") {
 		t.Errorf("without netem: %v", err)
 	}
+	_, err = n.tryInject(lose(target, &v1.Packet{Delay: "10ms", Direction: "ingress"}))
+	if connect.CodeOf(err) != connect.CodeUnimplemented || !strings.Contains(err.Error(), "CONFIG_") || !strings.Contains(err.Error(), "what works is") {
+		t.Errorf("without netem, of what comes in: %v", err)
+	}
 	n.idle()
 }
 
