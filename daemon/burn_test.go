@@ -559,3 +559,23 @@ func TestLeaseOfOneFault(t *testing.T) {
 	n.until("the lease is over", func() bool { return n.get(f.Msg.GetFault().GetId()).GetReason() == "expired" })
 	n.idle()
 }
+
+// TestLoadOfAnEmptyTarget: it is told that nobody is there to be hurt.
+func TestLoadOfAnEmptyTarget(t *testing.T) {
+	kernels.OnHost(t)
+	n := startNode(t)
+	target := n.target()
+	const says = "the target has no process"
+	empty := n.inject(burnCPU(target, &v1.Cpu{Load: "0.01"}))
+	if notes := empty.GetNotes(); !strings.Contains(fmt.Sprint(notes), says) {
+		t.Errorf("without a process: %q", notes)
+	}
+	n.worker(target)
+	inhabited := n.inject(burnCPU(target, &v1.Cpu{Load: "0.01"}))
+	if notes := inhabited.GetNotes(); strings.Contains(fmt.Sprint(notes), says) {
+		t.Errorf("with a process: %q", notes)
+	}
+	n.stop(empty.GetId())
+	n.stop(inhabited.GetId())
+	n.idle()
+}

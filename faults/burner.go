@@ -63,7 +63,9 @@ func startBurner(env Env, target cgroup.Target, common Common, place string, wor
 	if err != nil {
 		return nil, listError(err)
 	}
-	b.inhabited = len(pids) > 0
+	if b.inhabited = len(pids) > 0; !b.inhabited {
+		b.notes = append(b.notes, "the target has no process when the load starts, so nobody in it is hurt until one comes")
+	}
 	if err := b.start(common, work); err != nil {
 		return nil, errors.Join(err, b.release())
 	}
