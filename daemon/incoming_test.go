@@ -369,47 +369,26 @@ func TestIncomingIsUndone(t *testing.T) {
 	kernels.OnEdges(t)
 	x := startHomed(t)
 	n := x.n
-	for _, c := range []struct {
-		name string
-		end  func(*v1.Fault)
-	}{
-		{"killed", func(*v1.Fault) {
-			n.end(syscall.SIGKILL)
-			x.asBefore()
-			n.start()
-		}},
-		{"killed with its guard", func(*v1.Fault) {
-			n.signal(syscall.SIGSTOP) // so that it cannot replace a killed guard
-			n.signalGuard(syscall.SIGKILL)
-			n.end(syscall.SIGKILL)
-			n.start()
-		}},
-		{"stopped", func(f *v1.Fault) {
-			n.signal(syscall.SIGSTOP)
-			x.asBefore()
-			n.signal(syscall.SIGCONT)
-			x.ended(f)
-		}},
+	for _, c := range append(n.endings(x.asBefore), []ending{
 		{"switched off", func(f *v1.Fault) {
 			n.kill()
 			x.asBefore()
-			x.ended(f)
+			n.ended(f)
 			n.arm()
 		}},
-		{"expired", func(f *v1.Fault) { n.update(f, "1s") }},
 		{"device removed by somebody", func(f *v1.Fault) {
 			x.onOurs(netlink.LinkDel)
-			x.gaveUp(f, "has removed faultd's device faultd-")
+			n.gaveUp(f, "has removed faultd's device faultd-")
 		}},
 		{"device set down by somebody", func(f *v1.Fault) {
 			x.onOurs(netlink.LinkSetDown)
-			x.gaveUp(f, "has set faultd's device faultd-")
+			n.gaveUp(f, "has set faultd's device faultd-")
 		}},
 		{"filter removed by somebody", func(f *v1.Fault) {
 			x.removeFilter()
-			x.gaveUp(f, "has removed faultd's filter from "+nearName)
+			n.gaveUp(f, "has removed faultd's filter from "+nearName)
 		}},
-	} {
+	}...) {
 		f := n.inject(x.incoming(&v1.Packet{Delay: slow.String()}))
 		if got := x.w.median(x.far4.address, 1); got < slow {
 			t.Errorf("%s: an echo takes %s", c.name, got)
@@ -431,21 +410,6 @@ func TestIncomingIsUndone(t *testing.T) {
 		t.Errorf("without the device that packets come in by it was stopped as %v", got)
 	}
 	n.idle()
-}
-
-func (x *homed) ended(f *v1.Fault) {
-	x.t.Helper()
-	x.n.until("the fault has ended", func() bool { return x.n.get(f.GetId()).GetState() == "ended" })
-}
-
-// gaveUp waits until a fault has ended as somebody has changed what it works by, and said so.
-func (x *homed) gaveUp(f *v1.Fault, why string) {
-	x.t.Helper()
-	x.ended(f)
-	got := x.n.get(f.GetId())
-	if notes := strings.Join(got.GetNotes(), "; "); got.GetReason() != "given up" || got.GetVerdict() != "partial" || !strings.Contains(notes, why) {
-		x.t.Errorf("it ended as %v, %v, with notes %q, want %q", got.GetReason(), got.GetVerdict(), notes, why)
-	}
 }
 
 // onOurs does something to faultd's device.

@@ -6,7 +6,6 @@ import (
 	"net"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -169,52 +168,27 @@ func TestWireIsUndone(t *testing.T) {
 	kernels.OnOldest(t)
 	x := startWired(t)
 	n := x.n
-	for _, c := range []struct {
-		name string
-		end  func(*v1.Fault)
-	}{
-		{"killed", func(*v1.Fault) {
-			n.end(syscall.SIGKILL)
-			x.asBefore()
-			n.start()
-		}},
-		{"killed with its guard", func(*v1.Fault) {
-			n.signal(syscall.SIGSTOP) // so that it cannot replace a killed guard
-			n.signalGuard(syscall.SIGKILL)
-			n.end(syscall.SIGKILL)
-			n.start()
-		}},
-		{"stopped", func(f *v1.Fault) {
-			n.signal(syscall.SIGSTOP)
-			x.asBefore()
-			n.signal(syscall.SIGCONT)
-			x.ended(f)
-		}},
+	for _, c := range append(n.endings(x.asBefore), []ending{
 		{"switched off", func(f *v1.Fault) {
 			x.w.tell("wire stream %s %d 100", x.far4.address, 1000)
 			n.kill()
 			x.w.wantsHeard("sent")
 			x.asBefore()
-			x.ended(f)
+			n.ended(f)
 			n.arm()
 		}},
-		{"expired", func(f *v1.Fault) {
-			if _, err := n.client.Update(context.Background(), connect.NewRequest(&v1.UpdateRequest{Id: f.GetId(), Duration: "1s"})); err != nil {
-				t.Fatal(err)
-			}
-		}},
 		{"replaced by somebody", func(f *v1.Fault) {
-			x.withRoot(func() { x.gaveUp(f, "has put pfifo 55: in the place of faultd's root qdisc on "+nearName) })
+			x.withRoot(func() { n.gaveUp(f, "has put pfifo 55: in the place of faultd's root qdisc on "+nearName) })
 		}},
 		{"removed by somebody", func(f *v1.Fault) {
 			x.removeRoot()
-			x.gaveUp(f, "has removed faultd's root qdisc from "+nearName)
+			n.gaveUp(f, "has removed faultd's root qdisc from "+nearName)
 		}},
 		{"changed by somebody", func(f *v1.Fault) {
 			x.changeQueue()
-			x.gaveUp(f, "has changed the parameters of faultd's netem on "+nearName)
+			n.gaveUp(f, "has changed the parameters of faultd's netem on "+nearName)
 		}},
-	} {
+	}...) {
 		f := n.inject(lose(x.target, &v1.Packet{Delay: slow.String()}))
 		if got := x.w.median(x.far4.address, 1); got < slow {
 			t.Errorf("%s: an echo takes %s", c.name, got)
@@ -236,21 +210,6 @@ func TestWireIsUndone(t *testing.T) {
 		t.Errorf("without its device it was stopped as %v", got)
 	}
 	n.idle()
-}
-
-func (x *wired) ended(f *v1.Fault) {
-	x.t.Helper()
-	x.n.until("the fault has ended", func() bool { return x.n.get(f.GetId()).GetState() == "ended" })
-}
-
-// gaveUp waits until a fault has ended as somebody has changed its qdisc, and said so.
-func (x *wired) gaveUp(f *v1.Fault, why string) {
-	x.t.Helper()
-	x.ended(f)
-	got := x.n.get(f.GetId())
-	if notes := strings.Join(got.GetNotes(), "; "); got.GetReason() != "given up" || got.GetVerdict() != "partial" || !strings.Contains(notes, why) {
-		x.t.Errorf("it ended as %v, %v, with notes %q, want %q", got.GetReason(), got.GetVerdict(), notes, why)
-	}
 }
 
 // removeRoot removes the root of the near end, whose ever it is.
