@@ -110,7 +110,7 @@ func awaitTarget(c *cli.Context, target string) error {
 		return nil
 	}
 	wait := c.Duration("wait-for-target")
-	_, err := call(c.Context, c, wait+callTimeout, client(c).Await, &v1.AwaitRequest{Selectors: []string{target}, Wait: wait.String()})
+	err := newDaemonNode(c).Await(c.Context, []string{target}, 1, wait)
 	if c.Err() != nil {
 		return exitError{exitInterrupted, errors.New("interrupted while waiting for the target; no fault was started")}
 	}
