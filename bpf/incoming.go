@@ -216,14 +216,9 @@ func arrivalDevices(devices []netlink.Link) []netlink.Link {
 
 // attachIncoming puts our filter on what packets come into a namespace by. Call with k.mu held.
 func (k *Kernel) attachIncoming(t Target, ns NetNS, journal func(Filter) (func() error, error)) (releases []func() error, err error) {
-	handle, err := ns.netlink()
+	devices, err := ns.devices()
 	if err != nil {
 		return nil, err
-	}
-	defer handle.Close()
-	devices, err := handle.LinkList()
-	if err != nil {
-		return nil, fmt.Errorf("list the devices of network namespace %d: %w", ns.Inode, err)
 	}
 	for _, device := range arrivalDevices(devices) {
 		more, err := k.attachIncomingTo(t, egressDevice{ns, device}, journal)

@@ -36,14 +36,9 @@ func (in *Installed) coverIncomingOf(ns NetNS, env PacketEnv) error {
 			return err
 		}
 	}
-	handle, err := ns.netlink()
+	devices, err := ns.devices()
 	if err != nil {
 		return err
-	}
-	defer handle.Close()
-	devices, err := handle.LinkList()
-	if err != nil {
-		return fmt.Errorf("list the devices: %w", err)
 	}
 	for _, device := range arrivalDevices(devices) {
 		if !in.first(ns, device.Attrs().Index) {

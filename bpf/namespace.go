@@ -123,6 +123,20 @@ func (ns NetNS) sysctl(name string, numbers ...any) error {
 	})
 }
 
+// devices lists its network devices.
+func (ns NetNS) devices() ([]netlink.Link, error) {
+	handle, err := ns.netlink()
+	if err != nil {
+		return nil, err
+	}
+	defer handle.Close()
+	devices, err := handle.LinkList()
+	if err != nil {
+		return nil, fmt.Errorf("list the devices of network namespace %d: %w", ns.Inode, err)
+	}
+	return devices, nil
+}
+
 func (ns NetNS) netlink() (*netlink.Handle, error) {
 	handle, err := netlink.NewHandleAt(netns.NsHandle(ns.File.Fd()), unix.NETLINK_ROUTE)
 	if err != nil {

@@ -228,14 +228,9 @@ func (d egressDevice) program() string {
 
 func egressDevices(namespaces []NetNS) (found []egressDevice, err error) {
 	for _, ns := range namespaces {
-		handle, err := ns.netlink()
+		devices, err := ns.devices()
 		if err != nil {
 			return nil, err
-		}
-		defer handle.Close()
-		devices, err := handle.LinkList()
-		if err != nil {
-			return nil, fmt.Errorf("list the devices of network namespace %d: %w", ns.Inode, err)
 		}
 		for _, device := range devices {
 			// A packet that leaves through a bridge or bond was seen there; its port would roll the dice again.

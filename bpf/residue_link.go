@@ -26,12 +26,10 @@ func RemoveDevices() (removed []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	owned := heldByOthers()
+	held := othersHold(programs)
 	err = eachOwnDevice(func(handle *netlink.Handle, device netlink.Link, text string) error {
-		for id := range programs {
-			if owned[key(programKey, uint32(id))] {
-				return nil
-			}
+		if held {
+			return nil
 		}
 		if err := handle.LinkDel(device); err != nil && !errors.Is(err, unix.ENODEV) {
 			return fmt.Errorf("remove the %s: %w", text, err)

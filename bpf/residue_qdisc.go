@@ -47,12 +47,10 @@ func RemoveQdiscs() (removed []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	owned := heldByOthers()
+	held := othersHold(programs)
 	err = eachQdisc(func(handle *netlink.Handle, q foundQdisc) error {
-		for id := range programs {
-			if owned[key(programKey, uint32(id))] {
-				return nil
-			}
+		if held {
+			return nil
 		}
 		if err := handle.QdiscDel(q.qdisc); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("remove the %s: %w", q, err)
@@ -61,6 +59,17 @@ func RemoveQdiscs() (removed []string, err error) {
 		return nil
 	})
 	return removed, err
+}
+
+// othersHold says whether a living process holds one of the programs: then what no process can hold may be its.
+func othersHold(programs map[ebpf.ProgramID]string) bool {
+	owned := heldByOthers()
+	for id := range programs {
+		if owned[key(programKey, uint32(id))] {
+			return true
+		}
+	}
+	return false
 }
 
 func eachQdisc(f func(*netlink.Handle, foundQdisc) error) error {
