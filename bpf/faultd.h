@@ -405,7 +405,7 @@ struct sleeper {
 struct sleep_config {
 	__u64 address; /* of page 0 in the holder */
 	__u32 holder;  /* tgid in the initial pid namespace; 0: nobody holds, delays are not applied */
-	__u32 late_ns; /* how long it takes from when the guard should answer until the thread runs; smoothed */
+	__u32 late_ns; /* how long it takes from when the guard should answer until the thread runs, at least */
 };
 
 #endif

@@ -65,8 +65,9 @@ static long rest_is_over(__u64 i, __u64 *until)
 	return bpf_ktime_get_ns() >= *until;
 }
 
-/* Waking up takes time, of the guard and of the thread. How long is learned here; the guard answers so much early, and who
- * comes too early for that waits out the rest, some microseconds. A thread that was set free before is let go. */
+/* Waking up takes time, of the guard and of the thread. How long at least is learned here, quickly downwards and slowly
+ * upwards; the guard answers so much early, and who comes too early for that waits out the rest, some microseconds. So
+ * where many wake up at once nobody waits for what others take. A thread that was set free before is let go. */
 static __always_inline void arrive(const struct sleeper *sleeper)
 {
 	__u64 now = bpf_ktime_get_ns(), until = READ_ONCE(sleeper->until_ns), early = READ_ONCE(sleeper->early_ns);
@@ -78,7 +79,7 @@ static __always_inline void arrive(const struct sleeper *sleeper)
 	__u64 late = now + early - until, known = READ_ONCE(config->late_ns);
 
 	if (late < MAX_LATE_NS)
-		config->late_ns = known - known / 8 + late / 8;
+		config->late_ns = late < known ? known - (known - late) / 4 : known + (late - known) / 32;
 	if (now < until)
 		bpf_loop(MAX_REST_LOOPS, rest_is_over, &until, 0);
 }

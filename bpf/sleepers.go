@@ -21,7 +21,7 @@ const (
 	// earlyNs is the place of early_ns in a sleeper, in halves.
 	earlyNs = 12
 	// maxEarly bounds how early a sleeper is answered, in ns.
-	maxEarly = 200_000
+	maxEarly = 50_000
 
 	sleeperSize = int(unsafe.Sizeof(sharedSleeper{}))
 )
@@ -163,7 +163,7 @@ func (s Sleeper) Hold() { s.half(1).Store(1) }
 // Until is when its delay ends, on the clock of Monotonic.
 func (s Sleeper) Until() uint64 { return s.words[1].Load() }
 
-// AnswerEarly makes Due come before Until, as threads wake up late: by how much they lately did, but no more than
+// AnswerEarly makes Due come before Until, as threads wake up late: by how much they lately did at least, but no more than
 // maxEarly and three quarters of the delay that is left. The program waits out what is too early. Now is by Monotonic.
 func (s *Sleepers) AnswerEarly(n int, now uint64) {
 	sleeper := s.At(n)

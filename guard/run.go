@@ -141,7 +141,7 @@ func (g *guard) loop() error {
 			g.daemonGone = true
 			g.sleepers.ClearHolder()
 		}
-		next, err := g.serveSleepers()
+		next, err := g.serveSleepers(fds[3].Revents != 0)
 		if err != nil {
 			return err
 		}
@@ -182,13 +182,15 @@ func (g *guard) holderReported() error {
 	return nil
 }
 
-// serveSleepers answers requests and deadlines; next is the nearest deadline, 0 if nobody sleeps.
-func (g *guard) serveSleepers() (next uint64, err error) {
+// serveSleepers answers requests, if there are any, and deadlines; next is the nearest deadline, 0 if nobody sleeps.
+func (g *guard) serveSleepers(asked bool) (next uint64, err error) {
 	if g.fs == nil {
 		return 0, nil
 	}
-	if err := g.fs.serve(); err != nil {
-		return 0, err
+	if asked {
+		if err := g.fs.serve(); err != nil {
+			return 0, err
+		}
 	}
 	if g.holder.gone() && !g.daemonGone {
 		return 0, errors.New("hold sleepers: the holder is gone")

@@ -20,9 +20,9 @@ const fileName = "sleep"
 type sleepfs struct {
 	conn     connection
 	sleepers *bpf.Sleepers
-	// reads are the unanswered requests by sleeper; 0: none. held is how many there are.
+	// reads are the unanswered requests by sleeper; 0: none. held are the sleepers that have one.
 	reads [bpf.MaxSleepers]uint64
-	held  int
+	held  []int
 	// signalled are those that got a signal, which may be one that ends them.
 	signalled [bpf.MaxSleepers]bool
 }
@@ -126,7 +126,7 @@ func (s *sleepfs) read(r request) error {
 		return s.conn.answer(r.unique, unix.EIO, nil)
 	}
 	s.reads[page] = r.unique
-	s.held++
+	s.held = append(s.held, int(page))
 	return nil
 }
 
@@ -150,8 +150,8 @@ func (s *sleepfs) interrupt(r request) error {
 		return nil
 	}
 	unique := binary.NativeEndian.Uint64(r.body)
-	for page, held := range s.reads {
-		if held == unique {
+	for _, page := range s.held {
+		if s.reads[page] == unique {
 			s.signalled[page] = true
 		}
 	}
@@ -161,29 +161,30 @@ func (s *sleepfs) interrupt(r request) error {
 func (s *sleepfs) free(page int) error {
 	unique := s.reads[page]
 	s.reads[page], s.signalled[page] = 0, false
-	s.held--
 	return s.conn.answer(unique, unix.EIO, nil)
 }
 
 // release lets everybody go who need not wait any longer, or with all set, everybody. It gives the time of the next
 // deadline, or 0 if nobody is held.
 func (s *sleepfs) release(all bool) (next uint64, err error) {
-	if s.held == 0 {
+	if len(s.held) == 0 {
 		return 0, nil
 	}
-	now := uint64(bpf.Monotonic()) // once for all: it is a system call
+	now := uint64(bpf.Monotonic()) // one time for all: whoever is due meanwhile is due in the next turn
 	permitted := s.permitted(now)
-	for page, unique := range s.reads {
-		if unique == 0 {
-			continue
-		}
+	still := s.held[:0]
+	for _, page := range s.held {
 		sleeper := s.sleepers.At(page)
 		due := sleeper.Due()
 		if all || now >= due || !mayHold(sleeper, permitted) || s.signalled[page] && mustWake(sleeper.TID()) {
 			err = errors.Join(err, s.free(page))
-		} else if next == 0 || due < next {
+			continue
+		}
+		still = append(still, page)
+		if next == 0 || due < next {
 			next = due
 		}
 	}
+	s.held = still
 	return next, err
 }
