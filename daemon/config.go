@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"reflect"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -127,10 +128,18 @@ func ReadConfig(path string) (Config, error) {
 }
 
 func (c *Config) parse(b []byte) error {
+	var document yaml.Node
 	decoder := yaml.NewDecoder(bytes.NewReader(b))
-	decoder.KnownFields(true)
-	if err := decoder.Decode(c); err != nil && !errors.Is(err, io.EOF) {
+	if err := decoder.Decode(&document); err != nil && !errors.Is(err, io.EOF) {
 		return err
+	}
+	if len(document.Content) > 0 {
+		if err := checkShape(document.Content[0], reflect.TypeOf(*c), ""); err != nil {
+			return err
+		}
+		if err := document.Decode(c); err != nil {
+			return err
+		}
 	}
 	if err := decoder.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
 		return errors.New("it has more than one document, of which only the first would hold; take out the line ---")
