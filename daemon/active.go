@@ -169,14 +169,21 @@ func (d *Daemon) mayHurt(p prepared, target cgroup.Target) error {
 }
 
 // rehearse says what inject would do now, or with which error it would refuse.
-func (d *Daemon) rehearse(ctx context.Context, spec *v1.FaultSpec, caller int) (*v1.Fault, error) {
+func (d *Daemon) rehearse(ctx context.Context, req *v1.InjectRequest, caller int) (*v1.Fault, error) {
 	d.injecting.Lock()
 	defer d.injecting.Unlock()
+	spec := req.GetSpec()
+	if known, err := d.admit(spec, req.GetIdempotencyKey()); known != nil || err != nil {
+		return known, err
+	}
 	if d.env.Kernel.Switch().Generation() == 0 {
 		return nil, bpf.ErrKilled
 	}
 	p, err := d.prepare(ctx, spec, caller)
 	if err != nil {
+		return nil, err
+	}
+	if err := d.shorten(&p, req.GetLease()); err != nil {
 		return nil, err
 	}
 	if err := d.permits(p.kind.Name, p.selector, p.targets, p.common.Until); err != nil {
@@ -244,12 +251,8 @@ func (d *Daemon) inject(ctx context.Context, req *v1.InjectRequest, caller peer)
 	if err != nil {
 		return nil, err
 	}
-	if req.GetLease() != "" {
-		lease, err := faults.ParseDuration("lease", req.GetLease(), time.Millisecond, d.config.Limits.MaxDuration)
-		if err != nil {
-			return nil, fmt.Errorf("%w: %w", errBadInput, err)
-		}
-		p.common.Until = time.Now().Add(lease)
+	if err := d.shorten(&p, req.GetLease()); err != nil {
+		return nil, err
 	}
 	if err := d.permits(p.kind.Name, p.selector, p.targets, p.common.Until); err != nil {
 		return nil, err
@@ -265,6 +268,19 @@ func (d *Daemon) inject(ctx context.Context, req *v1.InjectRequest, caller peer)
 		return nil, err
 	}
 	return d.register(f), nil
+}
+
+// shorten has a fault with a lease of its caller's end with that, unless it is renewed.
+func (d *Daemon) shorten(p *prepared, lease string) error {
+	if lease == "" {
+		return nil
+	}
+	first, err := faults.ParseDuration("lease", lease, time.Millisecond, d.config.Limits.MaxDuration)
+	if err != nil {
+		return badInput("%w", err)
+	}
+	p.common.Until = time.Now().Add(first)
+	return nil
 }
 
 // awaitUndone gives the generation under which a fault may begin now, or 0, once all of before a kill or a lapse is undone, or stuck: what

@@ -110,6 +110,41 @@ func TestSameKeySameFault(t *testing.T) {
 	if _, err := n.injectWithKey(other, "k"); connect.CodeOf(err) != connect.CodeInvalidArgument {
 		t.Errorf("the same key for another fault: %v", err)
 	}
+	rehearse := func(spec *v1.FaultSpec, lease string) (string, error) {
+		got, err := n.client.Inject(t.Context(), connect.NewRequest(&v1.InjectRequest{Spec: spec, IdempotencyKey: "k", Lease: lease, DryRun: true}))
+		if err != nil {
+			return "", err
+		}
+		return got.Msg.GetFault().GetId(), nil
+	}
+	if id, err := rehearse(refuse(target), ""); err != nil || id != first.GetId() {
+		t.Errorf("a dry run with the same key gave %q, %v; want %s, as the call would", id, err, first.GetId())
+	}
+	if _, err := rehearse(other, ""); connect.CodeOf(err) != connect.CodeInvalidArgument {
+		t.Errorf("a dry run with the same key for another fault: %v", err)
+	}
+}
+
+// TestDryRunIsRefusedAsTheCall: also for what is no part of the fault, its lease and the room for one more.
+func TestDryRunIsRefusedAsTheCall(t *testing.T) {
+	kernels.OnHost(t)
+	n := startConfigured(t, "limits: {maxFaults: 1}\n")
+	target := n.target()
+	for _, lease := range []string{"soon", ""} {
+		if lease == "" {
+			n.inject(refuse(target)) // now there is no room for another one
+		}
+		for _, dry := range []bool{true, false} {
+			_, err := n.client.Inject(t.Context(), connect.NewRequest(&v1.InjectRequest{Spec: refuse(target), Lease: lease, DryRun: dry}))
+			want := connect.CodeResourceExhausted
+			if lease != "" {
+				want = connect.CodeInvalidArgument
+			}
+			if connect.CodeOf(err) != want {
+				t.Errorf("lease %q, dry run %v: %v; want %v", lease, dry, err, want)
+			}
+		}
+	}
 }
 
 func (n *node) injectWithKey(spec *v1.FaultSpec, key string) (*v1.Fault, error) {

@@ -125,7 +125,7 @@ func (s server) Inject(ctx context.Context, req *connect.Request[v1.InjectReques
 	}
 	p := peerOf(ctx)
 	if req.Msg.GetDryRun() {
-		f, err := s.d.rehearse(ctx, req.Msg.GetSpec(), p.pid)
+		f, err := s.d.rehearse(ctx, req.Msg, p.pid)
 		if err != nil {
 			return nil, rpcError(err)
 		}

@@ -114,6 +114,9 @@ func printDryRun(c *cli.Context, fault *v1.Fault) error {
 		{"mechanism", orDash(fault.GetMechanism())},
 		{"duration", orDash(fault.GetSpec().GetDuration())},
 	}
+	if fault.GetId() != "" { // the key has been used for it
+		rows = append([][]string{{"id", fault.GetId()}, {"state", fault.GetState()}}, rows...)
+	}
 	rows = append(rows, targetRows(fault)...)
 	for _, text := range fault.GetNotes() {
 		rows = append(rows, []string{"note", text})

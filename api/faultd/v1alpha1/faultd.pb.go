@@ -3675,7 +3675,7 @@ func (x *InjectRequest) GetLease() string {
 
 type InjectResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// With dry_run: what would be, with state "" and no id.
+	// With dry_run: what would be, with state "" and no id; or the fault that the idempotency key has been used for.
 	Fault         *Fault `protobuf:"bytes,1,opt,name=fault,proto3" json:"fault,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
