@@ -36,13 +36,30 @@ func (c *Chain) encode() (loss sharedLoss) {
 	loss.Burst = c.Burst
 	for i, state := range c.States {
 		loss.State[i].Lose = chanceOf(state.Lose)
-		sum := 0.0
-		for j := range loss.State[i].Below {
-			sum += state.Next[j]
-			loss.State[i].Below[j] = chanceOf(sum)
-		}
+		loss.State[i].Below = stack(state.Next)
 	}
 	return loss
+}
+
+// stack puts the chances of a state on each other, as the kernel compares them with the dice. None that is not 0 vanishes: what rounding adds or
+// takes away is the largest one's.
+func stack(next [ChainStates]float64) (below [ChainStates - 1]uint64) {
+	var share [ChainStates]uint64
+	percents, sum, largest := 0.0, uint64(0), 0
+	for i, percent := range next {
+		share[i] = chanceOf(percent)
+		percents, sum = percents+percent, sum+share[i]
+		if share[i] > share[largest] {
+			largest = i
+		}
+	}
+	share[largest] += chanceOf(percents) - sum
+	sum = 0
+	for i := range below {
+		sum += share[i]
+		below[i] = sum
+	}
+	return below
 }
 
 // chanceOf is a threshold that may be 0.

@@ -51,8 +51,13 @@ const (
 	netemJitter64  = 11
 )
 
-// chance is a percentage in netem's form.
-func chance(percent float64) uint32 { return uint32(math.Round(percent / 100 * math.MaxUint32)) }
+// chance is a percentage in netem's form; the smallest that is not 0 is 1/2^32.
+func chance(percent float64) uint32 {
+	if percent == 0 {
+		return 0
+	}
+	return max(1, uint32(math.Round(percent/100*math.MaxUint32)))
+}
 
 // pack writes a struct in the kernel's byte order.
 func pack(data any) []byte {
