@@ -122,6 +122,9 @@ func (o Options) Check() error {
 	if o.Lease < 500*time.Millisecond || o.Lease > time.Minute {
 		return fmt.Errorf("lease: %s is out of range; it must be in 500ms..1m", o.Lease)
 	}
+	if err := checkMetricsListen(o.MetricsListen); err != nil {
+		return err
+	}
 	return checkSocket(o.Socket)
 }
 

@@ -85,11 +85,26 @@ const (
 // longestSocket is how many bytes the path of a unix socket may have (unix(7)).
 const longestSocket = 107
 
-// checkSocket refuses a path that nobody could connect to, or in whose directory none could be made.
+// checkMetricsListen refuses what is no address to listen on.
+func checkMetricsListen(addr string) error {
+	if addr == "" {
+		return nil
+	}
+	if _, err := net.ResolveTCPAddr("tcp", addr); err != nil {
+		return fmt.Errorf("metrics-listen: %q is no address to listen on; write it as :9797 or 127.0.0.1:9797 (%w)", addr, err)
+	}
+	return nil
+}
+
+// checkSocket refuses a path that nobody could connect to, in whose directory none could be made, and where something else is, which a socket
+// would replace.
 func checkSocket(path string) error {
 	private := len(filepath.Join(filepath.Dir(path), privatePrefix+"4294967295", "s")) // as os.MkdirTemp names at most
 	if len(path) > longestSocket || private > longestSocket {
 		return fmt.Errorf("socket: %q is too long for a socket; it may have %d bytes, its directory %d", path, longestSocket, longestSocket-(private-len(filepath.Dir(path))))
+	}
+	if info, err := os.Lstat(path); err == nil && info.Mode()&os.ModeSocket == 0 {
+		return fmt.Errorf("socket: %q is there, and is no socket; give a path of its own", path)
 	}
 	return nil
 }

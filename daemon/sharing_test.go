@@ -65,7 +65,7 @@ func TestSocketOfAnotherDaemon(t *testing.T) {
 func TestFailedStartLeavesNoSocket(t *testing.T) {
 	kernels.OnHost(t)
 	o := stranger(t, filepath.Join(t.TempDir(), "s"))
-	o.MetricsListen = "nowhere"
+	o.MetricsListen = "192.0.2.1:1" // an address of nobody (RFC 5737)
 	if said := refusal(t, o); !strings.Contains(said, "listen for metrics") {
 		t.Errorf("the daemon said: %s", said)
 	}
@@ -76,14 +76,21 @@ func TestFailedStartLeavesNoSocket(t *testing.T) {
 
 // TestOptionsRefuse names what is wrong before anything is made.
 func TestOptionsRefuse(t *testing.T) {
-	good := daemon.Options{Socket: "/run/s", StateDir: "/a", PinDir: "/b", Lease: testLease}
+	good := daemon.Options{Socket: "/run/s", StateDir: "/a", PinDir: "/b", Lease: testLease, MetricsListen: ":0"}
+	file := filepath.Join(t.TempDir(), "precious")
+	if err := os.WriteFile(file, []byte("kept"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for says, spoil := range map[string]func(o *daemon.Options){
 		"socket: missing":    func(o *daemon.Options) { o.Socket = "" },
 		"state-dir: missing": func(o *daemon.Options) { o.StateDir = "" },
 		"pin-dir: missing":   func(o *daemon.Options) { o.PinDir = "" },
 		"lease: 0s":          func(o *daemon.Options) { o.Lease = 0 },
-		"it may have 107 bytes, its directory 91": func(o *daemon.Options) { o.Socket = "/run/" + strings.Repeat("s", 103) },
-		"is too long for a socket":                func(o *daemon.Options) { o.Socket = "/" + strings.Repeat("d", 91) + "/s" },
+		`metrics-listen: "nowhere" is no address to listen on; write it as :9797`: func(o *daemon.Options) { o.MetricsListen = "nowhere" },
+		`metrics-listen: ":99999" is no address`:                                  func(o *daemon.Options) { o.MetricsListen = ":99999" },
+		"is there, and is no socket":                                              func(o *daemon.Options) { o.Socket = file },
+		"it may have 107 bytes, its directory 91":                                 func(o *daemon.Options) { o.Socket = "/run/" + strings.Repeat("s", 103) },
+		"is too long for a socket":                                                func(o *daemon.Options) { o.Socket = "/" + strings.Repeat("d", 91) + "/s" },
 	} {
 		o := good
 		spoil(&o)
