@@ -149,3 +149,18 @@ func TestObjects(t *testing.T) {
 		t.Errorf("%v: %v", err, back)
 	}
 }
+
+// TestFirstLost: the node that would be lost first is not the first by name, nor one that is lost or has ended.
+func TestFirstLost(t *testing.T) {
+	now := time.Now().Truncate(time.Second)
+	record := func(phase string, left time.Duration) *v1.NodeRecord {
+		return &v1.NodeRecord{Phase: phase, Until: clock(now.Add(left - lateReport))}
+	}
+	records := []*v1.NodeRecord{record("running", time.Hour), record("ended", time.Second), record("running", time.Minute), record("running", -time.Minute)}
+	if got := firstLost(records, now); !got.Equal(now.Add(time.Minute)) {
+		t.Errorf("the first is lost in %s; want 1m0s", got.Sub(now))
+	}
+	if got := firstLost(records[3:], now); !got.IsZero() {
+		t.Errorf("of those that are lost the next is lost at %s", got)
+	}
+}

@@ -178,12 +178,20 @@ func (a *Agent) wroteSummary(object *unstructured.Unstructured) {
 
 // lookWhenLost has an experiment looked at when the first of its nodes would count as lost.
 func (a *Agent) lookWhenLost(object *unstructured.Unstructured, records []*v1.NodeRecord, now time.Time) {
+	if first := firstLost(records, now); first.After(now) {
+		a.queue.AddAfter(nameOf(object), first.Sub(now)+time.Second)
+	}
+}
+
+// firstLost is when the first of the nodes that are not lost yet would count as lost; the zero time: none would.
+func firstLost(records []*v1.NodeRecord, now time.Time) (first time.Time) {
 	for _, n := range records {
-		if wait := readClock(n.GetUntil()).Add(lateReport).Sub(now); n.GetPhase() == "running" && wait > 0 {
-			a.queue.AddAfter(nameOf(object), wait+time.Second)
-			return
+		at := readClock(n.GetUntil()).Add(lateReport)
+		if n.GetPhase() == "running" && at.After(now) && (first.IsZero() || at.Before(first)) {
+			first = at
 		}
 	}
+	return first
 }
 
 // recordsOf are the records of an experiment, by node. If they are not known yet, it is looked at when they are.
