@@ -13,11 +13,11 @@ import (
 )
 
 func stopCommand() *cli.Command {
-	return &cli.Command{
+	return completingIDs(&cli.Command{
 		Name: "stop", Usage: "end a fault and undo it; exit 5 if it did no harm", ArgsUsage: "ID",
 		Flags:  []cli.Flag{&cli.BoolFlag{Name: "all", Usage: "end all faults; new ones may start"}, reasonFlag()},
 		Action: stop,
-	}
+	}, goesOn)
 }
 
 func stop(c *cli.Context) error {

@@ -7,13 +7,13 @@ import (
 )
 
 func getCommand() *cli.Command {
-	return &cli.Command{
+	return completingIDs(&cli.Command{
 		Name: "get", Usage: "show one fault", ArgsUsage: "ID",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "wait", Usage: "wait for its end; exit 5 if it did no harm"},
 		},
 		Action: get,
-	}
+	}, anyFault)
 }
 
 func get(c *cli.Context) error {

@@ -9,7 +9,7 @@ import (
 )
 
 func updateCommand() *cli.Command {
-	return &cli.Command{
+	return completingIDs(&cli.Command{
 		Name: "update", Usage: "change a running fault; its counters go on", ArgsUsage: "ID",
 		Flags: []cli.Flag{
 			&cli.Float64Flag{Name: "percent", Usage: "new chance of each match in (0,100]", DefaultText: "as it is"},
@@ -20,7 +20,7 @@ func updateCommand() *cli.Command {
 			&cli.Float64Flag{Name: "loss", Usage: "new loss in (0,100] (packet)", DefaultText: "as it is"},
 		},
 		Action: update,
-	}
+	}, goesOn)
 }
 
 func update(c *cli.Context) error {
