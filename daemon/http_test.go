@@ -245,6 +245,35 @@ func TestHTTPStreams(t *testing.T) {
 	b.n.idle()
 }
 
+// TestHTTPHalfClosed: a client that says no more after its requests is answered, and its server is told that it says no more.
+func TestHTTPHalfClosed(t *testing.T) {
+	kernels.OnHost(t)
+	b := startBrowsers(t)
+	late := b.n.inject(web(b.target, &v1.Http{Delay: "10ms", Methods: []string{"PUT"}}))
+	answers := b.n.inject(web(b.target, &v1.Http{Status: 503, Delay: "10ms", Paths: []string{"/never"}}))
+	const last, post = `GET /last HTTP/1.1\r\nHost: a\r\n\r\n`, `POST /none HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\na`
+	for _, c := range []struct{ say, hear string }{
+		{last, "202"}, {"PUT" + last[3:], "202"}, {post + post + last, "204 204 202"}, {`GET /never HTTP/1.1\r\nHost: a\r\n\r\n`, "503"},
+	} {
+		b.hurt.wants(web4, "web connect %s", web4)
+		var heard []string
+		for line := b.hurt.do("web last %s", c.say); line != "EOF"; line = b.hurt.do("web line") {
+			if status, is := strings.CutPrefix(line, "HTTP/1.1 "); is {
+				heard = append(heard, status[:3])
+			}
+		}
+		if got := strings.Join(heard, " "); got != c.hear {
+			t.Errorf("it was answered %q, want %q", got, c.hear)
+		}
+	}
+	if k := b.n.settled(late.GetId()); k.GetInjected() != 1 || k.GetCutShort() != 0 {
+		t.Errorf("counted %v, want 1 injected", k)
+	}
+	if k := b.n.settled(answers.GetId()); k.GetInjected() != 1 || k.GetCutShort() != 0 {
+		t.Errorf("counted %v, want 1 injected", k)
+	}
+}
+
 // TestHTTPBigBodies: they arrive as they were sent, nobody holds them, and who does not read holds back who sends.
 func TestHTTPBigBodies(t *testing.T) {
 	kernels.OnHost(t)

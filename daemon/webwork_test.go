@@ -98,12 +98,19 @@ func (b *browser) obey(a args) (string, error) {
 		b.conn, b.reader = c, bufio.NewReader(c)
 		return c.RemoteAddr().String(), nil
 	case "say", "quick": // TEXT, in which \n and \r are meant: the line that comes back, soon or later
-		text := strings.NewReplacer(`\n`, "\n", `\r`, "\r").Replace(strings.Join(a.rest, " "))
-		if _, err := b.conn.Write([]byte(text)); err != nil {
+		if _, err := b.conn.Write(unescaped(a)); err != nil {
 			return resultOf(err), nil
 		}
 		if order == "quick" {
 			return b.line(100 * time.Millisecond)
+		}
+		return b.line(patience)
+	case "last": // TEXT, and no more: as say, and then the half of the connection is closed
+		if _, err := b.conn.Write(unescaped(a)); err != nil {
+			return resultOf(err), nil
+		}
+		if err := b.conn.(*net.TCPConn).CloseWrite(); err != nil {
+			return resultOf(err), nil
 		}
 		return b.line(patience)
 	case "line":
@@ -111,6 +118,11 @@ func (b *browser) obey(a args) (string, error) {
 	default:
 		return "", fmt.Errorf("order web %s is unknown", order)
 	}
+}
+
+// unescaped is the rest of an order, in which \n and \r are meant.
+func unescaped(a args) []byte {
+	return []byte(strings.NewReplacer(`\n`, "\n", `\r`, "\r").Replace(strings.Join(a.rest, " ")))
 }
 
 func (b *browser) client(protocol string) *http.Client {
@@ -401,6 +413,9 @@ func (s *webServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("X-Test", "real")
 		case <-r.Context().Done():
 		}
+	case "/last": // answers once the client has said that it says no more
+		<-r.Context().Done()
+		w.WriteHeader(http.StatusAccepted)
 	case "/silent":
 		_, _ = io.Copy(io.Discard, r.Body) // closed with something unread, the connection would be reset
 		c, _, err := control.Hijack()

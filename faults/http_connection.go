@@ -23,15 +23,17 @@ type httpConnection struct {
 	server    netip.AddrPort
 	first     []byte                      // read from the client already
 	up        atomic.Pointer[net.TCPConn] // to the server, until the transport takes it
+	to        atomic.Pointer[net.TCPConn] // to the server, once the transport has it
 	transport *http.Transport
 	idle      atomic.Bool // there is no request
 	over      atomic.Bool // the server has closed its connection
+	half      *halfClosed
 	closed    chan struct{}
 	closing   sync.Once
 }
 
 func newHTTPConnection(client *net.TCPConn, server netip.AddrPort, up *net.TCPConn) *httpConnection {
-	c := &httpConnection{Conn: client, client: client, server: server, closed: make(chan struct{})}
+	c := &httpConnection{Conn: client, client: client, server: server, half: newHalfClosed(), closed: make(chan struct{})}
 	c.up.Store(up)
 	return c
 }
@@ -43,7 +45,9 @@ func (c *httpConnection) Read(b []byte) (int, error) {
 		c.first = c.first[n:]
 		return n, nil
 	}
-	return c.client.Read(b)
+	n, err := c.client.Read(b)
+	c.heard(err)
+	return n, err
 }
 
 // CloseWrite is what http.Server and httputil look for.
@@ -52,6 +56,7 @@ func (c *httpConnection) CloseWrite() error { return c.client.CloseWrite() }
 // Close implements net.Conn.
 func (c *httpConnection) Close() error {
 	err := c.client.Close()
+	c.half.lose()
 	c.closing.Do(func() { close(c.closed) })
 	return err
 }
@@ -216,6 +221,7 @@ func (c *httpConnection) dial(ctx context.Context, open func(context.Context, ne
 			return nil, err
 		}
 	}
+	c.to.Store(up)
 	c.over.Store(false)
 	return serverConnection{up, c}, nil
 }
@@ -226,9 +232,9 @@ func (c *httpConnection) changed(state http.ConnState) {
 	c.endIfIdle()
 }
 
-// endIfIdle closes the client's connection as the server has closed its own.
+// endIfIdle closes the client's connection as the server has closed its own. One that has closed its half may have asked more already.
 func (c *httpConnection) endIfIdle() {
-	if c.idle.Load() && c.over.Load() {
+	if c.idle.Load() && c.over.Load() && !c.half.saidAll.Load() {
 		_ = c.client.Close()
 	}
 }
@@ -242,9 +248,23 @@ type serverConnection struct {
 // Read implements net.Conn.
 func (s serverConnection) Read(b []byte) (int, error) {
 	n, err := s.TCPConn.Read(b)
-	if err != nil {
+	if err != nil && s.of.to.Load() == s.TCPConn {
 		s.of.over.Store(true)
 		s.of.endIfIdle()
 	}
+	return n, err
+}
+
+// Write implements net.Conn.
+func (s serverConnection) Write(b []byte) (int, error) {
+	n, err := s.TCPConn.Write(b)
+	s.of.sent(false)
+	return n, err
+}
+
+// ReadFrom implements io.ReaderFrom.
+func (s serverConnection) ReadFrom(from io.Reader) (int64, error) {
+	n, err := s.TCPConn.ReadFrom(from)
+	s.of.sent(true)
 	return n, err
 }

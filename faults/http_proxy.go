@@ -16,6 +16,8 @@ import (
 // ServeHTTP hurts a request, or passes it on.
 func (g *httpGate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := connectionOf(r.Context())
+	r, end := c.whileWanted(r)
+	defer end()
 	due := await(r.Context(), judgeRequest(g.rules(), r, c.server))
 	if len(due) > 0 && due[len(due)-1].answer != nil {
 		last := due[len(due)-1]
@@ -66,13 +68,22 @@ func (g *httpGate) pass(w http.ResponseWriter, r *http.Request, due []*dueHarm) 
 	_ = http.NewResponseController(w).EnableFullDuplex()
 	// What the server does not say is not to be said by us.
 	w.Header()["Date"], w.Header()["Content-Type"] = nil, nil
+	trace, ctx := new(httptrace.ClientTrace), r.Context()
 	if len(due) > 0 {
 		x := &exchange{due: due}
 		defer x.countAtEnds()()
-		trace := &httptrace.ClientTrace{WroteHeaders: func() { x.sent.Store(true) }}
-		r = r.WithContext(httptrace.WithClientTrace(context.WithValue(r.Context(), exchangeKey{}, x), trace))
+		trace.WroteHeaders = func() { x.sent.Store(true) }
+		ctx = context.WithValue(ctx, exchangeKey{}, x)
 	}
-	g.proxy.ServeHTTP(w, r)
+	if c := connectionOf(ctx); r.ProtoMajor == 1 {
+		c.begin()
+		trace.WroteRequest = func(wrote httptrace.WroteRequestInfo) {
+			if wrote.Err == nil {
+				c.wroteRequest()
+			}
+		}
+	}
+	g.proxy.ServeHTTP(w, r.WithContext(httptrace.WithClientTrace(ctx, trace)))
 }
 
 func changesOf(ctx context.Context) *exchange {
