@@ -3,6 +3,7 @@ package daemon_test
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -271,6 +272,35 @@ func TestHTTPHalfClosed(t *testing.T) {
 	}
 	if k := b.n.settled(answers.GetId()); k.GetInjected() != 1 || k.GetCutShort() != 0 {
 		t.Errorf("counted %v, want 1 injected", k)
+	}
+}
+
+// TestHTTPAnswerBeforeTheBody: who sends all of a body before reading gets the answer too, and may go on with the connection;
+// who asks whether to send it is not told to.
+func TestHTTPAnswerBeforeTheBody(t *testing.T) {
+	kernels.OnHost(t)
+	b := startBrowsers(t)
+	f := b.n.inject(web(b.target, &v1.Http{Status: 503}))
+	const busy = "HTTP/1.1 503 Service Unavailable"
+	b.hurt.wants(web4, "web connect %s", web4)
+	for range 2 {
+		b.hurt.wants(busy, "web push %d", 24<<20)
+		for line := b.hurt.do("web line"); line != ""; line = b.hurt.do("web line") {
+			if line == "EOF" || strings.HasPrefix(line, "E") {
+				t.Fatalf("after the answer it said %s", line)
+			}
+		}
+	}
+	b.hurt.wants(busy, `web say POST /a HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n`)
+	big := filepath.Join(t.TempDir(), "big")
+	if err := os.WriteFile(big, make([]byte, 4<<20), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		b.hurt.wants("503", "dns run curl -s -o /dev/null -w %%{http_code} --noproxy * --http2-prior-knowledge -T %s http://10.53.0.1/a", big)
+	}
+	if c := b.n.settled(f.GetId()); c.GetInjected() != 6 {
+		t.Errorf("counted %v, want 6 injected", c)
 	}
 }
 

@@ -113,6 +113,12 @@ func (b *browser) obey(a args) (string, error) {
 			return resultOf(err), nil
 		}
 		return b.line(patience)
+	case "push": // BYTES: a body of so many, all of it before anything is read; the line that comes back
+		n := int64(a.number())
+		if _, err := io.Copy(b.conn, io.MultiReader(strings.NewReader(fmt.Sprintf("POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n", n)), noise(n))); err != nil {
+			return resultOf(err), nil
+		}
+		return b.line(patience)
 	case "line":
 		return b.line(patience)
 	default:
