@@ -127,8 +127,9 @@ func TestDNSAnswers(t *testing.T) {
 		"IPv6":      {&v1.Dns{Answers: []string{"2001:db8::7"}, Types: []string{"AAAA"}}, map[string]string{"tcp a.example.com AAAA": "NOERROR/2001:db8::7", "udp a.example.com A": realA}},
 		"records": {&v1.Dns{Answers: []string{"MX 5 other.test", `TXT "a b"`, "SRV 1 2 5060 sip.test"}}, map[string]string{
 			"udp a.example.com MX": "NOERROR/5_other.test.", "udp a.example.com TXT": `NOERROR/"a_b"`, "tcp a.example.com SRV": "NOERROR/1_2_5060_sip.test.", "udp a.example.com A": "NOERROR"}},
-		"alias": {&v1.Dns{Answers: []string{"CNAME b.example.com"}, Names: []string{"a.example.com"}}, map[string]string{"udp a.example.com A": "NOERROR/b.example.com.", "udp a.example.com CNAME": "NOERROR/b.example.com."}},
-		"late":  {&v1.Dns{Delay: "1ms"}, map[string]string{"udp a.example.com A": realA, "tcp nowhere A": "NXDOMAIN"}},
+		"alias": {&v1.Dns{Answers: []string{"CNAME b.example.com"}, Names: []string{"a.example.com"}}, map[string]string{
+			"udp a.example.com A": "NOERROR/b.example.com./10.1.1.1", "tcp a.example.com A": "NOERROR/b.example.com./10.1.1.1", "udp a.example.com CNAME": "NOERROR/b.example.com."}},
+		"late": {&v1.Dns{Delay: "1ms"}, map[string]string{"udp a.example.com A": realA, "tcp nowhere A": "NXDOMAIN"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := r.n.inject(resolve(r.target, c.kind))
@@ -155,6 +156,18 @@ func TestDNSAnswers(t *testing.T) {
 		})
 	}
 	r.n.idle()
+}
+
+// TestDNSAliasOfPrograms: every program finds the addresses of a name that is an alias.
+func TestDNSAliasOfPrograms(t *testing.T) {
+	kernels.OnHost(t)
+	r := startResolvers(t)
+	r.n.inject(resolve(r.target, &v1.Dns{Answers: []string{"CNAME other.example.com"}, Names: []string{"a.example.com"}}))
+	for name, c := range clients(t) {
+		if got := r.hurt.do("%s", c.command); !strings.Contains(got, "1.1.1") && !strings.Contains(got, "fd00::1") {
+			t.Errorf("%s said %q", name, got)
+		}
+	}
 }
 
 // TestDNSRandomAddresses are nobody's, and not always the same.

@@ -101,6 +101,9 @@ func (m dnsMeaning) fits(q dns.Question, network string) bool {
 	if m.answer == answerTruncated && network != "udp" {
 		return false
 	}
+	if records, is := m.answer.(dnsRecords); is && records.isAliasOf(q) {
+		return false
+	}
 	return m.names.fit(q.Name)
 }
 

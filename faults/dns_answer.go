@@ -74,20 +74,34 @@ func addressRecord(name string, address netip.Addr) dns.RR {
 	return &dns.AAAA{Hdr: header, AAAA: address.AsSlice()}
 }
 
-// dnsRecords are chosen answers. A query gets those of its type, or an alias (CNAME), or else none: the name is there and has no such record.
+// dnsRecords are chosen answers. A query gets those of its type, or else none: the name is there and has no such record.
+// With an alias (CNAME) it gets that, and the others are the alias's.
 type dnsRecords []dns.RR
 
 func (r dnsRecords) reply(reply *dns.Msg, q dns.Question) bool {
+	name := q.Name
+	if alias := r.alias(); alias != "" && !sameName(alias, q.Name) {
+		reply.Answer = append(reply.Answer, r.named(q.Name, dns.TypeCNAME)...)
+		name = alias
+	}
+	if q.Qtype != dns.TypeCNAME {
+		reply.Answer = append(reply.Answer, r.named(name, q.Qtype)...)
+	}
+	return true
+}
+
+// named gives the records of a type, as those of a name. All are meant with ANY, but the alias.
+func (r dnsRecords) named(name string, typ uint16) (records []dns.RR) {
 	for _, record := range r {
 		t := record.Header().Rrtype
-		if t != q.Qtype && t != dns.TypeCNAME && q.Qtype != dns.TypeANY {
+		if t != typ && (typ != dns.TypeANY || t == dns.TypeCNAME) {
 			continue
 		}
 		record = dns.Copy(record)
-		record.Header().Name = q.Name
-		reply.Answer = append(reply.Answer, record)
+		record.Header().Name = name
+		records = append(records, record)
 	}
-	return true
+	return records
 }
 
 func parseDNSAnswer(texts []string) (dnsAnswer, error) {
@@ -105,6 +119,9 @@ func parseDNSAnswer(texts []string) (dnsAnswer, error) {
 		record, err := parseDNSRecord(text)
 		if err != nil {
 			return nil, err
+		}
+		if record.Header().Rrtype == dns.TypeCNAME && records.alias() != "" {
+			return nil, fmt.Errorf("answers: %q is a second alias; a name has one", text)
 		}
 		records = append(records, record)
 	}
@@ -141,19 +158,22 @@ func joinWords(words []dnsWord) string {
 const leastUDP = dns.MinMsgSize
 
 // packReply makes the message that answers a query, or nil for none.
-func packReply(query *dns.Msg, answer dnsAnswer, network string) ([]byte, error) {
+func packReply(query *dns.Msg, answer dnsAnswer, by dnsClient) ([]byte, error) {
 	reply := new(dns.Msg).SetReply(query)
 	reply.RecursionAvailable = true
 	if !answer.reply(reply, query.Question[0]) {
 		return nil, nil
 	}
+	if records, is := answer.(dnsRecords); is && records.leadsOn(query.Question[0]) {
+		followAlias(reply, query, records.alias(), by.ask)
+	}
 	size := dns.MaxMsgSize
-	if network == "udp" {
+	if by.network == "udp" {
 		size = leastUDP
 	}
 	if edns := query.IsEdns0(); edns != nil {
 		reply.SetEdns0(edns.UDPSize(), edns.Do())
-		if network == "udp" {
+		if by.network == "udp" {
 			size = max(size, int(edns.UDPSize()))
 		}
 	}

@@ -16,8 +16,15 @@ func parseQuery(raw []byte) (*dns.Msg, bool) {
 	return query, !query.Response && query.Opcode == dns.OpcodeQuery && len(query.Question) == 1
 }
 
-// harmQuery asks the rules, oldest first, and does their harm: it waits, and answers by send. False: the query is to be passed on to its server.
-func harmQuery(ctx context.Context, rules []standInRule, raw []byte, network string, send func([]byte) error) (answered bool) {
+// dnsClient is who sent a query.
+type dnsClient struct {
+	network string // udp or tcp
+	send    func([]byte) error
+	ask     func(*dns.Msg) (*dns.Msg, error) // asks the server that was meant
+}
+
+// harmQuery asks the rules, oldest first, and does their harm: it waits, and answers. False: the query is to be passed on to its server.
+func harmQuery(ctx context.Context, rules []standInRule, raw []byte, by dnsClient) (answered bool) {
 	query, ok := parseQuery(raw)
 	if !ok {
 		for _, rule := range rules {
@@ -28,20 +35,20 @@ func harmQuery(ctx context.Context, rules []standInRule, raw []byte, network str
 		}
 		return false
 	}
-	late, by := judgeQuery(rules, query.Question[0], network)
+	late, due := judgeQuery(rules, query.Question[0], by.network)
 	cut := false
 	for _, l := range late {
 		cut = wait(ctx, l.rule, l.wait)
-		if l.rule != by {
+		if l.rule != due {
 			countHarm(l.rule, cut)
 		}
 	}
-	if by == nil {
+	if due == nil {
 		return false
 	}
 	// The one that answers is the last of those that delay.
-	delayed := len(late) > 0 && late[len(late)-1].rule == by
-	return answerQuery(by, query, network, delayed, delayed && cut, send)
+	delayed := len(late) > 0 && late[len(late)-1].rule == due
+	return answerQuery(due, query, by, delayed, delayed && cut)
 }
 
 // dueDelay is a delay as it was drawn.
@@ -75,8 +82,9 @@ func judgeQuery(rules []standInRule, q dns.Question, network string) (late []due
 	return late, by
 }
 
-// answerQuery answers, if the rule still may.
-func answerQuery(rule standInRule, query *dns.Msg, network string, delayed, cut bool, send func([]byte) error) bool {
+// answerQuery answers, if the rule still may, which it is asked last: to follow an alias takes time.
+func answerQuery(rule standInRule, query *dns.Msg, by dnsClient, delayed, cut bool) bool {
+	reply, err := packReply(query, rule.Meaning().(dnsMeaning).answer, by)
 	if !rule.Alive() {
 		if delayed {
 			countHarm(rule, true)
@@ -85,12 +93,11 @@ func answerQuery(rule standInRule, query *dns.Msg, network string, delayed, cut 
 		}
 		return false
 	}
-	reply, err := packReply(query, rule.Meaning().(dnsMeaning).answer, network)
 	if err != nil {
 		rule.Dice().NotApplied()
 		return false
 	}
-	if reply != nil && send(reply) != nil {
+	if reply != nil && by.send(reply) != nil {
 		rule.Dice().NotApplied()
 		return true
 	}

@@ -107,7 +107,7 @@ func (r *dnsResponder) answerDatagram(socket *bpf.Socket, raw []byte, from netip
 		_, err := socket.UDP.WriteToUDPAddrPort(reply, from)
 		return err
 	}
-	if harmQuery(r.ctx, r.rules(), raw, "udp", send) {
+	if harmQuery(r.ctx, r.rules(), raw, dnsClient{"udp", send, r.asker("udp", server)}) {
 		return
 	}
 	// What goes wrong from here on is as if the datagram were lost.
@@ -126,6 +126,22 @@ func (r *dnsResponder) answerDatagram(socket *bpf.Socket, raw []byte, from netip
 	reply := make([]byte, answerSize(raw))
 	if n, err := up.Read(reply); err == nil {
 		_ = send(reply[:n])
+	}
+}
+
+// asker asks a server a question of our own.
+func (r *dnsResponder) asker(network string, server netip.AddrPort) func(*dns.Msg) (*dns.Msg, error) {
+	return func(query *dns.Msg) (*dns.Msg, error) {
+		ctx, done := context.WithTimeout(r.ctx, dnsPatience)
+		defer done()
+		up, err := r.standIn.Dial(ctx, network, server)
+		if err != nil {
+			return nil, err
+		}
+		defer up.Close()
+		defer r.closedWithUs(up)()
+		reply, _, err := (&dns.Client{Timeout: dnsPatience}).ExchangeWithConnContext(ctx, query, &dns.Conn{Conn: up, UDPSize: dns.MaxMsgSize})
+		return reply, err
 	}
 }
 
@@ -201,7 +217,7 @@ func (c *dnsConnection) answer(message []byte) {
 		return c.send(append(binary.BigEndian.AppendUint16(nil, uint16(len(reply))), reply...))
 	}
 	r := c.responder
-	if harmQuery(r.ctx, r.rules(), message[2:], "tcp", send) {
+	if harmQuery(r.ctx, r.rules(), message[2:], dnsClient{"tcp", send, r.asker("tcp", c.server)}) {
 		return
 	}
 	if err := c.pass(message); err != nil {

@@ -2,6 +2,7 @@ package faults
 
 import (
 	"context"
+	"errors"
 	"regexp"
 	"strings"
 	"testing"
@@ -54,6 +55,7 @@ func TestDNSRefusals(t *testing.T) {
 		`types: "B"`:                        {Types: []string{"B"}, Delay: Delay{Text: "1ms"}},
 		`types: "OPT"`:                      {Types: []string{"OPT"}, Delay: Delay{Text: "1ms"}},
 		"answers: timeout was given":        {Answers: []string{"10.0.0.1", "timeout"}},
+		`answers: "CNAME b" is a second al`: {Answers: []string{"CNAME a", "10.0.0.1", "CNAME b"}},
 		`answers: "nxdomain"`:               {Answers: []string{"nxdomain"}},
 		`answers: "10.0.0"`:                 {Answers: []string{"10.0.0"}},
 		`answers: "::ffff:10.0.0.1"`:        {Answers: []string{"::ffff:10.0.0.1"}},
@@ -103,11 +105,67 @@ func TestDNSDiesWhileItWaits(t *testing.T) {
 	}
 	late := newFakeRule(t, dnsMeaning{delay: spread{delay: time.Nanosecond}}, 1)
 	answers := newFakeRule(t, dnsMeaning{answer: answerNXDomain}, 1)
-	if harmQuery(context.Background(), []standInRule{late, answers}, query, "udp", func([]byte) error { t.Error("it answers"); return nil }) {
+	if harmQuery(context.Background(), []standInRule{late, answers}, query, dnsClient{network: "udp", send: func([]byte) error { t.Error("it answers"); return nil }}) {
 		t.Error("it was not passed on")
 	}
 	if late.dice.Counters().Injected != 1 || answers.dice.Counters().NotApplied != 1 || answers.dice.Counters().Injected != 0 {
 		t.Errorf("counted %+v, %+v", late.dice.Counters(), answers.dice.Counters())
+	}
+}
+
+// TestDNSAlias: an alias brings the records that it leads to, as a server's answer does.
+func TestDNSAlias(t *testing.T) {
+	asked := ""
+	ask := func(q *dns.Msg) (*dns.Msg, error) {
+		asked = q.Question[0].Name
+		if asked == "lost." {
+			return nil, errors.New("nobody answers")
+		}
+		reply := new(dns.Msg).SetReply(q)
+		record, err := dns.NewRR(asked + " A 10.0.0.1")
+		reply.Answer = []dns.RR{record}
+		return reply, err
+	}
+	for name, c := range map[string]struct {
+		answers        []string
+		question, want string
+		typ            uint16
+		asks           string
+	}{
+		"alone":            {[]string{"CNAME b"}, "a.", "a. CNAME b., b. A 10.0.0.1", dns.TypeA, "b."},
+		"asked for":        {[]string{"CNAME b"}, "a.", "a. CNAME b.", dns.TypeCNAME, ""},
+		"leads to nobody":  {[]string{"CNAME lost"}, "a.", "", dns.TypeA, "lost."},
+		"with its address": {[]string{"10.9.9.9", "CNAME b"}, "a.", "a. CNAME b., b. A 10.9.9.9", dns.TypeA, ""},
+		"of another type":  {[]string{"10.9.9.9", "CNAME b"}, "a.", "a. CNAME b.", dns.TypeAAAA, ""},
+		"of itself":        {[]string{"10.9.9.9", "CNAME b"}, "B.", "B. A 10.9.9.9", dns.TypeA, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			asked = ""
+			answer, err := parseDNSAnswer(c.answers)
+			if err != nil {
+				t.Fatal(err)
+			}
+			packed, err := packReply(new(dns.Msg).SetQuestion(c.question, c.typ), answer, dnsClient{network: "udp", ask: ask})
+			reply := new(dns.Msg)
+			if err != nil || reply.Unpack(packed) != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, record := range reply.Answer {
+				fields := strings.Fields(record.String())
+				got = append(got, fields[0]+" "+fields[3]+" "+fields[4])
+			}
+			if strings.Join(got, ", ") != c.want || asked != c.asks || (reply.Rcode != dns.RcodeSuccess) != (c.want == "") {
+				t.Errorf("the answer is %q, code %d, and %q was asked for; want %q and %q", got, reply.Rcode, asked, c.want, c.asks)
+			}
+		})
+	}
+	alone, err := parseDNSAnswer([]string{"CNAME b"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if (dnsMeaning{answer: alone}).fits(dns.Question{Name: "b.", Qtype: dns.TypeA}, "udp") {
+		t.Error("an alias is one of itself")
 	}
 }
 
@@ -140,7 +198,7 @@ func FuzzDNSQuery(f *testing.F) {
 		for _, answer := range answers {
 			rule := newFakeRule(t, dnsMeaning{answer: answer}, 2)
 			var reply []byte
-			answered := harmQuery(context.Background(), []standInRule{rule}, raw, network, func(b []byte) error { reply = b; return nil })
+			answered := harmQuery(context.Background(), []standInRule{rule}, raw, dnsClient{network: network, send: func(b []byte) error { reply = b; return nil }})
 			c := rule.dice.Counters()
 			if c.Evaluated != 1 || c.Matched != c.Injected+c.NotApplied || c.Matched+c.Unknown > 1 {
 				t.Fatalf("%v: counted %+v", answer, c)
