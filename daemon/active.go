@@ -196,7 +196,7 @@ func (d *Daemon) rehearse(ctx context.Context, req *v1.InjectRequest, caller int
 	if err := p.looksAtTargets(d.env); err != nil {
 		return nil, err
 	}
-	would := &v1.Fault{Spec: spec, Kind: p.kind.Name, Mechanism: mechanism, Deadline: stamp(p.common.Until), Notes: p.sparedNotes()}
+	would := &v1.Fault{Spec: spec, Kind: p.kind.Name, Mechanism: mechanism, Deadline: stamp(p.common.Until), Notes: slices.Concat(p.sparedNotes(), d.passedOnNotes(spec, p.targets))}
 	if !p.several {
 		would.Target = targetMessage(p.targets[0])
 		return would, nil
@@ -258,7 +258,7 @@ func (d *Daemon) inject(ctx context.Context, req *v1.InjectRequest, caller peer)
 		return nil, err
 	}
 	p.generation = generation
-	f := &fault{id: newID(), key: key, generation: generation, spec: spec, kind: p.kind.Name, notes: p.sparedNotes(), common: p.common, started: time.Now(), state: stateActive, owner: caller.String(), by: d.runnerOf(caller.pid), over: make(chan struct{})}
+	f := &fault{id: newID(), key: key, generation: generation, spec: spec, kind: p.kind.Name, notes: slices.Concat(p.sparedNotes(), d.passedOnNotes(spec, p.targets)), common: p.common, started: time.Now(), state: stateActive, owner: caller.String(), by: d.runnerOf(caller.pid), over: make(chan struct{})}
 	f.common.ID = f.id
 	if err := d.auditFirst(audit.Record{Action: "inject", Who: caller.who(), Subject: f.id, Why: req.GetReason(), What: particulars(spec), Outcome: "begun"}); err != nil {
 		return nil, err

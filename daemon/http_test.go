@@ -446,6 +446,48 @@ func TestHTTPFaultsTogether(t *testing.T) {
 	b.sibling.wants(`200 10.53.0.1:80 GET /a 10.53.0.1 HTTP/1.1 "" real`, "web one GET http://10.53.0.1/a -")
 }
 
+// TestPassedOnIsTold: what http and dns pass on is not met by faults on packets of the same target, and the younger of the two says so.
+func TestPassedOnIsTold(t *testing.T) {
+	kernels.OnHost(t)
+	b := startBrowsers(t)
+	loss := func(target cgroup.Target, include ...string) *v1.FaultSpec {
+		spec := refuse(target)
+		spec.Kind = &v1.FaultSpec_Packet{Packet: &v1.Packet{Loss: 100, Ports: []string{"80"}, Traffic: &v1.Traffic{Include: include}}}
+		return spec
+	}
+	gate := web(b.target, &v1.Http{Status: 503, Paths: []string{"/never"}})
+	inner, other := b.n.child(b.target), b.n.target()
+	b.n.beside(b.hurt, inner)
+	b.n.beside(b.hurt, other)
+	for name, c := range map[string]struct {
+		older, younger *v1.FaultSpec
+		want           bool
+	}{
+		"http, then loss":                    {gate, loss(b.target), true},
+		"loss, then http":                    {loss(b.target), gate, true},
+		"http, then loss inside":             {gate, loss(inner), true},
+		"dns, then loss":                     {nxdomain(b.target), loss(b.target), false},
+		"dns, then loss that includes dns":   {nxdomain(b.target), loss(b.target, "dns"), true},
+		"http, then loss for somebody else":  {gate, loss(other), false},
+		"http, then a fault of another kind": {gate, nxdomain(b.target), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			older := b.n.inject(c.older)
+			younger := b.n.inject(c.younger)
+			says := strings.Contains(strings.Join(younger.GetNotes(), "; "), older.GetId())
+			if says != c.want {
+				t.Errorf("the notes are %q, want it told: %v", younger.GetNotes(), c.want)
+			}
+			if name == "http, then loss" {
+				b.hurt.wants("new", "web new")
+				b.hurt.wants(`200 10.53.0.1:80 GET /a 10.53.0.1 HTTP/1.1 "" real`, "web one GET http://10.53.0.1/a -")
+			}
+			b.n.stop(younger.GetId())
+			b.n.stop(older.GetId())
+		})
+	}
+}
+
 // TestHTTPIsOver whatever ends it: the server is reached again, without the daemon's help.
 func TestHTTPIsOver(t *testing.T) {
 	kernels.OnHost(t)
