@@ -18,6 +18,9 @@ const strangeSigns = " \t:@[]"
 
 func parseDNSNames(texts []string) (names dnsNames, err error) {
 	for _, text := range texts {
+		if !isASCII(text) {
+			return nil, fmt.Errorf("names: %q has letters that are asked for in another form; write it as that, xn--...", text)
+		}
 		name := strings.ToLower(strings.TrimSuffix(text, "."))
 		if _, valid := dns.IsDomainName(strings.TrimPrefix(name, ".")); name == "" || len(name) > maxDNSName || !valid || strings.HasPrefix(name, "..") || strings.ContainsAny(name, strangeSigns) {
 			return nil, fmt.Errorf("names: %q is no name of a domain; write it as example.com, .example.com (with all below it) or *.example.com", text)
@@ -26,6 +29,8 @@ func parseDNSNames(texts []string) (names dnsNames, err error) {
 	}
 	return names, nil
 }
+
+func isASCII(s string) bool { return !strings.ContainsFunc(s, func(r rune) bool { return r > 0x7e }) }
 
 // fit says whether a name as in a query fits one of the patterns. Letters are alike in either case.
 func (n dnsNames) fit(name string) bool {

@@ -50,6 +50,7 @@ func TestDNSRefusals(t *testing.T) {
 		`names: "a..b"`:                     {Names: []string{"a..b"}, Delay: Delay{Text: "1ms"}},
 		`names: "a.test b.test"`:            {Names: []string{"a.test b.test"}, Delay: Delay{Text: "1ms"}},
 		`names: "a.test:53"`:                {Names: []string{"a.test:53"}, Delay: Delay{Text: "1ms"}},
+		`names: "*.münchen.de" has letters`: {Names: []string{"*.münchen.de"}, Delay: Delay{Text: "1ms"}},
 		`names: "[ab].test"`:                {Names: []string{"[ab].test"}, Delay: Delay{Text: "1ms"}},
 		`names: "..a"`:                      {Names: []string{"..a"}, Delay: Delay{Text: "1ms"}},
 		`types: "B"`:                        {Types: []string{"B"}, Delay: Delay{Text: "1ms"}},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -146,6 +147,9 @@ func (h HTTP) answer() (httpAnswer, error) {
 	case h.Abort:
 		return httpAbort{}, nil
 	case h.GRPCCode != "":
+		if len(h.Methods) > 0 && !slices.Contains(h.Methods, http.MethodPost) {
+			return nil, fmt.Errorf("methods: calls of gRPC are all %s, which is not among %s; leave it out", http.MethodPost, strings.Join(h.Methods, ", "))
+		}
 		code, err := parseGRPCCode(h.GRPCCode)
 		return httpGRPC{code, textOf(h.Body)}, err
 	case h.Status == 0:

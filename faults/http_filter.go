@@ -53,6 +53,9 @@ func (h HTTP) filter() (f httpFilter, err error) {
 	}
 	for _, host := range h.Hosts {
 		host = strings.ToLower(host)
+		if !isASCII(host) {
+			return f, fmt.Errorf("hosts: %q has letters that are sent in another form; write it as that, xn--...", host)
+		}
 		if strings.ContainsAny(host, "/ @") {
 			return f, fmt.Errorf("hosts: %q is no host; write it as example.com or *.example.com, without a port", host)
 		}
@@ -69,6 +72,9 @@ func (h HTTP) filter() (f httpFilter, err error) {
 		if strings.EqualFold(name, "Host") {
 			return f, fmt.Errorf("headers: %q is chosen by hosts; give it there", text)
 		}
+		if slices.Contains(unseenHeaders(), http.CanonicalHeaderKey(name)) {
+			return f, fmt.Errorf("headers: %q is about how the request is sent, which is not seen; choose by another header", text)
+		}
 		if !valued {
 			glob = "*"
 		}
@@ -77,6 +83,9 @@ func (h HTTP) filter() (f httpFilter, err error) {
 	f.methods, f.paths = h.Methods, h.Paths
 	return f, nil
 }
+
+// unseenHeaders are those that net/http takes out of a request.
+func unseenHeaders() []string { return []string{"Trailer", "Transfer-Encoding"} }
 
 func (f httpFilter) fits(r *http.Request) bool {
 	if len(f.methods) > 0 && !slices.Contains(f.methods, r.Method) {

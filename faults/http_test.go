@@ -39,6 +39,10 @@ func TestHTTPRefusals(t *testing.T) {
 		"hosts: \"a.test:80\" has a port":         {Abort: true, Hosts: []string{"a.test:80"}},
 		"hosts: \"*:8080\" has a port":            {Abort: true, Hosts: []string{"*:8080"}},
 		"hosts: \"[::1]:80\" has a port":          {Abort: true, Hosts: []string{"[::1]:80"}},
+		"hosts: \"münchen.de\" has letters":       {Abort: true, Hosts: []string{"München.de"}},
+		"headers: \"transfer-encoding: c":         {Abort: true, Headers: []string{"transfer-encoding: chunked"}},
+		"headers: \"Trailer\" is about how":       {Abort: true, Headers: []string{"Trailer"}},
+		"methods: calls of gRPC are all POST":     {GRPCCode: "14", Methods: []string{"GET", "PUT"}},
 		"headers: \": a\" is no header":           {Abort: true, Headers: []string{": a"}},
 		"headers: \"host: a\" is chosen by hosts": {Abort: true, Headers: []string{"host: a"}},
 		"requestHeaders: \"A\" is no change":      {RequestHeaders: []string{"A"}},
@@ -55,7 +59,7 @@ func TestHTTPRefusals(t *testing.T) {
 		}
 	}
 	for _, h := range []HTTP{
-		{Status: 200}, {Status: 599, Body: new("a"), ResponseHeaders: []string{"Retry-After: 1", "-Date"}}, {GRPCCode: "UNAVAILABLE", Body: new("gone")},
+		{Status: 200}, {Status: 599, Body: new("a"), ResponseHeaders: []string{"Retry-After: 1", "-Date"}}, {GRPCCode: "UNAVAILABLE", Body: new("gone")}, {GRPCCode: "14", Methods: []string{"GET", "POST"}},
 		{Abort: true, Delay: Delay{Text: "1s"}}, {Delay: Delay{Text: "1s"}}, {Delay: Delay{Text: "10m", Distribution: "exponential"}}, {Body: new("")}, {RequestBody: new("a")}, {RequestHeaders: []string{"Host: other"}},
 		{Status: 429, Methods: []string{"GET"}, Paths: []string{"/a*", "*"}, Hosts: []string{"*.Example.com"}, Headers: []string{"X-A", "X-B: *"}},
 		{Status: 429, Methods: []string{"M-SEARCH", "custom"}, Hosts: []string{"::1", "[fd00::1]", "fd00:*"}},
