@@ -19,7 +19,7 @@ const strangeSigns = " \t:@[]"
 func parseDNSNames(texts []string) (names dnsNames, err error) {
 	for _, text := range texts {
 		if !isASCII(text) {
-			return nil, fmt.Errorf("names: %q has letters that are asked for in another form; write it as that, xn--...", text)
+			return nil, fmt.Errorf("names: %q has letters that are asked for in another form; write it in that, which has xn-- in it", text)
 		}
 		name := strings.ToLower(strings.TrimSuffix(text, "."))
 		if _, valid := dns.IsDomainName(strings.TrimPrefix(name, ".")); name == "" || len(name) > maxDNSName || !valid || strings.HasPrefix(name, "..") || strings.ContainsAny(name, strangeSigns) {

@@ -54,7 +54,7 @@ func (h HTTP) filter() (f httpFilter, err error) {
 	for _, host := range h.Hosts {
 		host = strings.ToLower(host)
 		if !isASCII(host) {
-			return f, fmt.Errorf("hosts: %q has letters that are sent in another form; write it as that, xn--...", host)
+			return f, fmt.Errorf("hosts: %q has letters that are sent in another form; write it in that, which has xn-- in it", host)
 		}
 		if strings.ContainsAny(host, "/ @") {
 			return f, fmt.Errorf("hosts: %q is no host; write it as example.com or *.example.com, without a port", host)
