@@ -37,7 +37,7 @@ func exitCodes() []exitMeaning {
 		{exitFailed, "error; for check --residue also: something was left behind"},
 		{exitRefuted, "run: refuted: a probe did not hold"},
 		{exitAborted, "aborted by the daemon; run: a probe or a lost fault ended it, or the probes did not hold before"},
-		{exitInterrupted, "interrupted by SIGINT or SIGTERM; inject and run stop their faults first"},
+		{exitInterrupted, "interrupted by SIGINT, SIGTERM or SIGHUP; inject and run stop their faults first"},
 		{exitInert, "the fault ended inert: it never did harm (stop ID, get --wait, inject --wait, run)"},
 		{exitUsage, "bad input"},
 		{exitNoDaemon, "no daemon answers"},

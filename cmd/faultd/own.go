@@ -1,6 +1,8 @@
 package main
 
 import (
+	"log/slog"
+
 	"github.com/urfave/cli/v2"
 
 	"faultd/daemon"
@@ -11,12 +13,14 @@ import (
 
 func guardCommand() *cli.Command {
 	return &cli.Command{Name: guard.Command, Hidden: true, Action: func(c *cli.Context) error {
+		slog.SetDefault(newLog(c.App.ErrWriter)) // as the daemon's
 		return guard.Run(guardConfig(c))
 	}}
 }
 
 func holderCommand() *cli.Command {
 	return &cli.Command{Name: guard.HolderCommand, Hidden: true, Action: func(c *cli.Context) error {
+		slog.SetDefault(newLog(c.App.ErrWriter))
 		return guard.RunHolder(guardConfig(c))
 	}}
 }

@@ -6,7 +6,9 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/signal"
 	"runtime/debug"
+	"syscall"
 	"time"
 
 	systemd "github.com/coreos/go-systemd/v22/daemon"
@@ -22,7 +24,7 @@ import (
 func serveCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "serve",
-		Usage: "run the daemon, until SIGTERM or SIGINT",
+		Usage: "run the daemon, until SIGTERM, SIGINT or SIGHUP",
 		Flags: []cli.Flag{
 			stateDirFlag(), pinDirFlag(),
 			&cli.StringFlag{Name: "config", Usage: "configuration `FILE`", DefaultText: daemon.DefaultConfigFile + ", if it is there"},
@@ -43,6 +45,9 @@ func serve(c *cli.Context) error {
 	if err := cgroup.EnterHostNamespace(); err != nil {
 		return err
 	}
+	signal.Ignore(syscall.SIGPIPE) // whoever reads the log may go, and the daemon stays
+	log := newLog(c.App.ErrWriter)
+	slog.SetDefault(log) // what watches the guard writes there
 	debug.SetMemoryLimit(memoryGoal)
 	config, err := daemon.ReadConfig(configFile(c))
 	if err != nil {
@@ -51,7 +56,7 @@ func serve(c *cli.Context) error {
 	options := daemon.Options{
 		Socket: c.String("socket"), StateDir: c.String("state-dir"), PinDir: c.String("pin-dir"),
 		MetricsListen: c.String("metrics-listen"), Lease: c.Duration("lease"), Config: config,
-		Log:        newLog(c.App.ErrWriter),
+		Log:        log,
 		Ready:      func() { notify(systemd.SdNotifyReady) },
 		Alive:      watchdog(),
 		Rest:       giveMemoryBack,

@@ -1,0 +1,142 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"faultd/api"
+	v1 "faultd/api/faultd/v1alpha1"
+	"faultd/daemon"
+	"faultd/test/cgrouptest"
+)
+
+// served is a daemon of a process of its own, of which the test reads the log.
+type served struct {
+	process *exec.Cmd
+	socket  string
+	log     io.ReadCloser
+	lines   *bufio.Scanner // of log
+}
+
+// serveReady starts one and waits until it is ready. Before is what the words are given to, such as nohup. Afterwards nothing is left.
+func serveReady(t *testing.T, before ...string) *served {
+	t.Helper()
+	cgrouptest.RequireRoot(t)
+	dir := shortDir(t)
+	state, pins, socket := filepath.Join(dir, "state"), "/sys/fs/bpf/faultd-test-"+filepath.Base(dir), filepath.Join(dir, "s")
+	faultd := filepath.Join(dir, "faultd") // testscript.Main goes by the name
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(self, faultd); err != nil {
+		t.Fatal(err)
+	}
+	words := append(before, faultd, "serve", "--socket", socket, "--state-dir", state, "--pin-dir", pins)
+	s := &served{process: exec.Command(words[0], words[1:]...), socket: socket}
+	if s.log, err = s.process.StderrPipe(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.process.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = s.process.Process.Kill() // it has ended, unless the test failed
+		_ = s.process.Wait()
+		if err := daemon.Uninstall(context.Background(), pins, state, socket, func(line string) { t.Log(line) }); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := s.log.(*os.File).SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	s.lines = bufio.NewScanner(s.log)
+	for s.lines.Scan() {
+		if t.Log(s.lines.Text()); strings.Contains(s.lines.Text(), `"ready"`) {
+			return s
+		}
+	}
+	t.Fatalf("it was never ready: %v", s.lines.Err())
+	return nil
+}
+
+// ends waits until it has ended by itself, as it does when all is undone.
+func (s *served) ends(t *testing.T) {
+	t.Helper()
+	if err := s.process.Wait(); err != nil {
+		t.Errorf("it ended with %v", err)
+	}
+	if _, err := os.Lstat(s.socket); err == nil {
+		t.Error("it left its socket")
+	}
+}
+
+// TestHangUpEndsServe: as a terminal that is closed is no reason to leave anything to the guard.
+func TestHangUpEndsServe(t *testing.T) {
+	s := serveReady(t)
+	if err := s.process.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	s.ends(t)
+}
+
+// TestServeUnderNohup outlives the terminal, as it was told to.
+func TestServeUnderNohup(t *testing.T) {
+	s := serveReady(t, "nohup")
+	for _, signal := range []syscall.Signal{syscall.SIGHUP, syscall.SIGTERM} {
+		if _, err := api.NewClient(s.socket).List(t.Context(), connect.NewRequest(&v1.ListRequest{})); err != nil {
+			t.Errorf("before %s: %v", signal, err)
+		}
+		if err := s.process.Process.Signal(signal); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.ends(t)
+}
+
+// TestServeOutlivesItsLog: whoever reads its log may go.
+func TestServeOutlivesItsLog(t *testing.T) {
+	s := serveReady(t)
+	if err := s.log.Close(); err != nil {
+		t.Fatal(err)
+	}
+	client := api.NewClient(s.socket)
+	for range 2 { // each writes to the log
+		if _, err := client.Arm(t.Context(), connect.NewRequest(&v1.ArmRequest{Reason: "the log is gone"})); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := s.process.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	s.ends(t)
+}
+
+// TestGuardIsToldOfInTheLog: as all else, by JSON where nobody looks at a terminal.
+func TestGuardIsToldOfInTheLog(t *testing.T) {
+	s := serveReady(t)
+	if out, err := exec.Command("pkill", "-KILL", "-P", strconv.Itoa(s.process.Process.Pid)).CombinedOutput(); err != nil {
+		t.Fatalf("kill the guard: %v %s", err, out)
+	}
+	for s.lines.Scan() {
+		if line := s.lines.Text(); strings.Contains(line, "the guard is gone") {
+			if !json.Valid([]byte(line)) {
+				t.Errorf("no JSON: %s", line)
+			}
+			return
+		}
+	}
+	t.Errorf("nobody missed the guard: %v", s.lines.Err())
+}
