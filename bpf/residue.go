@@ -36,7 +36,7 @@ func Residue(pinDir string, daemonLives bool) ([]string, error) {
 		return nil, fmt.Errorf("list the pins: %w", err)
 	}
 	for _, pin := range pins {
-		if pin.Name() != killPin {
+		if pin.Name() != SwitchPin {
 			found = append(found, "pin "+filepath.Join(pinDir, pin.Name()))
 		}
 	}
@@ -159,7 +159,7 @@ func residueMaps() (found []object, err error) {
 		if err != nil {
 			continue
 		}
-		if info, err := m.Info(); err == nil && info.Name != namePrefix+killPin && strings.HasPrefix(info.Name, namePrefix) {
+		if info, err := m.Info(); err == nil && info.Name != namePrefix+SwitchPin && strings.HasPrefix(info.Name, namePrefix) {
 			found = append(found, object{[]string{key(mapKey, uint32(id))}, fmt.Sprintf("map %s (id %d)", info.Name, id)})
 		}
 		m.Close()

@@ -13,7 +13,8 @@ import (
 // DefaultPinDir is where the kill switch is pinned.
 const DefaultPinDir = "/sys/fs/bpf/faultd"
 
-const killPin = "kill"
+// SwitchPin is the name of the pinned switch in its directory.
+const SwitchPin = "kill"
 
 // bpffsMagic is BPF_FS_MAGIC of linux/magic.h.
 const bpffsMagic = 0xcafe4a11
@@ -30,7 +31,7 @@ type Switch struct {
 // OpenSwitch opens the pinned switch of a running or dead daemon. Without one: an error that wraps os.ErrNotExist.
 // The caller closes it.
 func OpenSwitch(pinDir string) (*Switch, error) {
-	kill, err := ebpf.LoadPinnedMap(filepath.Join(pinDir, killPin), nil)
+	kill, err := ebpf.LoadPinnedMap(filepath.Join(pinDir, SwitchPin), nil)
 	if err != nil {
 		return nil, fmt.Errorf("open the kill switch in %s: %w", pinDir, err)
 	}
@@ -70,7 +71,7 @@ func createSwitch(pinDir string) (*Switch, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the kill switch: %w", err)
 	}
-	if err := kill.Pin(filepath.Join(pinDir, killPin)); err != nil {
+	if err := kill.Pin(filepath.Join(pinDir, SwitchPin)); err != nil {
 		kill.Close()
 		return nil, fmt.Errorf("pin the kill switch: %w", err)
 	}

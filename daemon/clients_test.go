@@ -250,7 +250,7 @@ func TestClientDiesDuringWatch(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !stream.Receive() || stream.Msg().GetType() != "hello" {
+		if !stream.Receive() || stream.Msg().GetType() != "hello" || stream.Msg().GetTime() == "" {
 			t.Fatalf("no hello: %v, %v", stream.Msg(), stream.Err())
 		}
 		return stream

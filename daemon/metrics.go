@@ -42,7 +42,7 @@ func newCollector(d *Daemon) *collector {
 		armed:  prometheus.NewDesc("faultd_armed", "1 if faults may start, 0 after a kill.", nil, nil),
 		active: prometheus.NewDesc("faultd_faults_active", "Faults that have not ended.", nil, nil),
 		lapses: prometheus.NewDesc("faultd_lease_lapses_total", "Times the daemon lost its lease.", nil, nil),
-		works: prometheus.NewDesc("faultd_capability", "1 if this node can do it, 0 if not, as the last check found it; absent before the first one.",
+		works: prometheus.NewDesc("faultd_capability", "1 if this node can do it, 0 if not, as the last check found it; absent before the first one, and where it was not tried.",
 			[]string{"kind", "covers", "mechanism"}, nil),
 		runs: newRunMetrics(),
 	}
@@ -73,6 +73,9 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		}
 	}
 	for _, can := range c.d.capabilities {
+		if can.GetStatus() == "unknown" {
+			continue
+		}
 		ch <- prometheus.MustNewConstMetric(c.works, prometheus.GaugeValue, gauge(can.GetStatus() == "works"), can.GetKind(), can.GetCovers(), can.GetMechanism())
 	}
 	ch <- prometheus.MustNewConstMetric(c.armed, prometheus.GaugeValue, gauge(c.d.env.Kernel.Switch().Generation() != 0))

@@ -352,7 +352,12 @@ func TestUninstallTouchesNothingOfOthers(t *testing.T) {
 	if _, err := os.Stat(precious); err != nil {
 		t.Error(err)
 	}
-	for _, pins := range []string{"/sys/fs/bpf", t.TempDir()} {
+	foreign := pinDir(t.TempDir())
+	cgrouptest.Keep(t, foreign)
+	if err := os.MkdirAll(filepath.Join(foreign, "theirs"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, pins := range []string{"/sys/fs/bpf", t.TempDir(), foreign} {
 		err := daemon.Uninstall(context.Background(), pins, filepath.Join(t.TempDir(), "state"), "/nonexistent", func(string) {})
 		if err == nil || !strings.Contains(err.Error(), pins) {
 			t.Errorf("with the pins in %s: %v", pins, err)
@@ -360,6 +365,9 @@ func TestUninstallTouchesNothingOfOthers(t *testing.T) {
 		if _, err := os.Stat(pins); err != nil {
 			t.Error(err)
 		}
+	}
+	if err := errors.Join(os.Remove(filepath.Join(foreign, "theirs")), os.Remove(foreign)); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -266,7 +266,7 @@ func (s server) Arm(ctx context.Context, req *connect.Request[v1.ArmRequest]) (*
 func (s server) Watch(ctx context.Context, _ *connect.Request[v1.WatchRequest], stream *connect.ServerStream[v1.WatchResponse]) error {
 	r := s.d.events.join()
 	defer s.d.events.leave(r)
-	if err := stream.Send(&v1.WatchResponse{Type: "hello", Message: "watching"}); err != nil {
+	if err := stream.Send(&v1.WatchResponse{Time: stamp(time.Now()), Type: "hello", Message: "watching"}); err != nil {
 		return err
 	}
 	for {

@@ -76,6 +76,7 @@ func TestHealthAndMetrics(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.metric(capability, true)
+	n.metric(`faultd_capability{covers="reboot, power-off",kind="node",mechanism="reboot"} 0`, false) // nobody tried that
 	if _, err := n.client.Kill(context.Background(), connect.NewRequest(&v1.KillRequest{Reason: "test"})); err != nil {
 		t.Fatal(err)
 	}

@@ -22,6 +22,9 @@ import (
 // journalled changes, filters, qdiscs, network devices, cgroups, the socket, the pins and the state directory. It refuses while a daemon uses the state or
 // the socket. A change that cannot be undone ends it, with the journal still there. say gets a line for each thing.
 func Uninstall(ctx context.Context, pinDir, stateDir, socket string, say func(string)) error {
+	if err := checkPins(pinDir); err != nil {
+		return err
+	}
 	lock, err := takeFromDaemon(stateDir, socket)
 	if err != nil {
 		return err
@@ -36,7 +39,7 @@ func Uninstall(ctx context.Context, pinDir, stateDir, socket string, say func(st
 	for _, what := range slices.Concat(filters, qdiscs, devices) {
 		say("removed " + what)
 	}
-	if err := errors.Join(err, qdiscErr, deviceErr, removeCgroups(say), removeSockets(stateDir, socket, say), removePins(pinDir)); err != nil {
+	if err := errors.Join(err, qdiscErr, deviceErr, removeCgroups(say), removeSockets(stateDir, socket, say), bpf.RemoveSwitch(pinDir)); err != nil {
 		return err
 	}
 	if err := removeState(stateDir); err != nil {
@@ -125,17 +128,24 @@ func removeSockets(stateDir, socket string, say func(string)) (err error) {
 	return err
 }
 
-// removePins takes the directory with all that an older version may have pinned there. It must lie on a BPF file system and not be
-// the whole of it.
-func removePins(pinDir string) error {
-	if _, err := os.Lstat(pinDir); errors.Is(err, fs.ErrNotExist) {
+// checkPins refuses a directory that is taken away with all in it, as an older version may have pinned more there, unless faultd made it: it must
+// lie on a BPF file system, not be the whole of it, and have the switch, if it has anything.
+func checkPins(pinDir string) error {
+	pins, err := os.ReadDir(pinDir)
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("look at the pins: %w", err)
 	}
 	var st unix.Statfs_t
 	if err := unix.Statfs(filepath.Dir(filepath.Clean(pinDir)), &st); err != nil || uint32(st.Type) != unix.BPF_FS_MAGIC {
 		return fmt.Errorf("remove the pins: %s is no directory within a BPF file system, so faultd did not make it", pinDir)
 	}
-	return bpf.RemoveSwitch(pinDir)
+	if ours := func(pin fs.DirEntry) bool { return pin.Name() == bpf.SwitchPin }; len(pins) > 0 && !slices.ContainsFunc(pins, ours) {
+		return fmt.Errorf("remove the pins: %s has no kill switch of faultd's in it, so they are somebody else's", pinDir)
+	}
+	return nil
 }
 
 // removeState removes the files that faultd makes, and then the directory, if nothing else is in it.
