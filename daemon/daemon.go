@@ -68,6 +68,7 @@ type Daemon struct {
 	// looped is when the main loop ended its last round (bpf.Monotonic).
 	looped  atomic.Int64
 	lock    *os.File
+	pins    *os.File // locked
 	guard   Guard
 	unwatch context.CancelFunc
 	watched sync.WaitGroup
@@ -158,6 +159,9 @@ func (d *Daemon) open() error {
 	if d.env.Kernel, err = bpf.Open(bpf.Options{PinDir: d.options.PinDir, DisableMechanisms: d.options.DisableMechanisms}); err != nil {
 		return err
 	}
+	if d.pins, err = lockPins(d.options.PinDir); err != nil {
+		return err
+	}
 	if err := d.setSwitch(); err != nil {
 		return err
 	}
@@ -236,18 +240,34 @@ func (d *Daemon) setSwitch() error {
 	return nil
 }
 
+// lockName is the file in the state directory that the daemon has locked.
+const lockName = "lock"
+
 // lockState refuses a second daemon on the same state. The lock goes with the process.
 func lockState(dir string) (*os.File, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the state directory: %w", err)
 	}
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open the lock: %w", err)
 	}
+	return lockOnce(f)
+}
+
+// lockPins refuses a second daemon on the same switch: it would arm that anew, which ends all faults of the first one.
+func lockPins(dir string) (*os.File, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open the pin directory: %w", err)
+	}
+	return lockOnce(f)
+}
+
+// lockOnce takes a file or directory that one daemon at a time may have, or closes it.
+func lockOnce(f *os.File) (*os.File, error) {
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("lock %s: another faultd uses it; stop that one, or give --state-dir, --pin-dir and --socket of its own", dir)
+		return nil, errors.Join(fmt.Errorf("lock %s: another faultd uses it; stop that one, or give --state-dir, --pin-dir and --socket of its own", f.Name()), f.Close())
 	}
 	return f, nil
 }
@@ -497,6 +517,9 @@ func (d *Daemon) Close() error {
 	}
 	if d.env.Kernel != nil {
 		errs = append(errs, d.env.Kernel.Close())
+	}
+	if d.pins != nil {
+		errs = append(errs, d.pins.Close())
 	}
 	return errors.Join(append(errs, d.lock.Close())...)
 }

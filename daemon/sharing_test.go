@@ -61,6 +61,24 @@ func TestSocketOfAnotherDaemon(t *testing.T) {
 	}
 }
 
+// TestPinsOfAnotherDaemon: a daemon of another state and socket, but with its switch, would end all its faults; uninstall would take its switch.
+func TestPinsOfAnotherDaemon(t *testing.T) {
+	kernels.OnHost(t)
+	n := startNode(t)
+	f := n.inject(refuse(n.target()))
+	o := stranger(t, filepath.Join(t.TempDir(), "s"))
+	o.PinDir = pinDir(n.dir)
+	if said := refusal(t, o); !strings.Contains(said, "lock "+o.PinDir+": another faultd uses it") {
+		t.Errorf("the second daemon said: %s", said)
+	}
+	if err := daemon.Uninstall(t.Context(), o.PinDir, o.StateDir, "/nonexistent", func(string) {}); err == nil || !strings.Contains(err.Error(), "stop the daemon first") {
+		t.Errorf("uninstall: %v", err)
+	}
+	if got := n.get(f.GetId()); got.GetState() != "active" {
+		t.Errorf("the first daemon's fault: %v", got)
+	}
+}
+
 // TestFailedStartLeavesNoSocket: metrics that cannot be served end it after the socket was made.
 func TestFailedStartLeavesNoSocket(t *testing.T) {
 	kernels.OnHost(t)

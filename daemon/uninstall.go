@@ -25,11 +25,11 @@ func Uninstall(ctx context.Context, pinDir, stateDir, socket string, say func(st
 	if err := checkPins(pinDir); err != nil {
 		return err
 	}
-	lock, err := takeFromDaemon(stateDir, socket)
+	locks, err := takeFromDaemon(pinDir, stateDir, socket)
 	if err != nil {
 		return err
 	}
-	defer lock.Close()
+	defer locks.Close()
 	if err := errors.Join(killOrphans(ctx, say), replayAll(ctx, stateDir, say)); err != nil {
 		return err
 	}
@@ -52,17 +52,35 @@ func Uninstall(ctx context.Context, pinDir, stateDir, socket string, say func(st
 	return err
 }
 
-// takeFromDaemon gives the lock of the state, so that no daemon starts meanwhile.
-func takeFromDaemon(stateDir, socket string) (*os.File, error) {
+// locks are what a running daemon has locked.
+type locks []*os.File
+
+// Close lets a daemon start.
+func (l locks) Close() {
+	for _, f := range l {
+		f.Close()
+	}
+}
+
+// takeFromDaemon gives the locks of the state and of the switch, so that no daemon starts meanwhile.
+func takeFromDaemon(pinDir, stateDir, socket string) (taken locks, err error) {
 	const advice = "stop the daemon first: systemctl stop faultd"
 	if answered(socket) {
 		return nil, fmt.Errorf("%s (one answers on %s)", advice, socket)
 	}
-	lock, err := lockState(stateDir)
-	if err != nil {
+	pins, err := lockPins(pinDir)
+	switch {
+	case err == nil:
+		taken = locks{pins}
+	case !errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("%s (%w)", advice, err)
 	}
-	return lock, nil
+	state, err := lockState(stateDir)
+	if err != nil {
+		taken.Close()
+		return nil, fmt.Errorf("%s (%w)", advice, err)
+	}
+	return append(taken, state), nil
 }
 
 // killOrphans goes on until there are none: a holder is one once its guard is gone.
@@ -153,7 +171,7 @@ func removeState(stateDir string) error {
 	if err := undo.Remove(stateDir); err != nil {
 		return err
 	}
-	for _, name := range []string{latchName, socketNote, audit.FileName, budgetName, budgetName + ".new", history.FileName, "lock"} {
+	for _, name := range []string{latchName, socketNote, audit.FileName, budgetName, budgetName + ".new", history.FileName, lockName} {
 		if err := os.Remove(filepath.Join(stateDir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("remove the state: %w", err)
 		}

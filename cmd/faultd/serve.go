@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -41,6 +42,9 @@ const memoryGoal = 20 << 20 // bytes
 func serve(c *cli.Context) error {
 	if err := noWords(c); err != nil {
 		return err
+	}
+	if uid := os.Geteuid(); uid != 0 {
+		return exitError{exitNotPermitted, fmt.Errorf("start the daemon: it must run as root, and this is uid %d", uid)}
 	}
 	if err := cgroup.EnterHostNamespace(); err != nil {
 		return err

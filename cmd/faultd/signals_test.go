@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"os"
 	"os/exec"
@@ -139,4 +140,25 @@ func TestGuardIsToldOfInTheLog(t *testing.T) {
 		}
 	}
 	t.Errorf("nobody missed the guard: %v", s.lines.Err())
+}
+
+// TestServeNeedsRoot: whoever is nobody is told so, and nothing is made.
+func TestServeNeedsRoot(t *testing.T) {
+	cgrouptest.RequireRoot(t)
+	dir := filepath.Join(shortDir(t), "nobody")
+	const nobody = 65534
+	if err := errors.Join(os.Mkdir(dir, 0o777), os.Chmod(filepath.Dir(dir), 0o755), os.Chown(dir, nobody, nobody)); err != nil {
+		t.Fatal(err)
+	}
+	serve := exec.Command("/proc/self/exe", "serve", "--socket", dir+"/s", "--state-dir", dir+"/state", "--pin-dir", "/sys/fs/bpf/faultd-test-nobody")
+	serve.Args[0] = "faultd"
+	serve.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	said, err := serve.CombinedOutput()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != exitNotPermitted || !strings.Contains(string(said), "it must run as root, and this is uid 65534") {
+		t.Errorf("%v, %s", err, said)
+	}
+	if made, err := os.ReadDir(dir); err != nil || len(made) > 0 {
+		t.Errorf("it made %v, %v", made, err)
+	}
 }
