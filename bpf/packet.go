@@ -43,6 +43,7 @@ type Filter struct {
 	Priority   uint16
 	Name       string
 	OwnsQdisc  bool
+	NoQueue    bool
 }
 
 // NetNS is a network namespace, held open by its file.
@@ -299,6 +300,27 @@ func clsactKey(d egressDevice) [2]uint64 {
 // addClsactFilter adds a filter to a device, and before that the clsact qdisc if there is none; it is written into the journal first. Of the
 // filters on a clsact qdisc of ours the last to go takes that along. Call with k.mu held; so must be the Close of the result.
 func (k *Kernel) addClsactFilter(d egressDevice, parent uint32, name string, journal func(Filter) (func() error, error), add func(*netlink.Handle, Filter) error) (io.Closer, error) {
+	was, release, err := k.noQueue(d)
+	if err != nil {
+		return nil, err
+	}
+	closer, err := k.addFilter(d, parent, name, func(f Filter) (func() error, error) {
+		f.NoQueue = f.OwnsQdisc && bool(was)
+		return journal(f)
+	}, add)
+	if err != nil {
+		return nil, errors.Join(err, release())
+	}
+	return closerFunc(func() error {
+		if err := closer.Close(); err != nil {
+			return err
+		}
+		return release()
+	}), nil
+}
+
+// addFilter is the part of addClsactFilter that knows nothing of queues.
+func (k *Kernel) addFilter(d egressDevice, parent uint32, name string, journal func(Filter) (func() error, error), add func(*netlink.Handle, Filter) error) (io.Closer, error) {
 	handle, err := d.ns.netlink()
 	if err != nil {
 		return nil, err

@@ -35,6 +35,7 @@ type Queue struct {
 	Ifname     string
 	Handle     uint32
 	Kind       string
+	NoQueue    bool
 }
 
 // queues are those of one rule, one on each device that the target's packets leave by.
@@ -90,7 +91,17 @@ func queueKey(d egressDevice, class uint32) string {
 }
 
 func (k *Kernel) openQueue(q *queues, d egressDevice, journal func(Queue) (func() error, error)) error {
-	release, err := k.acquire(queueKey(d, 0), func() (io.Closer, error) { return makeRoot(d, journal) })
+	was, release, err := k.noQueue(d)
+	if err != nil {
+		return err
+	}
+	q.releases = append(q.releases, release)
+	release, err = k.acquire(queueKey(d, 0), func() (io.Closer, error) {
+		return makeRoot(d, func(entry Queue) (func() error, error) {
+			entry.NoQueue = bool(was)
+			return journal(entry)
+		})
+	})
 	if err != nil {
 		return err
 	}

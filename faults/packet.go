@@ -225,17 +225,25 @@ func packetEnv(ctx context.Context, env Env, id string, target cgroup.Target, ho
 			return journalled(ctx, env.Journal, id, undo.Action{Version: 7, RemoveDevice: &undo.RemoveDevice{NetNSInode: d.NetNSInode, Ifname: d.Ifname, Kind: d.Kind}})
 		},
 		Journal: func(f bpf.Filter) (func() error, error) {
-			return journalled(ctx, env.Journal, id, undo.Action{Version: 1, RemoveFilter: &undo.RemoveFilter{
+			return journalled(ctx, env.Journal, id, undo.Action{Version: version(f.NoQueue, 1), RemoveFilter: &undo.RemoveFilter{
 				NetNSInode: f.NetNSInode, Ifindex: f.Ifindex, Ifname: f.Ifname, Parent: f.Parent,
-				Handle: f.Handle, Priority: f.Priority, Name: f.Name, OwnsQdisc: f.OwnsQdisc,
+				Handle: f.Handle, Priority: f.Priority, Name: f.Name, OwnsQdisc: f.OwnsQdisc, NoQueue: f.NoQueue,
 			}})
 		},
 		JournalQueue: func(q bpf.Queue) (func() error, error) {
-			return journalled(ctx, env.Journal, id, undo.Action{Version: 3, RemoveQdisc: &undo.RemoveQdisc{
-				NetNSInode: q.NetNSInode, Ifindex: q.Ifindex, Ifname: q.Ifname, Handle: q.Handle, Kind: q.Kind,
+			return journalled(ctx, env.Journal, id, undo.Action{Version: version(q.NoQueue, 3), RemoveQdisc: &undo.RemoveQdisc{
+				NetNSInode: q.NetNSInode, Ifindex: q.Ifindex, Ifname: q.Ifname, Handle: q.Handle, Kind: q.Kind, NoQueue: q.NoQueue,
 			}})
 		},
 	}
+}
+
+// version is that of what removes a qdisc, which has grown by one field.
+func version(noQueue bool, without int) int {
+	if noQueue {
+		return 8
+	}
+	return without
 }
 
 // journalled writes an action down before the change is made; the result undoes the change and strikes the action out.

@@ -13,7 +13,8 @@ import (
 
 // Version is the form of actions and records. It grows whenever an older build could not undo what a newer one wrote; what
 // an older one wrote is always read. 2: emptyFile and removeFiles. 3: removeQdisc. 4: setClock and startUnit. 5: driftClock. 6: an entry's generation. 7: removeDevice.
-const Version = 7
+// 8: noQueue of removeQdisc and removeFilter.
+const Version = 8
 
 // Action is one reversible change, as data that needs nothing of the fault that made it. Exactly one pointer is set.
 type Action struct {

@@ -25,6 +25,8 @@ type RemoveFilter struct {
 	Name string `json:"name"`
 	// OwnsQdisc: the device had no clsact qdisc before us.
 	OwnsQdisc bool `json:"ownsQdisc"`
+	// NoQueue: the queue of the device had no length before, and the kernel gave it one for our clsact qdisc. Since version 8.
+	NoQueue bool `json:"noQueue,omitempty"`
 }
 
 func (r *RemoveFilter) durable() bool { return false }
@@ -51,6 +53,9 @@ func (r *RemoveFilter) undoOn(handle *netlink.Handle, device netlink.Link) (Outc
 		return outcome, err
 	}
 	removed, err := removeIdleClsact(handle, device)
+	if err == nil && r.NoQueue {
+		err = shortenQueue(handle, device)
+	}
 	if err != nil {
 		return "", err
 	}

@@ -20,6 +20,8 @@ type RemoveQdisc struct {
 	Ifname string `json:"ifname"`
 	Handle uint32 `json:"handle"`
 	Kind   string `json:"kind"`
+	// NoQueue: the queue of the device had no length before, and the kernel gave it one for our qdisc. Since version 8.
+	NoQueue bool `json:"noQueue,omitempty"`
 }
 
 func (r *RemoveQdisc) durable() bool { return false }
@@ -42,6 +44,14 @@ func (r *RemoveQdisc) undo(context.Context) (Outcome, error) {
 const drainTime = 500 * time.Millisecond
 
 func (r *RemoveQdisc) undoOn(handle *netlink.Handle, device netlink.Link) (Outcome, error) {
+	outcome, err := r.remove(handle, device)
+	if err != nil || !r.NoQueue {
+		return outcome, err
+	}
+	return outcome, shortenQueue(handle, device)
+}
+
+func (r *RemoveQdisc) remove(handle *netlink.Handle, device netlink.Link) (Outcome, error) {
 	for deadline := time.Now().Add(drainTime); ; time.Sleep(5 * time.Millisecond) {
 		qdiscs, err := handle.QdiscList(device)
 		if err != nil {

@@ -73,3 +73,61 @@ func TestRemoveQdiscOfWhatIsGone(t *testing.T) {
 	n.leave()
 	wantUndo(t, qdiscAction(n.ourQdisc()), AlreadyGone)
 }
+
+// queueLength is that of the device.
+func (n *network) queueLength(t *testing.T) int {
+	t.Helper()
+	now, err := n.LinkByIndex(n.lo.Attrs().Index)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return now.Attrs().TxQLen
+}
+
+// TestQueueLength: a queue without a length has none again when our qdisc is gone, unless somebody else has made it what it is.
+func TestQueueLength(t *testing.T) {
+	n := testNetwork(t)
+	filter := n.ours(true)
+	filter.NoQueue = true
+	qdisc := n.ourQdisc()
+	qdisc.NoQueue = true
+	clsact := &netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{LinkIndex: n.lo.Attrs().Index, Handle: 0xffff << 16, Parent: netlink.HANDLE_CLSACT}}
+	set := func(length int) {
+		t.Helper()
+		if err := n.LinkSetTxQLen(n.lo, length); err != nil {
+			t.Fatal(err)
+		}
+	}
+	add := func(q netlink.Qdisc) {
+		t.Helper()
+		if err := n.QdiscAdd(q); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wants := func(length int, when string) {
+		t.Helper()
+		if got := n.queueLength(t); got != length {
+			t.Errorf("%s: the queue has the length %d, want %d", when, got, length)
+		}
+	}
+	root := n.rootQdisc("pfifo", 0x77)
+
+	set(0)
+	add(root)
+	wants(kernelsLength, "a qdisc is there")
+	wantUndo(t, qdiscAction(qdisc), Undone)
+	wants(0, "it is gone")
+	add(root)
+	set(500)
+	wantUndo(t, qdiscAction(qdisc), Undone)
+	wants(500, "somebody has set another length")
+
+	set(0)
+	add(clsact)
+	add(root)
+	wantUndo(t, qdiscAction(qdisc), Undone)
+	wants(kernelsLength, "another qdisc is there")
+	wantUndo(t, filterAction(filter), Undone)
+	wants(0, "both are gone")
+	wantUndo(t, filterAction(filter), AlreadyGone)
+}
