@@ -3,7 +3,6 @@ package daemon_test
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -228,12 +227,13 @@ func TestHTTPStreams(t *testing.T) {
 		b.hurt.wants("ok", "web talk %s http://10.53.0.1/talk 100", protocol)
 	}
 	b.hurt.wants(web4, "web connect %s", web4)
-	b.hurt.wants("HTTP/1.1 101 Switching Protocols", `web say GET /upgrade HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: lines\r\n\r\n`)
+	b.hurt.wants("HTTP/1.1 101 Switching Protocols", `web say GET /upgrade HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: lines\r\n\r\nearly\n`)
 	for line := b.hurt.do("web line"); line != ""; line = b.hurt.do("web line") {
 		if !strings.Contains(line, "Upgrade") {
 			t.Errorf("it said %q", line)
 		}
 	}
+	b.hurt.wants("early", "web line")
 	b.hurt.wants("one", `web say one\n`)
 	b.hurt.wants("two", `web say two\n`)
 	if c := b.n.settled(f.GetId()); c.GetEvaluated() != 3 || c.GetMatched() != 0 {
@@ -292,15 +292,13 @@ func TestHTTPAnswerBeforeTheBody(t *testing.T) {
 		}
 	}
 	b.hurt.wants(busy, `web say POST /a HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n`)
-	big := filepath.Join(t.TempDir(), "big")
-	if err := os.WriteFile(big, make([]byte, 4<<20), 0o644); err != nil {
-		t.Fatal(err)
+	// With HTTP/2 a client that is answered early may send no more, and waits for the end of the answer.
+	for range 10 {
+		b.hurt.wants("new", "web new")
+		b.hurt.wants("503 10.53.0.1:80", "web two POST http://10.53.0.1/a something")
 	}
-	for range 3 {
-		b.hurt.wants("503", "dns run curl -s -o /dev/null -w %%{http_code} --noproxy * --http2-prior-knowledge -T %s http://10.53.0.1/a", big)
-	}
-	if c := b.n.settled(f.GetId()); c.GetInjected() != 6 {
-		t.Errorf("counted %v, want 6 injected", c)
+	if c := b.n.settled(f.GetId()); c.GetInjected() != 13 {
+		t.Errorf("counted %v, want 13 injected", c)
 	}
 }
 

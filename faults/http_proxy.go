@@ -45,8 +45,8 @@ func answerRequest(c *httpConnection, w http.ResponseWriter, r *http.Request, h 
 // takeBody begins to read what the client sends, for nobody: many read an answer only when they have sent all, and take a connection that
 // is closed before for a broken one. The result waits for the end.
 func takeBody(w http.ResponseWriter, r *http.Request) (wait func()) {
-	if r.Header.Get("Expect") != "" || r.ProtoMajor != 1 && r.ContentLength < 0 {
-		return func() {} // it waits to be told to send, or waits in a stream for the end of the answer
+	if r.Header.Get("Expect") != "" || r.ProtoMajor != 1 {
+		return func() {} // it waits to be told to send, or is told by HTTP/2 that nobody reads, and may wait for the end of the answer
 	}
 	_ = http.NewResponseController(w).EnableFullDuplex()
 	var taking sync.WaitGroup
@@ -98,7 +98,7 @@ func (g *httpGate) pass(w http.ResponseWriter, r *http.Request, due []*dueHarm) 
 			}
 		}
 	}
-	g.proxy.ServeHTTP(w, r.WithContext(httptrace.WithClientTrace(ctx, trace)))
+	g.proxy.ServeHTTP(keepsEarly{w}, r.WithContext(httptrace.WithClientTrace(ctx, trace)))
 }
 
 func changesOf(ctx context.Context) *exchange {
