@@ -20,6 +20,7 @@ func TestCluster(t *testing.T) {
 		part{"install", testInstall},
 		part{"experiment", testExperiment},
 		part{"shapes", testShapes},
+		part{"network", testNetwork},
 		part{"restart", testRestart},
 		part{"kill", testKill},
 		part{"limit and load", testLimits},

@@ -30,6 +30,8 @@ type control struct {
 	dir  string
 	keys *authority
 	port int
+	// namesPort is where a server of names answers, on the loopback.
+	namesPort int
 	// node is nil where no kubelet is needed.
 	node *machine
 }
@@ -37,6 +39,7 @@ type control struct {
 func startControl(t *testing.T, built string) *control {
 	t.Helper()
 	c := &control{t: t, built: built, dir: t.TempDir(), port: freePort(t)}
+	c.namesPort = serveNames(t)
 	c.keys = newAuthority(t, c.dir)
 	c.keys.issue("server", "kube-apiserver", []string{"system:masters"}, "127.0.0.1", "10.0.2.2", serviceIP, "localhost", "kubernetes.default.svc")
 	c.keys.issue("admin", "admin", []string{"system:masters"})

@@ -16,7 +16,7 @@ func testInstall(t *testing.T, c *control) {
 	if out := c.faultd(t, "list"); contains(out, "no faults") != nil {
 		t.Errorf("list says:\n%s", out)
 	}
-	c.kubectl(t, "apply", "-f", "testdata/shop.yaml")
+	c.kubectl(t, "apply", "-f", "testdata/shop.yaml", "-f", "testdata/servers.yaml")
 	c.kubectl(t, "apply", "-f", "testdata/policy.yaml", "-f", "testdata/people.yaml")
 	for _, who := range []string{"web", "batch", static} {
 		eventually(t, who+" is served", func() error { return c.lately(who, "served") })

@@ -76,7 +76,7 @@ func (m *machine) makeDisk() {
 	install("node/cni.conflist", "etc/cni/net.d/pods.conflist")
 	install(c.keys.path("ca.crt"), "etc/ca.crt")
 	install(c.keys.path("kubelet.kubeconfig"), "etc/kubelet.kubeconfig")
-	write("etc/node.env", fmt.Sprintf("API_PORT=%d\n", c.port))
+	write("etc/node.env", fmt.Sprintf("API_PORT=%d\nNAMES_PORT=%d\n", c.port, c.namesPort))
 	write("etc/modules-load.d/node.conf", "fuse\noverlay\nbridge\n")
 	write("etc/hostname", nodeName+"\n")
 	write("etc/resolv.conf", "nameserver 10.0.2.3\n")

@@ -66,14 +66,20 @@ func testKill(t *testing.T, c *control) {
 	nested := c.pod(t, "nested")
 	cgroup := []string{c.node.driver.pod(steps)}
 	before := c.limits(t, cgroup)
+	shelf := c.pod(t, "shelf")
+	network := c.wires(t, shelf)
 	restarts := c.daemonRestarts(t)
 
 	c.inject(t, "connect", "pod:shop/steps", cgroup, refused...)
 	c.inject(t, "cpu", "pod:shop/steps", cgroup, "--limit", "0.3")
 	c.inject(t, "cpu", "pod:shop/steps", cgroup, "--load", "0.03")
 	c.inject(t, "process", "pod:shop/nested", []string{c.node.driver.pod(nested)}, "--pause")
+	c.inject(t, "packet", "pod:shop/shelf", []string{c.node.driver.pod(shelf)}, incoming...)
 	c.all(t, "refused", stepping...)
 	c.loads(t, cgroup, 1)
+	if now := c.wires(t, shelf); contains(now, ": faultd-") != nil {
+		t.Errorf("no device of faultd's is in the pod:\n%s", now)
+	}
 	frozen := "grep frozen /cgroup" + c.node.driver.pod(nested) + "/cgroup.events"
 	if out := c.onNode(t, frozen); out != "frozen 1\n" {
 		t.Errorf("the other pod is %s", out)
@@ -81,6 +87,7 @@ func testKill(t *testing.T, c *control) {
 
 	c.onNode(t, `for p in /proc/[0-9]*; do case "$(tr '\0' ' ' <$p/cmdline)" in "/faultd serve "*) kill -KILL ${p#/proc/}; esac; done`)
 	c.all(t, "served", append(stepping, "nested#client")...)
+	c.asBefore(t, shelf, network)
 	eventually(t, "the kubelet has started the daemon again", func() error {
 		if n := c.daemonRestarts(t); n != restarts+1 {
 			return fmt.Errorf("%d restarts, before %d", n, restarts)
@@ -97,7 +104,7 @@ func testKill(t *testing.T, c *control) {
 	}
 	t.Logf("the audit log: %s", c.faultd(t, "audit", "verify"))
 	c.spared(t, "batch")
-	c.kubectl(t, "delete", "-f", "testdata/shapes.yaml") // no drain would evict a pod that nobody makes again
+	c.kubectl(t, "delete", "--ignore-not-found", "-f", "testdata/shapes.yaml", "-f", "testdata/servers.yaml") // no drain would evict a pod that nobody makes again
 }
 
 // daemonRestarts is how often the kubelet has started the daemon's container again.

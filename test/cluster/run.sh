@@ -40,7 +40,7 @@ with_buildah() {
 	BUILDAH_ISOLATION=chroot TMPDIR=$scratch CONTAINERS_STORAGE_CONF=$scratch/storage.conf CONTAINERS_CONF=$scratch/containers.conf buildah "$@"
 }
 
-# images builds those of the Dockerfile, and one with busybox for whoever is hurt.
+# images builds those of the Dockerfile, and one with busybox for whoever is hurt, and a program that resolves names as musl does.
 images() {
 	local base container name target
 	printf '[storage]\ndriver = "vfs"\ngraphroot = "%s/images"\nrunroot = "%s/run"\n' "$scratch" "$scratch" >"$scratch/storage.conf"
@@ -62,6 +62,7 @@ images() {
 	cp "$(command -v busybox)" "$scratch/busybox/bin/busybox"
 	for name in $(busybox --list); do [ "$name" = busybox ] || ln -s busybox "$scratch/busybox/bin/$name"; done
 	install test/cluster/node/client.sh "$scratch/busybox/bin/client"
+	musl-gcc -Os -static -o "$scratch/busybox/bin/resolve" daemon/testdata/resolve.c
 	container=$(with_buildah from scratch)
 	with_buildah copy -q "$container" "$scratch/busybox" / >/dev/null
 	with_buildah config --env PATH=/bin --cmd '["sleep", "infinity"]' "$container"

@@ -9,13 +9,14 @@ ip link set eth0 up
 ip addr replace 10.0.2.15/24 dev eth0
 ip route replace default via 10.0.2.2
 sysctl -qw net.ipv4.ip_forward=1
-# The service of the API server, which is on the host; nobody but the host knows what pods are called.
+# The services of the API server and of names, which are on the host; nobody but the host knows what pods are called.
 nft -f - <<END
 table ip node
 delete table ip node
 table ip node {
 	chain service {
 		ip daddr 10.96.0.1 tcp dport 443 dnat to 10.0.2.2:$API_PORT
+		ip daddr 10.96.0.10 udp dport 53 dnat to 10.0.2.2:$NAMES_PORT
 	}
 	chain prerouting {
 		type nat hook prerouting priority dstnat
