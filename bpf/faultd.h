@@ -102,7 +102,7 @@ enum rule_flag {
 	RULE_PER_FLOW = 4,     /* dice from (seed, flow) */
 	RULE_EGRESS = 8,
 	RULE_INGRESS = 16,     /* at the target's sockets */
-	RULE_INCOMING = 32,    /* at the devices of network namespaces that are the target's alone */
+	RULE_INCOMING = 32,    /* at the devices that packets come in by */
 	RULE_PER_THREAD = 64,  /* dice from (seed, thread) */
 	RULE_PER_PROCESS = 128, /* dice from (seed, process) */
 	RULE_QUANTILES = 256,  /* the delay is drawn from the rule's quantiles */

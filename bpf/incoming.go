@@ -16,9 +16,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What comes in waits in a device of ours: a filter on the devices of a network namespace that is the target's alone sends the packets that
-// a rule means through it (act_mirred), and it gives them back to the device that they came in by (drivers/net/ifb.c). On it is the same root
-// qdisc as on devices that packets leave by.
+// What comes in waits in a device of ours: a filter on the devices of a network namespace sends the packets of a target that a rule means
+// through it (act_mirred), and it gives them back to the device that they came in by (drivers/net/ifb.c). On it is the same root qdisc as on
+// devices that packets leave by. Whose a packet is says whose (incoming_whose.go).
 const (
 	incomingKind   = "ifb"
 	incomingPrefix = "faultd-"
@@ -40,12 +40,13 @@ type Device struct {
 // incoming is our device in a network namespace.
 type incoming struct {
 	ns     NetNS // its own descriptor
-	target uint64
 	device netlink.Link
 	undo   func() error
 
-	mu sync.Mutex     // guards what follows
-	on []netlink.Link // devices with our filter
+	mu       sync.Mutex     // guards what follows
+	on       []netlink.Link // devices with our filter
+	whose    whose
+	programs []*ebpf.Collection
 }
 
 // incomingFor is what one rule has of them.
@@ -58,30 +59,35 @@ func incomingKey(ns NetNS) string { return fmt.Sprintf("incoming/%d", ns.Inode) 
 
 // openIncoming makes our devices in the namespaces, or shares those of older rules. If it fails it leaves nothing behind. Call with k.mu held.
 func (k *Kernel) openIncoming(t Target, env PacketEnv) (*incomingFor, error) {
-	for _, ns := range env.Namespaces {
-		if err := env.Foreign(ns); err != nil {
+	others := make([]string, len(env.Namespaces))
+	for i, ns := range env.Namespaces {
+		var err error
+		if others[i], err = env.Others(ns); err != nil {
 			return nil, err
 		}
 	}
 	found := &incomingFor{}
-	for _, ns := range env.Namespaces {
-		if err := k.openIncomingIn(found, ns, t, env); err != nil {
+	for i, ns := range env.Namespaces {
+		if err := k.openIncomingIn(found, ns, t, others[i], env); err != nil {
 			return nil, errors.Join(fmt.Errorf("hold back what comes into network namespace %d: %w", ns.Inode, err), releaseAll(&found.releases))
 		}
 	}
 	return found, nil
 }
 
-// openIncomingIn adds one namespace to those found; what it has opened when it fails is in there too. Call with k.mu held.
-func (k *Kernel) openIncomingIn(found *incomingFor, ns NetNS, t Target, env PacketEnv) error {
-	release, err := k.acquire(incomingKey(ns), func() (io.Closer, error) { return makeIncoming(ns, t.id(), env.JournalDevice) })
+// openIncomingIn adds one namespace, where others live too if that is not empty, to those found; what it has opened when it fails is in there
+// too. Call with k.mu held.
+func (k *Kernel) openIncomingIn(found *incomingFor, ns NetNS, t Target, others string, env PacketEnv) error {
+	release, err := k.acquire(incomingKey(ns), func() (io.Closer, error) {
+		return makeIncoming(ns, whoseIn(ns, t, others), env.JournalDevice)
+	})
 	if err != nil {
 		return err
 	}
 	found.releases = append(found.releases, release)
 	ours := k.incomingIn(ns)
-	if ours.target != t.id() {
-		return fmt.Errorf("%w: a fault of a target above or below this one has one for what comes into its network namespace; choose the same target, or stop that fault first", ErrTaken)
+	if one := ours.allIsOf(); one != 0 && one != t.id() {
+		return fmt.Errorf("%w: a fault of a target above or below this one has one for all that comes into its network namespace; choose the same target, or stop that fault first", ErrTaken)
 	}
 	d := egressDevice{ns, ours.device}
 	if release, err = k.acquire(queueKey(d, 0), func() (io.Closer, error) { return makeIncomingRoot(d, env.JournalQueue) }); err != nil {
@@ -98,7 +104,7 @@ func (k *Kernel) incomingIn(ns NetNS) *incoming {
 }
 
 // makeIncoming makes our device, with a name that nobody has had.
-func makeIncoming(ns NetNS, target uint64, journal func(Device) (func() error, error)) (*incoming, error) {
+func makeIncoming(ns NetNS, w whose, journal func(Device) (func() error, error)) (*incoming, error) {
 	own, err := ns.dup()
 	if err != nil {
 		return nil, err
@@ -110,7 +116,7 @@ func makeIncoming(ns NetNS, target uint64, journal func(Device) (func() error, e
 	if err != nil {
 		return nil, errors.Join(err, own.File.Close())
 	}
-	in := &incoming{ns: own, target: target, undo: undo}
+	in := &incoming{ns: own, whose: w, undo: undo}
 	if err := inNamespace(ns, func() error { return in.add(entry.Ifname) }); err != nil {
 		return nil, errors.Join(err, in.Close())
 	}
@@ -162,7 +168,7 @@ func longestPacket() (mtu int, err error) {
 	if err != nil {
 		return 0, fmt.Errorf("list the devices: %w", err)
 	}
-	for _, device := range arrivalDevices(devices) {
+	for _, device := range arrivalDevices(devices, false) {
 		mtu = max(mtu, device.Attrs().MTU)
 	}
 	return max(mtu, 1500), nil
@@ -200,28 +206,30 @@ func ours(device netlink.Link) bool {
 }
 
 // arrivalDevices are those of a namespace that packets come in by, each packet by one. Not loopback: what comes by it has left by it, and
-// waited there. What a bridge, a bond, a VLAN or the like gets was seen there, or is seen below.
-func arrivalDevices(devices []netlink.Link) []netlink.Link {
+// waited there. What a bridge, a bond, a VLAN or the like gets was seen there, or is seen below; where the socket tells whose it is (all), what
+// comes to a VLAN or the like is passed over below, as it may be another namespace's, and is seen there.
+func arrivalDevices(devices []netlink.Link, all bool) []netlink.Link {
 	kinds := map[int]string{}
 	for _, device := range devices {
 		kinds[device.Attrs().Index] = device.Type()
 	}
 	return slices.DeleteFunc(slices.Clone(devices), func(device netlink.Link) bool {
 		attrs := device.Attrs()
-		inside := slices.Contains([]string{"vlan", "macvlan", "macvtap", "ipvlan", "ipvtap", "macsec"}, device.Type()) && attrs.NetNsID < 0 && kinds[attrs.ParentIndex] != ""
+		inside := !all && slices.Contains([]string{"vlan", "macvlan", "macvtap", "ipvlan", "ipvtap", "macsec"}, device.Type()) && attrs.NetNsID < 0 && kinds[attrs.ParentIndex] != ""
 		port := attrs.MasterIndex != 0 && kinds[attrs.MasterIndex] != "vrf"
 		return attrs.EncapType == "loopback" || device.Type() == incomingKind || inside || port
 	})
 }
 
 // attachIncoming puts our filter on what packets come into a namespace by. Call with k.mu held.
-func (k *Kernel) attachIncoming(t Target, ns NetNS, journal func(Filter) (func() error, error)) (releases []func() error, err error) {
+func (k *Kernel) attachIncoming(ns NetNS, journal func(Filter) (func() error, error)) (releases []func() error, err error) {
 	devices, err := ns.devices()
 	if err != nil {
 		return nil, err
 	}
-	for _, device := range arrivalDevices(devices) {
-		more, err := k.attachIncomingTo(t, egressDevice{ns, device}, journal)
+	in := k.incomingIn(ns)
+	for _, device := range arrivalDevices(devices, in.allIsOf() == 0) {
+		more, err := k.attachIncomingTo(in, device, journal)
 		releases = append(releases, more...)
 		if err != nil {
 			return releases, fmt.Errorf("attach to what comes in by device %s: %w", device.Attrs().Name, err)
@@ -231,39 +239,41 @@ func (k *Kernel) attachIncoming(t Target, ns NetNS, journal func(Filter) (func()
 }
 
 // attachIncomingTo puts our filter on one device. Call with k.mu held.
-func (k *Kernel) attachIncomingTo(t Target, d egressDevice, journal func(Filter) (func() error, error)) (releases []func() error, err error) {
-	program, unload, err := k.useIncomingProgram(t, strings.Replace(d.program(), filterName, incomingFilter, 1))
+func (k *Kernel) attachIncomingTo(in *incoming, device netlink.Link, journal func(Filter) (func() error, error)) (releases []func() error, err error) {
+	d := egressDevice{in.ns, device}
+	program, unload, err := k.useIncomingProgram(in, strings.Replace(d.program(), filterName, incomingFilter, 1))
 	if err != nil {
 		return nil, err
 	}
 	releases = append(releases, unload)
-	key := fmt.Sprintf("%s/%d", incomingKey(d.ns), d.device.Attrs().Index)
-	release, err := k.acquire(key, func() (io.Closer, error) { return k.addIncomingFilter(k.incomingIn(d.ns), d, program, journal) })
+	key := fmt.Sprintf("%s/%d", incomingKey(in.ns), device.Attrs().Index)
+	release, err := k.acquire(key, func() (io.Closer, error) { return k.addIncomingFilter(in, d, program, journal) })
 	if err == nil {
 		releases = append(releases, release)
 	}
 	return releases, err
 }
 
-// useIncomingProgram loads the program for one target. Call with k.mu held.
-func (k *Kernel) useIncomingProgram(t Target, name string) (program *ebpf.Program, unload func() error, err error) {
-	key := fmt.Sprintf("programs/%s/%d", name, t.id())
+// useIncomingProgram loads the program for one namespace. Call with k.mu held.
+func (k *Kernel) useIncomingProgram(in *incoming, name string) (program *ebpf.Program, unload func() error, err error) {
+	key := fmt.Sprintf("programs/%s/%d", name, in.ns.Inode)
 	unload, err = k.acquire(key, func() (io.Closer, error) {
 		spec, err := k.object("packet", loadPacket, name)
 		if err != nil {
 			return nil, err
 		}
-		if err := spec.Variables["faultd_incoming_target"].Set(t.id()); err != nil {
-			return nil, fmt.Errorf("tell the program its target: %w", err)
-		}
 		c, err := k.load(spec)
 		if err != nil {
 			return nil, fmt.Errorf("load object packet: %w", err)
 		}
-		return collection{c}, nil
+		if err := in.tell(c); err != nil {
+			c.Close()
+			return nil, err
+		}
+		return incomingProgram{collection{c}, in}, nil
 	})
 	if err != nil {
 		return nil, nil, err
 	}
-	return k.shared[key].closer.(collection).Programs[name], unload, nil
+	return k.shared[key].closer.(incomingProgram).Programs[name], unload, nil
 }

@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// coverIncoming has the rule hurt what comes in by devices, and into namespaces, that have come since, and looks whether what comes into the
-// others still is the target's alone.
+// coverIncoming has the rule hurt what comes in by devices, and into namespaces, that have come since, and looks again whose what comes
+// into the others is.
 func (in *Installed) coverIncoming(env PacketEnv) error {
 	k := in.kernel
 	k.mu.Lock()
@@ -26,8 +26,12 @@ func (in *Installed) coverIncoming(env PacketEnv) error {
 func (in *Installed) coverIncomingOf(ns NetNS, env PacketEnv) error {
 	switch {
 	case in.holds(ns):
-		if err := env.Foreign(ns); err != nil {
-			in.tell(fmt.Sprintf("what comes into network namespace %d may be somebody else's by now, and is hurt too: %v", ns.Inode, err))
+		others, err := env.Others(ns)
+		if err != nil {
+			in.tell(fmt.Sprintf("network namespace %d is not the target's alone any more, and what comes in there is spared: %v", ns.Inode, err))
+		}
+		if err := in.kernel.incomingIn(ns).look(others); err != nil {
+			return err
 		}
 	case !in.first(ns, 0):
 		return nil
@@ -40,12 +44,13 @@ func (in *Installed) coverIncomingOf(ns NetNS, env PacketEnv) error {
 	if err != nil {
 		return err
 	}
-	for _, device := range arrivalDevices(devices) {
+	ours := in.kernel.incomingIn(ns)
+	for _, device := range arrivalDevices(devices, ours.allIsOf() == 0) {
 		if !in.first(ns, device.Attrs().Index) {
 			continue
 		}
 		err := in.use(func() ([]func() error, error) {
-			return in.kernel.attachIncomingTo(in.target, egressDevice{ns, device}, env.Journal)
+			return in.kernel.attachIncomingTo(ours, device, env.Journal)
 		})
 		if err != nil {
 			return fmt.Errorf("by the device %s, which has come since: %w", device.Attrs().Name, err)
@@ -71,11 +76,12 @@ func (in *Installed) first(ns NetNS, ifindex int) bool {
 
 // openIncomingLater makes our device, with the rule's queue, in one more namespace. Call with k.mu held.
 func (in *Installed) openIncomingLater(ns NetNS, env PacketEnv) error {
-	if err := env.Foreign(ns); err != nil {
+	others, err := env.Others(ns)
+	if err != nil {
 		return err
 	}
 	found := &incomingFor{}
-	err := in.kernel.openIncomingIn(found, ns, in.target, env)
+	err = in.kernel.openIncomingIn(found, ns, in.target, others, env)
 	in.releases = append(in.releases, found.releases...)
 	if err != nil {
 		return err

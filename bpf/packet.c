@@ -5,14 +5,12 @@
  * to no device, which the sender cannot see (net/core/filter.c, skb_do_redirect); ingress runs at the target's sockets.
  * What shall be late, or otherwise hurt by a queue of ours (wire.go), is sent there by its priority, which a prio qdisc
  * takes for a class if it is the qdisc's own (net/sched/sch_prio.c, prio_classify). */
+#include "arrive.h"
 #include "change.h"
 #include "loss.h"
 #include "match.h"
 #include "packet.h"
 #include <linux/pkt_cls.h>
-
-/* The target whose all is that comes in by the devices that faultd_incoming is on. */
-const volatile __u64 faultd_incoming_target = 0;
 
 #define ANCESTOR(level) bpf_skb_ancestor_cgroup_id(skb, level)
 
@@ -74,27 +72,29 @@ LOOP_BODY __u32 packet_rule(const struct rule_ref *ref, struct permit *permit, c
 }
 
 /* The first rule that loses the packet decides, and of those with a queue the first; one whose data was changed goes on to the next rule. */
-static __always_inline __u32 judge(struct __sk_buff *skb, struct rule_set *set, __u32 offset, __u32 direction)
+static __always_inline __u32 judge_packet(struct __sk_buff *skb, struct rule_set *set, const struct packet *packet, __u32 direction)
 {
-	int egress = direction == RULE_EGRESS;
-	struct packet packet = {};
-
-	if (!set || !read_packet(skb, offset, egress, &packet))
-		return 0;
-	if (direction == RULE_INCOMING && packet.neighbour)
-		return 0;
 	struct permit permit = {.generation = switch_read()};
 	__u32 verdict = PASS;
 
 	for (__u32 i = 0; i < MAX_RULES_PER_SET && i < set->count; i++) {
-		__u32 said = packet_rule(&set->refs[i], &permit, &packet, direction, verdict);
+		__u32 said = packet_rule(&set->refs[i], &permit, packet, direction, verdict);
 
-		if (said == CHANGE && egress)
-			change(skb, &packet, &set->refs[i], &permit);
+		if (said == CHANGE && direction == RULE_EGRESS)
+			change(skb, packet, &set->refs[i], &permit);
 		else if (said != PASS)
 			verdict = said;
 	}
 	return verdict;
+}
+
+static __always_inline __u32 judge(struct __sk_buff *skb, struct rule_set *set, __u32 offset, __u32 direction)
+{
+	struct packet packet = {};
+
+	if (!set || !read_packet(skb, offset, direction == RULE_EGRESS, &packet))
+		return 0;
+	return judge_packet(skb, set, &packet, direction);
 }
 
 static __always_inline int leave(struct __sk_buff *skb, __u32 offset)
@@ -131,12 +131,16 @@ int faultd_ingress(struct __sk_buff *skb)
  * that comes out of a queue is seen again where it is unwrapped, and goes on. */
 static __always_inline int arrive(struct __sk_buff *skb, __u32 offset)
 {
-	struct target_key key = {.cgroup = faultd_incoming_target, .hook = HOOK_PACKET};
+	struct packet packet = {};
 	__u32 verdict;
 
-	if (skb->priority >> 16 == QUEUE_ROOT >> 16)
+	if (skb->priority >> 16 == QUEUE_ROOT >> 16 || !switch_read())
 		return 0;
-	verdict = judge(skb, bpf_map_lookup_elem(&faultd_targets, &key), offset, RULE_INCOMING);
+	if (!read_packet(skb, offset, 0, &packet) || packet.neighbour)
+		return 0;
+	struct rule_set *set = rules_of_arrival(skb, offset, &packet);
+
+	verdict = set ? judge_packet(skb, set, &packet, RULE_INCOMING) : PASS;
 	if (verdict == PASS)
 		return 0;
 	skb->priority = verdict == LOSE ? QUEUE_LOST : verdict;

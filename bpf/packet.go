@@ -62,8 +62,9 @@ type PacketEnv struct {
 	JournalQueue func(Queue) (done func() error, err error)
 	// JournalDevice does so with a device.
 	JournalDevice func(Device) (done func() error, err error)
-	// Foreign says why what comes into a namespace is not the target's alone; nil: it is.
-	Foreign func(NetNS) error
+	// Others says who lives in a namespace that is not of the target, so that not all that comes in there is the target's; "": nobody. An
+	// error is why the rule cannot be had then; who it is comes with it.
+	Others func(NetNS) (who string, err error)
 }
 
 // InstallPacket makes packets of the target vanish, or take a queue. The caller closes the rule.
@@ -161,7 +162,7 @@ func (k *Kernel) installPacket(t Target, r Rule, env PacketEnv, mechanism string
 			return releases, err
 		}
 		for _, ns := range env.Namespaces {
-			more, err := k.attachIncoming(t, ns, env.Journal)
+			more, err := k.attachIncoming(ns, env.Journal)
 			releases = append(releases, more...)
 			if err != nil {
 				return releases, err

@@ -25,6 +25,8 @@ struct sock_cgroup_data {
 	struct cgroup *cgroup;
 };
 
+struct sock;
+
 struct sock_common {
 	__be32 skc_daddr;
 	__be32 skc_rcv_saddr;
@@ -35,6 +37,7 @@ struct sock_common {
 	int skc_bound_dev_if;
 	struct in6_addr skc_v6_daddr;
 	struct in6_addr skc_v6_rcv_saddr;
+	struct sock *skc_listener; /* of a connection that is about to be made */
 };
 
 struct sock {

@@ -268,10 +268,11 @@ func (x *homed) sharesClsact() {
 func (x *homed) leavesOthers() {
 	t := x.t
 	t.Helper()
+	packet := &v1.Packet{Delay: "10ms"}
 	refused := func(what string, code connect.Code, words ...string) {
 		t.Helper()
 		with := x.shown()
-		_, err := x.n.tryInject(x.incoming(&v1.Packet{Delay: "10ms"}))
+		_, err := x.n.tryInject(x.incoming(packet))
 		for _, word := range words {
 			if connect.CodeOf(err) != code || !strings.Contains(err.Error(), word) {
 				t.Errorf("%s: %v, want %v with %q", what, err, code, word)
@@ -294,13 +295,14 @@ func (x *homed) leavesOthers() {
 	var stranger *worker
 	x.inside(x.near, func() { stranger = x.n.worker(x.n.target()) })
 	who := fmt.Sprintf("process %d (", stranger.pid())
-	refused("with a stranger", connect.CodeInvalidArgument, who, "pod:", "direction egress")
-	_, err := x.n.client.Inject(t.Context(), connect.NewRequest(&v1.InjectRequest{Spec: x.incoming(&v1.Packet{Delay: "10ms"}), DryRun: true}))
+	packet = &v1.Packet{Delay: "10ms", Protocol: "icmp"}
+	refused("pings with a stranger", connect.CodeInvalidArgument, "packet.protocol", who, "pod:", "direction egress")
+	_, err := x.n.client.Inject(t.Context(), connect.NewRequest(&v1.InjectRequest{Spec: x.incoming(packet), DryRun: true}))
 	if err == nil || !strings.Contains(err.Error(), who) {
 		t.Errorf("rehearsed with a stranger: %v", err)
 	}
 	x.leaves(stranger)
-	x.n.inject(x.incoming(&v1.Packet{Delay: "10ms"}))
+	x.n.inject(x.incoming(packet))
 	x.n.kill()
 	x.n.arm()
 }
@@ -315,21 +317,26 @@ func (x *homed) leaves(w *worker) {
 	})
 }
 
-// TestIncomingOfNode is refused: what comes in there is anybody's.
+// TestIncomingOfNode: what comes in there may be anybody's, so the socket tells; what has none is refused.
 func TestIncomingOfNode(t *testing.T) {
 	kernels.OnEdges(t)
 	needsNetem(t)
 	n := startNode(t)
 	target := n.target()
 	n.worker(target)
-	spec := lose(target, &v1.Packet{Delay: "10ms", Direction: "both"})
+	spec := lose(target, &v1.Packet{Delay: "10ms", Direction: "both", Protocol: "icmp"})
 	_, err := n.tryInject(spec)
-	if connect.CodeOf(err) != connect.CodeInvalidArgument || !strings.Contains(err.Error(), "network namespace of the node") {
-		t.Errorf("in the node's namespace: %v", err)
+	if connect.CodeOf(err) != connect.CodeInvalidArgument || !strings.Contains(err.Error(), "it is the node's") {
+		t.Errorf("pings of the node: %v", err)
 	}
 	if _, rehearsed := n.client.Inject(t.Context(), connect.NewRequest(&v1.InjectRequest{Spec: spec, DryRun: true})); rehearsed == nil || err == nil || rehearsed.Error() != err.Error() {
 		t.Errorf("rehearsed: %v, want %v", rehearsed, err)
 	}
+	f := n.inject(lose(target, &v1.Packet{Delay: "10ms", Direction: "ingress"}))
+	if notes := strings.Join(f.GetNotes(), "; "); !strings.Contains(notes, "by socket look-up") || !strings.Contains(notes, "it is the node's") {
+		t.Errorf("it notes %q", notes)
+	}
+	n.stop(f.GetId())
 	n.idle()
 }
 
@@ -440,7 +447,7 @@ func (x *homed) removeFilter() {
 	})
 }
 
-// TestIncomingByDevice: what comes in by a device that containers have waits there, once.
+// TestIncomingByDevice: what comes in by a device that containers have waits there, once; also where the socket tells.
 func TestIncomingByDevice(t *testing.T) {
 	kernels.OnNewest(t)
 	needsNetem(t)
@@ -448,14 +455,25 @@ func TestIncomingByDevice(t *testing.T) {
 	for name, end := range map[string]nearEnd{"bridge": byBridge, "macvlan": byMacvlan, "VLAN": byVLAN, "netkit": byNetkit(netlink.NETKIT_MODE_L2), "netkit L3": byNetkit(netlink.NETKIT_MODE_L3)} {
 		t.Run(name, func(t *testing.T) {
 			x := homeBy(t, n, end)
-			f := x.n.inject(x.incoming(&v1.Packet{Delay: slow.String()}))
-			for _, far := range []*listener{x.far4, x.far6} {
-				if got := x.w.median(far.address, 3); got < slow || got >= 2*slow {
-					t.Errorf("an echo from %s takes %s; the delay is %s", far.address, got, slow)
+			late := func(others ...*worker) {
+				f := x.n.inject(x.incoming(&v1.Packet{Delay: slow.String()}))
+				for _, far := range []*listener{x.far4, x.far6} {
+					if got := x.w.median(far.address, 3); got < slow || got >= 2*slow {
+						t.Errorf("an echo from %s takes %s; the delay is %s", far.address, got, slow)
+					}
+					for _, other := range others {
+						if got := other.median(far.address, 3); got >= slow {
+							t.Errorf("somebody else's echo from %s takes %s", far.address, got)
+						}
+					}
 				}
+				x.n.stop(f.GetId())
+				x.asBefore()
 			}
-			x.n.stop(f.GetId())
-			x.asBefore()
+			late()
+			var other *worker
+			x.inside(x.near, func() { other = x.n.worker(x.n.target()) })
+			late(other)
 		})
 	}
 }
@@ -474,7 +492,8 @@ func byVLAN(l *lane) {
 	}
 }
 
-// TestIncomingLater: what comes in by a device that the target gets while the fault runs is late too, and who comes into its namespace is told.
+// TestIncomingLater: what comes in by a device that the target gets while the fault runs is late too; who comes into its namespace is told, and
+// is not hurt, as the socket tells then.
 func TestIncomingLater(t *testing.T) {
 	kernels.OnOldest(t)
 	x := startHomed(t)
@@ -495,6 +514,12 @@ func TestIncomingLater(t *testing.T) {
 	x.n.until("a note names the stranger", func() bool {
 		return strings.Contains(strings.Join(x.n.get(f.GetId()).GetNotes(), "; "), who)
 	})
+	for _, to := range []*listener{x.far4, x.far6, far} {
+		got, others := x.w.median(to.address, 3), stranger.median(to.address, 3)
+		if got < slow || others >= slow {
+			t.Errorf("with a stranger an echo takes %s, the stranger's %s", got, others)
+		}
+	}
 	x.leaves(stranger)
 	// What was made later is in the journal, too.
 	x.n.end(syscall.SIGKILL)

@@ -115,6 +115,8 @@ func (l *labourer) obey(order []string) (string, error) {
 		return l.countHeard()
 	case "serve": // ADDRESS: sends every line back
 		return l.serve(a.text())
+	case "answer": // ADDRESS: sends every datagram back
+		return answer(a.text())
 	case "deaf": // ADDRESS PLACES: a listener with a queue of so many places, who accepts nobody, then "accept"
 		return l.listen(a.address(), a.number())
 	case "accept":
@@ -392,6 +394,25 @@ func (l *labourer) serve(address string) (string, error) {
 	}
 	go serveLines(listening)
 	return listening.Addr().String(), nil
+}
+
+// answer is serve for datagrams, by a socket without a peer.
+func answer(address string) (string, error) {
+	c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort(address)))
+	if err != nil {
+		return "", err
+	}
+	go func() {
+		buffer := make([]byte, 2048)
+		for {
+			n, from, err := c.ReadFromUDPAddrPort(buffer)
+			if err != nil {
+				return
+			}
+			_, _ = c.WriteToUDPAddrPort(buffer[:n], from) // if nobody is there any more it does not matter
+		}
+	}()
+	return c.LocalAddr().String(), nil
 }
 
 func (l *labourer) hear(address string) (string, error) {

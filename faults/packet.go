@@ -63,7 +63,7 @@ func newPacket(spec *v1.FaultSpec) (Fault, error) {
 
 func packetParameters() []Parameter {
 	return slices.Concat(lossParameters(), []Parameter{
-		{"direction", "egress|ingress|both", "empty: both, or egress if anything but loss is asked for; with that ingress and both need a target that has its network namespace for itself, as a pod has"},
+		{"direction", "egress|ingress|both", "empty: both, or egress if anything but loss is asked for"},
 		{"perFlow", "bool", "the dice is thrown once per flow"},
 		{"corruptPayload", "bool", "a bit of the data is changed, and the checksum with it, so that only the program can notice; alone, with percent as the dice"},
 	}, wireParameters(), trafficParameters())
@@ -196,10 +196,12 @@ func atHomes(ctx context.Context, m *meant, id string, rule bpf.Rule, install fu
 	if err := needsHome(rule, homes); err != nil {
 		return nil, err
 	}
-	installed, err := install(homes, packetEnv(ctx, m.env, id, m.target, homes))
+	installed, err := install(homes, packetEnv(ctx, m.env, id, m.target, rule.Traffic, homes))
 	if err == nil && (rule.Egress || rule.Incoming) {
 		ctx := context.WithoutCancel(ctx)
-		m.cover = func(homes []home) error { return installed.Cover(packetEnv(ctx, m.env, id, m.target, homes)) }
+		m.cover = func(homes []home) error {
+			return installed.Cover(packetEnv(ctx, m.env, id, m.target, rule.Traffic, homes))
+		}
 	}
 	return installed, err
 }
@@ -217,10 +219,10 @@ func needsHome(rule bpf.Rule, homes []home) error {
 }
 
 // packetEnv is for the packets of a fault on a target, at the devices of homes.
-func packetEnv(ctx context.Context, env Env, id string, target cgroup.Target, homes []home) bpf.PacketEnv {
+func packetEnv(ctx context.Context, env Env, id string, target cgroup.Target, traffic bpf.Traffic, homes []home) bpf.PacketEnv {
 	return bpf.PacketEnv{
 		Namespaces: namespacesOf(homes),
-		Foreign:    func(ns bpf.NetNS) error { return othersIn(env, target, ns) },
+		Others:     func(ns bpf.NetNS) (string, error) { return othersIn(env, target, ns, traffic) },
 		JournalDevice: func(d bpf.Device) (func() error, error) {
 			return journalled(ctx, env.Journal, id, undo.Action{Version: 7, RemoveDevice: &undo.RemoveDevice{NetNSInode: d.NetNSInode, Ifname: d.Ifname, Kind: d.Kind}})
 		},

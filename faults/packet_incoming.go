@@ -2,6 +2,7 @@ package faults
 
 import (
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -9,23 +10,27 @@ import (
 	"faultd/cgroup"
 )
 
-// whatElse is what works where not all that comes into a network namespace is the target's.
-const whatElse = "what works: the whole pod as the target (pod:NAMESPACE/NAME), or whatever has all these processes; the target's outgoing packets late (direction egress), by which a round trip is as late; the peer's outgoing ones; or the target's calls (syscall --call receive --delay)"
+// othersIn says who lives in a network namespace and is not of the target; "": all that comes in there is the target's. Else the socket tells
+// that a packet will come to, and a rule on what has none is an error.
+func othersIn(env Env, target cgroup.Target, ns bpf.NetNS, traffic bpf.Traffic) (who string, err error) {
+	if who = strangerIn(env, target, ns); who != "" && slices.Contains([]int{unix.IPPROTO_ICMP, unix.IPPROTO_SCTP}, int(traffic.Protocol)) {
+		return who, &ParameterError{"packet.protocol", fmt.Sprintf("it is neither tcp nor udp, and in network namespace %d, as %s, only what comes to a socket of these can wait, by which it is known whose it is; give one of them, the whole pod as the target (pod:NAMESPACE/NAME), or direction egress, by which a round trip is as late", ns.Inode, who)}
+	}
+	return who, nil
+}
 
-// othersIn says why what comes into a network namespace is not the target's alone; nil: it is. Before a packet has come to a socket nobody
-// can tell for sure whose it is, so all that comes in must be.
-func othersIn(env Env, target cgroup.Target, ns bpf.NetNS) error {
+func strangerIn(env Env, target cgroup.Target, ns bpf.NetNS) string {
 	if isNodes(ns) {
-		return &ParameterError{"target", "it is in the network namespace of the node, where what comes in may be anybody's, and only what is a target's alone can wait before it is known whose it is; " + whatElse}
+		return "it is the node's"
 	}
 	other, err := env.Cgroups.Stranger(target, ns.Inode)
 	if err != nil {
-		return fmt.Errorf("look who else is in the network namespace of the target: %w", err)
+		return fmt.Sprintf("who else is in it cannot be told (%v)", err)
 	}
 	if other == nil {
-		return nil
+		return ""
 	}
-	return &ParameterError{"target", fmt.Sprintf("process %d (%s) is in its network namespace too and not of the target, and only what is a target's alone can wait before it is known whose it is; %s", other.PID, nameOf(*other), whatElse)}
+	return fmt.Sprintf("process %d (%s) is in it too and not of the target", other.PID, nameOf(*other))
 }
 
 func nameOf(p cgroup.Process) string {

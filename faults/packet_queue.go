@@ -87,7 +87,7 @@ func (q *queued) Changes() []string {
 
 // Notes implements Handle.
 func (q *queued) Notes() []string {
-	notes := slices.Clone(q.Handle.Notes())
+	notes := slices.Concat(q.Handle.Notes(), q.installed.ByLookUp())
 	if n := q.installed.Others(); n > 0 {
 		notes = append(notes, fmt.Sprintf("a packet waits in one queue alone, that of the oldest fault that means it, and %d older ones may mean some of these: their delays do not add up", n))
 	}

@@ -16,8 +16,8 @@ var (
 	_ Rehearser = DNS{}
 )
 
-// rehearse gives the error with which traffic of the target would be refused. What leaves needs a place to leave from, and what waits when it
-// comes in one that is the target's alone.
+// rehearse gives the error with which traffic of the target would be refused. What leaves, or waits when it comes in, needs
+// a place, and of some it cannot be told whose it is.
 func (t Traffic) rehearse(env Env, target cgroup.Target, kind string, rule bpf.Rule) error {
 	if _, err := t.meant(context.Background(), env, target, kind, rule.Traffic); err != nil {
 		return err
@@ -31,7 +31,7 @@ func (t Traffic) rehearse(env Env, target cgroup.Target, kind string, rule bpf.R
 		return err
 	}
 	for _, h := range homes {
-		if err := othersIn(env, target, h.ns); err != nil {
+		if _, err := othersIn(env, target, h.ns, rule.Traffic); err != nil {
 			return err
 		}
 	}

@@ -16,7 +16,7 @@ var defaultModules = []string{
 	"cls_bpf", "cls_u32", "cls_matchall", "cls_flower", "cls_cgroup",
 	"act_bpf", "act_gact", "act_mirred", "act_police", "act_skbedit",
 	"veth", "dummy", "bridge", "ifb", "macvlan", "8021q", "tun",
-	"tcp_diag", "udp_diag", "sctp",
+	"tcp_diag", "udp_diag", "sctp", "nf_tables",
 	"fuse", "overlay", "ext4", "loop", "null_blk",
 }
 

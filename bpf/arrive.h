@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Whose a packet is that comes in by a device, before anybody in the network namespace has seen it. */
+#ifndef FAULTD_ARRIVE_H
+#define FAULTD_ARRIVE_H
+
+#include "packet.h"
+#include "socket.h"
+#include <linux/if_packet.h>
+
+#define LOOPBACK 1 /* its number in every network namespace */
+#define VLAN_MASK 0xfff
+
+/* Of the network namespace that the program is in: the target whose all is that comes in; 0: others live there, and the socket tells.
+ * May change meanwhile. */
+volatile __u64 faultd_incoming_target = 0;
+/* Addresses may be rewritten after the program has seen them, so that only connections can be told: no two have the same. */
+volatile __u32 faultd_incoming_rewritten = 0;
+
+/* Whether a packet that came to this host is for it. Else it is on its way to somebody else, for whom a socket that is bound to any address
+ * must not be taken. Of IPv6 a device may say that it forwards nothing while the host does (net/ipv6/ip6_output.c, ip6_forward), so loopback
+ * is asked then. */
+static __always_inline int ends_here(struct __sk_buff *skb, const struct bpf_sock_tuple *tuple, int v4)
+{
+	struct bpf_fib_lookup fib = {.ifindex = skb->ifindex};
+	long found;
+
+	if (v4) {
+		fib.family = AF_INET;
+		fib.ipv4_src = tuple->ipv4.saddr;
+		fib.ipv4_dst = tuple->ipv4.daddr;
+	} else {
+		fib.family = AF_INET6;
+		__builtin_memcpy(fib.ipv6_src, tuple->ipv6.saddr, 16);
+		__builtin_memcpy(fib.ipv6_dst, tuple->ipv6.daddr, 16);
+	}
+	found = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
+	if (!v4 && found == BPF_FIB_LKUP_RET_FWD_DISABLED) {
+		fib.ifindex = LOOPBACK;
+		found = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
+	}
+	return found == BPF_FIB_LKUP_RET_NOT_FWDED || found == BPF_FIB_LKUP_RET_FWD_DISABLED;
+}
+
+/* A socket that a look-up has found as an address like any other, which the helpers for tc that tell a socket's cgroup are missing for: the
+ * kernel lets a program do little with such a pointer but read it back. */
+static __always_inline struct sock *address_of(void *found)
+{
+	void *volatile kept = found;
+	struct sock *sk = 0;
+
+	bpf_probe_read_kernel(&sk, sizeof(sk), (void *)&kept);
+	return sk;
+}
+
+#define SOCKET_ANCESTOR(level) ancestor_of_sock(sk, level)
+
+/* The target that a socket is of; 0: of none. These are global functions for the reason that is said of LOOP_BODY. */
+LOOP_BODY __u64 target_of_socket(__u64 address)
+{
+	struct sock *sk = (struct sock *)address;
+	struct rule_set *set = find_rule_set(HOOK_PACKET, SOCKET_ANCESTOR);
+
+	return set ? set->target : 0;
+}
+
+/* Whether it is sure that a packet of these addresses comes to the socket that was found by them. One without a peer may stand in nobody's
+ * way: the packet goes on to another host, or its addresses are rewritten. */
+static __always_inline int comes_to(struct __sk_buff *skb, const struct bpf_sock_tuple *tuple, int v4, int connected)
+{
+	return connected || (!faultd_incoming_rewritten && ends_here(skb, tuple, v4));
+}
+
+/* The same for TCP and UDP in two functions, as an instruction of a program may read one kind of socket alone. A connection that is about to
+ * be made is its listener's; one that is closed has no owner any more. */
+static __always_inline __u64 target_by_tcp(struct __sk_buff *skb, struct bpf_sock_tuple *tuple, int v4)
+{
+	struct bpf_sock *found = bpf_skc_lookup_tcp(skb, tuple, v4 ? sizeof(tuple->ipv4) : sizeof(tuple->ipv6), BPF_F_CURRENT_NETNS, 0);
+
+	if (!found)
+		return 0;
+	__u32 state = found->state;
+	struct sock *sk = address_of(found);
+
+	if (state == BPF_TCP_NEW_SYN_RECV)
+		sk = BPF_CORE_READ(sk, __sk_common.skc_listener);
+	__u64 target = state == BPF_TCP_TIME_WAIT ? 0 : target_of_socket((__u64)sk);
+
+	bpf_sk_release(found);
+	return target && comes_to(skb, tuple, v4, state != BPF_TCP_LISTEN) ? target : 0;
+}
+
+static __always_inline __u64 target_by_udp(struct __sk_buff *skb, struct bpf_sock_tuple *tuple, int v4)
+{
+	struct bpf_sock *found = bpf_sk_lookup_udp(skb, tuple, v4 ? sizeof(tuple->ipv4) : sizeof(tuple->ipv6), BPF_F_CURRENT_NETNS, 0);
+
+	if (!found)
+		return 0;
+	__u32 state = found->state;
+	__u64 target = target_of_socket((__u64)address_of(found));
+
+	bpf_sk_release(found);
+	return target && comes_to(skb, tuple, v4, state == BPF_TCP_ESTABLISHED) ? target : 0; /* UDP's, too, if it has a peer */
+}
+
+/* The addresses that a socket is found by; 0: several may get the packet. */
+static __always_inline int read_tuple(struct __sk_buff *skb, __u32 offset, const struct packet *packet, struct bpf_sock_tuple *tuple, int v4)
+{
+	__be16 sport = bpf_htons(packet->peer.port), dport = bpf_htons(packet->local_port);
+
+	if (v4) {
+		tuple->ipv4.saddr = packet->peer.address[3];
+		if (read_header(skb, offset + offsetof(struct iphdr, daddr), &tuple->ipv4.daddr))
+			return 0;
+		tuple->ipv4.sport = sport;
+		tuple->ipv4.dport = dport;
+		return bpf_ntohl(tuple->ipv4.daddr) >> 28 != 0xe;
+	}
+	__builtin_memcpy(tuple->ipv6.saddr, packet->peer.address, 16);
+	if (read_header(skb, offset + offsetof(struct ipv6hdr, daddr), (struct in6_addr *)tuple->ipv6.daddr))
+		return 0;
+	tuple->ipv6.sport = sport;
+	tuple->ipv6.dport = dport;
+	return bpf_ntohl(tuple->ipv6.daddr[0]) >> 24 != 0xff;
+}
+
+/* What has a tag is seen at the device of the VLAN, and what is for another device at that. */
+LOOP_BODY __u64 target_by_socket(struct __sk_buff *skb, __u32 offset, const struct packet *packet)
+{
+	struct bpf_sock_tuple tuple = {};
+	int v4 = skb->protocol == bpf_htons(ETH_P_IP);
+
+	if (!packet || !packet->data || skb->pkt_type != PACKET_HOST || (skb->vlan_present && skb->vlan_tci & VLAN_MASK))
+		return 0;
+	if (!read_tuple(skb, offset, packet, &tuple, v4))
+		return 0;
+	return packet->peer.protocol == IPPROTO_TCP ? target_by_tcp(skb, &tuple, v4) : target_by_udp(skb, &tuple, v4);
+}
+
+static __always_inline struct rule_set *rules_of_arrival(struct __sk_buff *skb, __u32 offset, const struct packet *packet)
+{
+	struct target_key key = {.cgroup = faultd_incoming_target, .hook = HOOK_PACKET};
+
+	if (!key.cgroup)
+		key.cgroup = target_by_socket(skb, offset, packet);
+	return key.cgroup ? bpf_map_lookup_elem(&faultd_targets, &key) : 0;
+}
+
+#endif
