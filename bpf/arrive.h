@@ -10,11 +10,17 @@
 #define LOOPBACK 1 /* its number in every network namespace */
 #define VLAN_MASK 0xfff
 
-/* Of the network namespace that the program is in: the target whose all is that comes in; 0: others live there, and the socket tells.
- * May change meanwhile. */
-volatile __u64 faultd_incoming_target = 0;
-/* Addresses may be rewritten after the program has seen them, so that only connections can be told: no two have the same. */
-volatile __u32 faultd_incoming_rewritten = 0;
+/* How it is told in the network namespace that the program is in; it may change meanwhile. */
+enum sockets {
+	SOCKETS_NONE = 0,
+	SOCKETS_CONNECTED = 1, /* those with a peer: addresses may be rewritten after the program has seen them, and no two connections have the same */
+	SOCKETS_ANY = 2,
+};
+
+/* Which sockets tell by their cgroup whose a packet is that will come to them. */
+volatile __u32 faultd_incoming_sockets = SOCKETS_NONE;
+/* The target that has the namespace for itself, so that all is its that no socket says otherwise of; 0: there is none. */
+volatile __u64 faultd_incoming_all = 0;
 
 /* Whether a packet that came to this host is for it. Else it is on its way to somebody else, for whom a socket that is bound to any address
  * must not be taken. Of IPv6 a device may say that it forwards nothing while the host does (net/ipv6/ip6_output.c, ip6_forward), so loopback
@@ -67,7 +73,7 @@ LOOP_BODY __u64 target_of_socket(__u64 address)
  * way: the packet goes on to another host, or its addresses are rewritten. */
 static __always_inline int comes_to(struct __sk_buff *skb, const struct bpf_sock_tuple *tuple, int v4, int connected)
 {
-	return connected || (!faultd_incoming_rewritten && ends_here(skb, tuple, v4));
+	return connected || (faultd_incoming_sockets == SOCKETS_ANY && ends_here(skb, tuple, v4));
 }
 
 /* The same for TCP and UDP in two functions, as an instruction of a program may read one kind of socket alone. A connection that is about to
@@ -138,10 +144,12 @@ LOOP_BODY __u64 target_by_socket(struct __sk_buff *skb, __u32 offset, const stru
 
 static __always_inline struct rule_set *rules_of_arrival(struct __sk_buff *skb, __u32 offset, const struct packet *packet)
 {
-	struct target_key key = {.cgroup = faultd_incoming_target, .hook = HOOK_PACKET};
+	struct target_key key = {.hook = HOOK_PACKET};
 
-	if (!key.cgroup)
+	if (faultd_incoming_sockets != SOCKETS_NONE)
 		key.cgroup = target_by_socket(skb, offset, packet);
+	if (!key.cgroup)
+		key.cgroup = faultd_incoming_all;
 	return key.cgroup ? bpf_map_lookup_elem(&faultd_targets, &key) : 0;
 }
 

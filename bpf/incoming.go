@@ -47,11 +47,14 @@ type incoming struct {
 	on       []netlink.Link // devices with our filter
 	whose    whose
 	programs []*ebpf.Collection
+
+	claims int // rules of the target that all is of; guarded by Kernel.mu
 }
 
 // incomingFor is what one rule has of them.
 type incomingFor struct {
-	devices  []egressDevice // for the queues
+	devices  []egressDevice    // for the queues
+	others   map[uint64]string // who else lives in a namespace
 	releases []func() error
 }
 
@@ -66,7 +69,7 @@ func (k *Kernel) openIncoming(t Target, env PacketEnv) (*incomingFor, error) {
 			return nil, err
 		}
 	}
-	found := &incomingFor{}
+	found := &incomingFor{others: map[uint64]string{}}
 	for i, ns := range env.Namespaces {
 		if err := k.openIncomingIn(found, ns, t, others[i], env); err != nil {
 			return nil, errors.Join(fmt.Errorf("hold back what comes into network namespace %d: %w", ns.Inode, err), releaseAll(&found.releases))
@@ -78,16 +81,22 @@ func (k *Kernel) openIncoming(t Target, env PacketEnv) (*incomingFor, error) {
 // openIncomingIn adds one namespace, where others live too if that is not empty, to those found; what it has opened when it fails is in there
 // too. Call with k.mu held.
 func (k *Kernel) openIncomingIn(found *incomingFor, ns NetNS, t Target, others string, env PacketEnv) error {
-	release, err := k.acquire(incomingKey(ns), func() (io.Closer, error) {
-		return makeIncoming(ns, whoseIn(ns, t, others), env.JournalDevice)
-	})
+	release, err := k.acquire(incomingKey(ns), func() (io.Closer, error) { return makeIncoming(ns, env.JournalDevice) })
 	if err != nil {
 		return err
 	}
 	found.releases = append(found.releases, release)
+	found.others[ns.Inode] = others
 	ours := k.incomingIn(ns)
-	if one := ours.allIsOf(); one != 0 && one != t.id() {
-		return fmt.Errorf("%w: a fault of a target above or below this one has one for all that comes into its network namespace; choose the same target, or stop that fault first", ErrTaken)
+	if others == "" {
+		if release, err = ours.claim(t); release != nil {
+			found.releases = append(found.releases, release)
+		}
+	} else {
+		err = ours.look(t, others)
+	}
+	if err != nil {
+		return err
 	}
 	d := egressDevice{ns, ours.device}
 	if release, err = k.acquire(queueKey(d, 0), func() (io.Closer, error) { return makeIncomingRoot(d, env.JournalQueue) }); err != nil {
@@ -104,7 +113,7 @@ func (k *Kernel) incomingIn(ns NetNS) *incoming {
 }
 
 // makeIncoming makes our device, with a name that nobody has had.
-func makeIncoming(ns NetNS, w whose, journal func(Device) (func() error, error)) (*incoming, error) {
+func makeIncoming(ns NetNS, journal func(Device) (func() error, error)) (*incoming, error) {
 	own, err := ns.dup()
 	if err != nil {
 		return nil, err
@@ -116,7 +125,7 @@ func makeIncoming(ns NetNS, w whose, journal func(Device) (func() error, error))
 	if err != nil {
 		return nil, errors.Join(err, own.File.Close())
 	}
-	in := &incoming{ns: own, whose: w, undo: undo}
+	in := &incoming{ns: own, undo: undo}
 	if err := inNamespace(ns, func() error { return in.add(entry.Ifname) }); err != nil {
 		return nil, errors.Join(err, in.Close())
 	}
@@ -228,7 +237,7 @@ func (k *Kernel) attachIncoming(ns NetNS, journal func(Filter) (func() error, er
 		return nil, err
 	}
 	in := k.incomingIn(ns)
-	for _, device := range arrivalDevices(devices, in.allIsOf() == 0) {
+	for _, device := range arrivalDevices(devices, in.told().sockets) {
 		more, err := k.attachIncomingTo(in, device, journal)
 		releases = append(releases, more...)
 		if err != nil {

@@ -30,7 +30,10 @@ func (in *Installed) coverIncomingOf(ns NetNS, env PacketEnv) error {
 		if err != nil {
 			in.tell(fmt.Sprintf("network namespace %d is not the target's alone any more, and what comes in there is spared: %v", ns.Inode, err))
 		}
-		if err := in.kernel.incomingIn(ns).look(others); err != nil {
+		if others != "" {
+			in.others(ns, others)
+		}
+		if err := in.kernel.incomingIn(ns).look(in.target, others); err != nil {
 			return err
 		}
 	case !in.first(ns, 0):
@@ -45,7 +48,7 @@ func (in *Installed) coverIncomingOf(ns NetNS, env PacketEnv) error {
 		return err
 	}
 	ours := in.kernel.incomingIn(ns)
-	for _, device := range arrivalDevices(devices, ours.allIsOf() == 0) {
+	for _, device := range arrivalDevices(devices, ours.told().sockets) {
 		if !in.first(ns, device.Attrs().Index) {
 			continue
 		}
@@ -64,6 +67,13 @@ func (in *Installed) holds(ns NetNS) bool {
 	return slices.ContainsFunc(in.queues.incoming, func(has *incoming) bool { return has.ns.Inode == ns.Inode })
 }
 
+// others notes who else lives in a namespace.
+func (in *Installed) others(ns NetNS, who string) {
+	in.queues.mu.Lock()
+	defer in.queues.mu.Unlock()
+	in.queues.living[ns.Inode] = who
+}
+
 // first says whether a device that packets come in by, or with 0 the namespace, has not been seen to, and notes it. Call with k.mu held.
 func (in *Installed) first(ns NetNS, ifindex int) bool {
 	key := [2]uint64{ns.Inode, uint64(ifindex)}
@@ -80,7 +90,7 @@ func (in *Installed) openIncomingLater(ns NetNS, env PacketEnv) error {
 	if err != nil {
 		return err
 	}
-	found := &incomingFor{}
+	found := &incomingFor{others: map[uint64]string{}}
 	err = in.kernel.openIncomingIn(found, ns, in.target, others, env)
 	in.releases = append(in.releases, found.releases...)
 	if err != nil {
@@ -93,6 +103,7 @@ func (in *Installed) openIncomingLater(ns NetNS, env PacketEnv) error {
 			return err
 		}
 	}
+	in.others(ns, others)
 	in.queues.mu.Lock()
 	defer in.queues.mu.Unlock()
 	in.queues.incoming = append(in.queues.incoming, in.kernel.incomingIn(ns))

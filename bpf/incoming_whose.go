@@ -8,22 +8,38 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-// whose says how it is told whose a packet is that comes into a network namespace.
+// whose says how it is told whose a packet is that comes into a network namespace: by the socket that it will come to, or as all is one target's
+// that no socket says otherwise of.
 type whose struct {
-	// target is the one whose all is; 0: others live there, and the socket tells that a packet will come to.
-	target uint64
-	// others says who.
-	others string
-	// rewritten says why only connections can be told; "": sockets without a peer can, too.
+	// all is that target; 0: there is none.
+	all uint64
+	// sockets: they are asked.
+	sockets bool
+	// rewritten says why only those with a peer can tell; "": all can.
 	rewritten string
 }
 
-// whoseIn decides it, where others says who lives in the namespace and is not of the target; "": nobody does.
-func whoseIn(ns NetNS, t Target, others string) whose {
-	if others == "" {
-		return whose{target: t.id()}
+// Which sockets tell (enum sockets).
+const (
+	socketsNone      = 0
+	socketsConnected = 1
+	socketsAny       = 2
+)
+
+func (w whose) tell(c *ebpf.Collection) error {
+	sockets := uint32(socketsNone)
+	switch {
+	case w.sockets && w.rewritten != "":
+		sockets = socketsConnected
+	case w.sockets:
+		sockets = socketsAny
 	}
-	return whose{others: others, rewritten: ns.rewrites()}
+	// In this order: there is no moment in which nobody tells.
+	err := errors.Join(c.Variables["faultd_incoming_sockets"].Set(sockets), c.Variables["faultd_incoming_all"].Set(w.all))
+	if err != nil {
+		return fmt.Errorf("tell the program whose the packets are: %w", err)
+	}
+	return nil
 }
 
 // incomingProgram is a program of a namespace, and told what changes there.
@@ -48,47 +64,60 @@ func (in *incoming) tell(c *ebpf.Collection) error {
 	return in.whose.tell(c)
 }
 
-func (w whose) tell(c *ebpf.Collection) error {
-	var rewritten uint32
-	if w.rewritten != "" {
-		rewritten = 1
-	}
-	// In this order: a socket that may not be asked yet never is.
-	err := errors.Join(c.Variables["faultd_incoming_rewritten"].Set(rewritten), c.Variables["faultd_incoming_target"].Set(w.target))
-	if err != nil {
-		return fmt.Errorf("tell the program whose the packets are: %w", err)
-	}
-	return nil
-}
-
-// allIsOf gives the target whose all is that comes in; 0: the socket tells.
-func (in *incoming) allIsOf() uint64 {
+// told gives how it is told.
+func (in *incoming) told() whose {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	return in.whose.target
+	return in.whose
 }
 
-// look has the socket tell from now on, if others have come, and looks again what is done to addresses.
-func (in *incoming) look(others string) error {
+// tells has it told otherwise from now on.
+func (in *incoming) tells(w whose) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	now := in.whose
-	if now.target != 0 && others == "" {
+	if w == in.whose {
 		return nil
 	}
-	if now.target != 0 {
-		now = whose{others: others}
-	}
-	now.rewritten = in.ns.rewrites()
-	if now == in.whose {
-		return nil
-	}
-	in.whose = now
+	in.whose = w
 	var errs []error
 	for _, c := range in.programs {
-		errs = append(errs, now.tell(c))
+		errs = append(errs, w.tell(c))
 	}
 	return errors.Join(errs...)
+}
+
+// look has what comes for a target told, where others says who lives in the namespace and is not of it; "": nobody does. Once others have come
+// their sockets are asked for good. Call with Kernel.mu held.
+func (in *incoming) look(t Target, others string) error {
+	w := in.told()
+	if others != "" {
+		w.sockets = true
+		if w.all == t.id() {
+			w.all = 0
+		}
+	}
+	if w.sockets {
+		w.rewritten = in.ns.rewrites()
+	}
+	return in.tells(w)
+}
+
+// claim has all be a target's, which is alone in the namespace, until what it gives is called. Call both with Kernel.mu held.
+func (in *incoming) claim(t Target) (release func() error, err error) {
+	w := in.told()
+	if w.all != 0 && w.all != t.id() {
+		return nil, fmt.Errorf("%w: a fault of a target above or below this one has one for all that comes into its network namespace; choose the same target, or stop that fault first", ErrTaken)
+	}
+	w.all = t.id()
+	in.claims++
+	return func() error {
+		in.claims--
+		w := in.told()
+		if in.claims == 0 {
+			w.all = 0
+		}
+		return in.tells(w)
+	}, in.tells(w)
 }
 
 // ByLookUp are notes on the network namespaces where the socket tells whose a packet is that comes in.
@@ -99,18 +128,15 @@ func (in *Installed) ByLookUp() (notes []string) {
 	in.queues.mu.Lock()
 	defer in.queues.mu.Unlock()
 	for _, one := range in.queues.incoming {
-		one.mu.Lock()
-		w := one.whose
-		one.mu.Unlock()
-		if w.target == 0 {
-			notes = append(notes, w.note(one.ns))
+		if w := one.told(); w.all != in.target.id() {
+			notes = append(notes, w.note(one.ns, in.queues.living[one.ns.Inode]))
 		}
 	}
 	return notes
 }
 
-func (w whose) note(ns NetNS) string {
-	note := fmt.Sprintf("by socket look-up in network namespace %d, as %s: what comes to no socket (pings and their answers, all that is not TCP or UDP, fragments but the first, what follows the end of a connection) or to several (multicast, broadcast) is spared", ns.Inode, w.others)
+func (w whose) note(ns NetNS, others string) string {
+	note := fmt.Sprintf("by socket look-up in network namespace %d, as %s: what comes to no socket (pings and their answers, all that is not TCP or UDP, fragments but the first, what follows the end of a connection) or to several (multicast, broadcast) is spared", ns.Inode, others)
 	if w.rewritten != "" {
 		note += fmt.Sprintf(", and, as %s, so is what opens a connection, or comes to a UDP socket without a peer", w.rewritten)
 	}

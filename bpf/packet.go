@@ -124,7 +124,7 @@ func (k *Kernel) openWire(t Target, r Rule, env PacketEnv, leaving []egressDevic
 	if k.sw.Generation() == 0 {
 		return nil, ErrKilled
 	}
-	coming := &incomingFor{}
+	coming := &incomingFor{others: map[uint64]string{}}
 	if r.Incoming {
 		var err error
 		if coming, err = k.openIncoming(t, env); err != nil {
@@ -136,6 +136,7 @@ func (k *Kernel) openWire(t Target, r Rule, env PacketEnv, leaving []egressDevic
 		return nil, errors.Join(err, releaseAll(&coming.releases))
 	}
 	q.releases = append(coming.releases, q.releases...)
+	q.living = coming.others
 	for _, d := range coming.devices {
 		q.incoming = append(q.incoming, k.incomingIn(d.ns))
 	}

@@ -16,31 +16,31 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	packetMapFaultdCalls             = "faultd_calls"
-	packetMapFaultdChains            = "faultd_chains"
-	packetMapFaultdDiverted          = "faultd_diverted"
-	packetMapFaultdGlobs             = "faultd_globs"
-	packetMapFaultdKill              = "faultd_kill"
-	packetMapFaultdLease             = "faultd_lease"
-	packetMapFaultdLevels            = "faultd_levels"
-	packetMapFaultdPeers             = "faultd_peers"
-	packetMapFaultdQuantiles         = "faultd_quantiles"
-	packetMapFaultdRules             = "faultd_rules"
-	packetMapFaultdServers           = "faultd_servers"
-	packetMapFaultdSleep             = "faultd_sleep"
-	packetMapFaultdSleepers          = "faultd_sleepers"
-	packetMapFaultdStandIns          = "faultd_stand_ins"
-	packetMapFaultdStats             = "faultd_stats"
-	packetMapFaultdStoodIn           = "faultd_stood_in"
-	packetMapFaultdTargets           = "faultd_targets"
-	packetProgFaultdEgress           = "faultd_egress"
-	packetProgFaultdEgressL3         = "faultd_egress_l3"
-	packetProgFaultdIncoming         = "faultd_incoming"
-	packetProgFaultdIncomingL3       = "faultd_incoming_l3"
-	packetProgFaultdIngress          = "faultd_ingress"
-	packetVarFaultdAbi               = "faultd_abi"
-	packetVarFaultdIncomingRewritten = "faultd_incoming_rewritten"
-	packetVarFaultdIncomingTarget    = "faultd_incoming_target"
+	packetMapFaultdCalls           = "faultd_calls"
+	packetMapFaultdChains          = "faultd_chains"
+	packetMapFaultdDiverted        = "faultd_diverted"
+	packetMapFaultdGlobs           = "faultd_globs"
+	packetMapFaultdKill            = "faultd_kill"
+	packetMapFaultdLease           = "faultd_lease"
+	packetMapFaultdLevels          = "faultd_levels"
+	packetMapFaultdPeers           = "faultd_peers"
+	packetMapFaultdQuantiles       = "faultd_quantiles"
+	packetMapFaultdRules           = "faultd_rules"
+	packetMapFaultdServers         = "faultd_servers"
+	packetMapFaultdSleep           = "faultd_sleep"
+	packetMapFaultdSleepers        = "faultd_sleepers"
+	packetMapFaultdStandIns        = "faultd_stand_ins"
+	packetMapFaultdStats           = "faultd_stats"
+	packetMapFaultdStoodIn         = "faultd_stood_in"
+	packetMapFaultdTargets         = "faultd_targets"
+	packetProgFaultdEgress         = "faultd_egress"
+	packetProgFaultdEgressL3       = "faultd_egress_l3"
+	packetProgFaultdIncoming       = "faultd_incoming"
+	packetProgFaultdIncomingL3     = "faultd_incoming_l3"
+	packetProgFaultdIngress        = "faultd_ingress"
+	packetVarFaultdAbi             = "faultd_abi"
+	packetVarFaultdIncomingAll     = "faultd_incoming_all"
+	packetVarFaultdIncomingSockets = "faultd_incoming_sockets"
 )
 
 // loadPacket returns the embedded CollectionSpec for packet.
@@ -119,9 +119,9 @@ type packetMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type packetVariableSpecs struct {
-	FaultdAbi               *ebpf.VariableSpec `ebpf:"faultd_abi"`
-	FaultdIncomingRewritten *ebpf.VariableSpec `ebpf:"faultd_incoming_rewritten"`
-	FaultdIncomingTarget    *ebpf.VariableSpec `ebpf:"faultd_incoming_target"`
+	FaultdAbi             *ebpf.VariableSpec `ebpf:"faultd_abi"`
+	FaultdIncomingAll     *ebpf.VariableSpec `ebpf:"faultd_incoming_all"`
+	FaultdIncomingSockets *ebpf.VariableSpec `ebpf:"faultd_incoming_sockets"`
 }
 
 // packetObjects contains all objects after they have been loaded into the kernel.
@@ -189,9 +189,9 @@ func (m *packetMaps) Close() error {
 //
 // It can be passed to loadPacketObjects or ebpf.CollectionSpec.LoadAndAssign.
 type packetVariables struct {
-	FaultdAbi               *ebpf.Variable `ebpf:"faultd_abi"`
-	FaultdIncomingRewritten *ebpf.Variable `ebpf:"faultd_incoming_rewritten"`
-	FaultdIncomingTarget    *ebpf.Variable `ebpf:"faultd_incoming_target"`
+	FaultdAbi             *ebpf.Variable `ebpf:"faultd_abi"`
+	FaultdIncomingAll     *ebpf.Variable `ebpf:"faultd_incoming_all"`
+	FaultdIncomingSockets *ebpf.Variable `ebpf:"faultd_incoming_sockets"`
 }
 
 // packetPrograms contains all programs after they have been loaded into the kernel.

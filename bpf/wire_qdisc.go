@@ -47,8 +47,9 @@ type queues struct {
 	releases []func() error
 
 	// mu keeps our own changes apart from looks for somebody else's; it guards what follows, and what the queues were made as.
-	mu   sync.Mutex
-	wire Wire
+	mu     sync.Mutex
+	wire   Wire
+	living map[uint64]string // who else lives in the network namespaces that packets come into
 }
 
 // queue is a band with what is in it.

@@ -292,3 +292,51 @@ func TestIncomingSharedIsUndone(t *testing.T) {
 	x.n.start()
 	x.n.idle()
 }
+
+// TestIncomingOfPodAndContainer: what comes to a container's sockets is hurt by its own faults, and by those of the pod, which has the network
+// namespace for itself; what comes to its sibling's by those of the pod.
+func TestIncomingOfPodAndContainer(t *testing.T) {
+	kernels.OnOldest(t)
+	needsNetem(t)
+	n, l := startNode(t), newLane(t)
+	pod := n.target()
+	container := n.child(pod)
+	var w, sibling *worker
+	l.inside(l.near, func() { w, sibling = n.worker(container), n.worker(n.child(pod)) })
+	far4, far6 := l.listen(far4+":0"), l.listen("["+far6+"]:0")
+	w.median(far4.address, 1)
+	w.median(far6.address, 1)
+	late := func(when string, w4, w6, sibling4, sibling6 bool) {
+		t.Helper()
+		for _, c := range []struct {
+			of   *worker
+			to   *listener
+			late bool
+		}{{w, far4, w4}, {w, far6, w6}, {sibling, far4, sibling4}, {sibling, far6, sibling6}} {
+			if got := c.of.median(c.to.address, 1); (got >= slow) != c.late || got >= 2*slow {
+				t.Errorf("%s: an echo from %s takes %s, late: %v", when, c.to.address, got, c.late)
+			}
+		}
+	}
+	ofPod := lose(pod, &v1.Packet{Delay: slow.String(), Direction: "ingress", Peers: []string{"0.0.0.0/0"}})
+	ofContainer := lose(container, &v1.Packet{Delay: slow.String(), Direction: "ingress", Peers: []string{"::/0"}})
+	for _, podFirst := range []bool{true, false} {
+		order := []*v1.FaultSpec{ofPod, ofContainer}
+		if !podFirst {
+			slices.Reverse(order)
+		}
+		faults := []*v1.Fault{n.inject(order[0]), n.inject(order[1])}
+		for i, f := range faults {
+			byLookUp := strings.Contains(strings.Join(f.GetNotes(), "; "), "by socket look-up")
+			if byLookUp != (order[i] == ofContainer) {
+				t.Errorf("the fault of %s notes %q", order[i].GetTarget(), f.GetNotes())
+			}
+		}
+		late("both", true, true, true, false)
+		n.stop(faults[0].GetId())
+		late("the second alone", !podFirst, podFirst, !podFirst, false)
+		n.stop(faults[1].GetId())
+		late("after", false, false, false, false)
+	}
+	n.idle()
+}
