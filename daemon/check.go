@@ -68,7 +68,7 @@ func trials(stateDir string) []trial {
 		{"packet", faults.Packet{Loss: 100, Direction: "egress"}, "udp", "loss, egress"},
 		{"packet", faults.Packet{Loss: 100, Direction: "ingress"}, "udp", "loss, ingress"},
 		{"packet", faults.Packet{Wire: faults.Wire{Delay: "1ms"}}, aloneAction, "delay, jitter, reorder, duplicate, corrupt, bandwidth; egress"},
-		{"packet", faults.Packet{Direction: "ingress", Wire: faults.Wire{Delay: "1ms"}}, "", "delay, jitter, reorder, duplicate, bandwidth; ingress, of a target that has its network namespace for itself"},
+		{"packet", faults.Packet{Direction: "ingress", Wire: faults.Wire{Delay: "1ms"}}, "", "delay, jitter, reorder, duplicate, bandwidth; ingress"},
 		{"pids", faults.Pids{More: new(uint32)}, "fork", "limit of threads and processes"},
 		{"pids", faults.Pids{Load: &faults.PidsLoad{Threads: 1}}, "getpgid", "load of threads"},
 		{"ports", faults.Ports{Peer: netip.MustParseAddrPort("127.0.0.1:1"), Ports: 1}, "getpgid", "load of local ports"},

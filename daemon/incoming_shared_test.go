@@ -191,6 +191,9 @@ func TestIncomingForwarded(t *testing.T) {
 	x.inside(beyond, func() { w = x.n.worker(x.n.target()) })
 	w.wants("[::]:"+first.tcp, "serve [::]:%s", first.tcp)
 	w.wants("[::]:"+first.udp, "answer [::]:%s", first.udp)
+	for _, address := range []string{beyond4, beyond6} { // the first packets of all look for their neighbours
+		x.lines(net.JoinHostPort(address, first.tcp))
+	}
 	f := x.n.inject(x.comingTo(first, &v1.Packet{Delay: slow.String()}))
 	for _, off := range []string{"", "near"} {
 		x.inside(x.near, func() {
@@ -284,7 +287,7 @@ func TestIncomingSharedIsUndone(t *testing.T) {
 	kernels.OnOldest(t)
 	x := startHousehold(t)
 	x.n.inject(x.comingTo(x.members[0], &v1.Packet{Delay: slow.String()}))
-	x.n.inject(x.comingTo(x.members[1], &v1.Packet{Duplicate: 50}))
+	x.n.inject(x.comingTo(x.members[1], &v1.Packet{Delay: "10ms"}))
 	x.late("both", x.members[0])
 	x.n.end(syscall.SIGKILL)
 	x.late("killed")
@@ -294,7 +297,7 @@ func TestIncomingSharedIsUndone(t *testing.T) {
 }
 
 // TestIncomingOfPodAndContainer: what comes to a container's sockets is hurt by its own faults, and by those of the pod, which has the network
-// namespace for itself; what comes to its sibling's by those of the pod.
+// namespace for itself; what comes to others in the pod by those of the pod.
 func TestIncomingOfPodAndContainer(t *testing.T) {
 	kernels.OnOldest(t)
 	needsNetem(t)
@@ -302,7 +305,7 @@ func TestIncomingOfPodAndContainer(t *testing.T) {
 	pod := n.target()
 	container := n.child(pod)
 	var w, sibling *worker
-	l.inside(l.near, func() { w, sibling = n.worker(container), n.worker(n.child(pod)) })
+	l.inside(l.near, func() { w, sibling = n.worker(container), n.worker(pod) })
 	far4, far6 := l.listen(far4+":0"), l.listen("["+far6+"]:0")
 	w.median(far4.address, 1)
 	w.median(far6.address, 1)

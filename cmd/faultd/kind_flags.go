@@ -46,7 +46,7 @@ func connectKind(c *cli.Context, spec *v1.FaultSpec) error {
 
 func packetFlags() []cli.Flag {
 	return slices.Concat(lossFlags(), []cli.Flag{
-		&cli.StringFlag{Name: "direction", Usage: "egress, ingress or both; with anything but loss ingress needs a target that has its network namespace for itself, as a pod has", DefaultText: "both; egress with anything but loss"},
+		&cli.StringFlag{Name: "direction", Usage: "egress, ingress or both", DefaultText: "both; egress with anything but loss"},
 		&cli.BoolFlag{Name: "per-flow", Usage: "throw the dice once per flow: a lost flow loses all its packets"},
 		&cli.BoolFlag{Name: "corrupt-payload", Usage: "change a bit of the data of TCP and UDP, and the checksum with it, so that only the program can notice; alone, with --percent as the dice"},
 	}, wireFlags(), trafficFlags())
