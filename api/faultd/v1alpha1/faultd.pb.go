@@ -651,8 +651,7 @@ type Packet struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Chance of each packet (or flow) to be lost, in (0,100]. At most one of loss, loss_gemodel and loss_state.
 	Loss float64 `protobuf:"fixed64,1,opt,name=loss,proto3" json:"loss,omitempty"`
-	// "egress", "ingress" or "both"; empty means both, or egress if anything but loss is asked for: that works on incoming
-	// packets only where the target has its network namespace for itself, as a pod has.
+	// "egress", "ingress" or "both"; empty means both, or egress if anything but loss is asked for.
 	Direction string `protobuf:"bytes,2,opt,name=direction,proto3" json:"direction,omitempty"`
 	// Peers, as in Connect.
 	Peers []string `protobuf:"bytes,3,rep,name=peers,proto3" json:"peers,omitempty"`
