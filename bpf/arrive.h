@@ -25,8 +25,10 @@ volatile __u64 faultd_incoming_all = 0;
 /* Whether a packet that came to this host is for it. Else it is on its way to somebody else, for whom a socket that is bound to any address
  * must not be taken. Of IPv6 a device may say that it forwards nothing while the host does (net/ipv6/ip6_output.c, ip6_forward), so loopback
  * is asked then. */
-static __always_inline int ends_here(struct __sk_buff *skb, const struct bpf_sock_tuple *tuple, int v4)
+LOOP_BODY int ends_here(struct __sk_buff *skb, const struct bpf_sock_tuple *tuple, int v4)
 {
+	if (!tuple)
+		return 0;
 	struct bpf_fib_lookup fib = {.ifindex = skb->ifindex};
 	long found;
 
@@ -69,16 +71,9 @@ LOOP_BODY __u64 target_of_socket(__u64 address)
 	return set ? set->target : 0;
 }
 
-/* Whether it is sure that a packet of these addresses comes to the socket that was found by them. One without a peer may stand in nobody's
- * way: the packet goes on to another host, or its addresses are rewritten. */
-static __always_inline int comes_to(struct __sk_buff *skb, const struct bpf_sock_tuple *tuple, int v4, int connected)
-{
-	return connected || (faultd_incoming_sockets == SOCKETS_ANY && ends_here(skb, tuple, v4));
-}
-
-/* The same for TCP and UDP in two functions, as an instruction of a program may read one kind of socket alone. A connection that is about to
- * be made is its listener's; one that is closed has no owner any more. */
-static __always_inline __u64 target_by_tcp(struct __sk_buff *skb, struct bpf_sock_tuple *tuple, int v4)
+/* The target of the socket that a packet's addresses find, and whether that has a peer. For TCP and UDP in two functions, as an instruction of a
+ * program may read one kind of socket alone. A connection that is about to be made is its listener's; one that is closed has no owner any more. */
+static __always_inline __u64 target_by_tcp(struct __sk_buff *skb, struct bpf_sock_tuple *tuple, int v4, int *connected)
 {
 	struct bpf_sock *found = bpf_skc_lookup_tcp(skb, tuple, v4 ? sizeof(tuple->ipv4) : sizeof(tuple->ipv6), BPF_F_CURRENT_NETNS, 0);
 
@@ -92,10 +87,11 @@ static __always_inline __u64 target_by_tcp(struct __sk_buff *skb, struct bpf_soc
 	__u64 target = state == BPF_TCP_TIME_WAIT ? 0 : target_of_socket((__u64)sk);
 
 	bpf_sk_release(found);
-	return target && comes_to(skb, tuple, v4, state != BPF_TCP_LISTEN) ? target : 0;
+	*connected = state != BPF_TCP_LISTEN;
+	return target;
 }
 
-static __always_inline __u64 target_by_udp(struct __sk_buff *skb, struct bpf_sock_tuple *tuple, int v4)
+static __always_inline __u64 target_by_udp(struct __sk_buff *skb, struct bpf_sock_tuple *tuple, int v4, int *connected)
 {
 	struct bpf_sock *found = bpf_sk_lookup_udp(skb, tuple, v4 ? sizeof(tuple->ipv4) : sizeof(tuple->ipv6), BPF_F_CURRENT_NETNS, 0);
 
@@ -105,7 +101,8 @@ static __always_inline __u64 target_by_udp(struct __sk_buff *skb, struct bpf_soc
 	__u64 target = target_of_socket((__u64)address_of(found));
 
 	bpf_sk_release(found);
-	return target && comes_to(skb, tuple, v4, state == BPF_TCP_ESTABLISHED) ? target : 0; /* UDP's, too, if it has a peer */
+	*connected = state == BPF_TCP_ESTABLISHED; /* so it is for UDP, too */
+	return target;
 }
 
 /* The addresses that a socket is found by; 0: several may get the packet. */
@@ -129,17 +126,22 @@ static __always_inline int read_tuple(struct __sk_buff *skb, __u32 offset, const
 	return bpf_ntohl(tuple->ipv6.daddr[0]) >> 24 != 0xff;
 }
 
-/* What has a tag is seen at the device of the VLAN, and what is for another device at that. */
+/* The target that a packet is for, as far as its socket tells. One without a peer may stand in nobody's way: the packet goes on to another host,
+ * or its addresses are rewritten. What has a tag is seen at the device of the VLAN, and what is for another device at that. */
 LOOP_BODY __u64 target_by_socket(struct __sk_buff *skb, __u32 offset, const struct packet *packet)
 {
 	struct bpf_sock_tuple tuple = {};
-	int v4 = skb->protocol == bpf_htons(ETH_P_IP);
+	int v4 = skb->protocol == bpf_htons(ETH_P_IP), connected = 0;
+	__u64 target;
 
 	if (!packet || !packet->data || skb->pkt_type != PACKET_HOST || (skb->vlan_present && skb->vlan_tci & VLAN_MASK))
 		return 0;
 	if (!read_tuple(skb, offset, packet, &tuple, v4))
 		return 0;
-	return packet->peer.protocol == IPPROTO_TCP ? target_by_tcp(skb, &tuple, v4) : target_by_udp(skb, &tuple, v4);
+	target = packet->peer.protocol == IPPROTO_TCP ? target_by_tcp(skb, &tuple, v4, &connected) : target_by_udp(skb, &tuple, v4, &connected);
+	if (!target || connected)
+		return target;
+	return faultd_incoming_sockets == SOCKETS_ANY && ends_here(skb, &tuple, v4) ? target : 0;
 }
 
 static __always_inline struct rule_set *rules_of_arrival(struct __sk_buff *skb, __u32 offset, const struct packet *packet)

@@ -80,7 +80,7 @@ static __always_inline __u32 judge_packet(struct __sk_buff *skb, struct rule_set
 	for (__u32 i = 0; i < MAX_RULES_PER_SET && i < set->count; i++) {
 		__u32 said = packet_rule(&set->refs[i], &permit, packet, direction, verdict);
 
-		if (said == CHANGE && direction == RULE_EGRESS)
+		if (said == CHANGE && direction != RULE_INGRESS)
 			change(skb, packet, &set->refs[i], &permit);
 		else if (said != PASS)
 			verdict = said;

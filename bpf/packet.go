@@ -92,14 +92,17 @@ func (k *Kernel) InstallPacket(t Target, r Rule, env PacketEnv) (*Installed, err
 	return in, nil
 }
 
-// installWire installs a packet rule with its queues, if it has any.
+// installWire installs a packet rule with its queues, if it has any, and with our devices, if it is about what comes in.
 func (k *Kernel) installWire(t Target, r Rule, env PacketEnv, mechanism string, devices []egressDevice) (*Installed, error) {
-	if r.Wire == nil {
+	if r.Wire == nil && !r.Incoming {
 		return k.installPacket(t, r, env, mechanism, devices)
 	}
-	others, err := k.findTaken(t, r)
-	if err != nil {
-		return nil, err
+	var others int
+	var err error
+	if r.Wire != nil {
+		if others, err = k.findTaken(t, r); err != nil {
+			return nil, err
+		}
 	}
 	q, err := k.openWire(t, r, env, devices)
 	if err != nil {
@@ -117,7 +120,7 @@ func (k *Kernel) installWire(t Target, r Rule, env PacketEnv, mechanism string, 
 	return in, nil
 }
 
-// openWire makes the queues of a rule, for what leaves and for what comes in. If it fails it leaves nothing behind.
+// openWire makes the queues of a rule with a Wire, for what leaves and for what comes in. If it fails it leaves nothing behind.
 func (k *Kernel) openWire(t Target, r Rule, env PacketEnv, leaving []egressDevice) (*queues, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -131,9 +134,12 @@ func (k *Kernel) openWire(t Target, r Rule, env PacketEnv, leaving []egressDevic
 			return nil, err
 		}
 	}
-	q, err := k.openQueues(slices.Concat(leaving, coming.devices), *r.Wire, env.JournalQueue)
-	if err != nil {
-		return nil, errors.Join(err, releaseAll(&coming.releases))
+	q := &queues{}
+	if r.Wire != nil {
+		var err error
+		if q, err = k.openQueues(slices.Concat(leaving, coming.devices), *r.Wire, env.JournalQueue); err != nil {
+			return nil, errors.Join(err, releaseAll(&coming.releases))
+		}
 	}
 	q.releases = append(coming.releases, q.releases...)
 	q.living = coming.others
@@ -181,16 +187,19 @@ func (k *Kernel) PacketMechanism(r Rule) (string, error) {
 	var mechanisms []string
 	if r.Egress {
 		mechanism, err := k.egressMechanism()
-		if err != nil || r.Wire == nil {
-			return mechanism, err
+		if err != nil {
+			return "", err
 		}
 		mechanisms = append(mechanisms, mechanism)
 	}
 	if r.Incoming {
 		if err := k.canRedirect(); err != nil {
-			return "", fmt.Errorf("delay incoming packets: %w", err)
+			return "", fmt.Errorf("hurt incoming packets at the devices: %w", err)
 		}
 		mechanisms = append(mechanisms, MechanismIFB)
+	}
+	if r.Wire == nil {
+		return strings.Join(mechanisms, "+"), nil
 	}
 	if err := k.CanQueue(*r.Wire); err != nil {
 		return "", fmt.Errorf("delay packets: %w", err)

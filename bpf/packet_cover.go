@@ -94,8 +94,11 @@ func (in *Installed) coverDevice(d egressDevice, env PacketEnv) error {
 	return in.use(func() ([]func() error, error) { return k.attachEgress([]egressDevice{d}, mechanism, env.Journal) })
 }
 
-// openLater makes the queue of a rule on one more device. Call with k.mu held.
+// openLater makes the queue of a rule, if it has one, on one more device. Call with k.mu held.
 func (k *Kernel) openLater(q *queues, d egressDevice, journal func(Queue) (func() error, error)) (releases []func() error, err error) {
+	if q.class == 0 {
+		return nil, nil
+	}
 	if k.shared[queueKey(d, q.class)] != nil {
 		return nil, fmt.Errorf("%w: a fault of another target has the queue there that this one has elsewhere", ErrFull)
 	}

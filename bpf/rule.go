@@ -113,7 +113,8 @@ type Rule struct {
 	PerThread  bool
 	PerProcess bool
 	Egress     bool
-	// Ingress is at the target's sockets, Incoming at the devices that packets come in by, with a Wire.
+	// Ingress is at the target's sockets, Incoming at the devices that packets come in by, with a Wire or
+	// ActionChange.
 	Ingress  bool
 	Incoming bool
 	Calls    []int

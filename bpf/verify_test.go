@@ -44,7 +44,9 @@ func quicklyVerified(t *testing.T, k *Kernel, name string, load func() (*ebpf.Co
 		if err != nil {
 			t.Fatal(err)
 		}
-		if n, ok := info.VerifiedInstructions(); ok && n > mostVerified {
+		n, ok := info.VerifiedInstructions()
+		println("V", program, n)
+		if ok && n > mostVerified {
 			t.Errorf("%s %s: %d instructions were verified, at most %d should be", name, program, n, mostVerified)
 		}
 		c.Close()

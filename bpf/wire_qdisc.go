@@ -40,7 +40,7 @@ type Queue struct {
 
 // queues are those of one rule, one on each device that the target's packets leave by.
 type queues struct {
-	class    uint32
+	class    uint32 // 0: there are none, but only devices that its packets come in by
 	on       []*queue
 	others   int         // older rules that may have some of its packets
 	incoming []*incoming // our devices that some of them are on

@@ -37,10 +37,16 @@ type member struct {
 
 func startHousehold(t *testing.T) *household {
 	t.Helper()
-	x := &household{homed: startHomed(t)}
-	for _, name := range []string{"first", "second", "sibling"} {
+	return inhabited(startHomed(t), "first", "second", "sibling")
+}
+
+// inhabited has members in a namespace, of which the first is the target's worker.
+func inhabited(home *homed, names ...string) *household {
+	home.t.Helper()
+	x := &household{homed: home}
+	for _, name := range names {
 		m := &member{name: name, target: x.target, w: x.w}
-		if name != "first" {
+		if len(x.members) > 0 {
 			m.target = x.n.target()
 			x.inside(x.near, func() { m.w = x.n.worker(m.target) })
 		}

@@ -88,7 +88,7 @@ func (p Packet) rule(common Common) (rule bpf.Rule, err error) {
 	if rule.Egress, rule.Ingress, err = p.directions(); err != nil {
 		return rule, err
 	}
-	if rule.Wire != nil { // what shall wait is met at the devices
+	if rule.Wire != nil || rule.Action == bpf.ActionChange { // what shall wait, or be changed, is met at the devices
 		rule.Ingress, rule.Incoming = false, rule.Ingress
 	}
 	rule.Traffic, err = p.Traffic.kernel(nil)
@@ -123,8 +123,8 @@ func parseDirection(text string) (egress, ingress bool, err error) {
 	return false, false, fmt.Errorf("direction: %q is unknown; it must be egress, ingress or both", text)
 }
 
-// directions says which packets are meant. Of what comes in the checksums may have been looked at by the device, so that nobody would notice a
-// flipped bit; and where the data can be changed packets only leave.
+// directions says which packets are meant. Of what comes in the checksum may have been looked at by the device, or be missing (CHECKSUM_COMPLETE
+// and CHECKSUM_UNNECESSARY, or CHECKSUM_PARTIAL, of linux/skbuff.h), so that nobody would notice a flipped bit.
 func (p Packet) directions() (egress, ingress bool, err error) {
 	if p.Wire == (Wire{}) && !p.CorruptPayload {
 		return parseDirection(p.Direction)
@@ -133,12 +133,8 @@ func (p Packet) directions() (egress, ingress bool, err error) {
 		return true, false, nil
 	}
 	egress, ingress, err = parseDirection(p.Direction)
-	switch {
-	case err != nil || !ingress:
-	case p.CorruptPayload:
-		err = fmt.Errorf("direction: %s was given, and only the data of outgoing packets can be changed; give egress, or change the peer's", p.Direction)
-	case p.Wire.Corrupt > 0:
-		err = fmt.Errorf("direction: %s was given, and the checksums of incoming packets may have been checked before a bit is flipped, so that the program would get it; give corrupt with egress, in a fault of its own, or corrupt the peer's", p.Direction)
+	if err == nil && ingress && p.Wire.Corrupt > 0 {
+		err = fmt.Errorf("direction: %s was given, and of an incoming packet nobody may look at the checksum any more: a network card has, or it never had one, as between containers of a node, so that the program would get the flipped bit; give corrupt with egress, in a fault of its own, or corrupt the peer's; or corruptPayload, which is meant to be noticed by the program alone", p.Direction)
 	}
 	return egress, ingress, err
 }
@@ -172,7 +168,7 @@ func (p Packet) Inject(ctx context.Context, env Env, target cgroup.Target, commo
 		return nil, err
 	}
 	h := meant.follow(ctx, &ruleHandle{installed: installed, mechanism: mechanism, rule: func(f Fault, common Common) (bpf.Rule, error) { return f.(Packet).rule(common) }})
-	if rule.Wire == nil {
+	if rule.Wire == nil && !rule.Incoming {
 		return h, nil
 	}
 	return watchQueuesOf(ctx, h, installed), nil
