@@ -45,7 +45,7 @@ func quicklyVerified(t *testing.T, k *Kernel, name string, load func() (*ebpf.Co
 			t.Fatal(err)
 		}
 		n, ok := info.VerifiedInstructions()
-		println("V", program, n)
+		t.Logf("%s %s: %d instructions were verified", name, program, n)
 		if ok && n > mostVerified {
 			t.Errorf("%s %s: %d instructions were verified, at most %d should be", name, program, n, mostVerified)
 		}

@@ -7,6 +7,9 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 
 	v1 "faultd/api/faultd/v1alpha1"
 	"faultd/test/kernels"
@@ -28,8 +31,12 @@ func TestIncomingPayloadIsCorrupted(t *testing.T) {
 		for i, m := range x.members {
 			x.wantsChanged(m, sent, i == 0)
 		}
-		if c := n.settled(f.GetId()); c.GetInjected() != 4*sent || c.GetMatched() != 4*sent {
-			t.Errorf("%v: counted %v, want %d", names, c, 4*sent)
+		x.makeChecksums() // until now the veth has left them to be made, and they are not looked at
+		for i, m := range x.members {
+			x.wantsChanged(m, sent, i == 0)
+		}
+		if c := n.settled(f.GetId()); c.GetInjected() != 8*sent || c.GetMatched() != 8*sent {
+			t.Errorf("%v: counted %v, want %d", names, c, 8*sent)
 		}
 		if got := n.stop(f.GetId()); got.GetVerdict() != "injected" {
 			t.Errorf("stopped as %v", got)
@@ -38,6 +45,27 @@ func TestIncomingPayloadIsCorrupted(t *testing.T) {
 		x.asBefore()
 	}
 	n.idle()
+}
+
+// makeChecksums has the far end make the checksums of what it sends itself.
+func (x *household) makeChecksums() {
+	x.t.Helper()
+	const setTransmitChecksums = 0x17 // ETHTOOL_STXCSUM
+	value := struct{ command, data uint32 }{setTransmitChecksums, 0}
+	request := struct {
+		name [unix.IFNAMSIZ]byte
+		data unsafe.Pointer
+		pad  [16]byte
+	}{data: unsafe.Pointer(&value)}
+	copy(request.name[:], farName)
+	x.inside(x.far, func() {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		x.must(err)
+		defer unix.Close(fd)
+		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&request))); errno != 0 {
+			x.must(errno)
+		}
+	})
 }
 
 // wantsChanged sends to a member, over all ways, and wants one bit of all that comes back to be changed, or none.
