@@ -669,7 +669,7 @@ type Packet struct {
 	LossGemodel *GilbertElliott `protobuf:"bytes,10,opt,name=loss_gemodel,json=lossGemodel,proto3" json:"loss_gemodel,omitempty"`
 	LossState   *FourState      `protobuf:"bytes,11,opt,name=loss_state,json=lossState,proto3" json:"loss_state,omitempty"`
 	// A bit of the data of a TCP segment or UDP datagram is changed, and its checksum with it: only the program that receives it can notice.
-	// Alone, of outgoing packets; percent is the dice.
+	// Alone, of outgoing packets unless direction says otherwise; percent is the dice.
 	CorruptPayload bool `protobuf:"varint,12,opt,name=corrupt_payload,json=corruptPayload,proto3" json:"corrupt_payload,omitempty"`
 	// What follows is netem's, in netem's order, after loss: duplicate, corrupt, delay or reorder, bandwidth.
 	// How late packets are: "100ms".
