@@ -128,8 +128,8 @@ SECTIONS ?= errors,globs,rivals
 bench-vm: deps build bin/bench bin/bench-caller ## the same for errors, beside libfiu, strace and the device mapper: make bench-vm KERNEL=6.12-ei SECTIONS=errors
 	@test/deps.sh bench
 	@test/kernels.sh $(or $(KERNEL),7.3)
-	@bin/vm/vm run -icount -timeout 60m -mem 2G -persist bin/vm/bench.disk -kernel $(or $(KERNEL),7.3) -module null_blk -module dm_flakey -module dm_delay \
-		$$(printf -- '-file %s ' $(CURDIR)/bin/faultd $(CURDIR)/bin/bench-caller $$(command -v strace dmsetup bash fiu-run redis-server redis-benchmark) /usr/lib/libfiu.so.0) -dir /usr/lib/fiu \
+	@bin/vm/vm run -icount -timeout 60m -mem 2G -persist bin/vm/bench.disk -kernel $(or $(KERNEL),7.3) -module null_blk -module dm_flakey -module dm_delay -module veth \
+		$$(printf -- '-file %s ' $(CURDIR)/bin/faultd $(CURDIR)/bin/bench-caller $$(command -v strace dmsetup bash fiu-run redis-server redis-benchmark iperf3 nsenter) /usr/lib/libfiu.so.0) -dir /usr/lib/fiu \
 		-- $(CURDIR)/bin/bench -rounds 2 -sections $(SECTIONS)
 
 bin/bench: FORCE

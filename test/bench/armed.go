@@ -151,20 +151,23 @@ func (b *bench) armedRedis(d *daemon, target string) error {
 			{"packet loss elsewhere", packetFault(target)},
 			{"delay of openat elsewhere", delayFault(target, farDelay, "openat")},
 			{"delay of read, write elsewhere", delayFault(target, farDelay, "read", "write")},
+			{"error of openat elsewhere", errnoFault(target, "openat")},
+			{"error of read, write elsewhere", errnoFault(target, "read", "write")},
 		} {
 			what := "redis-benchmark GET, " + f.name
-			_, ok, err := b.mechanism(d, what, f.spec)
+			mechanism, ok, err := b.mechanism(d, what, f.spec)
 			if err != nil {
 				return err
 			}
 			if !ok {
 				continue
 			}
-			found, err := takeTurns(b.options.rounds, d.injecting(f.spec), r.get(r.port))
+			found, err := takeTurns(b.options.rounds, d.injecting(f.spec), r.costing(requests)...)
 			if err != nil {
 				return err
 			}
-			b.report.addRate(what, found[0], goalRate)
+			b.report.addRate(fmt.Sprintf("%s (%s)", what, mechanism), found[0], goalRate)
+			b.report.addShare("processor time of a GET, the same", found[1], 1/goalRate)
 		}
 		return errors.Join(b.floorRedis(r), b.redisStrace(r), b.redisToxiproxy(r))
 	})

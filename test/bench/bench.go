@@ -133,14 +133,29 @@ func poll(reached func() bool) error {
 // measurement gives one number.
 type measurement func() (float64, error)
 
+// hooking turns on what is measured; its result turns that off.
+type hooking func() (off func() error, err error)
+
 // takeTurns runs bare, on, bare, on..., and measures the same things each time.
 // Bare means that no program of faultd is loaded, be it ours or another daemon's.
-func takeTurns(rounds int, on func() (off func() error, err error), measurements ...measurement) ([]pairs, error) {
+func takeTurns(rounds int, on hooking, measurements ...measurement) ([]pairs, error) {
 	return turns(rounds, awaitNoPrograms, on, measurements...)
 }
 
-func turns(rounds int, awaitBare func() error, on func() (off func() error, err error), measurements ...measurement) ([]pairs, error) {
-	all := make([]pairs, len(measurements))
+func turns(rounds int, awaitBare func() error, on hooking, measurements ...measurement) ([]pairs, error) {
+	all, err := turnsOf(rounds, awaitBare, []hooking{on}, measurements...)
+	if err != nil {
+		return nil, err
+	}
+	return all[0], nil
+}
+
+// turnsOf is turns with several things that are turned on one after the other, beside the same bare runs: it gives the pairs of each.
+func turnsOf(rounds int, awaitBare func() error, ons []hooking, measurements ...measurement) ([][]pairs, error) {
+	all := make([][]pairs, len(ons))
+	for i := range all {
+		all[i] = make([]pairs, len(measurements))
+	}
 	for range rounds {
 		if err := awaitBare(); err != nil {
 			return nil, err
@@ -149,19 +164,26 @@ func turns(rounds int, awaitBare func() error, on func() (off func() error, err 
 		if err != nil {
 			return nil, err
 		}
-		off, err := on()
-		if err != nil {
-			return nil, err
-		}
-		with, err := measureAll(measurements)
-		if err := errors.Join(err, off()); err != nil {
-			return nil, err
-		}
-		for i := range all {
-			all[i].add(bare[i], with[i])
+		for i, on := range ons {
+			with, err := measureWith(on, measurements)
+			if err != nil {
+				return nil, err
+			}
+			for j := range with {
+				all[i][j].add(bare[j], with[j])
+			}
 		}
 	}
 	return all, nil
+}
+
+func measureWith(on hooking, measurements []measurement) ([]float64, error) {
+	off, err := on()
+	if err != nil {
+		return nil, err
+	}
+	with, err := measureAll(measurements)
+	return with, errors.Join(err, off())
 }
 
 func measureAll(measurements []measurement) ([]float64, error) {

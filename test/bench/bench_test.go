@@ -53,6 +53,32 @@ func TestTurnsAlternate(t *testing.T) {
 	}
 }
 
+func TestTurnsOfSeveral(t *testing.T) {
+	state := 0.0
+	read := func() (float64, error) { return state, nil }
+	on := func(value float64) hooking {
+		return func() (func() error, error) {
+			state = value
+			return func() error { state = 0; return nil }, nil
+		}
+	}
+	found, err := turnsOf(2, func() error { return nil }, []hooking{on(1), on(2)}, read, read)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, of := range found {
+		if len(of) != 2 {
+			t.Fatalf("got %+v", of)
+		}
+		for _, p := range of {
+			with := float64(i + 1)
+			if !slices.Equal(p.Bare, []float64{0, 0}) || !slices.Equal(p.With, []float64{with, with}) {
+				t.Errorf("number %d: got %+v", i, p)
+			}
+		}
+	}
+}
+
 func TestSections(t *testing.T) {
 	chosen, err := choose("kill,idle")
 	if err != nil || len(chosen) != 2 || chosen[0].name != "kill" {

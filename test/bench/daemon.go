@@ -148,7 +148,7 @@ func (d *daemon) rearm() error {
 }
 
 // injecting is what takeTurns turns on and off: faults that end together.
-func (d *daemon) injecting(specs ...*v1.FaultSpec) func() (func() error, error) {
+func (d *daemon) injecting(specs ...*v1.FaultSpec) hooking {
 	return func() (func() error, error) { return d.stopAll, d.injectAll(specs...) }
 }
 

@@ -151,7 +151,7 @@ func calmest(rounds []sleeping) sleeping {
 }
 
 // sleepDuring lets the worker's threads call while something is on.
-func (w *worker) sleepDuring(on func() (func() error, error), o order, asked time.Duration) (sleeping, error) {
+func (w *worker) sleepDuring(on hooking, o order, asked time.Duration) (sleeping, error) {
 	off, err := on()
 	if err != nil {
 		return sleeping{}, err

@@ -19,9 +19,9 @@ const (
 
 const pathLength = 100
 
-func errnoFault(target, call string) *v1.FaultSpec {
+func errnoFault(target string, calls ...string) *v1.FaultSpec {
 	return &v1.FaultSpec{Target: "cgroup:" + target, Duration: duration,
-		Kind: &v1.FaultSpec_Syscall{Syscall: &v1.Syscall{Calls: []string{call}, Errnos: []string{"EIO"}}}}
+		Kind: &v1.FaultSpec_Syscall{Syscall: &v1.Syscall{Calls: calls, Errnos: []string{"EIO"}}}}
 }
 
 // openFault fails opens of files by so many globs, which fit none; without globs it fails any.

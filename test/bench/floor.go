@@ -4,10 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"path/filepath"
+	"runtime"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netns"
 )
 
 // What the kernel takes for a hook by itself: programs that do nothing, where those of faultd would stand. No fault can be cheaper.
@@ -35,18 +38,74 @@ func emptyTracepoint() (off func() error, err error) {
 }
 
 // emptyEgress puts an empty program where packets leave by loopback.
-func emptyEgress() (off func() error, err error) {
-	lo, err := net.InterfaceByName("lo")
+func emptyEgress() (off func() error, err error) { return emptyEgressOf("lo") }
+
+func emptyEgressOf(device string) (off func() error, err error) {
+	on, err := net.InterfaceByName(device)
 	if err != nil {
-		return nil, fmt.Errorf("find loopback: %w", err)
+		return nil, fmt.Errorf("find the device %s: %w", device, err)
 	}
 	const next = -1 // TCX_NEXT
 	program, err := emptyProgram(ebpf.SchedCLS, next)
 	if err != nil {
 		return nil, err
 	}
-	at, err := link.AttachTCX(link.TCXOptions{Interface: lo.Index, Program: program, Attach: ebpf.AttachTCXEgress})
+	at, err := link.AttachTCX(link.TCXOptions{Interface: on.Index, Program: program, Attach: ebpf.AttachTCXEgress})
 	return attached(at, program, err)
+}
+
+// emptyIngress puts an empty program where packets come to the sockets of a cgroup.
+func emptyIngress(cgroup string) (off func() error, err error) {
+	const pass = 1
+	program, err := emptyProgram(ebpf.CGroupSKB, pass)
+	if err != nil {
+		return nil, err
+	}
+	at, err := link.AttachCgroup(link.CgroupOptions{Path: cgroup, Attach: ebpf.AttachCGroupInetIngress, Program: program})
+	return attached(at, program, err)
+}
+
+// emptyPackets puts empty programs where a packet fault of a cgroup has its own.
+func (b *bench) emptyPackets(cgroup, device string) hooking {
+	return func() (func() error, error) {
+		comes, err := emptyIngress(filepath.Join(b.cgroups.Mount(), cgroup))
+		if err != nil {
+			return nil, err
+		}
+		leaves, err := emptyEgressOf(device)
+		if err != nil {
+			return nil, errors.Join(err, comes())
+		}
+		return func() error { return errors.Join(leaves(), comes()) }, nil
+	}
+}
+
+// inNetwork turns on what stands in the network namespace of a process, on a thread that ends with it.
+func inNetwork(pid int, on hooking) hooking {
+	return func() (off func() error, err error) {
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			runtime.LockOSThread() // never unlocked: the runtime ends the thread
+			if err = enterNetworkOf(pid); err == nil {
+				off, err = on()
+			}
+		}()
+		<-done
+		return off, err
+	}
+}
+
+func enterNetworkOf(pid int) error {
+	ns, err := netns.GetFromPid(pid)
+	if err != nil {
+		return fmt.Errorf("open the network namespace of process %d: %w", pid, err)
+	}
+	defer ns.Close()
+	if err := netns.Set(ns); err != nil {
+		return fmt.Errorf("enter the network namespace of process %d: %w", pid, err)
+	}
+	return nil
 }
 
 func attached(at link.Link, program *ebpf.Program, err error) (off func() error, _ error) {
@@ -60,7 +119,7 @@ func attached(at link.Link, program *ebpf.Program, err error) (off func() error,
 func (b *bench) floorRedis(r *redis) error {
 	for _, hook := range []struct {
 		name string
-		on   func() (func() error, error)
+		on   hooking
 	}{
 		{"an empty program where packets leave", emptyEgress},
 		{"an empty program where system calls begin", emptyTracepoint},

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -35,7 +36,10 @@ func (b *bench) iperf() error {
 type transfers struct {
 	b       *bench
 	target  string   // the client's cgroup
+	server  string   // and the server's
 	within  []string // what starts the client in its network namespace
+	pid     int      // who stays there
+	device  string   // by which its packets leave
 	address string
 	port    int
 }
@@ -46,7 +50,7 @@ func (b *bench) iperfOnLoopback(d *daemon) error {
 		return err
 	}
 	return b.withIperf(port, 0, func(t transfers, _, _ int) error {
-		t.address = "127.0.0.1"
+		t.address, t.device = "127.0.0.1", "lo"
 		return t.compare(d, "loopback")
 	})
 }
@@ -54,7 +58,7 @@ func (b *bench) iperfOnLoopback(d *daemon) error {
 // iperfOnVeth has the client and the server each in a network namespace of its own.
 func (b *bench) iperfOnVeth(d *daemon) error {
 	return b.withIperf(5201, unix.CLONE_NEWNET, func(t transfers, client, server int) error {
-		t.address = "10.0.0.2"
+		t.address, t.device = "10.0.0.2", "veth0"
 		if err := joinByVeth(client, server); err != nil {
 			return err
 		}
@@ -82,23 +86,75 @@ func (b *bench) withIperf(port int, flags uintptr, f func(t transfers, client, s
 		defer func() { _ = end(cmd) }() // how it ended does not matter
 	}
 	within := []string{"nsenter", "--net", "--target", strconv.Itoa(client.Process.Pid)}
-	return f(transfers{b: b, target: target, within: within, port: port}, client.Process.Pid, server.Process.Pid)
+	return f(transfers{b: b, target: target, server: elsewhere, within: within, pid: client.Process.Pid, port: port}, client.Process.Pid, server.Process.Pid)
 }
 
-// compare measures both directions.
+// compare measures both directions: bare, with the fault, and with programs that do nothing in the places of those of faultd.
 func (t transfers) compare(d *daemon, over string) error {
 	// Until its server listens, and while that still has another one to do, a transfer fails.
 	if err := poll(func() bool { _, err := t.move(); return err == nil }); err != nil {
 		return fmt.Errorf("wait for iperf3: %w", err)
 	}
-	moving := func(args ...string) measurement { return func() (float64, error) { return t.move(args...) } }
-	found, err := takeTurns(t.b.options.rounds, d.injecting(elsewhere(t.target, 1)), moving(), moving("-R"))
+	ons := []hooking{d.injecting(elsewhere(t.target, 1))}
+	floor := inNetwork(t.pid, t.b.emptyPackets(t.target, t.device))
+	if why := cannotTurn(floor); why != nil {
+		t.b.report.missing("for comparison: iperf3 over "+over+", empty programs there", why.Error())
+	} else {
+		ons = append(ons, floor)
+	}
+	found, err := turnsOf(t.b.options.rounds, awaitNoPrograms, ons, slices.Concat(t.moving(), t.moving("-R"))...)
 	if err != nil {
 		return err
 	}
-	t.b.report.addRate(fmt.Sprintf("iperf3 over %s, the target sends, loss elsewhere (KiB)", over), found[0], goalRate)
-	t.b.report.addRate(fmt.Sprintf("iperf3 over %s, the target receives, the same (KiB)", over), found[1], goalRate)
+	for i, measured := range found {
+		prefix, suffix, goal := "", ", loss elsewhere", goalRate
+		if i > 0 {
+			prefix, suffix, goal = "for comparison: ", ", empty programs there", 0
+		}
+		for j, does := range []string{"sends", "receives"} {
+			what := fmt.Sprintf("iperf3 over %s, the target %s%s", over, does, suffix)
+			t.b.report.addRate(prefix+what+" (KiB)", measured[2*j], goal)
+			t.b.report.addShare(prefix+"processor time of a KiB, the same", measured[2*j+1], 0)
+		}
+	}
 	return nil
+}
+
+// cannotTurn says why something cannot be turned on here.
+func cannotTurn(on hooking) error {
+	off, err := on()
+	if err != nil {
+		return err
+	}
+	return off()
+}
+
+// moving measures the KiB per second of a transfer, and then the processor time in ns that both sides used for each.
+func (t transfers) moving(args ...string) []measurement {
+	var cost float64
+	return []measurement{
+		func() (float64, error) {
+			before, err := t.used()
+			if err != nil {
+				return 0, err
+			}
+			rate, err := t.move(args...)
+			if err != nil {
+				return 0, err
+			}
+			after, err := t.used()
+			cost = float64((after - before).Nanoseconds()) / (rate * iperfSeconds)
+			return rate, err
+		},
+		func() (float64, error) { return cost, nil },
+	}
+}
+
+// used is the processor time of both sides.
+func (t transfers) used() (time.Duration, error) {
+	client, err := t.b.processorTime(t.target)
+	server, err2 := t.b.processorTime(t.server)
+	return client + server, errors.Join(err, err2)
 }
 
 // move has the client move bytes as fast as it can, and gives KiB per second as they came in.

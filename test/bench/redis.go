@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // redis is a Redis server in a cgroup of its own, on loopback, that keeps nothing.
@@ -98,6 +99,38 @@ func (r *redis) getSome(port, requests int) measurement {
 		}
 		return parseBenchmark(out.String())
 	}
+}
+
+// costing measures requests per second, and then the processor time in ns of each.
+func (r *redis) costing(requests int) []measurement {
+	var cost float64
+	return []measurement{
+		func() (rate float64, err error) {
+			rate, cost, err = r.rateAndCost(requests)
+			return rate, err
+		},
+		func() (float64, error) { return cost, nil },
+	}
+}
+
+// rateAndCost gives the requests per second, and the processor time in ns that server and client used for each.
+func (r *redis) rateAndCost(requests int) (rate, cost float64, err error) {
+	before, err := r.used()
+	if err != nil {
+		return 0, 0, err
+	}
+	if rate, err = r.getSome(r.port, requests)(); err != nil {
+		return 0, 0, err
+	}
+	after, err := r.used()
+	return rate, float64((after - before).Nanoseconds()) / float64(requests), err
+}
+
+// used is the processor time of server and clients.
+func (r *redis) used() (time.Duration, error) {
+	server, err := r.b.processorTime(r.group)
+	client, err2 := r.b.processorTime(r.client)
+	return server + client, errors.Join(err, err2)
 }
 
 // parseBenchmark finds the rate of GET in what `redis-benchmark --csv` prints.

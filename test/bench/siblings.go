@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
@@ -143,12 +142,7 @@ func (b *bench) beside(d *daemon, r *redis, one neighbour) error {
 		}
 	}
 	one.spec.Target, one.spec.Duration = "cgroup:"+target, "30m"
-	var cost float64
-	asked := func() (rate float64, err error) {
-		rate, cost, err = r.rateAndCost(b.siblingRequests())
-		return rate, err
-	}
-	found, err := turns(b.options.rounds, func() error { return nil }, d.hurting(one), asked, func() (float64, error) { return cost, nil })
+	found, err := turns(b.options.rounds, func() error { return nil }, d.hurting(one), r.costing(b.siblingRequests())...)
 	if one.processors {
 		err = errors.Join(err, r.onFirstProcessor(false))
 	}
@@ -172,7 +166,7 @@ func (b *bench) siblingRequests() int {
 }
 
 // hurting injects the fault, which must have done something by its end unless the target rests.
-func (d *daemon) hurting(one neighbour) func() (func() error, error) {
+func (d *daemon) hurting(one neighbour) hooking {
 	return func() (func() error, error) {
 		f, err := d.inject(one.spec)
 		if err != nil {
@@ -216,24 +210,4 @@ func (r *redis) onFirstProcessor(keep bool) error {
 		errs = append(errs, err, unix.SchedSetaffinity(tid, &cpus))
 	}
 	return errors.Join(errs...)
-}
-
-// rateAndCost gives the requests per second, and the processor time in ns that server and client used for each.
-func (r *redis) rateAndCost(requests int) (rate, cost float64, err error) {
-	before, err := r.used()
-	if err != nil {
-		return 0, 0, err
-	}
-	if rate, err = r.getSome(r.port, requests)(); err != nil {
-		return 0, 0, err
-	}
-	after, err := r.used()
-	return rate, float64((after - before).Nanoseconds()) / float64(requests), err
-}
-
-// used is the processor time of server and clients.
-func (r *redis) used() (time.Duration, error) {
-	server, err := r.b.processorTime(r.group)
-	client, err2 := r.b.processorTime(r.client)
-	return server + client, errors.Join(err, err2)
 }
