@@ -152,7 +152,7 @@ func (p Process) Inject(_ context.Context, env Env, target cgroup.Target, common
 	case p.Pause:
 		return startPause(env, target, common.ID, permit)
 	case p.Kill:
-		return startRounds(p, &killing{tree: env.Cgroups, target: target, permit: permit}, permit)
+		return startRounds(p, &killing{tree: env.Cgroups, target: target, permit: permit, within: killWithin}, permit)
 	}
 	only, err := p.only(env.Cgroups, target)
 	if err != nil {

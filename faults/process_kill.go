@@ -3,6 +3,7 @@ package faults
 import (
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"time"
 
@@ -23,19 +24,22 @@ type killing struct {
 	tree   *cgroup.Hierarchy
 	target cgroup.Target
 	permit *permit
+	within time.Duration // how long processes are given to end: they have the signal then, and end when the kernel lets them
 
 	mu      sync.Mutex
 	counted bpf.Counters
 }
 
-// killWithin is how long processes are given to end. They have the signal then, and end when the kernel lets them.
+// killWithin is the time that killing gives processes.
 const killWithin = time.Second
 
-// do kills who is there, and whom those have forked. Who comes into the target meanwhile is spared.
+// do kills who is there, and whom those have forked. Who comes into the target meanwhile is spared. A round may take long where there are many:
+// it goes on as long as each round finds fewer.
 func (k *killing) do() ([]string, error) {
 	killed := map[int]uint64{} // start times
 	last := ^uint64(0)         // who started later is nobody's child of the round before
-	for deadline := time.Now().Add(killWithin); ; time.Sleep(time.Millisecond) {
+	before := math.MaxInt      // how many were killed in that
+	for deadline := time.Now().Add(k.within); ; time.Sleep(time.Millisecond) {
 		there, fresh, err := k.round(killed, last)
 		late := time.Now().After(deadline)
 		switch {
@@ -43,10 +47,10 @@ func (k *killing) do() ([]string, error) {
 			return stopped(len(killed), err)
 		case there == 0, fresh == 0 && late:
 			return nil, nil
-		case late:
+		case late && fresh >= before:
 			return []string{fmt.Sprintf("processes of the target fork faster than they can be killed; %d have been, and others are left", len(killed))}, nil
 		case fresh > 0:
-			last = bootTicks()
+			last, before = bootTicks(), fresh
 		}
 	}
 }
