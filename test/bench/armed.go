@@ -45,7 +45,7 @@ func (b *bench) armed() error {
 			err := b.withWorker(bystander, 1, func(w *worker) error {
 				return errors.Join(b.armedCalls(d, w, target), b.armedSockets(d, w, target), b.armedStrace(w))
 			})
-			return errors.Join(err, b.armedInside(d, inside, target), b.armedRedis(d, target))
+			return errors.Join(err, b.armedInside(d, inside, target))
 		})
 	})
 }
@@ -138,6 +138,17 @@ func (b *bench) armedStrace(w *worker) error {
 	}
 	b.report.addCost("for comparison: getppid, strace -f -e inject=fsync", found[0], 0)
 	return nil
+}
+
+// gets measures what faults on one cgroup cost a Redis, and its clients, in others.
+func (b *bench) gets() error {
+	target, err := b.group("target")
+	if err != nil {
+		return err
+	}
+	return b.withDaemon(func(d *daemon) error {
+		return b.withWorker(target, 1, func(*worker) error { return b.armedRedis(d, target) }) // packet faults want a process
+	})
 }
 
 // armedRedis: throughput of a Redis and a client that are no targets, then with strace and Toxiproxy instead of faultd.

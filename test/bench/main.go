@@ -27,6 +27,7 @@ func sections() []section {
 	return []section{
 		{"idle", (*bench).idle},
 		{"armed", (*bench).armed},
+		{"gets", (*bench).gets},
 		{"packets", (*bench).packets},
 		{"iperf", (*bench).iperf},
 		{"wire", (*bench).wire},
