@@ -206,7 +206,7 @@ func (d *Daemon) guardCgroup() string {
 func (d *Daemon) recover() {
 	results, err := undo.Replay(context.Background(), d.options.StateDir, nil)
 	if err != nil {
-		d.log.Error("the journal is damaged; undid what could be read", "error", err)
+		d.log.Error("the journal is damaged; undid what could be read; look what is left with faultd check --residue, and take the journal away while no daemon runs", "journal", undo.Path(d.options.StateDir), "error", err)
 	}
 	for _, r := range results {
 		if d.reportDown(r) {

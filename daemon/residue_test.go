@@ -338,6 +338,24 @@ func TestUninstallSparesALivingDaemon(t *testing.T) {
 	n.signalGuard(0)
 }
 
+// TestUninstallWithADamagedJournal says what to do, and goes on once that is done.
+func TestUninstallWithADamagedJournal(t *testing.T) {
+	kernels.OnHost(t)
+	p := newPlace(t)
+	if err := os.WriteFile(undo.Path(p.state), []byte("no record of any"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.uninstall(); err == nil || !strings.Contains(err.Error(), "take "+undo.Path(p.state)+" away, and uninstall again") {
+		t.Errorf("it said %v", err)
+	}
+	if err := os.Remove(undo.Path(p.state)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.uninstall(); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestUninstallTouchesNothingOfOthers: directories that faultd did not make.
 func TestUninstallTouchesNothingOfOthers(t *testing.T) {
 	kernels.OnHost(t)

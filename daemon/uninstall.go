@@ -113,6 +113,9 @@ func replayAll(ctx context.Context, stateDir string, say func(string)) error {
 		say(fmt.Sprintf("fault %s: %s", r.Entry.Fault, r.Outcome))
 		err = errors.Join(err, r.Err)
 	}
+	if errors.As(err, new(*undo.CorruptError)) {
+		err = fmt.Errorf("%w; look what is left with faultd check --residue, take %s away, and uninstall again", err, undo.Path(stateDir))
+	}
 	return err
 }
 

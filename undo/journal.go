@@ -78,6 +78,9 @@ func Open(dir string) (*Journal, error) {
 	return &Journal{dir: dir}, nil
 }
 
+// Path is where the journal of a directory is.
+func Path(dir string) string { return filepath.Join(dir, journalName) }
+
 // Dir is the directory of the journal.
 func (j *Journal) Dir() string { return j.dir }
 
