@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -50,6 +51,10 @@ func serveReady(t *testing.T, before ...string) *served {
 	if s.log, err = s.process.StderrPipe(); err != nil {
 		t.Fatal(err)
 	}
+	// Whoever catches a signal has children that do not ignore it, as they would where the tests were started by nohup.
+	caught := make(chan os.Signal, 1)
+	signal.Notify(caught, syscall.SIGHUP)
+	defer signal.Stop(caught)
 	if err := s.process.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -76,6 +81,8 @@ func serveReady(t *testing.T, before ...string) *served {
 // ends waits until it has ended by itself, as it does when all is undone.
 func (s *served) ends(t *testing.T) {
 	t.Helper()
+	tooLate := time.AfterFunc(time.Minute, func() { _ = s.process.Process.Kill() })
+	defer tooLate.Stop()
 	if err := s.process.Wait(); err != nil {
 		t.Errorf("it ended with %v", err)
 	}
