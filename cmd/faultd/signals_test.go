@@ -78,6 +78,15 @@ func serveReady(t *testing.T, before ...string) *served {
 	return nil
 }
 
+// endsOrderly tells it to end, and waits.
+func (s *served) endsOrderly(t *testing.T) {
+	t.Helper()
+	if err := s.process.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	s.ends(t)
+}
+
 // ends waits until it has ended by itself, as it does when all is undone.
 func (s *served) ends(t *testing.T) {
 	t.Helper()
@@ -126,13 +135,11 @@ func TestServeOutlivesItsLog(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if err := s.process.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	s.ends(t)
+	s.endsOrderly(t)
 }
 
-// TestGuardIsToldOfInTheLog: as all else, by JSON where nobody looks at a terminal.
+// TestGuardIsToldOfInTheLog: as all else, by JSON where nobody looks at a terminal. The daemon is told to end: it may be starting another guard,
+// and were it killed then, the child would have its sockets until it is the guard.
 func TestGuardIsToldOfInTheLog(t *testing.T) {
 	s := serveReady(t)
 	if out, err := exec.Command("pkill", "-KILL", "-P", strconv.Itoa(s.process.Process.Pid)).CombinedOutput(); err != nil {
@@ -143,6 +150,7 @@ func TestGuardIsToldOfInTheLog(t *testing.T) {
 			if !json.Valid([]byte(line)) {
 				t.Errorf("no JSON: %s", line)
 			}
+			s.endsOrderly(t)
 			return
 		}
 	}
