@@ -62,16 +62,15 @@ func incomingKey(ns NetNS) string { return fmt.Sprintf("incoming/%d", ns.Inode) 
 
 // openIncoming makes our devices in the namespaces, or shares those of older rules. If it fails it leaves nothing behind. Call with k.mu held.
 func (k *Kernel) openIncoming(t Target, env PacketEnv) (*incomingFor, error) {
-	others := make([]string, len(env.Namespaces))
-	for i, ns := range env.Namespaces {
+	found := &incomingFor{others: map[uint64]string{}}
+	for _, ns := range env.Namespaces {
 		var err error
-		if others[i], err = env.Others(ns); err != nil {
+		if found.others[ns.Inode], err = env.Others(ns); err != nil {
 			return nil, err
 		}
 	}
-	found := &incomingFor{others: map[uint64]string{}}
-	for i, ns := range env.Namespaces {
-		if err := k.openIncomingIn(found, ns, t, others[i], env); err != nil {
+	for _, ns := range env.Namespaces {
+		if err := k.openIncomingIn(found, ns, t, found.others[ns.Inode], env); err != nil {
 			return nil, errors.Join(fmt.Errorf("hold back what comes into network namespace %d: %w", ns.Inode, err), releaseAll(&found.releases))
 		}
 	}
@@ -86,7 +85,6 @@ func (k *Kernel) openIncomingIn(found *incomingFor, ns NetNS, t Target, others s
 		return err
 	}
 	found.releases = append(found.releases, release)
-	found.others[ns.Inode] = others
 	ours := k.incomingIn(ns)
 	if others == "" {
 		if release, err = ours.claim(t); release != nil {

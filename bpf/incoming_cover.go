@@ -90,7 +90,7 @@ func (in *Installed) openIncomingLater(ns NetNS, env PacketEnv) error {
 	if err != nil {
 		return err
 	}
-	found := &incomingFor{others: map[uint64]string{}}
+	found := &incomingFor{}
 	err = in.kernel.openIncomingIn(found, ns, in.target, others, env)
 	in.releases = append(in.releases, found.releases...)
 	if err != nil {

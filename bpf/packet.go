@@ -127,7 +127,7 @@ func (k *Kernel) openWire(t Target, r Rule, env PacketEnv, leaving []egressDevic
 	if k.sw.Generation() == 0 {
 		return nil, ErrKilled
 	}
-	coming := &incomingFor{others: map[uint64]string{}}
+	coming := &incomingFor{}
 	if r.Incoming {
 		var err error
 		if coming, err = k.openIncoming(t, env); err != nil {
