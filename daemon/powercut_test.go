@@ -145,6 +145,9 @@ func (n *node) squeezeBeforeCut() {
 	for _, s := range n.strikeAll(n.squeezingBlows(powercut.Dir), powercut.Dir) {
 		s.holds()
 		note.Targets = append(note.Targets, s.target.Path)
+		if s.spec.GetCpu().GetRamp() != "" {
+			note.Stepping = append(note.Stepping, s.fault.GetId())
+		}
 	}
 	pending, err := undo.Read(stateDir(n.dir))
 	if err != nil {
@@ -164,8 +167,15 @@ func (n *node) squeezeBeforeCut() {
 	unix.Sync() // this note; what the daemon wrote down is on the disk by itself
 }
 
-// beforeCut is what was under way: the targets, and of each entry of the journal its fault.
-type beforeCut struct{ Targets, Faults []string }
+// beforeCut is what was under way: the targets, of each entry of the journal its fault, and which faults go on in steps.
+type beforeCut struct{ Targets, Faults, Stepping []string }
+
+// entries are the faults of entries of the journal, in order. One that goes on in steps stands there once: it writes down the next step
+// before it strikes out the last, so there may be two of them at any time.
+func (b beforeCut) entries(faults []string) []string {
+	sorted := slices.Sorted(slices.Values(faults))
+	return slices.CompactFunc(sorted, func(one, next string) bool { return one == next && slices.Contains(b.Stepping, one) })
+}
 
 func squeezedBefore() string { return filepath.Join(powercut.Dir, "squeezed before") }
 
@@ -184,10 +194,21 @@ func readBeforeCut(t *testing.T) (note beforeCut) {
 // residueAfterCut: before a daemon runs again, what is written down in the journal is all that is left.
 func residueAfterCut(t *testing.T) {
 	t.Helper()
-	found := place{t, pinDir(powercut.Dir), stateDir(powercut.Dir)}.residue()
-	others := slices.DeleteFunc(slices.Clone(found), func(what string) bool { return strings.HasPrefix(what, "journal entry ") })
-	if faults := readBeforeCut(t).Faults; len(others) > 0 || len(found) != len(faults) {
-		t.Errorf("the journal had %d entries, and left are %q", len(faults), found)
+	var left, others []string
+	for _, what := range (place{t, pinDir(powercut.Dir), stateDir(powercut.Dir)}).residue() {
+		var id, fault string
+		if _, err := fmt.Sscanf(what, "journal entry %s of fault %s", &id, &fault); err != nil {
+			others = append(others, what)
+			continue
+		}
+		left = append(left, fault)
+	}
+	note := readBeforeCut(t)
+	if len(note.Stepping) != 1 {
+		t.Errorf("%q go on in steps", note.Stepping)
+	}
+	if !slices.Equal(note.entries(left), note.entries(note.Faults)) || len(others) > 0 {
+		t.Errorf("the journal had entries of %q, has those of %q, and left is %q", note.Faults, left, others)
 	}
 }
 
