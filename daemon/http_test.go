@@ -246,6 +246,27 @@ func TestHTTPStreams(t *testing.T) {
 	b.n.idle()
 }
 
+// TestHTTPHeads: what answers without a body say of one is passed on as the server says it.
+func TestHTTPHeads(t *testing.T) {
+	kernels.OnHost(t)
+	b := startBrowsers(t)
+	f := b.n.inject(web(b.target, &v1.Http{ResponseHeaders: []string{"X-Test: set"}}))
+	b.hurt.wants("new", "web new")
+	for order, want := range map[string]string{
+		"GET http://10.53.0.1/unchanged": `304 ["5"] ["text/test"]`, "HEAD http://10.53.0.1/unchanged": `304 ["5"] ["text/test"]`,
+		"HEAD http://10.53.0.1/long": `200 ["5"] ["text/test"]`, "HEAD http://10.53.0.1/endless": `200 [] ["text/test"]`,
+		"GET http://10.53.0.1/none": "204 [] []", "HEAD http://10.53.0.1/none": "204 [] []",
+	} {
+		for _, protocol := range []string{"one", "two"} {
+			b.sibling.wants(want, "web head %s %s", protocol, order)
+			b.hurt.wants(want, "web head %s %s", protocol, order)
+		}
+	}
+	if c := b.n.settled(f.GetId()); c.GetInjected() != 12 {
+		t.Errorf("counted %v, want 12 injected", c)
+	}
+}
+
 // TestHTTPHalfClosed: a client that says no more after its requests is answered, and its server is told that it says no more.
 func TestHTTPHalfClosed(t *testing.T) {
 	kernels.OnHost(t)

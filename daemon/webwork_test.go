@@ -59,6 +59,9 @@ func (b *browser) obey(a args) (string, error) {
 			answers = append(answers, strings.Fields(answer)[0])
 		}
 		return strings.Join(answers, " "), nil
+	case "head": // PROTOCOL METHOD URL: the status, and what is said of the body
+		client, method, url := b.client(a.text()), a.text(), a.text()
+		return head(client, method, url)
 	case "new": // the next orders take new connections
 		b.one.CloseIdleConnections()
 		b.two.CloseIdleConnections()
@@ -189,6 +192,21 @@ func ask(client *http.Client, method, url, body string, headers []string) (strin
 		return resultOf(err), nil
 	}
 	return strings.TrimSpace(fmt.Sprintf("%d %v %s %s", response.StatusCode, peer, strings.Join(strings.Fields(string(text)), " "), response.Header.Get("X-Test"))), nil
+}
+
+// head gives the status, and the length and type that the body has, or would have.
+func head(client *http.Client, method, url string) (string, error) {
+	request, err := http.NewRequest(method, url, nil)
+	if err != nil {
+		return "", err
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return resultOf(errors.Unwrap(err)), nil
+	}
+	defer response.Body.Close()
+	header := response.Header
+	return fmt.Sprintf("%d %q %q", response.StatusCode, header["Content-Length"], header["Content-Type"]), nil
 }
 
 // call makes a call as gRPC does: a message with five bytes before it; the status is in the trailers.
@@ -411,6 +429,15 @@ func (s *webServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		defer c.Close()
 		fmt.Fprint(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: lines\r\n\r\n")
 		_, _ = io.Copy(c, buffered)
+	case "/unchanged": // says of a body what it would be
+		w.Header()["content-length"], w.Header()["content-type"] = []string{"5"}, []string{"text/test"} // with capitals net/http takes them out
+		w.WriteHeader(http.StatusNotModified)
+	case "/long", "/endless": // says of a body how long it is, or not
+		if path == "/long" {
+			w.Header().Set("Content-Length", "5")
+		}
+		w.Header().Set("Content-Type", "text/test")
+		_ = control.Flush()
 	case "/none":
 		w.WriteHeader(http.StatusNoContent)
 	case "/wait":

@@ -98,7 +98,7 @@ func (g *httpGate) pass(w http.ResponseWriter, r *http.Request, due []*dueHarm) 
 			}
 		}
 	}
-	g.proxy.ServeHTTP(keepsEarly{w}, r.WithContext(httptrace.WithClientTrace(ctx, trace)))
+	g.proxy.ServeHTTP(asItCame{w}, r.WithContext(httptrace.WithClientTrace(ctx, trace)))
 }
 
 func changesOf(ctx context.Context) *exchange {
@@ -147,6 +147,9 @@ func modifyResponse(r *http.Response) error {
 	for _, h := range changesOf(r.Request.Context()).due {
 		changed := h.rule.Alive() && h.change.changeResponse(r)
 		h.count(changed || h.change.ofRequest())
+	}
+	if bodiless(r.StatusCode) {
+		r.Body = noBody{r.Body}
 	}
 	if r.Close && r.StatusCode != http.StatusSwitchingProtocols && r.ProtoMajor == 1 {
 		r.Header.Set("Connection", "close") // as the server does
