@@ -50,6 +50,9 @@ func (h HTTP) filter() (f httpFilter, err error) {
 		if strings.Contains(path, "#") {
 			return f, fmt.Errorf("paths: %q has a #; what follows it is never sent, leave it out", path)
 		}
+		if before, query := cutQuery(path); query {
+			return f, fmt.Errorf("paths: %q has a query, and paths are compared without theirs; give %s", path, before)
+		}
 	}
 	for _, host := range h.Hosts {
 		host = strings.ToLower(host)
@@ -82,6 +85,16 @@ func (h HTTP) filter() (f httpFilter, err error) {
 	}
 	f.methods, f.paths = h.Methods, h.Paths
 	return f, nil
+}
+
+// cutQuery gives what is before a query, such as ?a=b; else a ? is a sign of the glob.
+func cutQuery(path string) (before string, query bool) {
+	names, _, valued := strings.Cut(path, "=")
+	mark := strings.LastIndex(names, "?")
+	if !valued || mark < 0 || strings.Contains(names[mark:], "/") {
+		return path, false
+	}
+	return path[:mark], true
 }
 
 // unseenHeaders are those that net/http takes out of a request.

@@ -35,6 +35,8 @@ func TestHTTPRefusals(t *testing.T) {
 		"methods: \"get\" would fit no request":   {Abort: true, Methods: []string{"get"}},
 		"paths: \"api\" is no path":               {Abort: true, Paths: []string{"api"}},
 		"paths: \"/a#b\" has a #":                 {Abort: true, Paths: []string{"/a#b"}},
+		"paths: \"/a?b=1\" has a query":           {Abort: true, Paths: []string{"/a?b=1"}},
+		"paths: \"/*?b=*&c=d\" has a query":       {Abort: true, Paths: []string{"/*?b=*&c=d"}},
 		"hosts: \"http://a/\" is no host":         {Abort: true, Hosts: []string{"http://a/"}},
 		"hosts: \"a.test:80\" has a port":         {Abort: true, Hosts: []string{"a.test:80"}},
 		"hosts: \"*:8080\" has a port":            {Abort: true, Hosts: []string{"*:8080"}},
@@ -62,6 +64,7 @@ func TestHTTPRefusals(t *testing.T) {
 		{Status: 200}, {Status: 599, Body: new("a"), ResponseHeaders: []string{"Retry-After: 1", "-Date"}}, {GRPCCode: "UNAVAILABLE", Body: new("gone")}, {GRPCCode: "14", Methods: []string{"GET", "POST"}},
 		{Abort: true, Delay: Delay{Text: "1s"}}, {Delay: Delay{Text: "1s"}}, {Delay: Delay{Text: "10m", Distribution: "exponential"}}, {Body: new("")}, {RequestBody: new("a")}, {RequestHeaders: []string{"Host: other"}},
 		{Status: 429, Methods: []string{"GET"}, Paths: []string{"/a*", "*"}, Hosts: []string{"*.Example.com"}, Headers: []string{"X-A", "X-B: *"}},
+		{Status: 429, Paths: []string{"/v?/a", "/v?/a=b", "/a=b?", "/?"}},
 		{Status: 429, Methods: []string{"M-SEARCH", "custom"}, Hosts: []string{"::1", "[fd00::1]", "fd00:*"}},
 	} {
 		if err := h.Validate(); err != nil {
