@@ -26,17 +26,26 @@ type peerName struct {
 // parsePeers reads addresses, CIDRs, host names and selectors; a bare address means itself alone.
 func parsePeers(field string, texts []string) (p peers, err error) {
 	for _, text := range texts {
-		if name, ok := parsePeerName(text); ok {
-			p.names = append(p.names, name)
-			continue
-		}
-		prefix, err := parsePrefix(text)
-		if err != nil {
+		if err := p.add(text); err != nil {
 			return p, fmt.Errorf("%s: %w", field, err)
 		}
-		p.prefixes = append(p.prefixes, prefix)
 	}
 	return p, nil
+}
+
+// CheckPeer says what is wrong with one peer; whether its name has an address is seen when a fault starts.
+func CheckPeer(text string) error { return new(peers).add(text) }
+
+func (p *peers) add(text string) error {
+	if name, ok := parsePeerName(text); ok {
+		p.names = append(p.names, name)
+		return nil
+	}
+	prefix, err := parsePrefix(text)
+	if err == nil {
+		p.prefixes = append(p.prefixes, prefix)
+	}
+	return err
 }
 
 // parsePeerName reads "redis.example.com" and "cgroup:/system.slice/redis.service". The last label of a host name is not a number:

@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	v1 "faultd/api/faultd/v1alpha1"
+	"faultd/faults"
 )
 
 // trafficFlags are of all kinds that choose among packets or connections.
@@ -43,11 +44,17 @@ func readPeers(path string) (peers []string, err error) {
 	if err != nil {
 		return nil, err
 	}
+	number := 0
 	for line := range strings.Lines(text) {
+		number++
 		line, _, _ = strings.Cut(line, "#")
-		if line = strings.TrimSpace(line); line != "" {
-			peers = append(peers, line)
+		if line = strings.TrimSpace(line); line == "" {
+			continue
 		}
+		if err := faults.CheckPeer(line); err != nil {
+			return nil, usageErrorf("--peers-file: %s:%d: %v", path, number, err)
+		}
+		peers = append(peers, line)
 	}
 	if len(peers) == 0 {
 		return nil, usageErrorf("--peers-file: %s has no peer in it", path)
