@@ -9,14 +9,10 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"faultd/bpf"
 	"faultd/cgroup"
 )
-
-// followInterval is how often it is looked what names mean, what is to be spared and where the target lives while a fault runs.
-const followInterval = 5 * time.Second
 
 // addresses are those of names, by their texts.
 type addresses map[string][]netip.Addr
@@ -254,25 +250,11 @@ type followingHandle struct {
 
 func (h *followingHandle) run(ctx context.Context) {
 	defer close(h.done)
-	timer := time.NewTicker(followInterval)
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-timer.C:
-			h.look(ctx)
-		}
-	}
+	followHomes(h.meant.env, h.meant.target, ctx.Done(), func(homes []home) { h.look(ctx, homes) })
 }
 
 // look looks at everything again. What is to be spared in a network namespace is spared before anything is hurt there.
-func (h *followingHandle) look(ctx context.Context) {
-	homes, err := homesOf(h.meant.env, h.meant.target)
-	if err != nil || len(homes) == 0 {
-		return // the target is about to end
-	}
-	defer closeHomes(homes)
+func (h *followingHandle) look(ctx context.Context, homes []home) {
 	h.lookAtPeers(ctx, homes)
 	if h.meant.cover != nil && ctx.Err() == nil {
 		_ = h.meant.cover(homes) // what cannot be asked now is asked again
