@@ -1,6 +1,7 @@
 package bpf
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -42,6 +43,9 @@ type incoming struct {
 	ns     NetNS // its own descriptor
 	device netlink.Link
 	undo   func() error
+
+	stop      context.CancelFunc // of what follows the namespace
+	following sync.WaitGroup
 
 	mu       sync.Mutex     // guards what follows
 	on       []netlink.Link // devices with our filter
@@ -90,7 +94,7 @@ func (k *Kernel) openIncomingIn(found *incomingFor, ns NetNS, t Target, others s
 		if release, err = ours.claim(t); release != nil {
 			found.releases = append(found.releases, release)
 		}
-	} else {
+	} else if err = ours.lookAtRewrites(); err == nil {
 		err = ours.look(t, others)
 	}
 	if err != nil {
@@ -123,7 +127,9 @@ func makeIncoming(ns NetNS, journal func(Device) (func() error, error)) (*incomi
 	if err != nil {
 		return nil, errors.Join(err, own.File.Close())
 	}
-	in := &incoming{ns: own, undo: undo}
+	ctx, stop := context.WithCancel(context.Background())
+	in := &incoming{ns: own, undo: undo, stop: stop}
+	in.following.Go(func() { in.followRewrites(ctx) })
 	if err := inNamespace(ns, func() error { return in.add(entry.Ifname) }); err != nil {
 		return nil, errors.Join(err, in.Close())
 	}
@@ -186,6 +192,8 @@ func (in *incoming) Close() error {
 	if in.undo == nil {
 		return nil
 	}
+	in.stop()
+	in.following.Wait()
 	// What removes the device is the journalled action itself.
 	if err := in.undo(); err != nil {
 		return err

@@ -1,9 +1,11 @@
 package bpf
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/cilium/ebpf"
 )
@@ -71,17 +73,18 @@ func (in *incoming) told() whose {
 	return in.whose
 }
 
-// tells has it told otherwise from now on.
-func (in *incoming) tells(w whose) error {
+// changes has it told otherwise from now on.
+func (in *incoming) changes(change func(*whose)) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if w == in.whose {
+	was := in.whose
+	change(&in.whose)
+	if in.whose == was {
 		return nil
 	}
-	in.whose = w
 	var errs []error
 	for _, c := range in.programs {
-		errs = append(errs, w.tell(c))
+		errs = append(errs, in.whose.tell(c))
 	}
 	return errors.Join(errs...)
 }
@@ -89,35 +92,57 @@ func (in *incoming) tells(w whose) error {
 // look has what comes for a target told, where others says who lives in the namespace and is not of it; "": nobody does. Once others have come
 // their sockets are asked for good. Call with Kernel.mu held.
 func (in *incoming) look(t Target, others string) error {
-	w := in.told()
-	if others != "" {
-		w.sockets = true
+	return in.changes(func(w *whose) {
+		if others == "" {
+			return
+		}
 		if w.all == t.id() {
 			w.all = 0
 		}
+		if !w.sockets {
+			w.sockets, w.rewritten = true, in.ns.rewrites()
+		}
+	})
+}
+
+// lookAtRewrites finds out again whether addresses are rewritten in the namespace, where sockets tell.
+func (in *incoming) lookAtRewrites() error {
+	if !in.told().sockets {
+		return nil
 	}
-	if w.sockets {
-		w.rewritten = in.ns.rewrites()
+	rewritten := in.ns.rewrites()
+	return in.changes(func(w *whose) { w.rewritten = rewritten })
+}
+
+// rewritesInterval is how often it is looked, once for all rules on what comes into a namespace: there may be thousands of chains.
+const rewritesInterval = 5 * time.Second
+
+// followRewrites does so until ctx is done.
+func (in *incoming) followRewrites(ctx context.Context) {
+	timer := time.NewTicker(rewritesInterval)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+			_ = in.lookAtRewrites() // a program that cannot be told now is told with the next change, or goes
+		}
 	}
-	return in.tells(w)
 }
 
 // claim has all be a target's, which is alone in the namespace, until what it gives is called. Call both with Kernel.mu held.
 func (in *incoming) claim(t Target) (release func() error, err error) {
-	w := in.told()
-	if w.all != 0 && w.all != t.id() {
+	if w := in.told(); w.all != 0 && w.all != t.id() {
 		return nil, fmt.Errorf("%w: a fault of a target above or below this one has one for all that comes into its network namespace; choose the same target, or stop that fault first", ErrTaken)
 	}
-	w.all = t.id()
 	in.claims++
 	return func() error {
-		in.claims--
-		w := in.told()
-		if in.claims == 0 {
-			w.all = 0
+		if in.claims--; in.claims > 0 {
+			return nil
 		}
-		return in.tells(w)
-	}, in.tells(w)
+		return in.changes(func(w *whose) { w.all = 0 })
+	}, in.changes(func(w *whose) { w.all = t.id() })
 }
 
 // ByLookUp are notes on the network namespaces where the socket tells whose a packet is that comes in.
