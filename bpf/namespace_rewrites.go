@@ -10,6 +10,8 @@ import (
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"faultd/bpf/nftables"
 )
 
 // rewrites says what may give packets that come into the namespace another address, or another socket, than theirs; "": nothing does.
@@ -57,15 +59,6 @@ func readOwnNet(name string) (string, error) {
 	return string(text), err
 }
 
-// Numbers of nf_tables that neither package knows (linux/netfilter/nf_tables.h).
-const (
-	chainHook = 4 // NFTA_CHAIN_HOOK
-	chainName = 3 // NFTA_CHAIN_NAME
-	hookNum   = 1 // NFTA_HOOK_HOOKNUM
-	// inetIngress is NF_INET_INGRESS.
-	inetIngress = 5
-)
-
 // rewritingChain finds a chain of nftables that sees packets before a socket is looked for: any at prerouting, as what its rules do is not
 // looked at.
 func rewritingChain() (string, error) {
@@ -101,16 +94,16 @@ func readChain(attributes []byte) (name string, first bool, err error) {
 	}
 	for _, a := range parsed {
 		switch a.Attr.Type &^ unix.NLA_F_NESTED {
-		case chainName:
+		case nftables.ChainName:
 			name = nl.BytesToString(a.Value)
-		case chainHook:
+		case nftables.ChainHook:
 			inside, err := nl.ParseRouteAttr(a.Value)
 			if err != nil {
 				return "", false, err
 			}
 			for _, b := range inside {
-				if b.Attr.Type == hookNum && len(b.Value) == 4 {
-					first = slices.Contains([]uint32{unix.NF_INET_PRE_ROUTING, inetIngress}, binary.BigEndian.Uint32(b.Value))
+				if b.Attr.Type == nftables.HookNumber && len(b.Value) == 4 {
+					first = slices.Contains([]uint32{unix.NF_INET_PRE_ROUTING, nftables.InetIngress}, binary.BigEndian.Uint32(b.Value))
 				}
 			}
 		}

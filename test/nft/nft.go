@@ -9,25 +9,16 @@ import (
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"faultd/bpf/nftables"
 )
 
 // table is the one that chains are in, of the family inet.
 const table = "faultd-test"
 
-// Attributes of nf_tables (linux/netfilter/nf_tables.h).
-const (
-	tableName    = 1
-	chainTable   = 1
-	chainName    = 3
-	chainHook    = 4
-	chainKind    = 7
-	hookNumber   = 1
-	hookPriority = 2
-)
-
 // Missing says why the kernel has no nftables; nil: it has. It does nothing to the network namespace.
 func Missing() error {
-	err := batch(message(unix.NFT_MSG_DELTABLE, 0, nl.NewRtAttr(tableName, nl.ZeroTerminated(table+"-missing"))))
+	err := batch(message(unix.NFT_MSG_DELTABLE, 0, nl.NewRtAttr(nftables.TableName, nl.ZeroTerminated(table+"-missing"))))
 	if err == nil || errors.Is(err, unix.ENOENT) {
 		return nil
 	}
@@ -37,13 +28,13 @@ func Missing() error {
 // AddChain adds a chain at prerouting that does nothing to the network namespace of the thread.
 func AddChain(t *testing.T, name string) {
 	t.Helper()
-	hook := nl.NewRtAttr(chainHook|unix.NLA_F_NESTED, nil)
-	hook.AddRtAttr(hookNumber, bigEndian(unix.NF_INET_PRE_ROUTING))
-	hook.AddRtAttr(hookPriority, bigEndian(0))
+	hook := nl.NewRtAttr(nftables.ChainHook|unix.NLA_F_NESTED, nil)
+	hook.AddRtAttr(nftables.HookNumber, bigEndian(unix.NF_INET_PRE_ROUTING))
+	hook.AddRtAttr(nftables.HookPriority, bigEndian(0))
 	err := batch(
-		message(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, nl.NewRtAttr(tableName, nl.ZeroTerminated(table))),
-		message(unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE, nl.NewRtAttr(chainTable, nl.ZeroTerminated(table)), nl.NewRtAttr(chainName, nl.ZeroTerminated(name)),
-			nl.NewRtAttr(chainKind, nl.ZeroTerminated("filter")), hook),
+		message(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, nl.NewRtAttr(nftables.TableName, nl.ZeroTerminated(table))),
+		message(unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE, nl.NewRtAttr(nftables.ChainTable, nl.ZeroTerminated(table)), nl.NewRtAttr(nftables.ChainName, nl.ZeroTerminated(name)),
+			nl.NewRtAttr(nftables.ChainType, nl.ZeroTerminated("filter")), hook),
 	)
 	if err != nil {
 		t.Fatal(err)
@@ -53,7 +44,7 @@ func AddChain(t *testing.T, name string) {
 // DeleteTable deletes what AddChain has added.
 func DeleteTable(t *testing.T) {
 	t.Helper()
-	if err := batch(message(unix.NFT_MSG_DELTABLE, 0, nl.NewRtAttr(tableName, nl.ZeroTerminated(table)))); err != nil {
+	if err := batch(message(unix.NFT_MSG_DELTABLE, 0, nl.NewRtAttr(nftables.TableName, nl.ZeroTerminated(table)))); err != nil {
 		t.Fatal(err)
 	}
 }
