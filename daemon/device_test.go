@@ -5,7 +5,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -123,11 +122,11 @@ func TestDeviceThatComesQueues(t *testing.T) {
 		t.Errorf("the sibling's echo takes %s", got)
 	}
 	// What was made later is in the journal, too.
-	x.n.end(syscall.SIGKILL)
-	x.n.until("the guard has taken the queues away", func() bool {
-		return !slices.ContainsFunc(x.qdiscs(x.near), func(q string) bool { return strings.HasPrefix(q, "prio 7a17:") })
+	x.n.dies(func() {
+		x.n.until("the guard has taken the queues away", func() bool {
+			return !slices.ContainsFunc(x.qdiscs(x.near), func(q string) bool { return strings.HasPrefix(q, "prio 7a17:") })
+		})
 	})
-	x.n.start()
 	if got := x.w.median(far.address, 3); got >= slow {
 		t.Errorf("afterwards an echo takes %s", got)
 	}

@@ -16,11 +16,7 @@ type ending struct {
 // endings are those after which daemon, guard or journal must undo what outlives a process. asBefore waits until nothing is left.
 func (n *node) endings(asBefore func()) []ending {
 	return []ending{
-		{"killed", func(*v1.Fault) {
-			n.end(syscall.SIGKILL)
-			asBefore()
-			n.start()
-		}},
+		{"killed", func(*v1.Fault) { n.dies(asBefore) }},
 		{"killed with its guard", func(*v1.Fault) {
 			n.signal(syscall.SIGSTOP) // so that it cannot replace a killed guard
 			n.signalGuard(syscall.SIGKILL)
@@ -35,6 +31,14 @@ func (n *node) endings(asBefore func()) []ending {
 		}},
 		{"expired", func(f *v1.Fault) { n.update(f, "1s") }},
 	}
+}
+
+// dies kills the daemon; the next one comes once all is as it was.
+func (n *node) dies(asBefore func()) {
+	n.t.Helper()
+	n.end(syscall.SIGKILL)
+	asBefore()
+	n.start()
 }
 
 // ended waits until a fault has ended.

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -298,10 +297,10 @@ func TestIncomingSharedIsUndone(t *testing.T) {
 	x.n.inject(x.comingTo(x.members[0], &v1.Packet{Delay: slow.String()}))
 	x.n.inject(x.comingTo(x.members[1], &v1.Packet{Delay: "10ms"}))
 	x.late("both", x.members[0])
-	x.n.end(syscall.SIGKILL)
-	x.late("killed")
-	x.asBefore()
-	x.n.start()
+	x.n.dies(func() {
+		x.late("killed")
+		x.asBefore()
+	})
 	x.n.idle()
 }
 

@@ -9,7 +9,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -522,10 +521,10 @@ func TestIncomingLater(t *testing.T) {
 	}
 	x.leaves(stranger)
 	// What was made later is in the journal, too.
-	x.n.end(syscall.SIGKILL)
-	x.unwireLater(x.near)
-	x.asBefore()
-	x.n.start()
+	x.n.dies(func() {
+		x.unwireLater(x.near)
+		x.asBefore()
+	})
 	x.n.idle()
 }
 
