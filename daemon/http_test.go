@@ -3,6 +3,7 @@ package daemon_test
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -318,8 +319,16 @@ func TestHTTPAnswerBeforeTheBody(t *testing.T) {
 		b.hurt.wants("new", "web new")
 		b.hurt.wants("503 10.53.0.1:80", "web two POST http://10.53.0.1/a something")
 	}
-	if c := b.n.settled(f.GetId()); c.GetInjected() != 13 {
-		t.Errorf("counted %v, want 13 injected", c)
+	// With a length it has been read to its end before, as curl takes an end in its midst for an error.
+	upload := filepath.Join(t.TempDir(), "upload")
+	if err := os.WriteFile(upload, make([]byte, 4<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 10 {
+		b.hurt.wants("503", "dns run curl -sS -o /dev/null -w %%{http_code} --noproxy * --http2-prior-knowledge -T %s http://10.53.0.1/a", upload)
+	}
+	if c := b.n.settled(f.GetId()); c.GetInjected() != 23 {
+		t.Errorf("counted %v, want 23 injected", c)
 	}
 }
 

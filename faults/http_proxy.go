@@ -3,7 +3,6 @@ package faults
 import (
 	"context"
 	"errors"
-	"io"
 	"net/http"
 	"net/http/httptrace"
 	"net/http/httputil"
@@ -37,21 +36,9 @@ func answerRequest(c *httpConnection, w http.ResponseWriter, r *http.Request, h 
 		h.count(true)
 		c.breakOff(r)
 	}
-	taken := takeBody(w, r)
+	taken := takeBody(w, r, h.rule.Over())
 	h.count(h.answer.give(w) == nil)
 	taken()
-}
-
-// takeBody begins to read what the client sends, for nobody: many read an answer only when they have sent all, and take a connection that
-// is closed before for a broken one. The result waits for the end.
-func takeBody(w http.ResponseWriter, r *http.Request) (wait func()) {
-	if r.Header.Get("Expect") != "" || r.ProtoMajor != 1 {
-		return func() {} // it waits to be told to send, or is told by HTTP/2 that nobody reads, and may wait for the end of the answer
-	}
-	_ = http.NewResponseController(w).EnableFullDuplex()
-	var taking sync.WaitGroup
-	taking.Go(func() { _, _ = io.Copy(io.Discard, r.Body) })
-	return taking.Wait
 }
 
 // exchange is a request that is passed on with changes.
