@@ -369,6 +369,42 @@ func TestHTTPBigBodies(t *testing.T) {
 	b.n.idle()
 }
 
+// TestHTTPGibibyte: nobody holds bodies of 1 GiB, sent and received. HTTP/2 takes three times as long, and is left out of short runs.
+func TestHTTPGibibyte(t *testing.T) {
+	kernels.OnHost(t)
+	const size = 1 << 30
+	b := startBrowsers(t)
+	f := b.n.inject(web(b.target, &v1.Http{RequestHeaders: []string{"X-Sent: set"}, ResponseHeaders: []string{"X-Test: set"}}))
+	protocols := []string{"--http1.1"}
+	if !testing.Short() {
+		protocols = append(protocols, "--http2-prior-knowledge")
+	}
+	zeros := filepath.Join(t.TempDir(), "zeros")
+	if err := os.WriteFile(zeros, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	pass := func(bytes int64) {
+		if err := os.Truncate(zeros, bytes); err != nil {
+			t.Fatal(err)
+		}
+		for _, protocol := range protocols {
+			b.hurt.wants(fmt.Sprintf("200:%d", bytes), "dns run curl -sS -o /dev/null -w %%{http_code}:%%{size_download} --noproxy * %s http://10.53.0.1/zeros?n=%d", protocol, bytes)
+			b.hurt.wants(fmt.Sprintf("%d:200", bytes), "dns run curl -sS -H Expect: -w :%%{http_code} --noproxy * %s -T %s http://10.53.0.1/count", protocol, zeros)
+		}
+	}
+	pass(4 << 20)
+	before := b.n.mostMemory()
+	pass(size)
+	grown := b.n.mostMemory() - before
+	t.Logf("the daemon took %d MiB more", grown>>20)
+	if grown > size/8 {
+		t.Errorf("the daemon took %d MiB more for bodies of 1 GiB", grown>>20)
+	}
+	if c, want := b.n.settled(f.GetId()), uint64(4*len(protocols)); c.GetInjected() != want {
+		t.Errorf("counted %v, want %d injected", c, want)
+	}
+}
+
 // atRest gives a number that has grown once it does not grow any more.
 func (n *node) atRest(number *atomic.Int64) (last int64) {
 	n.t.Helper()

@@ -256,6 +256,15 @@ func countAndHash(r io.Reader) string {
 // noise is so many bytes of which no two parts are alike; always the same ones.
 func noise(size int64) io.Reader { return io.LimitReader(rand.NewChaCha8([32]byte{}), size) }
 
+// zeros has no end, and costs nothing.
+type zeros struct{}
+
+// Read implements io.Reader.
+func (zeros) Read(b []byte) (int, error) {
+	clear(b)
+	return len(b), nil
+}
+
 func upload(client *http.Client, url string, size int64) (string, error) {
 	response, err := client.Post(url, "application/octet-stream", noise(size))
 	if err != nil {
@@ -411,6 +420,13 @@ func (s *webServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		var n int64
 		fmt.Sscan(r.FormValue("n"), &n)
 		_, _ = io.Copy(counted{w, &s.noise}, noise(n))
+	case "/zeros": // ?n=BYTES
+		var n int64
+		fmt.Sscan(r.FormValue("n"), &n)
+		_, _ = io.CopyN(w, zeros{}, n)
+	case "/count":
+		n, _ := io.Copy(io.Discard, r.Body)
+		fmt.Fprint(w, n)
 	case "/hash":
 		fmt.Fprint(w, countAndHash(r.Body))
 	case "/talk":
