@@ -28,6 +28,9 @@ func (k *Kernel) answer(questions []question) (io.Closer, error) {
 		named[q.key()] = q
 	}
 	attached, err := k.attachAll(questionKeys(questions), func(key string, s *syscallPrograms) error { return k.openQuestion(named[key], s) })
+	if Exhausted(err) {
+		return nil, err
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNotSupported, err)
 	}

@@ -103,7 +103,7 @@ func (k *Kernel) makeMaps(spec *ebpf.CollectionSpec) error {
 		}
 		made, err := ebpf.NewMap(m)
 		if err != nil {
-			return fmt.Errorf("make map %s: %w", name, err)
+			return fmt.Errorf("make map %s: %w", name, exhausting(err, loadNeeds(spec)))
 		}
 		k.maps[name] = made
 	}
@@ -203,7 +203,7 @@ func (k *Kernel) load(spec *ebpf.CollectionSpec) (*ebpf.Collection, error) {
 	}
 	c, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: maps.Clone(replacements), Cache: k.types})
 	if err != nil {
-		return nil, loadError{err}
+		return nil, loadError{exhausting(err, loadNeeds(spec))}
 	}
 	return c, nil
 }

@@ -285,7 +285,10 @@ func attachTCX(ns NetNS, ifindex int, program *ebpf.Program) (io.Closer, error) 
 	var l link.Link
 	err := inNamespace(ns, func() (err error) {
 		l, err = link.AttachTCX(link.TCXOptions{Interface: ifindex, Program: program, Attach: ebpf.AttachTCXEgress})
-		return err
+		if err != nil {
+			return exhausting(err, attachNeeds)
+		}
+		return nil
 	})
 	if err != nil {
 		return nil, err

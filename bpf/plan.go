@@ -50,7 +50,7 @@ type plan struct {
 func (k *Kernel) planFiles(t Target, f Files, r Rule) (p plan, err error) {
 	if len(f.Calls.All()) > 0 {
 		p, err = k.plan(t, f.Calls, r)
-		if (errors.Is(err, ErrNotSupported) || errors.Is(err, ErrDecided)) && f.Ops != 0 && len(f.Calls.Named) == 0 {
+		if (errors.Is(err, ErrNotSupported) || errors.Is(err, ErrDecided)) && !Exhausted(err) && f.Ops != 0 && len(f.Calls.Named) == 0 {
 			p, err = plan{left: []string{err.Error()}}, nil
 		}
 	}
@@ -77,6 +77,8 @@ func (k *Kernel) plan(t Target, calls Calls, r Rule) (p plan, err error) {
 		switch {
 		case err == nil:
 			p.add(m, call, r, release)
+		case Exhausted(err):
+			return p, errors.Join(fmt.Errorf("%s: %w", call, err), p.held.Close())
 		case i < len(calls.Named) && errors.Is(err, ErrDecided):
 			return p, errors.Join(err, p.held.Close())
 		case i < len(calls.Named):
@@ -158,13 +160,17 @@ func (k *Kernel) choose(t Target, call string, r Rule) (SyscallMechanism, closer
 	return m, release, err
 }
 
-// firstOf goes through mechanisms, best first, to the first that attach can attach. If none can, the error says why not, one by one.
+// firstOf goes through mechanisms, best first, to the first that attach can attach. If none can, the error says why not, one by one;
+// what is exhausted ends the search, as another mechanism would be a worse one without a reason.
 func firstOf(mechanisms Mechanisms, attach func(SyscallMechanism) (io.Closer, error)) (SyscallMechanism, closerFunc, error) {
 	var reasons []string
 	for _, m := range mechanisms {
 		attached, err := attach(m)
 		if err == nil {
 			return m, attached.Close, nil
+		}
+		if Exhausted(err) {
+			return "", nil, fmt.Errorf("%s: %w", m, err)
 		}
 		reasons = append(reasons, fmt.Sprintf("%s: %v", m, err))
 	}

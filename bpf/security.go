@@ -114,6 +114,9 @@ func (k *Kernel) chooseHooks(ops Ops) (SyscallMechanism, closerFunc, error) {
 		}
 		return k.attachHooks(m, ops)
 	})
+	if Exhausted(err) {
+		return "", nil, fmt.Errorf("attach to security hooks: %w", err)
+	}
 	if err != nil {
 		return "", nil, fmt.Errorf("%w: security hooks: %w. What would work: a kernel with CONFIG_BPF_LSM, and bpf among the active LSMs", ErrNotSupported, err)
 	}

@@ -73,6 +73,9 @@ func (k *Kernel) openTaskWork(call string, s *syscallPrograms) error {
 		if err == nil {
 			return nil
 		}
+		if Exhausted(err) {
+			return err
+		}
 		// Not tried again: what is missing is the kernel's.
 		k.noTrampolines = true
 	}

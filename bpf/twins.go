@@ -233,7 +233,7 @@ func (k *Kernel) openFmodRetTwin(call string, t twin, s *syscallPrograms) error 
 	c, err := k.loadTwin("resultFmod", loadResultFmod, "faultd_fmod_twin", call, t, s)
 	if err != nil {
 		// Not tried again: whether programs are let on such functions is the same for all.
-		k.noTwins[MechanismFmodRet] = true
+		k.noTwins[MechanismFmodRet] = !Exhausted(err)
 		return err
 	}
 	return s.trace(c.Programs["faultd_fmod_twin"], t.function)

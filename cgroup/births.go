@@ -15,11 +15,8 @@ import (
 // instance of its own, which watches every directory.
 func (h *Hierarchy) Births(ctx context.Context) (<-chan struct{}, error) {
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
-	if errors.Is(err, unix.EMFILE) {
-		return nil, fmt.Errorf("watch for new cgroups: no inotify instance left; raise the sysctl fs.inotify.max_user_instances: %w", err)
-	}
 	if err != nil {
-		return nil, fmt.Errorf("watch for new cgroups: %w", err)
+		return nil, fmt.Errorf("watch for new cgroups: %w", noInstance(err))
 	}
 	events := os.NewFile(uintptr(fd), "inotify") // of the runtime's poller: closing it ends a Read
 	if err := h.watchBirths(fd); err != nil {

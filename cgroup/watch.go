@@ -75,17 +75,31 @@ func (r *removals) add(h *Hierarchy, w *watch) error {
 
 func (r *removals) open(h *Hierarchy) error {
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
-	if errors.Is(err, unix.EMFILE) {
-		return fmt.Errorf("no inotify instance left; raise the sysctl fs.inotify.max_user_instances: %w", err)
-	}
 	if err != nil {
-		return err
+		return noInstance(err)
 	}
 	// A file of the runtime's poller: closing it ends a Read.
 	r.events, r.fd = os.NewFile(uintptr(fd), "inotify"), fd
 	r.dirs = map[string]*watchedDir{}
 	go r.read(h, r.events)
 	return nil
+}
+
+// ErrNoInotify means that root has used up its inotify instances.
+var ErrNoInotify = errors.New("no inotify instance left; raise the sysctl fs.inotify.max_user_instances")
+
+// noInstance says why there is no inotify instance. The kernel says the same (EMFILE) if root has used up its instances, and if this process may
+// open no more files; then it gets none of any other kind.
+func noInstance(err error) error {
+	if !errors.Is(err, unix.EMFILE) {
+		return err
+	}
+	other, refused := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if refused != nil {
+		return err
+	}
+	unix.Close(other)
+	return ErrNoInotify
 }
 
 func (r *removals) listen(w *watch, dir string, event uint32) error {

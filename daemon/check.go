@@ -96,8 +96,8 @@ func (d *Daemon) checkAll(ctx context.Context) []*v1.Capability {
 			c.Mechanism, err = d.try(ctx, t)
 		}
 		if err != nil {
-			c.Status, c.Reason = "unknown", err.Error()
-			if errors.Is(err, bpf.ErrNotSupported) {
+			c.Status, c.Reason = "unknown", exhausted(err).Error()
+			if errors.Is(err, bpf.ErrNotSupported) && !bpf.Exhausted(err) {
 				c.Status = "refused"
 			}
 		}

@@ -102,6 +102,8 @@ func rpcError(err error) error {
 		return nil
 	case errors.As(err, new(*connect.Error)):
 		return err
+	case bpf.Exhausted(err), errors.Is(err, cgroup.ErrNoInotify):
+		return connect.NewError(connect.CodeResourceExhausted, exhausted(err))
 	case errors.Is(err, bpf.ErrNotSupported):
 		code = connect.CodeUnimplemented
 	case errors.Is(err, errBadInput), errors.As(err, &protected), errors.Is(err, faults.ErrNoProcess), errors.As(err, new(*faults.ParameterError)):

@@ -66,6 +66,9 @@ func (t Traffic) meant(ctx context.Context, env Env, target cgroup.Target, kind 
 			return nil, &ParameterError{kind + "." + t.fieldOf(name), fmt.Sprintf("%q: %v; wait for it with traffic.waitForNames (--wait-for-names), or give its address", name, err)}
 		}
 	}
+	if err := m.lookAround(homes); err != nil {
+		return nil, err
+	}
 	if m.traffic, m.spared, err = m.decide(homes); err != nil {
 		return nil, &ParameterError{kind + "." + fieldOf(err), problemOf(err)}
 	}
@@ -91,16 +94,11 @@ func problemOf(err error) string {
 	return problem
 }
 
-// decide gives the traffic with the addresses that the names have now, but for what is spared, and notes on that.
-func (m *meant) decide(homes []home) (bpf.Traffic, []string, error) {
-	k := m.traffic
-	var err error
-	if k.Peers, err = m.asked.peers(m.named); err != nil {
-		return k, nil, err
-	}
+// lookAround finds what is to be spared now.
+func (m *meant) lookAround(homes []home) error {
 	found, err := exclusions(m.env, homes)
 	if err != nil {
-		return k, nil, err
+		return err
 	}
 	for _, e := range found {
 		if m.kind == "http" && e.name == excludeDNS { // requests never go to its port
@@ -109,6 +107,17 @@ func (m *meant) decide(homes []home) (bpf.Traffic, []string, error) {
 		if !slices.Contains(m.found, e) {
 			m.found = append(m.found, e)
 		}
+	}
+	return nil
+}
+
+// decide gives the traffic with the addresses that the names have now, but for what is spared, and notes on that. An error is one of a
+// parameter.
+func (m *meant) decide(homes []home) (bpf.Traffic, []string, error) {
+	k := m.traffic
+	var err error
+	if k.Peers, err = m.asked.peers(m.named); err != nil {
+		return k, nil, err
 	}
 	if m.asked.peerless {
 		return k, nil, nil
@@ -269,7 +278,12 @@ func (h *followingHandle) lookAtPeers(ctx context.Context, homes []home) {
 		return
 	}
 	changes := h.compare(before, failed)
-	traffic, spared, err := h.meant.decide(homes)
+	err := h.meant.lookAround(homes)
+	var traffic bpf.Traffic
+	var spared []string
+	if err == nil {
+		traffic, spared, err = h.meant.decide(homes)
+	}
 	for _, note := range spared {
 		if err == nil && !slices.Contains(h.meant.spared, note) {
 			changes = append(changes, note)

@@ -31,6 +31,9 @@ func TestSparedIsTold(t *testing.T) {
 		"SSH is told of what may come in": {"packet", Traffic{}, []string{"SSH", "DNS", "metadata"}},
 	} {
 		m := &meant{kind: c.kind, asked: c.asked}
+		if err := m.lookAround([]home{h}); err != nil {
+			t.Fatal(err)
+		}
 		_, notes, err := m.decide([]home{h})
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)

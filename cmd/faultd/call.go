@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"syscall"
 	"time"
 
 	"connectrpc.com/connect"
@@ -84,6 +85,9 @@ func waitsFor(err error) string {
 }
 
 func dialError(socket string, err error) error {
+	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
+		return fmt.Errorf("open the socket %s: %w; allow this command more of them (ulimit -n)", socket, err)
+	}
 	if exitCode(err) == exitNotPermitted {
 		return exitError{exitNotPermitted, fmt.Errorf("open the socket %s: %w", socket, err)}
 	}

@@ -258,6 +258,13 @@ func TestExitCodesExist(t *testing.T) {
 	}
 }
 
+// TestSocketWithoutAFileLeft: a command that may open no file more does not blame the daemon.
+func TestSocketWithoutAFileLeft(t *testing.T) {
+	if err := dialError("/s", os.NewSyscallError("socket", syscall.EMFILE)); exitCode(err) != exitFailed || !strings.Contains(err.Error(), "ulimit -n") {
+		t.Errorf("%v leads to %d", err, exitCode(err))
+	}
+}
+
 // TestExitCodesInDocs compares the tables under the heading "Exit codes" in docs with exitCodes.
 func TestExitCodesInDocs(t *testing.T) {
 	files, err := filepath.Glob("../../docs/*.md")
