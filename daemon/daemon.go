@@ -67,6 +67,7 @@ type Daemon struct {
 	woken   chan struct{}
 	// looped is when the main loop ended its last round (bpf.Monotonic).
 	looped  atomic.Int64
+	before  before
 	lock    *os.File
 	pins    *os.File // locked
 	guard   Guard
@@ -137,11 +138,12 @@ func New(o Options) (*Daemon, error) {
 	}
 	d := &Daemon{options: o, config: o.Config, log: o.Log, woken: make(chan struct{}, 1), faults: map[string]*fault{}, runs: map[string]*experimentRun{}, observed: map[string]*observed{}, events: hub{readers: map[*reader]bool{}}}
 	var err error
+	d.before = lookBefore(o)
 	if d.lock, err = lockState(o.StateDir); err != nil {
-		return nil, err
+		return nil, exhausted(err)
 	}
 	if err := d.open(); err != nil {
-		return nil, errors.Join(err, d.Close())
+		return nil, d.refuse(err)
 	}
 	return d, nil
 }
@@ -276,7 +278,7 @@ func lockOnce(f *os.File) (*os.File, error) {
 func (d *Daemon) Run(ctx context.Context) error {
 	servers, err := d.listen()
 	if err != nil {
-		return errors.Join(err, d.Close())
+		return d.refuse(err)
 	}
 	d.looped.Store(bpf.Monotonic())
 	d.stirred = time.Now()
@@ -507,14 +509,7 @@ func (d *Daemon) armed(generation uint64, reason, by string) error {
 
 // Close gives everything back.
 func (d *Daemon) Close() error {
-	var errs []error
-	if d.unwatch != nil {
-		d.unwatch()
-		d.watched.Wait()
-	}
-	if d.guard != nil {
-		errs = append(errs, d.guard.Close())
-	}
+	errs := []error{d.closeGuard()}
 	if d.env.Kernel != nil {
 		errs = append(errs, d.env.Kernel.Close())
 	}
@@ -522,6 +517,20 @@ func (d *Daemon) Close() error {
 		errs = append(errs, d.pins.Close())
 	}
 	return errors.Join(append(errs, d.lock.Close())...)
+}
+
+// closeGuard ends the guard, if there is one. Twice is fine.
+func (d *Daemon) closeGuard() error {
+	if d.unwatch != nil {
+		d.unwatch()
+		d.watched.Wait()
+	}
+	if d.guard == nil {
+		return nil
+	}
+	guard := d.guard
+	d.guard = nil
+	return guard.Close()
 }
 
 func kernelRelease() string {
