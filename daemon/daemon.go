@@ -472,17 +472,18 @@ func (d *Daemon) tendFault(f *fault, now time.Time) {
 	}
 }
 
-// killed ends everything after the switch was flipped, and writes it down. Call with d.mu held.
-func (d *Daemon) killed(reason, by string) []*fault {
-	if err := Latch(d.options.StateDir, reason, by); err != nil {
-		d.log.Error("the kill is not written down and will not outlast a reboot", "error", err)
+// killed ends everything after the switch was flipped, and writes it down; that this failed is no reason to end less. Call with d.mu held.
+func (d *Daemon) killed(reason, by string) (ended []*fault, notWrittenDown error) {
+	l := latch{time.Now(), reason, by}
+	if notWrittenDown = l.write(d.options.StateDir); notWrittenDown != nil {
+		d.log.Error("the kill is not written down and will not outlast a reboot", "error", notWrittenDown)
 	}
-	_, d.reason = latched(d.options.StateDir)
+	d.reason = l.String()
 	d.generation = 0
-	ended := d.endGeneration(reasonKilled)
+	ended = d.endGeneration(reasonKilled)
 	d.log.Warn("killed", "reason", reason, "by", by, "ended", len(ended))
 	d.events.send("killed", nil, reason)
-	return ended
+	return ended, notWrittenDown
 }
 
 func (d *Daemon) arm(reason, by string) error {

@@ -22,7 +22,16 @@ type latch struct {
 
 // Latch writes a kill down in the state directory.
 func Latch(stateDir, reason, by string) error {
-	b, err := json.Marshal(latch{time.Now(), reason, by})
+	return latch{time.Now(), reason, by}.write(stateDir)
+}
+
+// String is what people are told.
+func (l latch) String() string {
+	return fmt.Sprintf("killed by %s at %s: %s", l.By, l.Time.Format(time.RFC3339), l.Reason)
+}
+
+func (l latch) write(stateDir string) error {
+	b, err := json.Marshal(l)
 	if err != nil {
 		return fmt.Errorf("write the kill down: %w", err)
 	}
@@ -58,5 +67,5 @@ func latched(stateDir string) (bool, string) {
 	if err != nil || json.Unmarshal(b, &l) != nil {
 		return true, "killed; the note of it cannot be read"
 	}
-	return true, fmt.Sprintf("killed by %s at %s: %s", l.By, l.Time.Format(time.RFC3339), l.Reason)
+	return true, l.String()
 }

@@ -245,7 +245,7 @@ func (s server) Kill(ctx context.Context, req *connect.Request[v1.KillRequest]) 
 	defer s.d.killing.Add(-1)
 	s.d.env.Kernel.Switch().Kill()
 	s.d.mu.Lock()
-	ended := s.d.killed(req.Msg.GetReason(), peerOf(ctx).String())
+	ended, notWrittenDown := s.d.killed(req.Msg.GetReason(), peerOf(ctx).String())
 	s.d.mu.Unlock()
 	// All harm is over. Most is undone in no time; what is not shows in List.
 	patience, cancel := context.WithTimeout(ctx, killPatience)
@@ -253,7 +253,11 @@ func (s server) Kill(ctx context.Context, req *connect.Request[v1.KillRequest]) 
 	for _, f := range ended {
 		_ = f.wait(patience)
 	}
-	return connect.NewResponse(&v1.KillResponse{Ended: uint32(len(ended))}), nil
+	response := &v1.KillResponse{Ended: uint32(len(ended))}
+	if notWrittenDown != nil {
+		response.NotWrittenDown = notWrittenDown.Error()
+	}
+	return connect.NewResponse(response), nil
 }
 
 // Arm implements the service.

@@ -50,6 +50,9 @@ func TestSocketOfAnotherDaemon(t *testing.T) {
 	if said := refusal(t, o); !strings.Contains(said, "another faultd answers there") {
 		t.Errorf("the second daemon said: %s", said)
 	}
+	if err := os.Mkdir(o.StateDir, 0o700); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.WriteFile(filepath.Join(o.StateDir, "socket"), []byte(n.socket()+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -86,12 +86,16 @@ func kill(c *cli.Context, n node) error {
 		note(c, "the daemon threw the switch, but storing it from here did not work: "+oneLine(stored))
 	case told != nil:
 		note(c, "the switch is thrown, but the daemon was not told: "+oneLine(told))
+		response = &v1.KillResponse{}
 		if err := n.latch(c.String("state-dir"), reason); err != nil {
-			note(c, "the kill is not written down, so it will not outlast a reboot: "+oneLine(err))
+			response.NotWrittenDown = oneLine(err)
 		}
 		auditHere(c, n, reason)
 	}
-	return printKilled(c, told == nil, response.GetEnded())
+	if why := response.GetNotWrittenDown(); why != "" {
+		note(c, "the kill is not written down, so it will not outlast a reboot: "+plain(why))
+	}
+	return printKilled(c, told == nil, response)
 }
 
 // bothFailed reports that no way to the switch worked. A refused request decides the exit code: it is the
@@ -104,13 +108,13 @@ func bothFailed(stored, told error) error {
 	return exitError{code, fmt.Errorf("throw the switch: %s; tell the daemon: %s", oneLine(stored), oneLine(told))}
 }
 
-func printKilled(c *cli.Context, told bool, ended uint32) error {
+func printKilled(c *cli.Context, told bool, response *v1.KillResponse) error {
 	if isJSON(c) {
-		return printJSON(c.App.Writer, killJSON{Killed: true, DaemonTold: told, Ended: ended})
+		return printJSON(c.App.Writer, killJSON{Killed: true, DaemonTold: told, Ended: response.GetEnded(), WrittenDown: response.GetNotWrittenDown() == ""})
 	}
 	text := "killed"
 	if told {
-		text = fmt.Sprintf("killed; faults ended: %d", ended)
+		text = fmt.Sprintf("killed; faults ended: %d", response.GetEnded())
 	}
 	_, err := fmt.Fprintln(c.App.Writer, text)
 	return err

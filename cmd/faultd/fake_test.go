@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"testing"
 
 	"connectrpc.com/connect"
@@ -191,7 +192,11 @@ func (f *fake) Kill(_ context.Context, r *connect.Request[v1.KillRequest]) (*con
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.killed = r.Msg.GetReason()
-	return connect.NewResponse(&v1.KillResponse{Ended: uint32(len(f.faults))}), nil
+	response := &v1.KillResponse{Ended: uint32(len(f.faults))}
+	if f.killed == "disk full" {
+		response.NotWrittenDown = "write the kill down: " + syscall.ENOSPC.Error()
+	}
+	return connect.NewResponse(response), nil
 }
 
 func (f *fake) Arm(context.Context, *connect.Request[v1.ArmRequest]) (*connect.Response[v1.ArmResponse], error) {

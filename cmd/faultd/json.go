@@ -95,6 +95,8 @@ type killJSON struct {
 	Killed     bool   `json:"killed"`
 	DaemonTold bool   `json:"daemonTold"`
 	Ended      uint32 `json:"ended"`
+	// WrittenDown: it outlasts a reboot. Why not is told on standard error.
+	WrittenDown bool `json:"writtenDown"`
 }
 
 type armJSON struct {

@@ -4284,9 +4284,11 @@ func (x *KillRequest) GetReason() string {
 type KillResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// How many faults it ended.
-	Ended         uint32 `protobuf:"varint,1,opt,name=ended,proto3" json:"ended,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Ended uint32 `protobuf:"varint,1,opt,name=ended,proto3" json:"ended,omitempty"`
+	// Why the kill is not written down, as on a disk that is full or read-only: the switch is off, but a reboot would arm it. Empty: it is.
+	NotWrittenDown string `protobuf:"bytes,2,opt,name=not_written_down,json=notWrittenDown,proto3" json:"not_written_down,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *KillResponse) Reset() {
@@ -4324,6 +4326,13 @@ func (x *KillResponse) GetEnded() uint32 {
 		return x.Ended
 	}
 	return 0
+}
+
+func (x *KillResponse) GetNotWrittenDown() string {
+	if x != nil {
+		return x.NotWrittenDown
+	}
+	return ""
 }
 
 type ArmRequest struct {
@@ -6032,9 +6041,10 @@ const file_faultd_v1alpha1_faultd_proto_rawDesc = "" +
 	"\x06faults\x18\x01 \x03(\v2\x16.faultd.v1alpha1.FaultR\x06faults\"1\n" +
 	"\vKillRequest\x12\"\n" +
 	"\x06reason\x18\x01 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\x80\x04R\x06reason\"$\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x04R\x06reason\"N\n" +
 	"\fKillResponse\x12\x14\n" +
-	"\x05ended\x18\x01 \x01(\rR\x05ended\"0\n" +
+	"\x05ended\x18\x01 \x01(\rR\x05ended\x12(\n" +
+	"\x10not_written_down\x18\x02 \x01(\tR\x0enotWrittenDown\"0\n" +
 	"\n" +
 	"ArmRequest\x12\"\n" +
 	"\x06reason\x18\x01 \x01(\tB\n" +
