@@ -153,8 +153,8 @@ func (in *Installed) ByLookUp() (notes []string) {
 	in.queues.mu.Lock()
 	defer in.queues.mu.Unlock()
 	for _, one := range in.queues.incoming {
-		if w := one.told(); w.all != in.target.id() {
-			notes = append(notes, w.note(one.ns, in.queues.living[one.ns.Inode]))
+		if others := in.queues.living[one.ns.Inode]; others != "" {
+			notes = append(notes, one.told().note(one.ns, others))
 		}
 	}
 	return notes

@@ -141,8 +141,12 @@ func (x *homed) isLate() {
 		if c := x.n.settled(f.GetId()); c.GetMatched() != c.GetInjected() || c.GetInjected() < 4*times {
 			t.Errorf("counted %v", c)
 		}
-		if got := x.n.stop(f.GetId()); got.GetState() != "ended" || got.GetVerdict() != "injected" {
+		got := x.n.stop(f.GetId())
+		if got.GetState() != "ended" || got.GetVerdict() != "injected" {
 			t.Errorf("%s: stopped as %v", c.direction, got)
+		}
+		if notes := strings.Join(got.GetNotes(), "; "); strings.Contains(notes, "socket look-up") {
+			t.Errorf("%s: nobody else lives in the namespace, and it notes %q", c.direction, notes)
 		}
 		x.asBefore()
 	}
