@@ -13,7 +13,7 @@ struct delay {
 	__u64 ns;
 	__u64 generation;
 	__u32 count;
-	__u32 taken; /* clones: somebody sleeps for it */
+	__u32 pad;
 	struct rule_ref parts[MAX_PARTS];
 };
 

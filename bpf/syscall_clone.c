@@ -3,13 +3,14 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* clones (error injection on, or kernels that let sleepable programs on system calls): a program that sleeps is skipped
  * for every other thread on its CPU. So a decider that never sleeps asks, several copies of a sleeper are attached, and
- * the first copy that is free on this CPU sleeps. The closer finds what none of them took. */
+ * the first copy that is free on this CPU sleeps. The closer finds what none of them took. Everybody who makes the call goes
+ * through all of them, so for those who are no target each does as little as it can. */
 #define MECHANISM MECHANISM_CLONES
 #include "sleep.h"
 
 const volatile __u32 call_number;
 
-/* By thread, while it is between decider and closer. */
+/* By thread, from the decider until a sleeper takes it, or the closer. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -18,54 +19,82 @@ struct {
 	__type(value, struct delay);
 } faultd_asked SEC(".maps");
 
-/* An entry of this thread that nobody took, from this call or from one whose closer was skipped. */
-static __always_inline void close_asked(__u32 tid)
+/* How many entries that has: nearly always none, and then nobody needs to look for his own. */
+__u64 faultd_asking;
+
+static __always_inline int ask(__u32 tid, const struct delay *delay)
+{
+	atomic_inc(&faultd_asking);
+	if (!bpf_map_update_elem(&faultd_asked, &tid, delay, BPF_NOEXIST))
+		return 1;
+	__sync_fetch_and_add(&faultd_asking, -1ULL);
+	return 0;
+}
+
+/* Takes this thread's entry out, if it has one. */
+static __always_inline int take_asked(__u32 tid, struct delay *delay)
 {
 	struct delay *asked = bpf_map_lookup_elem(&faultd_asked, &tid);
 
 	if (!asked)
-		return;
-	if (!asked->taken)
-		settle(asked, NOT_APPLIED);
-	bpf_map_delete_elem(&faultd_asked, &tid);
+		return 0;
+	*delay = *asked;
+	if (!bpf_map_delete_elem(&faultd_asked, &tid))
+		__sync_fetch_and_add(&faultd_asking, -1ULL);
+	return 1;
+}
+
+/* An entry of this thread that nobody took, from this call or from one whose closer was skipped. */
+FOR_TARGETS int close_asked(void)
+{
+	struct delay delay;
+
+	if (take_asked(bpf_get_current_pid_tgid(), &delay))
+		settle(&delay, NOT_APPLIED);
+	return 0;
+}
+
+FOR_TARGETS int decide_call(const struct levels *levels)
+{
+	struct call call = {.number = call_number};
+	struct delay delay = {};
+
+	decide(levels, &call, &delay);
+	if (delay.count && !ask(bpf_get_current_pid_tgid(), &delay))
+		settle(&delay, NOT_APPLIED);
+	return 0;
+}
+
+FOR_TARGETS int sleep_if_asked(void)
+{
+	struct delay delay;
+
+	if (take_asked(bpf_get_current_pid_tgid(), &delay))
+		sleep_for(&delay);
+	return 0;
 }
 
 SEC("fentry")
 int faultd_decide(void *ctx)
 {
-	__u32 tid = bpf_get_current_pid_tgid();
-	struct call call = {.number = call_number};
 	struct levels *levels = levels_if_target(HOOK_SYSCALL);
-	struct delay delay = {};
 
-	close_asked(tid);
-	if (levels)
-		decide(levels, &call, &delay);
-	if (delay.count && bpf_map_update_elem(&faultd_asked, &tid, &delay, BPF_ANY))
-		settle(&delay, NOT_APPLIED);
-	return 0;
+	if (READ_ONCE(faultd_asking))
+		close_asked();
+	return levels ? decide_call(levels) : 0;
 }
 
 SEC("fentry.s")
 int faultd_sleep_once(void *ctx)
 {
-	__u32 tid = bpf_get_current_pid_tgid();
-	struct delay *asked = bpf_map_lookup_elem(&faultd_asked, &tid);
-
-	if (!asked || asked->taken)
-		return 0;
-	asked->taken = 1;
-	struct delay delay = *asked;
-
-	sleep_for(&delay);
-	return 0;
+	return READ_ONCE(faultd_asking) ? sleep_if_asked() : 0;
 }
 
-SEC("fexit")
+/* On entry, too: who waits for the call's own work, maybe for long, is in no program, and the kernel need not save the result. */
+SEC("fentry")
 int faultd_close(void *ctx)
 {
-	close_asked(bpf_get_current_pid_tgid());
-	return 0;
+	return READ_ONCE(faultd_asking) ? close_asked() : 0;
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

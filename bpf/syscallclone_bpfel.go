@@ -40,6 +40,7 @@ const (
 	syscallCloneProgFaultdSleepOnce = "faultd_sleep_once"
 	syscallCloneVarCallNumber       = "call_number"
 	syscallCloneVarFaultdAbi        = "faultd_abi"
+	syscallCloneVarFaultdAsking     = "faultd_asking"
 )
 
 // loadSyscallClone returns the embedded CollectionSpec for syscallClone.
@@ -118,8 +119,9 @@ type syscallCloneMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type syscallCloneVariableSpecs struct {
-	CallNumber *ebpf.VariableSpec `ebpf:"call_number"`
-	FaultdAbi  *ebpf.VariableSpec `ebpf:"faultd_abi"`
+	CallNumber   *ebpf.VariableSpec `ebpf:"call_number"`
+	FaultdAbi    *ebpf.VariableSpec `ebpf:"faultd_abi"`
+	FaultdAsking *ebpf.VariableSpec `ebpf:"faultd_asking"`
 }
 
 // syscallCloneObjects contains all objects after they have been loaded into the kernel.
@@ -191,8 +193,9 @@ func (m *syscallCloneMaps) Close() error {
 //
 // It can be passed to loadSyscallCloneObjects or ebpf.CollectionSpec.LoadAndAssign.
 type syscallCloneVariables struct {
-	CallNumber *ebpf.Variable `ebpf:"call_number"`
-	FaultdAbi  *ebpf.Variable `ebpf:"faultd_abi"`
+	CallNumber   *ebpf.Variable `ebpf:"call_number"`
+	FaultdAbi    *ebpf.Variable `ebpf:"faultd_abi"`
+	FaultdAsking *ebpf.Variable `ebpf:"faultd_asking"`
 }
 
 // syscallClonePrograms contains all programs after they have been loaded into the kernel.
