@@ -230,6 +230,9 @@ struct chain {
 	__u32 pad;
 };
 
+/* With the class of a queue: it may flip bits of what comes in. */
+#define QUEUE_FLIPS 0x8000
+
 /* One fault as the kernel sees it. A slot of the rules array; serial tells its users apart. */
 struct rule {
 	__u64 generation; /* of the kill switch; any other value and the rule is inert */
@@ -258,7 +261,7 @@ struct rule {
 	__u32 device;   /* of HOOK_BLOCK: dev_t of the kernel */
 	__u32 requests; /* of HOOK_BLOCK and HOOK_MEMORY: what is meant (enum request) */
 	__u32 mechanism; /* of calls: the one whose programs serve the rule (enum mechanism) */
-	__u32 queue;     /* of HOOK_PACKET: the class of our queueing discipline that hurts the packet; 0: none */
+	__u32 queue;     /* of HOOK_PACKET: the class of our queueing discipline that hurts the packet, with QUEUE_FLIPS; 0: none */
 	struct loss loss; /* of ACTION_LOSE: instead of the threshold */
 };
 

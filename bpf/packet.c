@@ -7,6 +7,7 @@
  * takes for a class if it is the qdisc's own (net/sched/sch_prio.c, prio_classify). */
 #include "arrive.h"
 #include "change.h"
+#include "distrust.h"
 #include "loss.h"
 #include "match.h"
 #include "packet.h"
@@ -104,7 +105,7 @@ static __always_inline int leave(struct __sk_buff *skb, __u32 offset)
 	if (verdict == LOSE)
 		return bpf_redirect(0, 0);
 	if (verdict != PASS)
-		skb->priority = verdict;
+		skb->priority = verdict & ~QUEUE_FLIPS;
 	return TC_ACT_UNSPEC;
 }
 
@@ -143,7 +144,9 @@ static __always_inline int arrive(struct __sk_buff *skb, __u32 offset)
 	verdict = set ? judge_packet(skb, set, &packet, RULE_INCOMING) : PASS;
 	if (verdict == PASS)
 		return 0;
-	skb->priority = verdict == LOSE ? QUEUE_LOST : verdict;
+	if (verdict & QUEUE_FLIPS && distrust(skb))
+		verdict = LOSE;
+	skb->priority = verdict == LOSE ? QUEUE_LOST : verdict & ~QUEUE_FLIPS;
 	return -1;
 }
 

@@ -76,6 +76,9 @@ const (
 	flagInet       = 8192
 )
 
+// queueFlips stands with the class of a queue (QUEUE_FLIPS).
+const queueFlips = 0x8000
+
 // Target is a cgroup as the kernel side needs it.
 type Target struct {
 	// Ancestors are the cgroup ids by level; the last is the target's own.
@@ -163,7 +166,7 @@ func (r Rule) encode(generation uint64, serial uint32) (sharedRule, error) {
 		DelayNs: uint64(r.Delay), JitterNs: uint64(r.Jitter), Serial: serial,
 		Action: uint32(r.Action), Traffic: r.Traffic.encode(), Mechanism: r.mechanism,
 		Result: r.Result, Ops: uint32(r.Ops), Flags: r.flags(), Filter: r.Filter.encode(),
-		Device: r.Device, Requests: uint32(r.Requests), Low: r.Low, High: r.High, Queue: r.queue, Loss: r.Chain.encode(),
+		Device: r.Device, Requests: uint32(r.Requests), Low: r.Low, High: r.High, Queue: r.queueClass(), Loss: r.Chain.encode(),
 	}
 	e.Seed = rand.Uint64()
 	if r.Seed != nil {
@@ -223,6 +226,14 @@ func weigh(errnos []WeightedErrno) []sharedWeightedError {
 		weighed[i] = sharedWeightedError{Below: uint32(min(math.MaxUint32, (1<<32)*float64(sum)/float64(all))), Error: int32(-e.Errno)}
 	}
 	return weighed
+}
+
+// queueClass says where packets of the rule wait, and whether those that come in may be changed there.
+func (r Rule) queueClass() uint32 {
+	if r.Wire != nil && r.Incoming && r.Wire.Corrupt > 0 {
+		return r.queue | queueFlips
+	}
+	return r.queue
 }
 
 func (r Rule) flags() (flags uint32) {

@@ -7,9 +7,6 @@ import (
 	"net"
 	"strings"
 	"testing"
-	"unsafe"
-
-	"golang.org/x/sys/unix"
 
 	v1 "faultd/api/faultd/v1alpha1"
 	"faultd/test/kernels"
@@ -31,7 +28,7 @@ func TestIncomingPayloadIsCorrupted(t *testing.T) {
 		for i, m := range x.members {
 			x.wantsChanged(m, sent, i == 0)
 		}
-		x.makeChecksums() // until now the veth has left them to be made, and they are not looked at
+		x.offload(x.far, farName, setTransmitChecksums, false) // until now the veth has left them to be made, and they are not looked at
 		for i, m := range x.members {
 			x.wantsChanged(m, sent, i == 0)
 		}
@@ -45,27 +42,6 @@ func TestIncomingPayloadIsCorrupted(t *testing.T) {
 		x.asBefore()
 	}
 	n.idle()
-}
-
-// makeChecksums has the far end make the checksums of what it sends itself.
-func (x *household) makeChecksums() {
-	x.t.Helper()
-	const setTransmitChecksums = 0x17 // ETHTOOL_STXCSUM
-	value := struct{ command, data uint32 }{setTransmitChecksums, 0}
-	request := struct {
-		name [unix.IFNAMSIZ]byte
-		data unsafe.Pointer
-		pad  [16]byte
-	}{data: unsafe.Pointer(&value)}
-	copy(request.name[:], farName)
-	x.inside(x.far, func() {
-		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-		x.must(err)
-		defer unix.Close(fd)
-		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&request))); errno != 0 {
-			x.must(errno)
-		}
-	})
 }
 
 // wantsChanged sends to a member, over all ways, and wants one bit of all that comes back to be changed, or none.

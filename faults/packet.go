@@ -123,20 +123,12 @@ func parseDirection(text string) (egress, ingress bool, err error) {
 	return false, false, fmt.Errorf("direction: %q is unknown; it must be egress, ingress or both", text)
 }
 
-// directions says which packets are meant. Of what comes in the checksum may have been looked at by the device, or be missing (CHECKSUM_COMPLETE
-// and CHECKSUM_UNNECESSARY, or CHECKSUM_PARTIAL, of linux/skbuff.h), so that nobody would notice a flipped bit.
+// directions says which packets are meant.
 func (p Packet) directions() (egress, ingress bool, err error) {
-	if p.Wire == (Wire{}) && !p.CorruptPayload {
-		return parseDirection(p.Direction)
-	}
-	if p.Direction == "" {
+	if p.Direction == "" && (p.Wire != (Wire{}) || p.CorruptPayload) {
 		return true, false, nil
 	}
-	egress, ingress, err = parseDirection(p.Direction)
-	if err == nil && ingress && p.Wire.Corrupt > 0 {
-		err = fmt.Errorf("direction: %s was given, and of an incoming packet nobody may look at the checksum any more: a network card has, or it never had one, as between containers of a node, so that the program would get the flipped bit; give corrupt with egress, in a fault of its own, or corrupt the peer's; or corruptPayload, which is meant to be noticed by the program alone", p.Direction)
-	}
-	return egress, ingress, err
+	return parseDirection(p.Direction)
 }
 
 // Mechanism implements Fault.

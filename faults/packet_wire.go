@@ -52,7 +52,7 @@ func wireParameters() []Parameter {
 		{"gap", "number", "only every N-th packet may go at once; 0: each"},
 		{"duplicate", "percent", "chance of a packet to be sent twice"},
 		{"duplicateCorrelation", "percent", "how much that depends on the packet before"},
-		{"corrupt", "percent", "chance of one bit of the packet to be flipped, which its checksums catch; egress alone"},
+		{"corrupt", "percent", "chance of one bit of the packet to be flipped, which its checksums catch"},
 		{"corruptCorrelation", "percent", "how much that depends on the packet before"},
 		{"bandwidth", "rate", "at most so much passes, such as 10mbit"},
 		{"burst", "size", "so much passes at once, such as 64KiB; empty: each packet waits for its own time"},

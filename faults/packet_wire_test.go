@@ -41,9 +41,6 @@ func TestWireRefusals(t *testing.T) {
 	} {
 		refused(t, c.field, c.value, Packet{Wire: c.wire}.Validate())
 	}
-	for _, direction := range []string{"ingress", "both"} {
-		refused(t, "direction", direction, Packet{Direction: direction, Wire: Wire{Delay: "1ms", Corrupt: 1}}.Validate())
-	}
 	refused(t, "corruptPayload", "true", Packet{Loss: 1, CorruptPayload: true}.Validate())
 	refused(t, "corruptPayload", "true", Packet{Wire: Wire{Delay: "1ms"}, CorruptPayload: true}.Validate())
 	refused(t, "loss", "0", Packet{}.Validate())

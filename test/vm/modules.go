@@ -15,7 +15,7 @@ var defaultModules = []string{
 	"sch_ingress", "sch_netem", "sch_tbf", "sch_prio", "sch_fq", "sch_fq_codel", "sch_htb",
 	"cls_bpf", "cls_u32", "cls_matchall", "cls_flower", "cls_cgroup",
 	"act_bpf", "act_gact", "act_mirred", "act_police", "act_skbedit",
-	"veth", "dummy", "bridge", "ifb", "macvlan", "8021q", "tun",
+	"veth", "dummy", "bridge", "ifb", "macvlan", "8021q", "tun", "ip_gre",
 	"tcp_diag", "udp_diag", "sctp", "nf_tables",
 	"fuse", "overlay", "ext4", "loop", "null_blk",
 }

@@ -56,7 +56,8 @@ func qemuArgs(k kernel, initramfs string, o options) []string {
 	// loglevel=5 shows warnings, which `quiet` hides. An oops ends the run at once, with its text
 	// complete; a mere warning is found on the console and lets the tests go on. The watchdogs wait
 	// longer than usual, and the timer is trusted to tick: the host's processors are shared and emulation is slow.
-	cmdline := "console=" + k.arch.console + " loglevel=5 panic=-1 oops=panic printk.devkmsg=on watchdog_thresh=30 rcupdate.rcu_cpu_stall_timeout=90 no_timer_check"
+	cmdline := "console=" + k.arch.console + " loglevel=5 panic=-1 oops=panic printk.devkmsg=on watchdog_thresh=30 rcupdate.rcu_cpu_stall_timeout=90 no_timer_check" +
+		" sysctl.net.core.fb_tunnels_only_for_init_net=2" // else each network namespace has the tunnels that ip_gre makes by itself
 	if o.append != "" {
 		cmdline += " " + o.append
 	}

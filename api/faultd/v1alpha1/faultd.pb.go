@@ -689,7 +689,7 @@ type Packet struct {
 	// Chance of a packet to be sent twice.
 	Duplicate            float64 `protobuf:"fixed64,47,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
 	DuplicateCorrelation float64 `protobuf:"fixed64,48,opt,name=duplicate_correlation,json=duplicateCorrelation,proto3" json:"duplicate_correlation,omitempty"`
-	// Chance of one bit to be flipped, after checksums were made. Of outgoing packets alone.
+	// Chance of one bit to be flipped, after checksums were made.
 	Corrupt            float64 `protobuf:"fixed64,49,opt,name=corrupt,proto3" json:"corrupt,omitempty"`
 	CorruptCorrelation float64 `protobuf:"fixed64,50,opt,name=corrupt_correlation,json=corruptCorrelation,proto3" json:"corrupt_correlation,omitempty"`
 	// At most so much passes: "10mbit".
