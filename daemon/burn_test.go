@@ -552,11 +552,41 @@ func TestLeaseOfOneFault(t *testing.T) {
 	if connect.CodeOf(err) != connect.CodeInvalidArgument || !strings.Contains(err.Error(), `lease: "soon" is no duration`) {
 		t.Errorf("got %v", err)
 	}
-	f, err := n.client.Inject(t.Context(), connect.NewRequest(&v1.InjectRequest{Spec: spec, Lease: "100ms"}))
-	if err != nil {
-		t.Fatal(err)
+	for _, lease := range []string{"100ms", "1s", "10s", "100s"} { // as long as this machine needs until the load has begun
+		f, err := n.client.Inject(t.Context(), connect.NewRequest(&v1.InjectRequest{Spec: spec, Lease: lease}))
+		if err == nil {
+			n.until("the lease is over", func() bool { return n.get(f.Msg.GetFault().GetId()).GetReason() == "expired" })
+			n.idle()
+			return
+		}
+		n.overBeforeItBegan(err)
 	}
-	n.until("the lease is over", func() bool { return n.get(f.Msg.GetFault().GetId()).GetReason() == "expired" })
+	t.Error("the load never began")
+}
+
+func (n *node) overBeforeItBegan(err error) {
+	n.t.Helper()
+	if connect.CodeOf(err) != connect.CodeFailedPrecondition || !strings.Contains(err.Error(), "it was over before it had begun: its duration, or the lease that its caller gave it, ran out") {
+		n.t.Errorf("got %v", err)
+	}
+}
+
+// TestLoadThatIsOverBeforeItBegan: a process cannot be started within a millisecond. That is said, and nothing is left.
+func TestLoadThatIsOverBeforeItBegan(t *testing.T) {
+	kernels.OnOldest(t)
+	n := startNode(t)
+	target := n.target()
+	n.worker(target)
+	for _, spec := range []*v1.FaultSpec{burnCPU(target, &v1.Cpu{Load: "0.01"}), takeMemory(target, &v1.Memory{Load: "1MiB"}), holdThreads(target, &v1.Pids{Load: "1"})} {
+		_, err := n.client.Inject(t.Context(), connect.NewRequest(&v1.InjectRequest{Spec: spec, Lease: "1ms"}))
+		n.overBeforeItBegan(err)
+		spec.Duration = "1ms"
+		_, err = n.tryInject(spec)
+		n.overBeforeItBegan(err)
+	}
+	if found := n.burners(target); len(found) > 0 {
+		t.Errorf("left %q", found)
+	}
 	n.idle()
 }
 

@@ -114,7 +114,7 @@ func rpcError(err error) error {
 		code = connect.CodeResourceExhausted
 	case errors.Is(err, errNotAllowed):
 		code = connect.CodePermissionDenied
-	case errors.As(err, new(*cgroup.RuntimeError)), errors.Is(err, bpf.ErrKilled), errors.Is(err, bpf.ErrForeignQdisc), errors.Is(err, bpf.ErrForeignFilter), errors.Is(err, bpf.ErrTaken), errors.Is(err, bpf.ErrDecided):
+	case errors.As(err, new(*cgroup.RuntimeError)), errors.Is(err, bpf.ErrKilled), errors.Is(err, faults.ErrOver), errors.Is(err, bpf.ErrForeignQdisc), errors.Is(err, bpf.ErrForeignFilter), errors.Is(err, bpf.ErrTaken), errors.Is(err, bpf.ErrDecided):
 		code = connect.CodeFailedPrecondition
 	}
 	return connect.NewError(code, err)

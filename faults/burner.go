@@ -66,7 +66,11 @@ func startBurner(env Env, target cgroup.Target, common Common, place string, wor
 	if b.inhabited = len(pids) > 0; !b.inhabited {
 		b.notes = append(b.notes, "the target has no process when the load starts, so nobody in it is hurt until one comes")
 	}
-	if err := b.start(common, work); err != nil {
+	err = b.start(common, work)
+	if why := b.permit.over(); why != nil {
+		err = fmt.Errorf("start the load: %w", why) // the burner ended for that, and what failed then is not the reason
+	}
+	if err != nil {
 		return nil, errors.Join(err, b.release())
 	}
 	var ctx context.Context

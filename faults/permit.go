@@ -1,6 +1,8 @@
 package faults
 
 import (
+	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -10,6 +12,7 @@ import (
 // permit is what the kernel side reads before each harm, for harm that is done from here: switch, lease and deadline.
 type permit struct {
 	kernel func() bool // switch and lease
+	killed func() bool // the switch is off
 	// generation is that of the switch.
 	generation uint64
 
@@ -26,7 +29,8 @@ func newPermit(env Env, until time.Time) (*permit, error) {
 	if generation == 0 {
 		return nil, bpf.ErrKilled
 	}
-	return &permit{kernel: func() bool { return env.Kernel.Permits(generation) }, generation: generation, until: until}, nil
+	killed := func() bool { return env.Kernel.Switch().Generation() == 0 }
+	return &permit{kernel: func() bool { return env.Kernel.Permits(generation) }, killed: killed, generation: generation, until: until}, nil
 }
 
 // given says whether harm may be done now.
@@ -35,6 +39,22 @@ func (p *permit) given() bool {
 	until := p.until
 	p.mu.Unlock()
 	return time.Now().Before(until) && p.kernel()
+}
+
+// ErrOver means that a fault was over before it had begun.
+var ErrOver = errors.New("it was over before it had begun")
+
+// over says why no harm may be done any more, or nil: by an error that wraps ErrOver, or bpf.ErrKilled.
+func (p *permit) over() error {
+	switch {
+	case p.given():
+		return nil
+	case p.kernel():
+		return fmt.Errorf("%w: its duration, or the lease that its caller gave it, ran out while its process was started; give it a longer one", ErrOver)
+	case p.killed():
+		return bpf.ErrKilled
+	}
+	return fmt.Errorf("%w: the daemon's lease lapsed, or the switch was thrown and armed again; ask for it again", ErrOver)
 }
 
 // extend moves the deadline.
