@@ -135,10 +135,25 @@ func TestBudget(t *testing.T) {
 	if !admits(time.Hour) {
 		t.Error("it is not anew at midnight in Berlin")
 	}
-	if err := os.WriteFile(filepath.Join(dir, budgetName), []byte("{"), 0o600); err != nil {
-		t.Fatal(err)
+	if b = open(); b.Used != 40*time.Minute {
+		t.Errorf("read again: used %s", b.Used)
 	}
-	if _, err := newBudget(dir, time.Hour, berlin); err == nil || !strings.Contains(err.Error(), "if nothing is left to be kept, remove") {
-		t.Errorf("a file that cannot be read: %v", err)
+}
+
+// TestBudgetThatCannotBeRead: whatever else is in the file might mean that nothing is left, so the daemon does not start and says what to do;
+// without a limit nobody reads it.
+func TestBudgetThatCannotBeRead(t *testing.T) {
+	dir := t.TempDir()
+	for _, junk := range []string{"", "{", "junk", "null", "{}", "[]", "7", `{"day":""}`, `{"day":"today","usedNanoseconds":1}`, `{"day":"2026-11-26","used":1}`,
+		`{"day":"2026-11-26","usedNanoseconds":-1}`, `{"day":"2026-11-26","usedNanoseconds":90000000000001}`, `{"day":"2026-11-26","usedNanoseconds":1}{`, "\x00\x00"} {
+		if err := os.WriteFile(filepath.Join(dir, budgetName), []byte(junk), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := newBudget(dir, time.Hour, time.UTC); err == nil || !strings.Contains(err.Error(), "if nothing is left to be kept, remove") {
+			t.Errorf("%q: %v", junk, err)
+		}
+		if _, err := newBudget(dir, wholeDay, time.UTC); err != nil {
+			t.Errorf("%q, without a limit: %v", junk, err)
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -47,12 +48,34 @@ func newBudget(stateDir string, limit time.Duration, zone *time.Location) (*budg
 		return b, nil
 	}
 	if err == nil {
-		err = json.Unmarshal(text, &b.spent)
+		b.spent, err = readSpent(text)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read how long faults were on today: %w; if nothing is left to be kept, remove %s", err, b.path)
 	}
 	return b, nil
+}
+
+// longestDay is that on which clocks are set back.
+const longestDay = 25 * time.Hour
+
+// readSpent refuses all that save does not write: what is left out would count as nothing spent.
+func readSpent(text []byte) (s spent, err error) {
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&s); err != nil {
+		return s, err
+	}
+	if decoder.More() {
+		return s, errors.New("something stands behind the object")
+	}
+	if _, err := time.Parse(time.DateOnly, s.Day); err != nil {
+		return s, fmt.Errorf("day: %q is no date", s.Day)
+	}
+	if s.Used < 0 || s.Used > longestDay {
+		return s, fmt.Errorf("usedNanoseconds: %d is out of range; it must be in 0..%d", s.Used, longestDay)
+	}
+	return s, nil
 }
 
 func (b *budget) free() bool { return b.limit >= wholeDay }
