@@ -244,14 +244,34 @@ func egressDevices(namespaces []NetNS) (found []egressDevice, err error) {
 		if err != nil {
 			return nil, err
 		}
-		for _, device := range devices {
-			// A packet that leaves through a bridge or bond was seen there; its port would roll the dice again.
-			if device.Attrs().MasterIndex == 0 && !ours(device) {
-				found = append(found, egressDevice{ns, device})
-			}
+		for _, device := range departureDevices(devices) {
+			found = append(found, egressDevice{ns, device})
 		}
 	}
 	return found, nil
+}
+
+// departureDevices are those of a namespace that packets leave by, each packet by one: two would both roll the dice. What leaves through a bridge
+// or bond was seen there, and not at its port.
+func departureDevices(devices []netlink.Link) []netlink.Link {
+	all := map[int]netlink.Link{}
+	for _, device := range devices {
+		all[device.Attrs().Index] = device
+	}
+	return slices.DeleteFunc(slices.Clone(devices), func(device netlink.Link) bool {
+		return device.Attrs().MasterIndex != 0 || ours(device) || seenBelow(device, all)
+	})
+}
+
+// seenBelow says whether what leaves by a device is a VLAN's, and seen at the one below it. The tag is beside the packet there, unless the VLAN was
+// made with reorder_hdr off, or the one below is a VLAN too and hands on a packet with two.
+func seenBelow(device netlink.Link, all map[int]netlink.Link) bool {
+	vlan, ok := device.(*netlink.Vlan)
+	if !ok || vlan.NetNsID >= 0 || vlan.ReorderHdr == nil || !*vlan.ReorderHdr {
+		return false
+	}
+	below := all[vlan.ParentIndex]
+	return below != nil && below.Attrs().MasterIndex == 0 && below.Type() != "vlan"
 }
 
 // attachEgress puts the egress program on devices. Call with k.mu held.

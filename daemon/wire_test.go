@@ -99,7 +99,7 @@ func TestDelayByDevice(t *testing.T) {
 	kernels.OnNewest(t)
 	needsNetem(t)
 	n := startNode(t)
-	for name, end := range map[string]nearEnd{"bridge": byBridge, "macvlan": byMacvlan, "netkit": byNetkit(netlink.NETKIT_MODE_L2), "netkit L3": byNetkit(netlink.NETKIT_MODE_L3)} {
+	for name, end := range map[string]nearEnd{"bridge": byBridge, "macvlan": byMacvlan, "VLAN": byVLAN, "netkit": byNetkit(netlink.NETKIT_MODE_L2), "netkit L3": byNetkit(netlink.NETKIT_MODE_L3)} {
 		t.Run(name, func(t *testing.T) {
 			x := wireBy(t, n, end)
 			f := x.n.inject(lose(x.target, &v1.Packet{Delay: slow.String()}))
