@@ -541,7 +541,7 @@ func (d *Daemon) endAll(reason string) []*fault {
 func (f *fault) message() *v1.Fault {
 	m := &v1.Fault{
 		Id: f.id, Spec: f.spec, Kind: f.kind, State: f.state, Verdict: f.verdict, Mechanism: f.handle.Mechanism(),
-		Started: stamp(f.started), Deadline: stamp(f.common.Until), Ended: stamp(f.ended), Reason: f.reason, Notes: slices.Concat(f.handle.Notes(), f.notes), Owner: f.owner,
+		Started: stamp(onThisClock(f.started)), Deadline: stamp(onThisClock(f.common.Until)), Ended: stamp(onThisClock(f.ended)), Reason: f.reason, Notes: slices.Concat(f.handle.Notes(), f.notes), Owner: f.owner,
 		Counters: countersMessage(f.handle.Counters()),
 	}
 	if f.members != nil {
