@@ -103,7 +103,7 @@ func (c Connect) harm(rule *bpf.Rule, common Common) (err error) {
 	if err != nil {
 		return err
 	}
-	if len(c.Ops) > 0 && len(c.Errnos) == 0 {
+	if len(c.Ops) > 0 && len(c.Errnos) == 0 && c.MaxConnections == 0 {
 		return fmt.Errorf("ops: %s was given without an errno; it says what fails", strings.Join(c.Ops, ", "))
 	}
 	if c.Every != "" && !c.Reset {
