@@ -51,14 +51,14 @@ func TestClockIsSetWhileFaultsRun(t *testing.T) {
 		short := refuse(target)
 		short.Duration = "200ms"
 		brief := n.inject(short)
-		n.until(when+": a short one ended", func() bool { return n.get(brief.GetId()).GetReason() == "expired" })
+		n.until(when+": a short one ended", func() bool { return n.get(brief.GetId()).GetState() == "ended" })
 		ended := n.get(brief.GetId())
-		if lasted := at(ended.GetEnded()).Sub(at(ended.GetStarted())); lasted < 200*time.Millisecond || lasted > patience {
-			t.Errorf("%s: a short one lasted %s", when, lasted)
+		if lasted := at(ended.GetEnded()).Sub(at(ended.GetStarted())); ended.GetReason() != "expired" || lasted < 200*time.Millisecond || lasted > patience {
+			t.Errorf("%s: a short one lasted %s: %v", when, lasted, ended)
 		}
 		before := n.inject(short)
 		setClock(t, -by)
-		n.until(when+", and right again: a short one ended", func() bool { return n.get(before.GetId()).GetReason() == "expired" })
+		n.until(when+", and right again: a short one ended", func() bool { return n.get(before.GetId()).GetState() == "ended" })
 		goesOn(when + ", and right again")
 	}
 	if list := n.list(); !list.GetArmed() || f.GetState() != "active" {
