@@ -25,6 +25,10 @@ restarted() { test "$(systemctl show -P MainPID faultd)" != "$before"; }
 noted() { faultd -o json get "$1" | grep -q "$2"; }
 # shellcheck disable=SC2317
 cpu_max_is() { test "$(cat /sys/fs/cgroup/system.slice/victim.service/cpu.max)" = "$1"; }
+# shellcheck disable=SC2317
+found() { grep -q '^10\.1\.1\.1 ' /run/answered; }
+# shellcheck disable=SC2317
+missing() { test -e /run/answered && ! test -s /run/answered; }
 counts() { until_true injected "$1"; }
 injects() { # injects KIND FLAG...: asks again, by its key, where the machine is too slow to answer in time
 	local key=$RANDOM$RANDOM
@@ -66,6 +70,19 @@ for on_change in report reapply give-up; do
 	until_true cpu_max_is '180000 100000'
 done
 
+# A service whose names systemd-resolved finds does not find them; others do.
+grep -qx 'nameserver 127.0.0.53' /etc/resolv.conf || fail "systemd-resolved is not asked"
+systemctl start asker
+until_true found
+nowhere=$(injects dns --target unit:asker --name asked.example.com --answer NXDOMAIN --duration 5m) || fail "dns was refused"
+until_true missing
+counts "$nowhere"
+getent hosts asked.example.com | grep -q '^10\.1\.1\.1 ' || fail "others do not find the name"
+faultd stop "$nowhere" || fail "stop"
+until_true found
+nowhere=$(injects dns --target unit:asker --name asked.example.com --answer NXDOMAIN --duration 5m) || fail "dns was refused"
+until_true missing
+
 # Killed: systemd starts it anew, without faults, and the guard has undone.
 before=$(systemctl show -P MainPID faultd)
 systemctl kill -s KILL faultd
@@ -73,6 +90,7 @@ until_true restarted
 until_true faultd list
 faultd list | grep -qx 'no faults' || fail "faults after a crash"
 faultd check --residue || fail "residue after a crash"
+until_true found
 
 # A service that is stopped is started again: when the fault ends, and when the daemon is killed.
 sed -i '/^node:/,/allow/ s/allow: false/allow: true/' /etc/faultd/faultd.yaml

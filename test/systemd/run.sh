@@ -11,17 +11,20 @@ root=$work/root disk=$work/disk
 available=$(test/kernels.sh "$kernel")
 image=$({ bin/vm/vm list || true; } | sed -n "s/^$available\t//p") # it fails if any kernel is missing, of whatever name
 echo "systemd: debootstrap $suite"
-debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,udev,kmod,procps "$suite" "$root" >"$work/log" 2>&1 ||
+debootstrap --variant=minbase --include=systemd,systemd-sysv,systemd-resolved,dbus,udev,kmod,procps "$suite" "$root" >"$work/log" 2>&1 ||
 	{ tail -20 "$work/log"; exit 1; }
 
 CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o "$root/usr/local/bin/faultd" ./cmd/faultd
 install -D -m 644 deploy/faultd.yaml "$root/etc/faultd/faultd.yaml"
 sed -i 's/^environment: .*/environment: test/; s/^production: .*/production: false/' "$root/etc/faultd/faultd.yaml" # as whoever installs it does
-install -m 644 deploy/faultd.service test/systemd/victim.service test/systemd/guest.service "$root/etc/systemd/system/"
+install -m 644 deploy/faultd.service test/systemd/{victim,asker,guest}.service "$root/etc/systemd/system/"
 install -m 755 test/systemd/guest.sh "$root/usr/local/bin/"
 for unit in faultd guest; do
 	ln -s "/etc/systemd/system/$unit.service" "$root/etc/systemd/system/multi-user.target.wants/"
 done
+# Names are asked for by DNS alone, of systemd-resolved's stub, which knows them from the file.
+sed -i 's/^hosts:.*/hosts: dns/' "$root/etc/nsswitch.conf"
+echo '10.1.1.1 asked.example.com' >>"$root/etc/hosts"
 mkdir -p "$root/lib/modules"
 cp -r "$(dirname "$image")"/lib/modules/* "$root/lib/modules/"
 chroot "$root" depmod "$(ls "$root/lib/modules")"
