@@ -129,7 +129,7 @@ func (w Wire) parseDelay(parsed *bpf.Wire) error {
 	if w.Jitter == "" {
 		return nil
 	}
-	if parsed.Jitter, err = ParseDuration("jitter", w.Jitter, time.Microsecond, bpf.MaxJitter); err != nil {
+	if parsed.Jitter, err = ParseDuration("jitter", w.Jitter, 0, bpf.MaxJitter); err != nil {
 		return err
 	}
 	if w.Distribution == "" || w.Distribution == "uniform" {

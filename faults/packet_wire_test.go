@@ -48,6 +48,14 @@ func TestWireRefusals(t *testing.T) {
 	refused(t, "loss", "maxHits", err)
 }
 
+// TestNoJitter: what an update takes jitter away by.
+func TestNoJitter(t *testing.T) {
+	rule, err := Packet{Wire: Wire{Delay: "100ms", Jitter: "0s", Distribution: "normal"}}.rule(Common{})
+	if err != nil || rule.Wire.Jitter != 0 || rule.Wire.Delay != 100*time.Millisecond {
+		t.Errorf("got %+v, %v", rule.Wire, err)
+	}
+}
+
 func TestWireRule(t *testing.T) {
 	rule, err := Packet{Wire: Wire{Delay: "100ms", Jitter: "10ms", Bandwidth: "1.5mbit", Burst: "32KiB"}}.rule(Common{Percent: 7})
 	if err != nil || !rule.Egress || rule.Ingress || rule.Percent != 7 {
