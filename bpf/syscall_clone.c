@@ -90,8 +90,10 @@ int faultd_sleep_once(void *ctx)
 	return READ_ONCE(faultd_asking) ? sleep_if_asked() : 0;
 }
 
-/* On entry, too: who waits for the call's own work, maybe for long, is in no program, and the kernel need not save the result. */
-SEC("fentry")
+/* Where the call ends, and not where it begins, though that would cost less: a thread that sleeps has yet to come by all programs behind its
+ * sleeper when these are detached. The kernel frees a program where a call begins without waiting for it (if it may not sleep itself), and then
+ * there is no code where the thread goes; over programs where a call ends it lets it jump (kernel/bpf/trampoline.c, bpf_tramp_image_put). */
+SEC("fexit")
 int faultd_close(void *ctx)
 {
 	return READ_ONCE(faultd_asking) ? close_asked() : 0;

@@ -156,6 +156,8 @@ func TestPacketFaultsEndUnderLoad(t *testing.T) {
 			}
 			c.end(n)
 			pours[5202].goesOn(n) // then it is over for all
+			// While a qdisc goes the kernel loses what anybody sends by the device.
+			n.until("the devices are as before", func() bool { return slices.Equal(l.qdiscs(l.near), before) })
 			for port, p := range pours {
 				p.goesOn(n)
 				// Each must be answered.
@@ -163,7 +165,6 @@ func TestPacketFaultsEndUnderLoad(t *testing.T) {
 					t.Errorf("afterwards an echo takes %s", got)
 				}
 			}
-			n.until("the devices are as before", func() bool { return slices.Equal(l.qdiscs(l.near), before) })
 			n.told(c.reason)
 		})
 	}

@@ -23,7 +23,14 @@ import (
 
 // TestDaemonKilled has a daemon of its own: its end frees sleepers, ends guard and holder and undoes the journal.
 func TestDaemonKilled(t *testing.T) {
-	for name, signal := range map[string]unix.Signal{"killed": unix.SIGKILL, "stopped": unix.SIGSTOP} {
+	for name, end := range map[string]func(daemon, guard int) error{
+		"killed":  func(daemon, _ int) error { return unix.Kill(daemon, unix.SIGKILL) },
+		"stopped": func(daemon, _ int) error { return unix.Kill(daemon, unix.SIGSTOP) },
+		// The programs are gone a while before anybody wakes up in one.
+		"killed while the guard is stopped": func(daemon, guard int) error {
+			return errors.Join(unix.Kill(guard, unix.SIGSTOP), unix.Kill(daemon, unix.SIGKILL))
+		},
+	} {
 		t.Run(name, func(t *testing.T) {
 			cgrouptest.RequireRoot(t)
 			target, state := newTarget(t), t.TempDir()
@@ -31,8 +38,10 @@ func TestDaemonKilled(t *testing.T) {
 			p := start(t, bpf.Target{Dir: cgroupRoot()}, "daemon", target.Dir, state)
 			t.Cleanup(func() { noResidue(t) })
 			line, err := p.out.ReadString('\n')
+			var guard int
+			_, notReady := fmt.Sscanf(line, "ready %d\n", &guard)
 			switch {
-			case err == nil && line == "ready\n":
+			case err == nil && notReady == nil:
 			case mustSleep("socket"):
 				t.Fatalf("the daemon said %q, %v", line, err)
 			default:
@@ -56,10 +65,13 @@ func TestDaemonKilled(t *testing.T) {
 			if _, err := os.Stat(left); err != nil {
 				t.Fatal(err)
 			}
-			if err := unix.Kill(p.Process.Pid, signal); err != nil {
+			if err := end(p.Process.Pid, guard); err != nil {
 				t.Fatal(err)
 			}
 			victim.result(t)
+			if err := unix.Kill(guard, unix.SIGCONT); err != nil && !errors.Is(err, unix.ESRCH) {
+				t.Fatal(err)
+			}
 			t.Cleanup(func() {
 				if t.Failed() {
 					tellStates(t, p.Process.Pid)
@@ -99,9 +111,11 @@ func daemon(targetDir, stateDir string) error {
 		return err
 	}
 	k.Switch().Arm()
+	renew := func() { k.RenewLease(5 * time.Second) } // an emulated machine may be slow
+	renew()                                           // before the guard looks at it
 	go func() {
 		for ; ; time.Sleep(100 * time.Millisecond) {
-			k.RenewLease(5 * time.Second) // an emulated machine may be slow
+			renew()
 		}
 	}()
 	g, err := guard.Start(context.Background(), guard.Options{Kernel: k, StateDir: stateDir})
@@ -121,7 +135,7 @@ func daemon(targetDir, stateDir string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Println("ready")
+	fmt.Println("ready", g.PID())
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
 		c := in.Counters()
 		fmt.Println(c.Matched + c.Missed)
