@@ -19,6 +19,9 @@ func (k *Kernel) openFmodRet(call string, s *syscallPrograms) error {
 	if err := k.decidedOtherwise(MechanismFmodRet, call); err != nil {
 		return err
 	}
+	if err := k.sleepsApart(MechanismClones, call); err != nil {
+		return err
+	}
 	spec, err := k.object("resultFmod", loadResultFmod, "faultd_fmod")
 	if err != nil {
 		return err

@@ -159,12 +159,15 @@ func (k *Kernel) openLSM(hook string, s *syscallPrograms) error {
 		return fmt.Errorf("attach to security hook %s: %w", hook, err)
 	}
 	s.links = append(s.links, l)
-	return nil
+	return k.failBeforeSleep(hook)
 }
 
 // openClones attaches the decider last: the kernel puts each new program before the others.
 func (k *Kernel) openClones(call string, s *syscallPrograms) error {
 	if err := k.hasEntryPoint(call); err != nil {
+		return err
+	}
+	if err := k.sleepsApart(MechanismFmodRet, call); err != nil {
 		return err
 	}
 	spec, err := k.object("syscallClone", loadSyscallClone)

@@ -130,9 +130,18 @@ func daemon(targetDir, stateDir string) error {
 	if err := unix.Stat(targetDir, &st); err != nil {
 		return err
 	}
-	in, _, err := k.InstallCalls(bpf.Target{Ancestors: []uint64{1, st.Ino}, Dir: targetDir}, bpf.Calls{Named: []string{"socket"}},
+	target := bpf.Target{Ancestors: []uint64{1, st.Ino}, Dir: targetDir}
+	if len(disabled()) == 0 { // else it may be refused beside it, and comes after it alone
+		if err := failNobody(k, target); err != nil {
+			return err
+		}
+	}
+	in, _, err := k.InstallCalls(target, bpf.Calls{Named: []string{"socket"}},
 		bpf.Rule{Action: bpf.ActionDelay, Percent: 100, Delay: 5 * time.Second, Until: time.Now().Add(time.Minute)})
 	if err != nil {
+		return err
+	}
+	if err := failNobody(k, target); err != nil {
 		return err
 	}
 	fmt.Println("ready", g.PID())
@@ -141,6 +150,17 @@ func daemon(targetDir, stateDir string) error {
 		fmt.Println(c.Matched + c.Missed)
 	}
 	return nil
+}
+
+// failNobody has an error that hits nobody, of the call that is delayed, where this kernel can: by a program that comes after the sleepers,
+// unless it is seen to that it does not.
+func failNobody(k *bpf.Kernel, target bpf.Target) error {
+	rule := bpf.Rule{Action: bpf.ActionErrno, Errnos: []bpf.WeightedErrno{{Errno: int(unix.EACCES), Weight: 1}}, Percent: 1e-7, Until: time.Now().Add(time.Minute)}
+	_, _, err := k.InstallCalls(target, bpf.Calls{Named: []string{"socket"}}, rule)
+	if errors.Is(err, bpf.ErrNotSupported) {
+		return nil
+	}
+	return err
 }
 
 // leaveFile journals a file as something to be removed.
