@@ -6,8 +6,8 @@ import (
 )
 
 // failBeforeSleep has errors of a security hook decided before anybody sleeps in it, if both are wanted there. The kernel puts each new program
-// before the others, so that of errors is attached anew, behind the sleeper's back: for the moment in which both copies are there a call may be
-// judged twice. Call with k.mu held.
+// before the others, so that of errors is attached once more, and the older copy taken away: a call that comes while both are there may
+// be judged twice. Call with k.mu held.
 //
 // Who sleeps has yet to come by all programs behind the sleeper. When they are detached by an orderly end nobody sleeps any more. But if the
 // daemon is killed, the kernel frees those that may not sleep themselves without waiting for him (bpf_prog_put, kernel/bpf/syscall.c), and he
@@ -32,5 +32,5 @@ func (k *Kernel) sleepsApart(other SyscallMechanism, call string) error {
 	if k.shared[attachKey(other, call)] == nil {
 		return nil
 	}
-	return fmt.Errorf("a fault has %s for this call, and both would not be safe if the daemon were killed; stop that fault, or start it after this one", other)
+	return fmt.Errorf("a fault has %s for this call, and both would not be safe if the daemon were killed; stop that fault first", other)
 }

@@ -77,15 +77,6 @@ func waiter(t *testing.T, h *cgroup.Hierarchy, target cgroup.Target, exe string,
 	return cmd
 }
 
-func self(t *testing.T) string {
-	t.Helper()
-	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return exe
-}
-
 func put(t *testing.T, dir, file, text string) {
 	t.Helper()
 	if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0); err != nil {
@@ -167,7 +158,7 @@ func TestDepth(t *testing.T) {
 func TestProcessMoves(t *testing.T) {
 	h, top := cgrouptest.New(t)
 	a, b := cgrouptest.Child(t, h, top, "a"), cgrouptest.Child(t, h, top, "b")
-	pid := waiter(t, h, a, self(t), nil).Process.Pid
+	pid := waiter(t, h, a, cgrouptest.Self(t), nil).Process.Pid
 	for _, target := range []cgroup.Target{a, b, a} {
 		put(t, h.Dir(target), "cgroup.procs", strconv.Itoa(pid))
 		got, err := resolve(h, "pid:"+strconv.Itoa(pid))
@@ -189,7 +180,7 @@ func TestProcessMoves(t *testing.T) {
 func TestProcessGone(t *testing.T) {
 	h, top := cgrouptest.New(t)
 	a := cgrouptest.Child(t, h, top, "a")
-	cmd := waiter(t, h, a, self(t), nil)
+	cmd := waiter(t, h, a, cgrouptest.Self(t), nil)
 	pid := cmd.Process.Pid
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
@@ -219,7 +210,7 @@ func TestProcessGone(t *testing.T) {
 func TestThreadedCgroup(t *testing.T) {
 	h, top := cgrouptest.New(t)
 	threaded := cgrouptest.Child(t, h, top, "threaded")
-	cmd := waiter(t, h, top, self(t), nil)
+	cmd := waiter(t, h, top, cgrouptest.Self(t), nil)
 	put(t, h.Dir(threaded), "cgroup.type", "threaded")
 	// Not the first thread, whose id is the process' own.
 	put(t, h.Dir(threaded), "cgroup.threads", strconv.Itoa(otherThread(t, cmd.Process.Pid)))
@@ -260,8 +251,8 @@ func TestCgroupNamespace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	other := waiter(t, h, sibling, self(t), nil)
-	cmd := exec.Command(self(t), strconv.Itoa(os.Getpid()), strconv.Itoa(other.Process.Pid))
+	other := waiter(t, h, sibling, cgrouptest.Self(t), nil)
+	cmd := exec.Command(cgrouptest.Self(t), strconv.Itoa(os.Getpid()), strconv.Itoa(other.Process.Pid))
 	cmd.Env = append(os.Environ(), role+"=locate")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWCGROUP}
 	var out, errs strings.Builder
@@ -307,7 +298,7 @@ func TestEnterHostNamespace(t *testing.T) {
 		t.Skipf("this test is not in the host's cgroup namespace, but in %s", host)
 	}
 	for name, flags := range map[string]uintptr{"in one of its own": unix.CLONE_NEWCGROUP, "in the host's": 0} {
-		cmd := exec.Command(self(t), "an argument")
+		cmd := exec.Command(cgrouptest.Self(t), "an argument")
 		cmd.Env = append(os.Environ(), role+"=enter")
 		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: flags}
 		var errs strings.Builder
@@ -434,9 +425,9 @@ func inotifies(t *testing.T) int {
 func TestCheckReal(t *testing.T) {
 	h, top := cgrouptest.New(t)
 	bystander, caller, named := cgrouptest.Child(t, h, top, "bystander"), cgrouptest.Child(t, h, top, "caller"), cgrouptest.Child(t, h, top, "named")
-	waiter(t, h, bystander, self(t), nil)
-	callerPID := waiter(t, h, caller, self(t), nil).Process.Pid
-	exe := copyOf(t, self(t), "kubelet")
+	waiter(t, h, bystander, cgrouptest.Self(t), nil)
+	callerPID := waiter(t, h, caller, cgrouptest.Self(t), nil).Process.Pid
+	exe := copyOf(t, cgrouptest.Self(t), "kubelet")
 	waiter(t, h, named, exe, nil)
 	// An update replaces the executables of running programs.
 	if err := os.Remove(exe); err != nil {
@@ -492,8 +483,8 @@ func TestNetNamespaces(t *testing.T) {
 		t.Errorf("without processes: %v, %v", got, err)
 	}
 	child := cgrouptest.Child(t, h, top, "child")
-	shared := []int{waiter(t, h, top, self(t), nil).Process.Pid, waiter(t, h, child, self(t), nil).Process.Pid}
-	own := waiter(t, h, child, self(t), &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNET}).Process.Pid
+	shared := []int{waiter(t, h, top, cgrouptest.Self(t), nil).Process.Pid, waiter(t, h, child, cgrouptest.Self(t), nil).Process.Pid}
+	own := waiter(t, h, child, cgrouptest.Self(t), &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNET}).Process.Pid
 	got, err := h.NetNamespaces(top)
 	if err != nil {
 		t.Fatal(err)

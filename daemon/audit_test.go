@@ -17,6 +17,7 @@ import (
 	v1 "faultd/api/faultd/v1alpha1"
 	"faultd/audit"
 	"faultd/cgroup"
+	"faultd/test/cgrouptest"
 	"faultd/test/kernels"
 )
 
@@ -144,10 +145,7 @@ func TestAuditLog(t *testing.T) {
 	if !slices.Equal(lines, want) {
 		t.Errorf("the log has\n%s\nwant\n%s", strings.Join(lines, "\n"), strings.Join(want, "\n"))
 	}
-	own, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
+	own := cgrouptest.Self(t)
 	inject, end := records[1], records[6]
 	if inject.Who.PID != os.Getpid() || inject.Who.Program != own || inject.Why != "because" || !strings.Contains(string(inject.What), target.Path) {
 		t.Errorf("the injection is %+v", inject)

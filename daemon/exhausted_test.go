@@ -98,28 +98,16 @@ func TestStartWithTooFewFiles(t *testing.T) {
 	cgrouptest.RequireRoot(t)
 	dir := t.TempDir()
 	cgrouptest.Keep(t, pinDir(dir))
-	started := 0
 	for limit := 12; limit <= 36; limit += 2 {
-		cmd := exec.Command("sh", "-c", `ulimit -n "$1"; exec "$0" daemon "$2"`, "/proc/self/exe", strconv.Itoa(limit), dir)
-		cmd.Args[3] = self(t)
+		cmd := exec.Command("sh", "-c", `ulimit -n "$1"; exec "$0" daemon "$2"`, cgrouptest.Self(t), strconv.Itoa(limit), dir)
 		out, err := cmd.CombinedOutput()
 		if err == nil || !strings.Contains(string(out), fmt.Sprintf("faultd may open too few files, %d at once", limit)) {
 			t.Errorf("with %d files: %v, %s", limit, err, out)
 		}
-		started++
 		if _, err := os.Lstat(pinDir(dir)); err == nil {
 			t.Errorf("with %d files: %s is left", limit, pinDir(dir))
 		}
 	}
 	n := startNodeIn(t, dir, "")
 	n.inject(refuse(n.target()))
-}
-
-func self(t *testing.T) string {
-	t.Helper()
-	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return exe
 }

@@ -51,7 +51,7 @@ func (l latch) write(stateDir string) error {
 
 // Unlatch takes the note of a kill away.
 func Unlatch(stateDir string) error {
-	if err := os.Remove(filepath.Join(stateDir, latchName)); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := removeIfThere(filepath.Join(stateDir, latchName)); err != nil {
 		return fmt.Errorf("take the note of the kill away: %w", err)
 	}
 	return nil

@@ -98,10 +98,7 @@ func TestSignal(t *testing.T) {
 func TestSignalChoice(t *testing.T) {
 	kernels.OnHost(t)
 	n := startNode(t)
-	own, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
+	own := cgrouptest.Self(t)
 	for name, c := range map[string]struct {
 		process *v1.Process
 		change  func(*v1.FaultSpec)

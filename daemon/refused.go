@@ -26,7 +26,11 @@ func isThere(path string) bool {
 
 // refuse ends a start that failed: what it made is taken away, so that the next one finds the node as this one did. The error is why.
 func (d *Daemon) refuse(why error) error {
-	return errors.Join(exhausted(why), d.closeGuard(), d.takeBack(), d.Close())
+	left := d.closeGuard()
+	if err := d.takeBack(); err != nil {
+		left = errors.Join(left, fmt.Errorf("take back what the start made: %w", err))
+	}
+	return errors.Join(exhausted(why), left, d.Close())
 }
 
 // takeBack removes what was made for good, while nobody else can use it. A kill that was written down meanwhile stays so.
@@ -64,7 +68,7 @@ func (d *Daemon) takeSwitchBack() error {
 
 func removeIfThere(path string) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("take back what the start made: %w", err)
+		return err
 	}
 	return nil
 }

@@ -17,7 +17,7 @@ import (
 	"faultd/test/kernels"
 )
 
-// refusedStart is a start that fails as soon as everything but the listener for metrics is there, and gives what it said.
+// refusedStart is a start that fails as soon as everything but the listener for metrics is there.
 func refusedStart(t *testing.T, n *node) {
 	t.Helper()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")

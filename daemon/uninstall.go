@@ -175,7 +175,7 @@ func removeState(stateDir string) error {
 		return err
 	}
 	for _, name := range []string{latchName, socketNote, audit.FileName, budgetName, budgetName + ".new", history.FileName, lockName} {
-		if err := os.Remove(filepath.Join(stateDir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := removeIfThere(filepath.Join(stateDir, name)); err != nil {
 			return fmt.Errorf("remove the state: %w", err)
 		}
 	}

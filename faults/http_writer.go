@@ -35,18 +35,6 @@ func keepHeader(header http.Header, name string) {
 	}
 }
 
-// noBody is that of an answer that has none, whatever it says of its length.
-type noBody struct{ io.ReadCloser }
-
-// Read implements io.Reader.
-func (b noBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	if errors.Is(err, io.ErrUnexpectedEOF) {
-		err = io.EOF
-	}
-	return n, err
-}
-
 // Hijack implements http.Hijacker.
 func (a asItCame) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, buffered, err := http.NewResponseController(a.ResponseWriter).Hijack()
@@ -57,4 +45,16 @@ func (a asItCame) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	c := conn.(*httpConnection)
 	c.first = slices.Concat(early, c.first)
 	return conn, buffered, err
+}
+
+// noBody is that of an answer that has none, whatever it says of its length.
+type noBody struct{ io.ReadCloser }
+
+// Read implements io.Reader.
+func (b noBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		err = io.EOF
+	}
+	return n, err
 }

@@ -72,6 +72,16 @@ func Start(tb testing.TB, h *cgroup.Hierarchy, t cgroup.Target, argv ...string) 
 	return cmd
 }
 
+// Self is the path of the test's own program, which can be started as another one.
+func Self(tb testing.TB) string {
+	tb.Helper()
+	path, err := os.Executable()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return path
+}
+
 // StartCmd is Start for a command with files, environment or attributes of its own.
 func StartCmd(tb testing.TB, h *cgroup.Hierarchy, t cgroup.Target, cmd *exec.Cmd) {
 	tb.Helper()
