@@ -36,8 +36,9 @@ func serveCommand() *cli.Command {
 	}
 }
 
-// memoryGoal keeps the daemon small: most of its memory is the kernel's types and the schema's rules, which stay.
-const memoryGoal = 20 << 20 // bytes
+// garbage is how much of the heap may be garbage, in percent of what is in use. It keeps the daemon small: most of its memory is the kernel's types and
+// the schema's rules, which stay. With a limit (debug.SetMemoryLimit) it would collect all the time once these alone come near it.
+const garbage = 25
 
 func serve(c *cli.Context) error {
 	if err := noWords(c); err != nil {
@@ -52,7 +53,7 @@ func serve(c *cli.Context) error {
 	signal.Ignore(syscall.SIGPIPE) // whoever reads the log may go, and the daemon stays
 	log := newLog(c.App.ErrWriter)
 	slog.SetDefault(log) // what watches the guard writes there
-	debug.SetMemoryLimit(memoryGoal)
+	debug.SetGCPercent(garbage)
 	config, err := daemon.ReadConfig(configFile(c))
 	if err != nil {
 		return exitError{exitUsage, err}
