@@ -156,62 +156,89 @@ static __always_inline enum fit path_fits(__u32 slot, enum glob_use use, struct 
 	return fit;
 }
 
-/* By the path of the file that the call is about. */
-LOOP_BODY int file_path_fits(__u32 slot, const struct call *call)
+/* Which path is looked at, in this order. */
+enum whose_path {
+	OF_EXECUTABLE, /* the caller's program */
+	OF_FILE,       /* that the call is about */
+	OF_NEW_PLACE,  /* where a renamed file goes */
+};
+
+static __always_inline int place_of_file(const struct call *call, struct path_text *path)
 {
-	struct path_text path = {};
 	struct file *file;
 
-	if (!call)
-		return FITS_NOT;
 	if (call->dentry) {
-		path_of_entry((struct path *)call->path, (struct dentry *)call->dentry, &path);
-	} else if (call->path) {
-		path_of((struct path *)call->path, &path);
-	} else {
-		file = file_of_call(call);
-		if (!file)
-			return FIT_UNKNOWN;
-		path_of_file(file, &path);
+		at_entry((struct path *)call->path, (struct dentry *)call->dentry, path);
+		return 1;
 	}
-	return path_fits(slot, GLOB_PATH, &path);
+	if (call->path) {
+		at_path((struct path *)call->path, path);
+		return 1;
+	}
+	file = file_of_call(call);
+	if (file)
+		at_file(file, path);
+	return file != 0;
 }
 
-/* By where a renamed file goes. */
-LOOP_BODY int new_path_fits(__u32 slot, const struct call *call)
-{
-	struct path_text path = {};
-
-	if (!call)
-		return FITS_NOT;
-	path_of_entry((struct path *)call->new_path, (struct dentry *)call->new_dentry, &path);
-	return path_fits(slot, GLOB_PATH, &path);
-}
-
-/* By the caller's program. */
-LOOP_BODY int executable_fits(__u32 slot)
+static __always_inline int place_of_executable(struct path_text *path)
 {
 	struct task_struct___vfs *task = (void *)bpf_get_current_task_btf();
 	struct file *file = BPF_CORE_READ(task, mm, exe_file);
-	struct path_text path = {};
 
-	if (!file)
-		return FIT_UNKNOWN;
-	path_of_file(file, &path);
-	return path_fits(slot, GLOB_EXECUTABLE, &path);
+	if (file)
+		at_file(file, path);
+	return file != 0;
 }
 
-static __always_inline enum fit globs_of_filter_fit(__u32 flags, __u32 slot, const struct call *call)
+/* Where that path is; 0 if it cannot be told. */
+static __always_inline int place_of(enum whose_path whose, const struct call *call, struct path_text *path)
+{
+	switch (whose) {
+	case OF_EXECUTABLE: return place_of_executable(path);
+	case OF_NEW_PLACE: at_entry((struct path *)call->new_path, (struct dentry *)call->new_dentry, path); return 1;
+	default: return place_of_file(call, path);
+	}
+}
+
+/* One function, called in one place, for all of them: the verifier of newer kernels (seen on 7.3) follows each way to a function that is given
+ * something on the stack, and from there on to those that it calls. */
+LOOP_BODY int glob_of_path_fits(__u32 slot, __u32 whose, const struct call *call)
+{
+	struct path_text path = {};
+
+	if (!call)
+		return FITS_NOT;
+	if (!place_of(whose, call, &path))
+		return FIT_UNKNOWN;
+	path_find(&path);
+	return path_fits(slot, whose == OF_EXECUTABLE ? GLOB_EXECUTABLE : GLOB_PATH, &path);
+}
+
+/* Whether that path is asked for, after what was found of the one before. */
+static __always_inline int asks_for(enum whose_path whose, __u32 flags, const struct call *call, enum fit before)
+{
+	switch (whose) {
+	case OF_EXECUTABLE: return flags & FILTER_EXECUTABLE;
+	case OF_FILE: return flags & FILTER_PATH;
+	default: return (flags & FILTER_PATH) && before != FITS && call->new_dentry;
+	}
+}
+
+LOOP_BODY int globs_of_filter_fit(__u32 flags, __u32 slot, const struct call *call)
 {
 	enum fit fit = FITS;
 
-	if (flags & FILTER_EXECUTABLE)
-		fit = executable_fits(slot);
-	if (fit != FITS || !(flags & FILTER_PATH))
-		return fit;
-	fit = file_path_fits(slot, call);
-	if (fit != FITS && call->new_dentry)
-		fit = new_path_fits(slot, call);
+	if (!call)
+		return FITS_NOT;
+#pragma clang loop unroll(disable)
+	for (__u32 whose = OF_EXECUTABLE; whose <= OF_NEW_PLACE; whose++) {
+		if (!asks_for(whose, flags, call, fit))
+			continue;
+		fit = glob_of_path_fits(slot, whose, call);
+		if (whose == OF_EXECUTABLE && fit != FITS)
+			break;
+	}
 	return fit;
 }
 

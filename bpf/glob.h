@@ -24,7 +24,7 @@ struct glob_run {
 	__u32 state; /* offset in bytes */
 };
 
-#define GLOB_STRIDE 32 /* bytes of the path that one turn of the loop takes */
+#define GLOB_STRIDE 8 /* bytes of the path that one turn of the loop takes */
 
 /* Moves by one byte; next is longer than any state and class lead. */
 #define GLOB_BYTE                                                                                     \
@@ -34,7 +34,6 @@ struct glob_run {
 	}
 
 #define GLOB_4_BYTES GLOB_BYTE GLOB_BYTE GLOB_BYTE GLOB_BYTE
-#define GLOB_8_BYTES GLOB_4_BYTES GLOB_4_BYTES
 
 static long glob_step(__u64 turn, struct glob_run *run)
 {
@@ -42,7 +41,7 @@ static long glob_step(__u64 turn, struct glob_run *run)
 	const struct path_buffer *buffer = run->buffer;
 	__u32 at = run->at, state = run->state & 0xffff;
 
-	GLOB_8_BYTES GLOB_8_BYTES GLOB_8_BYTES GLOB_8_BYTES
+	GLOB_4_BYTES GLOB_4_BYTES
 	run->at = at;
 	run->state = state;
 	return at >= PATH_SIZE || state == 0 || state == table->all;

@@ -192,16 +192,24 @@ func (k *Kernel) object(name string, load func() (*ebpf.CollectionSpec, error), 
 
 // load loads an object's programs on the shared maps.
 func (k *Kernel) load(spec *ebpf.CollectionSpec) (*ebpf.Collection, error) {
+	return k.loadWith(spec, nil)
+}
+
+// loadWith is load with other maps, by their names, that are there already.
+func (k *Kernel) loadWith(spec *ebpf.CollectionSpec, more map[string]*ebpf.Map) (*ebpf.Collection, error) {
 	if err := checkABI(spec); err != nil {
 		return nil, err
 	}
-	replacements := map[string]*ebpf.Map{}
+	replacements := maps.Clone(more)
+	if replacements == nil {
+		replacements = map[string]*ebpf.Map{}
+	}
 	for name := range spec.Maps {
 		if m := k.maps[name]; m != nil {
 			replacements[name] = m
 		}
 	}
-	c, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: maps.Clone(replacements), Cache: k.types})
+	c, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: replacements, Cache: k.types})
 	if err != nil {
 		return nil, loadError{exhausting(err, loadNeeds(spec))}
 	}

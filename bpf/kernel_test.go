@@ -54,6 +54,8 @@ func commandNamed(args []string) func() error {
 		return func() error { return workBlock(args[2], args[3:]) }
 	case "names":
 		return func() error { return workNames(args[2]) }
+	case "many":
+		return func() error { return workMany(args[2], args[3:]) }
 	case "large":
 		return func() error { return workLarge(args[2]) }
 	case "ops":

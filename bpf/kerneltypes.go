@@ -33,20 +33,33 @@ func (k *Kernel) has(name string, kind any) (bool, error) {
 
 // parameters are the names of a function's parameters.
 func (k *Kernel) parameters(function string) (names []string, err error) {
-	kernel, err := k.types.Kernel()
+	_, proto, err := k.prototype(function)
 	if err != nil {
-		return nil, fmt.Errorf("read the kernel's types: %w", err)
+		return nil, err
 	}
-	var f *btf.Func
-	if err := kernel.TypeByName(function, &f); err != nil {
-		return nil, fmt.Errorf("read the parameters of %s: %w", function, err)
-	}
-	if proto, ok := f.Type.(*btf.FuncProto); ok {
+	if proto, ok := proto.(*btf.FuncProto); ok {
 		for _, p := range proto.Params {
 			names = append(names, p.Name)
 		}
 	}
 	return names, nil
+}
+
+// prototype is the type of a function, with its number: functions whose result and parameters are the same, names included, have one.
+func (k *Kernel) prototype(function string) (btf.TypeID, btf.Type, error) {
+	kernel, err := k.types.Kernel()
+	if err != nil {
+		return 0, nil, fmt.Errorf("read the kernel's types: %w", err)
+	}
+	var f *btf.Func
+	if err := kernel.TypeByName(function, &f); err != nil {
+		return 0, nil, fmt.Errorf("read the type of %s: %w", function, err)
+	}
+	id, err := kernel.TypeID(f.Type)
+	if err != nil {
+		return 0, nil, fmt.Errorf("read the type of %s: %w", function, err)
+	}
+	return id, f.Type, nil
 }
 
 // functionNamed finds a function of the kernel, also if the compiler has changed it and put a suffix to its name.

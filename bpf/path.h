@@ -195,9 +195,9 @@ static __always_inline long path_step(struct path_walk *walk)
 	return 0;
 }
 
-static long path_steps(__u64 turn, struct path_walk *walk)
+static long path_turn(__u64 turn, struct path_walk *walk)
 {
-	return path_step(walk) || path_step(walk);
+	return path_step(walk);
 }
 
 /* Finds the path of path->dentry. Pointers are in there, and not arguments, as the verifier wants those of global functions
@@ -221,7 +221,7 @@ LOOP_BODY int path_find(struct path_text *path)
 	walk.root_dentry = (__u64)fs->root.dentry;
 	walk.root_mount = (__u64)fs->root.mnt;
 	walk.top = (__u64)read_field(struct vfsmount, walk.mount, mnt_root);
-	bpf_loop(PATH_DEPTH / 2, path_steps, &walk, 0);
+	bpf_loop(PATH_DEPTH, path_turn, &walk, 0);
 	if (walk.state)
 		path->state = walk.state;
 	if (walk.state == PATH_KNOWN && walk.at == PATH_SIZE) /* the root itself */
@@ -230,28 +230,25 @@ LOOP_BODY int path_find(struct path_text *path)
 	return 0;
 }
 
-/* The path that a struct path is. */
-static __always_inline void path_of(struct path *of, struct path_text *path)
+/* Where to find the path that a struct path is. */
+static __always_inline void at_path(struct path *of, struct path_text *path)
 {
 	path->dentry = (__u64)read_field(struct path, of, dentry);
 	path->mount = (__u64)read_field(struct path, of, mnt);
-	path_find(path);
 }
 
-/* The path of an open file. */
-static __always_inline void path_of_file(struct file *file, struct path_text *path)
+/* That of an open file. */
+static __always_inline void at_file(struct file *file, struct path_text *path)
 {
 	path->dentry = (__u64)read_field(struct file, file, f_path.dentry);
 	path->mount = (__u64)read_field(struct file, file, f_path.mnt);
-	path_find(path);
 }
 
-/* The path of an entry, which may not exist yet, of a directory. */
-static __always_inline void path_of_entry(struct path *directory, struct dentry *entry, struct path_text *path)
+/* That of an entry, which may not exist yet, of a directory. */
+static __always_inline void at_entry(struct path *directory, struct dentry *entry, struct path_text *path)
 {
 	path->dentry = (__u64)entry;
 	path->mount = (__u64)read_field(struct path, directory, mnt);
-	path_find(path);
 }
 
 #endif

@@ -60,7 +60,8 @@ static __always_inline int find_file(struct file *file)
 
 	if (!probe || bpf_get_current_pid_tgid() >> 32 != probe_tgid)
 		return 0;
-	path_of_file(file ? file : file_of_probe(probe), &path);
+	at_file(file ? file : file_of_probe(probe), &path);
+	path_find(&path);
 	report(probe, &path);
 	return 0;
 }
@@ -102,7 +103,8 @@ static __always_inline int find_entry(__u64 *ctx)
 
 	if (!probe || bpf_get_current_pid_tgid() >> 32 != probe_tgid)
 		return 0;
-	path_of_entry((struct path *)ctx[0], (struct dentry *)ctx[1], &path);
+	at_entry((struct path *)ctx[0], (struct dentry *)ctx[1], &path);
+	path_find(&path);
 	report(probe, &path);
 	return 0;
 }
@@ -153,7 +155,8 @@ int time_find(void *ctx)
 
 	if (!probe)
 		return 0;
-	path_of_file(file_of_probe(probe), &path);
+	at_file(file_of_probe(probe), &path);
+	path_find(&path);
 	probe->start = path.start;
 	path_release(&path);
 	return path.state == PATH_KNOWN;
@@ -179,7 +182,8 @@ int time_both(void *ctx)
 
 	if (!probe)
 		return 0;
-	path_of_file(file_of_probe(probe), &path);
+	at_file(file_of_probe(probe), &path);
+	path_find(&path);
 	probe->fits = globs_fit(probe->globs, GLOB_PATH, &path);
 	path_release(&path);
 	return probe->fits;

@@ -22,16 +22,11 @@ func (k *Kernel) openFmodRet(call string, s *syscallPrograms) error {
 	if err := k.sleepsApart(MechanismClones, call); err != nil {
 		return err
 	}
-	spec, err := k.object("resultFmod", loadResultFmod, "faultd_fmod")
+	program, err := k.ownBefore("resultFmod", loadResultFmod, "faultd_fmod", "faultd_fmod_target", entryPoint(call), s)
 	if err != nil {
 		return err
 	}
-	spec.Programs["faultd_fmod"].AttachTo = entryPoint(call)
-	c, err := k.own(spec, s)
-	if err != nil {
-		return err
-	}
-	return s.trace(c.Programs["faultd_fmod"], entryPoint(call))
+	return s.trace(program, entryPoint(call))
 }
 
 // openOverride puts a kprobe on a call's function.

@@ -5,6 +5,7 @@
  * result other than 0 becomes the call's. It returns long: an int would reach user space without its sign. */
 #define MECHANISM MECHANISM_FMOD_RET
 #include "result.h"
+#include "targets_only.h"
 #include "twin.h"
 
 FOR_TARGETS long result_of(const struct levels *levels, const struct call *call)
@@ -27,8 +28,16 @@ FOR_TARGETS long result_of_own(const struct levels *levels)
 SEC("fmod_ret")
 long faultd_fmod(void *ctx)
 {
+	targets_go_on(ctx, HOOK_RESULT);
+	return 0;
+}
+
+SEC("fmod_ret")
+long faultd_fmod_target(void *ctx)
+{
 	struct levels *levels = levels_if_target(HOOK_RESULT);
 
+	on_stack_of_thread(ctx);
 	return levels ? result_of_own(levels) : 0;
 }
 

@@ -16,29 +16,32 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	resultFmodMapFaultdCalls     = "faultd_calls"
-	resultFmodMapFaultdChains    = "faultd_chains"
-	resultFmodMapFaultdDiverted  = "faultd_diverted"
-	resultFmodMapFaultdGlobs     = "faultd_globs"
-	resultFmodMapFaultdKill      = "faultd_kill"
-	resultFmodMapFaultdLease     = "faultd_lease"
-	resultFmodMapFaultdLevels    = "faultd_levels"
-	resultFmodMapFaultdPaths     = "faultd_paths"
-	resultFmodMapFaultdPeers     = "faultd_peers"
-	resultFmodMapFaultdQuantiles = "faultd_quantiles"
-	resultFmodMapFaultdRules     = "faultd_rules"
-	resultFmodMapFaultdServers   = "faultd_servers"
-	resultFmodMapFaultdSleep     = "faultd_sleep"
-	resultFmodMapFaultdSleepers  = "faultd_sleepers"
-	resultFmodMapFaultdStandIns  = "faultd_stand_ins"
-	resultFmodMapFaultdStats     = "faultd_stats"
-	resultFmodMapFaultdStoodIn   = "faultd_stood_in"
-	resultFmodMapFaultdTargets   = "faultd_targets"
-	resultFmodProgFaultdFmod     = "faultd_fmod"
-	resultFmodProgFaultdFmodTwin = "faultd_fmod_twin"
-	resultFmodVarFaultdAbi       = "faultd_abi"
-	resultFmodVarTwinCompat      = "twin_compat"
-	resultFmodVarTwinNumber      = "twin_number"
+	resultFmodMapFaultdCalls       = "faultd_calls"
+	resultFmodMapFaultdChains      = "faultd_chains"
+	resultFmodMapFaultdDiverted    = "faultd_diverted"
+	resultFmodMapFaultdGlobs       = "faultd_globs"
+	resultFmodMapFaultdKill        = "faultd_kill"
+	resultFmodMapFaultdLease       = "faultd_lease"
+	resultFmodMapFaultdLevels      = "faultd_levels"
+	resultFmodMapFaultdPaths       = "faultd_paths"
+	resultFmodMapFaultdPeers       = "faultd_peers"
+	resultFmodMapFaultdQuantiles   = "faultd_quantiles"
+	resultFmodMapFaultdRules       = "faultd_rules"
+	resultFmodMapFaultdServers     = "faultd_servers"
+	resultFmodMapFaultdSleep       = "faultd_sleep"
+	resultFmodMapFaultdSleepers    = "faultd_sleepers"
+	resultFmodMapFaultdStandIns    = "faultd_stand_ins"
+	resultFmodMapFaultdStats       = "faultd_stats"
+	resultFmodMapFaultdStoodIn     = "faultd_stood_in"
+	resultFmodMapFaultdTargets     = "faultd_targets"
+	resultFmodMapFaultdTargetsOnly = "faultd_targets_only"
+	resultFmodProgFaultdFmod       = "faultd_fmod"
+	resultFmodProgFaultdFmodTarget = "faultd_fmod_target"
+	resultFmodProgFaultdFmodTwin   = "faultd_fmod_twin"
+	resultFmodVarFaultdAbi         = "faultd_abi"
+	resultFmodVarNever             = "never"
+	resultFmodVarTwinCompat        = "twin_compat"
+	resultFmodVarTwinNumber        = "twin_number"
 )
 
 // loadResultFmod returns the embedded CollectionSpec for resultFmod.
@@ -83,32 +86,34 @@ type resultFmodSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type resultFmodProgramSpecs struct {
-	FaultdFmod     *ebpf.ProgramSpec `ebpf:"faultd_fmod"`
-	FaultdFmodTwin *ebpf.ProgramSpec `ebpf:"faultd_fmod_twin"`
+	FaultdFmod       *ebpf.ProgramSpec `ebpf:"faultd_fmod"`
+	FaultdFmodTarget *ebpf.ProgramSpec `ebpf:"faultd_fmod_target"`
+	FaultdFmodTwin   *ebpf.ProgramSpec `ebpf:"faultd_fmod_twin"`
 }
 
 // resultFmodMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type resultFmodMapSpecs struct {
-	FaultdCalls     *ebpf.MapSpec `ebpf:"faultd_calls"`
-	FaultdChains    *ebpf.MapSpec `ebpf:"faultd_chains"`
-	FaultdDiverted  *ebpf.MapSpec `ebpf:"faultd_diverted"`
-	FaultdGlobs     *ebpf.MapSpec `ebpf:"faultd_globs"`
-	FaultdKill      *ebpf.MapSpec `ebpf:"faultd_kill"`
-	FaultdLease     *ebpf.MapSpec `ebpf:"faultd_lease"`
-	FaultdLevels    *ebpf.MapSpec `ebpf:"faultd_levels"`
-	FaultdPaths     *ebpf.MapSpec `ebpf:"faultd_paths"`
-	FaultdPeers     *ebpf.MapSpec `ebpf:"faultd_peers"`
-	FaultdQuantiles *ebpf.MapSpec `ebpf:"faultd_quantiles"`
-	FaultdRules     *ebpf.MapSpec `ebpf:"faultd_rules"`
-	FaultdServers   *ebpf.MapSpec `ebpf:"faultd_servers"`
-	FaultdSleep     *ebpf.MapSpec `ebpf:"faultd_sleep"`
-	FaultdSleepers  *ebpf.MapSpec `ebpf:"faultd_sleepers"`
-	FaultdStandIns  *ebpf.MapSpec `ebpf:"faultd_stand_ins"`
-	FaultdStats     *ebpf.MapSpec `ebpf:"faultd_stats"`
-	FaultdStoodIn   *ebpf.MapSpec `ebpf:"faultd_stood_in"`
-	FaultdTargets   *ebpf.MapSpec `ebpf:"faultd_targets"`
+	FaultdCalls       *ebpf.MapSpec `ebpf:"faultd_calls"`
+	FaultdChains      *ebpf.MapSpec `ebpf:"faultd_chains"`
+	FaultdDiverted    *ebpf.MapSpec `ebpf:"faultd_diverted"`
+	FaultdGlobs       *ebpf.MapSpec `ebpf:"faultd_globs"`
+	FaultdKill        *ebpf.MapSpec `ebpf:"faultd_kill"`
+	FaultdLease       *ebpf.MapSpec `ebpf:"faultd_lease"`
+	FaultdLevels      *ebpf.MapSpec `ebpf:"faultd_levels"`
+	FaultdPaths       *ebpf.MapSpec `ebpf:"faultd_paths"`
+	FaultdPeers       *ebpf.MapSpec `ebpf:"faultd_peers"`
+	FaultdQuantiles   *ebpf.MapSpec `ebpf:"faultd_quantiles"`
+	FaultdRules       *ebpf.MapSpec `ebpf:"faultd_rules"`
+	FaultdServers     *ebpf.MapSpec `ebpf:"faultd_servers"`
+	FaultdSleep       *ebpf.MapSpec `ebpf:"faultd_sleep"`
+	FaultdSleepers    *ebpf.MapSpec `ebpf:"faultd_sleepers"`
+	FaultdStandIns    *ebpf.MapSpec `ebpf:"faultd_stand_ins"`
+	FaultdStats       *ebpf.MapSpec `ebpf:"faultd_stats"`
+	FaultdStoodIn     *ebpf.MapSpec `ebpf:"faultd_stood_in"`
+	FaultdTargets     *ebpf.MapSpec `ebpf:"faultd_targets"`
+	FaultdTargetsOnly *ebpf.MapSpec `ebpf:"faultd_targets_only"`
 }
 
 // resultFmodVariableSpecs contains global variables before they are loaded into the kernel.
@@ -116,6 +121,7 @@ type resultFmodMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type resultFmodVariableSpecs struct {
 	FaultdAbi  *ebpf.VariableSpec `ebpf:"faultd_abi"`
+	Never      *ebpf.VariableSpec `ebpf:"never"`
 	TwinCompat *ebpf.VariableSpec `ebpf:"twin_compat"`
 	TwinNumber *ebpf.VariableSpec `ebpf:"twin_number"`
 }
@@ -140,24 +146,25 @@ func (o *resultFmodObjects) Close() error {
 //
 // It can be passed to loadResultFmodObjects or ebpf.CollectionSpec.LoadAndAssign.
 type resultFmodMaps struct {
-	FaultdCalls     *ebpf.Map `ebpf:"faultd_calls"`
-	FaultdChains    *ebpf.Map `ebpf:"faultd_chains"`
-	FaultdDiverted  *ebpf.Map `ebpf:"faultd_diverted"`
-	FaultdGlobs     *ebpf.Map `ebpf:"faultd_globs"`
-	FaultdKill      *ebpf.Map `ebpf:"faultd_kill"`
-	FaultdLease     *ebpf.Map `ebpf:"faultd_lease"`
-	FaultdLevels    *ebpf.Map `ebpf:"faultd_levels"`
-	FaultdPaths     *ebpf.Map `ebpf:"faultd_paths"`
-	FaultdPeers     *ebpf.Map `ebpf:"faultd_peers"`
-	FaultdQuantiles *ebpf.Map `ebpf:"faultd_quantiles"`
-	FaultdRules     *ebpf.Map `ebpf:"faultd_rules"`
-	FaultdServers   *ebpf.Map `ebpf:"faultd_servers"`
-	FaultdSleep     *ebpf.Map `ebpf:"faultd_sleep"`
-	FaultdSleepers  *ebpf.Map `ebpf:"faultd_sleepers"`
-	FaultdStandIns  *ebpf.Map `ebpf:"faultd_stand_ins"`
-	FaultdStats     *ebpf.Map `ebpf:"faultd_stats"`
-	FaultdStoodIn   *ebpf.Map `ebpf:"faultd_stood_in"`
-	FaultdTargets   *ebpf.Map `ebpf:"faultd_targets"`
+	FaultdCalls       *ebpf.Map `ebpf:"faultd_calls"`
+	FaultdChains      *ebpf.Map `ebpf:"faultd_chains"`
+	FaultdDiverted    *ebpf.Map `ebpf:"faultd_diverted"`
+	FaultdGlobs       *ebpf.Map `ebpf:"faultd_globs"`
+	FaultdKill        *ebpf.Map `ebpf:"faultd_kill"`
+	FaultdLease       *ebpf.Map `ebpf:"faultd_lease"`
+	FaultdLevels      *ebpf.Map `ebpf:"faultd_levels"`
+	FaultdPaths       *ebpf.Map `ebpf:"faultd_paths"`
+	FaultdPeers       *ebpf.Map `ebpf:"faultd_peers"`
+	FaultdQuantiles   *ebpf.Map `ebpf:"faultd_quantiles"`
+	FaultdRules       *ebpf.Map `ebpf:"faultd_rules"`
+	FaultdServers     *ebpf.Map `ebpf:"faultd_servers"`
+	FaultdSleep       *ebpf.Map `ebpf:"faultd_sleep"`
+	FaultdSleepers    *ebpf.Map `ebpf:"faultd_sleepers"`
+	FaultdStandIns    *ebpf.Map `ebpf:"faultd_stand_ins"`
+	FaultdStats       *ebpf.Map `ebpf:"faultd_stats"`
+	FaultdStoodIn     *ebpf.Map `ebpf:"faultd_stood_in"`
+	FaultdTargets     *ebpf.Map `ebpf:"faultd_targets"`
+	FaultdTargetsOnly *ebpf.Map `ebpf:"faultd_targets_only"`
 }
 
 func (m *resultFmodMaps) Close() error {
@@ -180,6 +187,7 @@ func (m *resultFmodMaps) Close() error {
 		m.FaultdStats,
 		m.FaultdStoodIn,
 		m.FaultdTargets,
+		m.FaultdTargetsOnly,
 	)
 }
 
@@ -188,6 +196,7 @@ func (m *resultFmodMaps) Close() error {
 // It can be passed to loadResultFmodObjects or ebpf.CollectionSpec.LoadAndAssign.
 type resultFmodVariables struct {
 	FaultdAbi  *ebpf.Variable `ebpf:"faultd_abi"`
+	Never      *ebpf.Variable `ebpf:"never"`
 	TwinCompat *ebpf.Variable `ebpf:"twin_compat"`
 	TwinNumber *ebpf.Variable `ebpf:"twin_number"`
 }
@@ -196,13 +205,15 @@ type resultFmodVariables struct {
 //
 // It can be passed to loadResultFmodObjects or ebpf.CollectionSpec.LoadAndAssign.
 type resultFmodPrograms struct {
-	FaultdFmod     *ebpf.Program `ebpf:"faultd_fmod"`
-	FaultdFmodTwin *ebpf.Program `ebpf:"faultd_fmod_twin"`
+	FaultdFmod       *ebpf.Program `ebpf:"faultd_fmod"`
+	FaultdFmodTarget *ebpf.Program `ebpf:"faultd_fmod_target"`
+	FaultdFmodTwin   *ebpf.Program `ebpf:"faultd_fmod_twin"`
 }
 
 func (p *resultFmodPrograms) Close() error {
 	return _ResultFmodClose(
 		p.FaultdFmod,
+		p.FaultdFmodTarget,
 		p.FaultdFmodTwin,
 	)
 }

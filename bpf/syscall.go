@@ -51,7 +51,7 @@ func (k *Kernel) openMechanism(t Target, m SyscallMechanism, point string, s *sy
 	case MechanismClones:
 		return k.openClones(point, s)
 	case MechanismSpin:
-		return k.openTracepoint("syscallSpin", loadSyscallSpin, "faultd_return", point, s)
+		return k.openTracepoint("syscallSpin", loadSyscallSpin, "faultd_return_target", point, s)
 	case MechanismFmodRet:
 		return k.openFmodRet(point, s)
 	case MechanismOverride:
@@ -69,17 +69,19 @@ func (k *Kernel) openTaskWork(call string, s *syscallPrograms) error {
 		return err
 	}
 	if !k.disabled[hookFexit] && !k.noTrampolines && k.hasEntryPoint(call) == nil {
-		err := k.openFexit("faultd_fexit"+suffix, call, entryPoint(call), 0, s)
+		tried := &syscallPrograms{}
+		err := k.openFexit("faultd_fexit_target"+suffix, entryPoint(call), tried)
 		if err == nil {
+			*s = *tried
 			return nil
 		}
-		if Exhausted(err) {
+		if err := errors.Join(err, tried.Close()); Exhausted(err) {
 			return err
 		}
 		// Not tried again: what is missing is the kernel's.
 		k.noTrampolines = true
 	}
-	return k.openTracepoint("syscallTask", loadSyscallTask, "faultd_return"+suffix, call, s)
+	return k.openTracepoint("syscallTask", loadSyscallTask, "faultd_return_target"+suffix, call, s)
 }
 
 // hookFexit is the name by which tests switch that hook off.
@@ -95,45 +97,22 @@ func (k *Kernel) taskWorkSuffix() (string, error) {
 	return "", errors.New("the kernel has no bpf_task_work_schedule_resume (Linux 6.18)")
 }
 
-// openFexit attaches to a function of a call; compat is struct call's, in call.h.
-func (k *Kernel) openFexit(program, call, function string, compat uint32, s *syscallPrograms) error {
-	spec, err := k.object("syscallTask", loadSyscallTask, program)
+// openFexit attaches to a call's function; target is the program that targets go on to.
+func (k *Kernel) openFexit(target, function string, s *syscallPrograms) error {
+	program, err := k.ownBefore("syscallTask", loadSyscallTask, "faultd_fexit", target, function, s)
 	if err != nil {
 		return err
 	}
-	number, _ := SyscallNumber(call)
-	for name, value := range map[string]uint32{"call_number": uint32(number), "call_compat": compat} {
-		if err := spec.Variables[name].Set(value); err != nil {
-			return fmt.Errorf("set up the program: %w", err)
-		}
-	}
-	spec.Programs[program].AttachTo = function
-	c, err := k.load(spec)
-	if err != nil {
-		return fmt.Errorf("load the program: %w", err)
-	}
-	if err := s.trace(c.Programs[program], function); err != nil {
-		c.Close()
-		return err
-	}
-	s.take(c)
-	return nil
+	return s.trace(program, function)
 }
 
-func (k *Kernel) openTracepoint(object string, load func() (*ebpf.CollectionSpec, error), program, call string, s *syscallPrograms) error {
-	spec, err := k.object(object, load, program)
+// openTracepoint attaches to where a call returns; target is the program that targets go on to.
+func (k *Kernel) openTracepoint(object string, load func() (*ebpf.CollectionSpec, error), target, call string, s *syscallPrograms) error {
+	program, err := k.ownBefore(object, load, "faultd_return", target, "", s)
 	if err != nil {
 		return err
 	}
-	// In the new thread these return 0.
-	if err := spec.Variables["returns_twice"].Set(callBits([]string{"clone", "clone3", "fork", "vfork"})); err != nil {
-		return fmt.Errorf("set up the program: %w", err)
-	}
-	c, err := k.own(spec, s)
-	if err != nil {
-		return err
-	}
-	l, err := attachTracepoint("syscalls", "sys_exit_"+kernelName(call), c.Programs[program])
+	l, err := attachTracepoint("syscalls", "sys_exit_"+kernelName(call), program)
 	if err != nil {
 		return err
 	}

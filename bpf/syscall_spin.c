@@ -4,6 +4,7 @@
 /* spin (5.17+): where nothing may sleep, a short delay is waited out on the CPU, capped so that it hurts nobody else. */
 #define MECHANISM MECHANISM_SPIN
 #include "return.h"
+#include "targets_only.h"
 
 #define MAX_SPIN_NS 100000
 #define MAX_LOOPS (1 << 23) /* the helper's own limit */
@@ -34,8 +35,16 @@ FOR_TARGETS int return_late(const struct levels *levels, __u32 number, __s64 res
 SEC("tracepoint/syscalls")
 int faultd_return(struct sys_exit *ctx)
 {
+	targets_go_on(ctx, HOOK_SYSCALL);
+	return 0;
+}
+
+SEC("tracepoint/syscalls")
+int faultd_return_target(struct sys_exit *ctx)
+{
 	struct levels *levels = levels_if_target(HOOK_SYSCALL);
 
+	on_stack_of_thread(ctx);
 	return levels ? return_late(levels, ctx->call, ctx->result) : 0;
 }
 

@@ -8,6 +8,8 @@
 #define MECHANISM MECHANISM_TASK_WORK
 #include "return.h"
 #include "sleep.h"
+#include "targets_only.h"
+#include "twin.h"
 
 /* The kernel knows this type by its name; it must not be relocated. */
 struct bpf_task_work {
@@ -92,41 +94,73 @@ FOR_TARGETS int returned_impl(const struct levels *levels, __u32 number, __u32 c
 	return 0;
 }
 
-/* The loader keeps the one for the function that the kernel has, on the hook that it takes. */
+/* The loader keeps those for the function that the kernel has, on the hook that it takes. */
 SEC("tracepoint/syscalls")
 int faultd_return(struct sys_exit *ctx)
 {
+	targets_go_on(ctx, HOOK_SYSCALL);
+	return 0;
+}
+
+SEC("tracepoint/syscalls")
+int faultd_return_target(struct sys_exit *ctx)
+{
 	struct levels *levels = levels_if_target(HOOK_SYSCALL);
 
+	on_stack_of_thread(ctx);
 	return levels ? returned(levels, ctx->call, 0, ctx->result) : 0;
 }
 
 SEC("tracepoint/syscalls")
-int faultd_return_impl(struct sys_exit *ctx)
+int faultd_return_target_impl(struct sys_exit *ctx)
 {
 	struct levels *levels = levels_if_target(HOOK_SYSCALL);
 
+	on_stack_of_thread(ctx);
 	return levels ? returned_impl(levels, ctx->call, 0, ctx->result) : 0;
 }
 
-/* Of fexit, on the call's function or on the one that 32-bit programs call. Its context holds the call's one argument, the registers, and the result. */
-const volatile __u32 call_number;
-const volatile __u32 call_compat; /* see struct call */
-
+/* Of fexit, on the call's function. Its context holds the call's one argument, the registers, and the result. */
 SEC("fexit")
 int faultd_fexit(__u64 *ctx)
 {
-	struct levels *levels = levels_if_target(HOOK_SYSCALL);
-
-	return levels ? returned(levels, call_number, call_compat, ctx[1]) : 0;
+	targets_go_on(ctx, HOOK_SYSCALL);
+	return 0;
 }
 
 SEC("fexit")
-int faultd_fexit_impl(__u64 *ctx)
+int faultd_fexit_target(__u64 *ctx)
 {
 	struct levels *levels = levels_if_target(HOOK_SYSCALL);
 
-	return levels ? returned_impl(levels, call_number, call_compat, ctx[1]) : 0;
+	on_stack_of_thread(ctx);
+	return levels ? returned(levels, current_call(), 0, ctx[1]) : 0;
+}
+
+SEC("fexit")
+int faultd_fexit_target_impl(__u64 *ctx)
+{
+	struct levels *levels = levels_if_target(HOOK_SYSCALL);
+
+	on_stack_of_thread(ctx);
+	return levels ? returned_impl(levels, current_call(), 0, ctx[1]) : 0;
+}
+
+/* The same on a function that 32-bit programs call. */
+SEC("fexit")
+int faultd_fexit_twin(__u64 *ctx)
+{
+	struct levels *levels = levels_if_target(HOOK_SYSCALL);
+
+	return levels ? returned(levels, twin_number, twin_compat, ctx[1]) : 0;
+}
+
+SEC("fexit")
+int faultd_fexit_twin_impl(__u64 *ctx)
+{
+	struct levels *levels = levels_if_target(HOOK_SYSCALL);
+
+	return levels ? returned_impl(levels, twin_number, twin_compat, ctx[1]) : 0;
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -16,27 +16,30 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	syscallSpinMapFaultdCalls     = "faultd_calls"
-	syscallSpinMapFaultdChains    = "faultd_chains"
-	syscallSpinMapFaultdDiverted  = "faultd_diverted"
-	syscallSpinMapFaultdGlobs     = "faultd_globs"
-	syscallSpinMapFaultdKill      = "faultd_kill"
-	syscallSpinMapFaultdLease     = "faultd_lease"
-	syscallSpinMapFaultdLevels    = "faultd_levels"
-	syscallSpinMapFaultdPaths     = "faultd_paths"
-	syscallSpinMapFaultdPeers     = "faultd_peers"
-	syscallSpinMapFaultdQuantiles = "faultd_quantiles"
-	syscallSpinMapFaultdRules     = "faultd_rules"
-	syscallSpinMapFaultdServers   = "faultd_servers"
-	syscallSpinMapFaultdSleep     = "faultd_sleep"
-	syscallSpinMapFaultdSleepers  = "faultd_sleepers"
-	syscallSpinMapFaultdStandIns  = "faultd_stand_ins"
-	syscallSpinMapFaultdStats     = "faultd_stats"
-	syscallSpinMapFaultdStoodIn   = "faultd_stood_in"
-	syscallSpinMapFaultdTargets   = "faultd_targets"
-	syscallSpinProgFaultdReturn   = "faultd_return"
-	syscallSpinVarFaultdAbi       = "faultd_abi"
-	syscallSpinVarReturnsTwice    = "returns_twice"
+	syscallSpinMapFaultdCalls         = "faultd_calls"
+	syscallSpinMapFaultdChains        = "faultd_chains"
+	syscallSpinMapFaultdDiverted      = "faultd_diverted"
+	syscallSpinMapFaultdGlobs         = "faultd_globs"
+	syscallSpinMapFaultdKill          = "faultd_kill"
+	syscallSpinMapFaultdLease         = "faultd_lease"
+	syscallSpinMapFaultdLevels        = "faultd_levels"
+	syscallSpinMapFaultdPaths         = "faultd_paths"
+	syscallSpinMapFaultdPeers         = "faultd_peers"
+	syscallSpinMapFaultdQuantiles     = "faultd_quantiles"
+	syscallSpinMapFaultdRules         = "faultd_rules"
+	syscallSpinMapFaultdServers       = "faultd_servers"
+	syscallSpinMapFaultdSleep         = "faultd_sleep"
+	syscallSpinMapFaultdSleepers      = "faultd_sleepers"
+	syscallSpinMapFaultdStandIns      = "faultd_stand_ins"
+	syscallSpinMapFaultdStats         = "faultd_stats"
+	syscallSpinMapFaultdStoodIn       = "faultd_stood_in"
+	syscallSpinMapFaultdTargets       = "faultd_targets"
+	syscallSpinMapFaultdTargetsOnly   = "faultd_targets_only"
+	syscallSpinProgFaultdReturn       = "faultd_return"
+	syscallSpinProgFaultdReturnTarget = "faultd_return_target"
+	syscallSpinVarFaultdAbi           = "faultd_abi"
+	syscallSpinVarNever               = "never"
+	syscallSpinVarReturnsTwice        = "returns_twice"
 )
 
 // loadSyscallSpin returns the embedded CollectionSpec for syscallSpin.
@@ -81,31 +84,33 @@ type syscallSpinSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type syscallSpinProgramSpecs struct {
-	FaultdReturn *ebpf.ProgramSpec `ebpf:"faultd_return"`
+	FaultdReturn       *ebpf.ProgramSpec `ebpf:"faultd_return"`
+	FaultdReturnTarget *ebpf.ProgramSpec `ebpf:"faultd_return_target"`
 }
 
 // syscallSpinMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type syscallSpinMapSpecs struct {
-	FaultdCalls     *ebpf.MapSpec `ebpf:"faultd_calls"`
-	FaultdChains    *ebpf.MapSpec `ebpf:"faultd_chains"`
-	FaultdDiverted  *ebpf.MapSpec `ebpf:"faultd_diverted"`
-	FaultdGlobs     *ebpf.MapSpec `ebpf:"faultd_globs"`
-	FaultdKill      *ebpf.MapSpec `ebpf:"faultd_kill"`
-	FaultdLease     *ebpf.MapSpec `ebpf:"faultd_lease"`
-	FaultdLevels    *ebpf.MapSpec `ebpf:"faultd_levels"`
-	FaultdPaths     *ebpf.MapSpec `ebpf:"faultd_paths"`
-	FaultdPeers     *ebpf.MapSpec `ebpf:"faultd_peers"`
-	FaultdQuantiles *ebpf.MapSpec `ebpf:"faultd_quantiles"`
-	FaultdRules     *ebpf.MapSpec `ebpf:"faultd_rules"`
-	FaultdServers   *ebpf.MapSpec `ebpf:"faultd_servers"`
-	FaultdSleep     *ebpf.MapSpec `ebpf:"faultd_sleep"`
-	FaultdSleepers  *ebpf.MapSpec `ebpf:"faultd_sleepers"`
-	FaultdStandIns  *ebpf.MapSpec `ebpf:"faultd_stand_ins"`
-	FaultdStats     *ebpf.MapSpec `ebpf:"faultd_stats"`
-	FaultdStoodIn   *ebpf.MapSpec `ebpf:"faultd_stood_in"`
-	FaultdTargets   *ebpf.MapSpec `ebpf:"faultd_targets"`
+	FaultdCalls       *ebpf.MapSpec `ebpf:"faultd_calls"`
+	FaultdChains      *ebpf.MapSpec `ebpf:"faultd_chains"`
+	FaultdDiverted    *ebpf.MapSpec `ebpf:"faultd_diverted"`
+	FaultdGlobs       *ebpf.MapSpec `ebpf:"faultd_globs"`
+	FaultdKill        *ebpf.MapSpec `ebpf:"faultd_kill"`
+	FaultdLease       *ebpf.MapSpec `ebpf:"faultd_lease"`
+	FaultdLevels      *ebpf.MapSpec `ebpf:"faultd_levels"`
+	FaultdPaths       *ebpf.MapSpec `ebpf:"faultd_paths"`
+	FaultdPeers       *ebpf.MapSpec `ebpf:"faultd_peers"`
+	FaultdQuantiles   *ebpf.MapSpec `ebpf:"faultd_quantiles"`
+	FaultdRules       *ebpf.MapSpec `ebpf:"faultd_rules"`
+	FaultdServers     *ebpf.MapSpec `ebpf:"faultd_servers"`
+	FaultdSleep       *ebpf.MapSpec `ebpf:"faultd_sleep"`
+	FaultdSleepers    *ebpf.MapSpec `ebpf:"faultd_sleepers"`
+	FaultdStandIns    *ebpf.MapSpec `ebpf:"faultd_stand_ins"`
+	FaultdStats       *ebpf.MapSpec `ebpf:"faultd_stats"`
+	FaultdStoodIn     *ebpf.MapSpec `ebpf:"faultd_stood_in"`
+	FaultdTargets     *ebpf.MapSpec `ebpf:"faultd_targets"`
+	FaultdTargetsOnly *ebpf.MapSpec `ebpf:"faultd_targets_only"`
 }
 
 // syscallSpinVariableSpecs contains global variables before they are loaded into the kernel.
@@ -113,6 +118,7 @@ type syscallSpinMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type syscallSpinVariableSpecs struct {
 	FaultdAbi    *ebpf.VariableSpec `ebpf:"faultd_abi"`
+	Never        *ebpf.VariableSpec `ebpf:"never"`
 	ReturnsTwice *ebpf.VariableSpec `ebpf:"returns_twice"`
 }
 
@@ -136,24 +142,25 @@ func (o *syscallSpinObjects) Close() error {
 //
 // It can be passed to loadSyscallSpinObjects or ebpf.CollectionSpec.LoadAndAssign.
 type syscallSpinMaps struct {
-	FaultdCalls     *ebpf.Map `ebpf:"faultd_calls"`
-	FaultdChains    *ebpf.Map `ebpf:"faultd_chains"`
-	FaultdDiverted  *ebpf.Map `ebpf:"faultd_diverted"`
-	FaultdGlobs     *ebpf.Map `ebpf:"faultd_globs"`
-	FaultdKill      *ebpf.Map `ebpf:"faultd_kill"`
-	FaultdLease     *ebpf.Map `ebpf:"faultd_lease"`
-	FaultdLevels    *ebpf.Map `ebpf:"faultd_levels"`
-	FaultdPaths     *ebpf.Map `ebpf:"faultd_paths"`
-	FaultdPeers     *ebpf.Map `ebpf:"faultd_peers"`
-	FaultdQuantiles *ebpf.Map `ebpf:"faultd_quantiles"`
-	FaultdRules     *ebpf.Map `ebpf:"faultd_rules"`
-	FaultdServers   *ebpf.Map `ebpf:"faultd_servers"`
-	FaultdSleep     *ebpf.Map `ebpf:"faultd_sleep"`
-	FaultdSleepers  *ebpf.Map `ebpf:"faultd_sleepers"`
-	FaultdStandIns  *ebpf.Map `ebpf:"faultd_stand_ins"`
-	FaultdStats     *ebpf.Map `ebpf:"faultd_stats"`
-	FaultdStoodIn   *ebpf.Map `ebpf:"faultd_stood_in"`
-	FaultdTargets   *ebpf.Map `ebpf:"faultd_targets"`
+	FaultdCalls       *ebpf.Map `ebpf:"faultd_calls"`
+	FaultdChains      *ebpf.Map `ebpf:"faultd_chains"`
+	FaultdDiverted    *ebpf.Map `ebpf:"faultd_diverted"`
+	FaultdGlobs       *ebpf.Map `ebpf:"faultd_globs"`
+	FaultdKill        *ebpf.Map `ebpf:"faultd_kill"`
+	FaultdLease       *ebpf.Map `ebpf:"faultd_lease"`
+	FaultdLevels      *ebpf.Map `ebpf:"faultd_levels"`
+	FaultdPaths       *ebpf.Map `ebpf:"faultd_paths"`
+	FaultdPeers       *ebpf.Map `ebpf:"faultd_peers"`
+	FaultdQuantiles   *ebpf.Map `ebpf:"faultd_quantiles"`
+	FaultdRules       *ebpf.Map `ebpf:"faultd_rules"`
+	FaultdServers     *ebpf.Map `ebpf:"faultd_servers"`
+	FaultdSleep       *ebpf.Map `ebpf:"faultd_sleep"`
+	FaultdSleepers    *ebpf.Map `ebpf:"faultd_sleepers"`
+	FaultdStandIns    *ebpf.Map `ebpf:"faultd_stand_ins"`
+	FaultdStats       *ebpf.Map `ebpf:"faultd_stats"`
+	FaultdStoodIn     *ebpf.Map `ebpf:"faultd_stood_in"`
+	FaultdTargets     *ebpf.Map `ebpf:"faultd_targets"`
+	FaultdTargetsOnly *ebpf.Map `ebpf:"faultd_targets_only"`
 }
 
 func (m *syscallSpinMaps) Close() error {
@@ -176,6 +183,7 @@ func (m *syscallSpinMaps) Close() error {
 		m.FaultdStats,
 		m.FaultdStoodIn,
 		m.FaultdTargets,
+		m.FaultdTargetsOnly,
 	)
 }
 
@@ -184,6 +192,7 @@ func (m *syscallSpinMaps) Close() error {
 // It can be passed to loadSyscallSpinObjects or ebpf.CollectionSpec.LoadAndAssign.
 type syscallSpinVariables struct {
 	FaultdAbi    *ebpf.Variable `ebpf:"faultd_abi"`
+	Never        *ebpf.Variable `ebpf:"never"`
 	ReturnsTwice *ebpf.Variable `ebpf:"returns_twice"`
 }
 
@@ -191,12 +200,14 @@ type syscallSpinVariables struct {
 //
 // It can be passed to loadSyscallSpinObjects or ebpf.CollectionSpec.LoadAndAssign.
 type syscallSpinPrograms struct {
-	FaultdReturn *ebpf.Program `ebpf:"faultd_return"`
+	FaultdReturn       *ebpf.Program `ebpf:"faultd_return"`
+	FaultdReturnTarget *ebpf.Program `ebpf:"faultd_return_target"`
 }
 
 func (p *syscallSpinPrograms) Close() error {
 	return _SyscallSpinClose(
 		p.FaultdReturn,
+		p.FaultdReturnTarget,
 	)
 }
 

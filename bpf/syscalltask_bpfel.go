@@ -16,33 +16,39 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	syscallTaskMapFaultdCalls       = "faultd_calls"
-	syscallTaskMapFaultdChains      = "faultd_chains"
-	syscallTaskMapFaultdDiverted    = "faultd_diverted"
-	syscallTaskMapFaultdGlobs       = "faultd_globs"
-	syscallTaskMapFaultdKill        = "faultd_kill"
-	syscallTaskMapFaultdLease       = "faultd_lease"
-	syscallTaskMapFaultdLevels      = "faultd_levels"
-	syscallTaskMapFaultdPaths       = "faultd_paths"
-	syscallTaskMapFaultdPeers       = "faultd_peers"
-	syscallTaskMapFaultdPending     = "faultd_pending"
-	syscallTaskMapFaultdQuantiles   = "faultd_quantiles"
-	syscallTaskMapFaultdRules       = "faultd_rules"
-	syscallTaskMapFaultdServers     = "faultd_servers"
-	syscallTaskMapFaultdSleep       = "faultd_sleep"
-	syscallTaskMapFaultdSleepers    = "faultd_sleepers"
-	syscallTaskMapFaultdStandIns    = "faultd_stand_ins"
-	syscallTaskMapFaultdStats       = "faultd_stats"
-	syscallTaskMapFaultdStoodIn     = "faultd_stood_in"
-	syscallTaskMapFaultdTargets     = "faultd_targets"
-	syscallTaskProgFaultdFexit      = "faultd_fexit"
-	syscallTaskProgFaultdFexitImpl  = "faultd_fexit_impl"
-	syscallTaskProgFaultdReturn     = "faultd_return"
-	syscallTaskProgFaultdReturnImpl = "faultd_return_impl"
-	syscallTaskVarCallCompat        = "call_compat"
-	syscallTaskVarCallNumber        = "call_number"
-	syscallTaskVarFaultdAbi         = "faultd_abi"
-	syscallTaskVarReturnsTwice      = "returns_twice"
+	syscallTaskMapFaultdCalls             = "faultd_calls"
+	syscallTaskMapFaultdChains            = "faultd_chains"
+	syscallTaskMapFaultdDiverted          = "faultd_diverted"
+	syscallTaskMapFaultdGlobs             = "faultd_globs"
+	syscallTaskMapFaultdKill              = "faultd_kill"
+	syscallTaskMapFaultdLease             = "faultd_lease"
+	syscallTaskMapFaultdLevels            = "faultd_levels"
+	syscallTaskMapFaultdPaths             = "faultd_paths"
+	syscallTaskMapFaultdPeers             = "faultd_peers"
+	syscallTaskMapFaultdPending           = "faultd_pending"
+	syscallTaskMapFaultdQuantiles         = "faultd_quantiles"
+	syscallTaskMapFaultdRules             = "faultd_rules"
+	syscallTaskMapFaultdServers           = "faultd_servers"
+	syscallTaskMapFaultdSleep             = "faultd_sleep"
+	syscallTaskMapFaultdSleepers          = "faultd_sleepers"
+	syscallTaskMapFaultdStandIns          = "faultd_stand_ins"
+	syscallTaskMapFaultdStats             = "faultd_stats"
+	syscallTaskMapFaultdStoodIn           = "faultd_stood_in"
+	syscallTaskMapFaultdTargets           = "faultd_targets"
+	syscallTaskMapFaultdTargetsOnly       = "faultd_targets_only"
+	syscallTaskProgFaultdFexit            = "faultd_fexit"
+	syscallTaskProgFaultdFexitTarget      = "faultd_fexit_target"
+	syscallTaskProgFaultdFexitTargetImpl  = "faultd_fexit_target_impl"
+	syscallTaskProgFaultdFexitTwin        = "faultd_fexit_twin"
+	syscallTaskProgFaultdFexitTwinImpl    = "faultd_fexit_twin_impl"
+	syscallTaskProgFaultdReturn           = "faultd_return"
+	syscallTaskProgFaultdReturnTarget     = "faultd_return_target"
+	syscallTaskProgFaultdReturnTargetImpl = "faultd_return_target_impl"
+	syscallTaskVarFaultdAbi               = "faultd_abi"
+	syscallTaskVarNever                   = "never"
+	syscallTaskVarReturnsTwice            = "returns_twice"
+	syscallTaskVarTwinCompat              = "twin_compat"
+	syscallTaskVarTwinNumber              = "twin_number"
 )
 
 // loadSyscallTask returns the embedded CollectionSpec for syscallTask.
@@ -87,45 +93,51 @@ type syscallTaskSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type syscallTaskProgramSpecs struct {
-	FaultdFexit      *ebpf.ProgramSpec `ebpf:"faultd_fexit"`
-	FaultdFexitImpl  *ebpf.ProgramSpec `ebpf:"faultd_fexit_impl"`
-	FaultdReturn     *ebpf.ProgramSpec `ebpf:"faultd_return"`
-	FaultdReturnImpl *ebpf.ProgramSpec `ebpf:"faultd_return_impl"`
+	FaultdFexit            *ebpf.ProgramSpec `ebpf:"faultd_fexit"`
+	FaultdFexitTarget      *ebpf.ProgramSpec `ebpf:"faultd_fexit_target"`
+	FaultdFexitTargetImpl  *ebpf.ProgramSpec `ebpf:"faultd_fexit_target_impl"`
+	FaultdFexitTwin        *ebpf.ProgramSpec `ebpf:"faultd_fexit_twin"`
+	FaultdFexitTwinImpl    *ebpf.ProgramSpec `ebpf:"faultd_fexit_twin_impl"`
+	FaultdReturn           *ebpf.ProgramSpec `ebpf:"faultd_return"`
+	FaultdReturnTarget     *ebpf.ProgramSpec `ebpf:"faultd_return_target"`
+	FaultdReturnTargetImpl *ebpf.ProgramSpec `ebpf:"faultd_return_target_impl"`
 }
 
 // syscallTaskMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type syscallTaskMapSpecs struct {
-	FaultdCalls     *ebpf.MapSpec `ebpf:"faultd_calls"`
-	FaultdChains    *ebpf.MapSpec `ebpf:"faultd_chains"`
-	FaultdDiverted  *ebpf.MapSpec `ebpf:"faultd_diverted"`
-	FaultdGlobs     *ebpf.MapSpec `ebpf:"faultd_globs"`
-	FaultdKill      *ebpf.MapSpec `ebpf:"faultd_kill"`
-	FaultdLease     *ebpf.MapSpec `ebpf:"faultd_lease"`
-	FaultdLevels    *ebpf.MapSpec `ebpf:"faultd_levels"`
-	FaultdPaths     *ebpf.MapSpec `ebpf:"faultd_paths"`
-	FaultdPeers     *ebpf.MapSpec `ebpf:"faultd_peers"`
-	FaultdPending   *ebpf.MapSpec `ebpf:"faultd_pending"`
-	FaultdQuantiles *ebpf.MapSpec `ebpf:"faultd_quantiles"`
-	FaultdRules     *ebpf.MapSpec `ebpf:"faultd_rules"`
-	FaultdServers   *ebpf.MapSpec `ebpf:"faultd_servers"`
-	FaultdSleep     *ebpf.MapSpec `ebpf:"faultd_sleep"`
-	FaultdSleepers  *ebpf.MapSpec `ebpf:"faultd_sleepers"`
-	FaultdStandIns  *ebpf.MapSpec `ebpf:"faultd_stand_ins"`
-	FaultdStats     *ebpf.MapSpec `ebpf:"faultd_stats"`
-	FaultdStoodIn   *ebpf.MapSpec `ebpf:"faultd_stood_in"`
-	FaultdTargets   *ebpf.MapSpec `ebpf:"faultd_targets"`
+	FaultdCalls       *ebpf.MapSpec `ebpf:"faultd_calls"`
+	FaultdChains      *ebpf.MapSpec `ebpf:"faultd_chains"`
+	FaultdDiverted    *ebpf.MapSpec `ebpf:"faultd_diverted"`
+	FaultdGlobs       *ebpf.MapSpec `ebpf:"faultd_globs"`
+	FaultdKill        *ebpf.MapSpec `ebpf:"faultd_kill"`
+	FaultdLease       *ebpf.MapSpec `ebpf:"faultd_lease"`
+	FaultdLevels      *ebpf.MapSpec `ebpf:"faultd_levels"`
+	FaultdPaths       *ebpf.MapSpec `ebpf:"faultd_paths"`
+	FaultdPeers       *ebpf.MapSpec `ebpf:"faultd_peers"`
+	FaultdPending     *ebpf.MapSpec `ebpf:"faultd_pending"`
+	FaultdQuantiles   *ebpf.MapSpec `ebpf:"faultd_quantiles"`
+	FaultdRules       *ebpf.MapSpec `ebpf:"faultd_rules"`
+	FaultdServers     *ebpf.MapSpec `ebpf:"faultd_servers"`
+	FaultdSleep       *ebpf.MapSpec `ebpf:"faultd_sleep"`
+	FaultdSleepers    *ebpf.MapSpec `ebpf:"faultd_sleepers"`
+	FaultdStandIns    *ebpf.MapSpec `ebpf:"faultd_stand_ins"`
+	FaultdStats       *ebpf.MapSpec `ebpf:"faultd_stats"`
+	FaultdStoodIn     *ebpf.MapSpec `ebpf:"faultd_stood_in"`
+	FaultdTargets     *ebpf.MapSpec `ebpf:"faultd_targets"`
+	FaultdTargetsOnly *ebpf.MapSpec `ebpf:"faultd_targets_only"`
 }
 
 // syscallTaskVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type syscallTaskVariableSpecs struct {
-	CallCompat   *ebpf.VariableSpec `ebpf:"call_compat"`
-	CallNumber   *ebpf.VariableSpec `ebpf:"call_number"`
 	FaultdAbi    *ebpf.VariableSpec `ebpf:"faultd_abi"`
+	Never        *ebpf.VariableSpec `ebpf:"never"`
 	ReturnsTwice *ebpf.VariableSpec `ebpf:"returns_twice"`
+	TwinCompat   *ebpf.VariableSpec `ebpf:"twin_compat"`
+	TwinNumber   *ebpf.VariableSpec `ebpf:"twin_number"`
 }
 
 // syscallTaskObjects contains all objects after they have been loaded into the kernel.
@@ -148,25 +160,26 @@ func (o *syscallTaskObjects) Close() error {
 //
 // It can be passed to loadSyscallTaskObjects or ebpf.CollectionSpec.LoadAndAssign.
 type syscallTaskMaps struct {
-	FaultdCalls     *ebpf.Map `ebpf:"faultd_calls"`
-	FaultdChains    *ebpf.Map `ebpf:"faultd_chains"`
-	FaultdDiverted  *ebpf.Map `ebpf:"faultd_diverted"`
-	FaultdGlobs     *ebpf.Map `ebpf:"faultd_globs"`
-	FaultdKill      *ebpf.Map `ebpf:"faultd_kill"`
-	FaultdLease     *ebpf.Map `ebpf:"faultd_lease"`
-	FaultdLevels    *ebpf.Map `ebpf:"faultd_levels"`
-	FaultdPaths     *ebpf.Map `ebpf:"faultd_paths"`
-	FaultdPeers     *ebpf.Map `ebpf:"faultd_peers"`
-	FaultdPending   *ebpf.Map `ebpf:"faultd_pending"`
-	FaultdQuantiles *ebpf.Map `ebpf:"faultd_quantiles"`
-	FaultdRules     *ebpf.Map `ebpf:"faultd_rules"`
-	FaultdServers   *ebpf.Map `ebpf:"faultd_servers"`
-	FaultdSleep     *ebpf.Map `ebpf:"faultd_sleep"`
-	FaultdSleepers  *ebpf.Map `ebpf:"faultd_sleepers"`
-	FaultdStandIns  *ebpf.Map `ebpf:"faultd_stand_ins"`
-	FaultdStats     *ebpf.Map `ebpf:"faultd_stats"`
-	FaultdStoodIn   *ebpf.Map `ebpf:"faultd_stood_in"`
-	FaultdTargets   *ebpf.Map `ebpf:"faultd_targets"`
+	FaultdCalls       *ebpf.Map `ebpf:"faultd_calls"`
+	FaultdChains      *ebpf.Map `ebpf:"faultd_chains"`
+	FaultdDiverted    *ebpf.Map `ebpf:"faultd_diverted"`
+	FaultdGlobs       *ebpf.Map `ebpf:"faultd_globs"`
+	FaultdKill        *ebpf.Map `ebpf:"faultd_kill"`
+	FaultdLease       *ebpf.Map `ebpf:"faultd_lease"`
+	FaultdLevels      *ebpf.Map `ebpf:"faultd_levels"`
+	FaultdPaths       *ebpf.Map `ebpf:"faultd_paths"`
+	FaultdPeers       *ebpf.Map `ebpf:"faultd_peers"`
+	FaultdPending     *ebpf.Map `ebpf:"faultd_pending"`
+	FaultdQuantiles   *ebpf.Map `ebpf:"faultd_quantiles"`
+	FaultdRules       *ebpf.Map `ebpf:"faultd_rules"`
+	FaultdServers     *ebpf.Map `ebpf:"faultd_servers"`
+	FaultdSleep       *ebpf.Map `ebpf:"faultd_sleep"`
+	FaultdSleepers    *ebpf.Map `ebpf:"faultd_sleepers"`
+	FaultdStandIns    *ebpf.Map `ebpf:"faultd_stand_ins"`
+	FaultdStats       *ebpf.Map `ebpf:"faultd_stats"`
+	FaultdStoodIn     *ebpf.Map `ebpf:"faultd_stood_in"`
+	FaultdTargets     *ebpf.Map `ebpf:"faultd_targets"`
+	FaultdTargetsOnly *ebpf.Map `ebpf:"faultd_targets_only"`
 }
 
 func (m *syscallTaskMaps) Close() error {
@@ -190,6 +203,7 @@ func (m *syscallTaskMaps) Close() error {
 		m.FaultdStats,
 		m.FaultdStoodIn,
 		m.FaultdTargets,
+		m.FaultdTargetsOnly,
 	)
 }
 
@@ -197,28 +211,37 @@ func (m *syscallTaskMaps) Close() error {
 //
 // It can be passed to loadSyscallTaskObjects or ebpf.CollectionSpec.LoadAndAssign.
 type syscallTaskVariables struct {
-	CallCompat   *ebpf.Variable `ebpf:"call_compat"`
-	CallNumber   *ebpf.Variable `ebpf:"call_number"`
 	FaultdAbi    *ebpf.Variable `ebpf:"faultd_abi"`
+	Never        *ebpf.Variable `ebpf:"never"`
 	ReturnsTwice *ebpf.Variable `ebpf:"returns_twice"`
+	TwinCompat   *ebpf.Variable `ebpf:"twin_compat"`
+	TwinNumber   *ebpf.Variable `ebpf:"twin_number"`
 }
 
 // syscallTaskPrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to loadSyscallTaskObjects or ebpf.CollectionSpec.LoadAndAssign.
 type syscallTaskPrograms struct {
-	FaultdFexit      *ebpf.Program `ebpf:"faultd_fexit"`
-	FaultdFexitImpl  *ebpf.Program `ebpf:"faultd_fexit_impl"`
-	FaultdReturn     *ebpf.Program `ebpf:"faultd_return"`
-	FaultdReturnImpl *ebpf.Program `ebpf:"faultd_return_impl"`
+	FaultdFexit            *ebpf.Program `ebpf:"faultd_fexit"`
+	FaultdFexitTarget      *ebpf.Program `ebpf:"faultd_fexit_target"`
+	FaultdFexitTargetImpl  *ebpf.Program `ebpf:"faultd_fexit_target_impl"`
+	FaultdFexitTwin        *ebpf.Program `ebpf:"faultd_fexit_twin"`
+	FaultdFexitTwinImpl    *ebpf.Program `ebpf:"faultd_fexit_twin_impl"`
+	FaultdReturn           *ebpf.Program `ebpf:"faultd_return"`
+	FaultdReturnTarget     *ebpf.Program `ebpf:"faultd_return_target"`
+	FaultdReturnTargetImpl *ebpf.Program `ebpf:"faultd_return_target_impl"`
 }
 
 func (p *syscallTaskPrograms) Close() error {
 	return _SyscallTaskClose(
 		p.FaultdFexit,
-		p.FaultdFexitImpl,
+		p.FaultdFexitTarget,
+		p.FaultdFexitTargetImpl,
+		p.FaultdFexitTwin,
+		p.FaultdFexitTwinImpl,
 		p.FaultdReturn,
-		p.FaultdReturnImpl,
+		p.FaultdReturnTarget,
+		p.FaultdReturnTargetImpl,
 	)
 }
 

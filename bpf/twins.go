@@ -261,7 +261,12 @@ func (k *Kernel) openTaskWorkTwin(call string, t twin, s *syscallPrograms) error
 	if k.disabled[hookFexit] || k.noTrampolines {
 		return errors.New("the kernel lets no program on its functions")
 	}
-	return k.openFexit("faultd_fexit"+suffix, call, t.function, t.compat(), s)
+	program := "faultd_fexit_twin" + suffix
+	c, err := k.loadTwin("syscallTask", loadSyscallTask, program, call, t, s)
+	if err != nil {
+		return err
+	}
+	return s.trace(c.Programs[program], t.function)
 }
 
 func (k *Kernel) loadTwin(object string, load func() (*ebpf.CollectionSpec, error), program, call string, t twin, s *syscallPrograms) (*ebpf.Collection, error) {

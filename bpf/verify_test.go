@@ -17,7 +17,7 @@ func TestProgramsAreQuicklyVerified(t *testing.T) {
 	kernels.OnEdges(t)
 	k := openKernel(t)
 	for name, load := range map[string]func() (*ebpf.CollectionSpec, error){
-		"connect": loadConnect, "packet": loadPacket, "redirect": loadRedirect, "divert": loadDivert, "task": loadSyscallTask, "lsm": loadSyscallLsm, "spin": loadSyscallSpin, "uprobe": loadSyscallUprobe,
+		"connect": loadConnect, "packet": loadPacket, "redirect": loadRedirect, "divert": loadDivert, "task": loadSyscallTask, "fmod": loadResultFmod, "clone": loadSyscallClone, "lsm": loadSyscallLsm, "spin": loadSyscallSpin, "uprobe": loadSyscallUprobe,
 		"security": loadSecurity, "reset": loadReset, "pool": loadPool, "arrival": loadArrival, "patience": loadPatience,
 	} {
 		t.Run(name, func(t *testing.T) { quicklyVerified(t, k, name, load) })
@@ -32,6 +32,9 @@ func quicklyVerified(t *testing.T, k *Kernel, name string, load func() (*ebpf.Co
 	for program := range all.Programs {
 		one := *all
 		one.Programs = map[string]*ebpf.ProgramSpec{program: all.Programs[program]}
+		if spec := one.Programs[program]; spec.Type == ebpf.Tracing && spec.AttachTo == "" {
+			spec.AttachTo = entryPoint("read")
+		}
 		c, err := k.load(one.Copy())
 		if err != nil && slices.Contains([]string{"connect", "packet", "redirect", "divert", "spin", "arrival", "patience"}, name) {
 			t.Fatalf("%s %s must load on every kernel: %v", name, program, err)
