@@ -190,7 +190,7 @@ func (k *Kernel) object(name string, load func() (*ebpf.CollectionSpec, error), 
 	return wanted.Copy(), nil
 }
 
-// load loads an object's programs on the shared maps.
+// load loads an object's programs on the shared maps; the spec is used up.
 func (k *Kernel) load(spec *ebpf.CollectionSpec) (*ebpf.Collection, error) {
 	return k.loadWith(spec, nil)
 }
@@ -200,6 +200,7 @@ func (k *Kernel) loadWith(spec *ebpf.CollectionSpec, more map[string]*ebpf.Map) 
 	if err := checkABI(spec); err != nil {
 		return nil, err
 	}
+	onlyUsedMaps(spec)
 	replacements := maps.Clone(more)
 	if replacements == nil {
 		replacements = map[string]*ebpf.Map{}
@@ -214,6 +215,17 @@ func (k *Kernel) loadWith(spec *ebpf.CollectionSpec, more map[string]*ebpf.Map) 
 		return nil, loadError{exhausting(err, loadNeeds(spec))}
 	}
 	return c, nil
+}
+
+// onlyUsedMaps leaves out the maps that no program of a spec uses, as each loaded one takes a file; those with variables stay.
+func onlyUsedMaps(spec *ebpf.CollectionSpec) {
+	used := map[string]bool{}
+	for _, p := range spec.Programs {
+		for _, in := range p.Instructions {
+			used[in.Reference()] = true
+		}
+	}
+	maps.DeleteFunc(spec.Maps, func(name string, _ *ebpf.MapSpec) bool { return !used[name] && !strings.HasPrefix(name, ".") })
 }
 
 // loadError is the library's error without its advice, as the lock limit was lifted and is not the reason, and without how much of

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
-	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -80,24 +78,12 @@ func (k *Kernel) ownBefore(object string, load func() (*ebpf.CollectionSpec, err
 		return nil, err
 	}
 	spec.Programs[program].AttachTo = function
-	onlyUsedMaps(spec)
 	c, err := k.loadWith(spec, map[string]*ebpf.Map{targetsOnlyMap: goOn})
 	if err != nil {
 		return nil, fmt.Errorf("load the program: %w", err)
 	}
 	s.take(c)
 	return c.Programs[program], nil
-}
-
-// onlyUsedMaps leaves out the maps that no program of a spec uses; those with variables stay.
-func onlyUsedMaps(spec *ebpf.CollectionSpec) {
-	used := map[string]bool{}
-	for _, p := range spec.Programs {
-		for _, in := range p.Instructions {
-			used[in.Reference()] = true
-		}
-	}
-	maps.DeleteFunc(spec.Maps, func(name string, _ *ebpf.MapSpec) bool { return !used[name] && !strings.HasPrefix(name, ".") })
 }
 
 const targetsOnlyMap = "faultd_targets_only"
