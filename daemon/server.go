@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"slices"
 	"time"
@@ -37,7 +38,8 @@ func (d *Daemon) controlHandler() (http.Handler, error) {
 	if err != nil {
 		return nil, fmt.Errorf("prepare the validation: %w", err)
 	}
-	options := append(api.StrictCodecs(), connect.WithInterceptors(connect.UnaryInterceptorFunc(d.auditCalls), validate), connect.WithReadMaxBytes(maxRequest))
+	options := append(api.StrictCodecs(), connect.WithInterceptors(connect.UnaryInterceptorFunc(d.auditCalls), validate), connect.WithReadMaxBytes(maxRequest),
+		connect.WithCompressMinBytes(math.MaxInt)) // on a local socket it takes time, and a compressor's 1.5 MiB, for nothing
 	name := faultdv1alpha1connect.FaultServiceName
 	reflector := grpcreflect.NewStaticReflector(name, grpchealth.HealthV1ServiceName)
 	mux := http.NewServeMux()

@@ -69,6 +69,8 @@ func TestHealthAndMetrics(t *testing.T) {
 	}
 	n.metric("faultd_armed 1", true)
 	n.metric("faultd_faults_active 1", true)
+	n.metric("# TYPE process_cpu_seconds_total counter", true)
+	n.metric("# TYPE go_gc_duration_seconds summary", true)
 	n.metric(fmt.Sprintf("faultd_fault_injected_total{fault=%q,kind=\"connect\",target=%q} 1", f.GetId(), target.Path), true)
 	capability := `faultd_capability{covers="errno: connect and unconnected sends, IPv4 and IPv6",kind="connect",mechanism="cgroup-connect"} 1`
 	n.metric(capability, false)
@@ -115,6 +117,20 @@ func TestProtocols(t *testing.T) {
 	defer response.Body.Close()
 	if text, err := io.ReadAll(response.Body); err != nil || !strings.Contains(string(text), "SERVING") {
 		t.Errorf("health: %s, %v", text, err)
+	}
+	ask, err := http.NewRequest(http.MethodPost, "http://faultd"+faultdv1alpha1connect.FaultServiceListProcedure, strings.NewReader("{}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask.Header.Set("Content-Type", "application/json")
+	ask.Header.Set("Accept-Encoding", "gzip")
+	answer, err := h2.Do(ask)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	if text, err := io.ReadAll(answer.Body); err != nil || answer.Header.Get("Content-Encoding") != "" || !strings.Contains(string(text), "armed") {
+		t.Errorf("an answer that may be compressed: %v: %q, %v", answer.Header, text, err)
 	}
 	stream := grpcreflect.NewClient(h2, "http://faultd", connect.WithGRPC()).NewStream(context.Background())
 	defer stream.Close()

@@ -38,7 +38,7 @@ func serveCommand() *cli.Command {
 
 // garbage is how much of the heap may be garbage, in percent of what is in use. It keeps the daemon small: most of its memory is the kernel's types and
 // the schema's rules, which stay. With a limit (debug.SetMemoryLimit) it would collect all the time once these alone come near it.
-const garbage = 25
+const garbage = 20
 
 func serve(c *cli.Context) error {
 	if err := noWords(c); err != nil {
