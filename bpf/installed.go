@@ -224,17 +224,40 @@ func (in *Installed) Update(r Rule) error {
 func (in *Installed) Counters() Counters {
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	return in.countedLocked()
+}
+
+func (in *Installed) countedLocked() Counters {
 	if in.final != nil {
 		return *in.final
 	}
 	return in.read()
 }
 
+// Harmed says whether somebody was hurt: Counters().First, without asking the kernel about each program.
+func (in *Installed) Harmed() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.final != nil || in.dice != nil {
+		return !in.countedLocked().First.IsZero()
+	}
+	return in.kernel.stats.word(int(in.encoded.Stat)*statSize+statFirst*8).Load() != 0
+}
+
+// programs32 is how many 32-bit programs were started in the target.
+func (in *Installed) programs32() uint64 { return in.kernel.stats.word(in.slot*statSize + statPrograms*8).Load() }
+
+// Where they are in struct stat, in words.
+const (
+	statFirst    = 7
+	statPrograms = 10
+)
+
 func (in *Installed) read() Counters {
 	at := func(i int) uint64 { return in.kernel.stats.word(int(in.encoded.Stat)*statSize + i*8).Load() }
 	own := func(i int) uint64 { return in.kernel.stats.word(in.slot*statSize + i*8).Load() }
-	c := Counters{Arrived: Arrivals{own(10), own(11), in.reach32.String()}, Evaluated: at(0), Matched: at(1), Injected: at(2), NotApplied: at(3), Spared: at(4), CutShort: at(5), Unknown: at(9)}
-	if ns := at(7); ns != 0 {
+	c := Counters{Arrived: Arrivals{own(statPrograms), own(11), in.reach32.String()}, Evaluated: at(0), Matched: at(1), Injected: at(2), NotApplied: at(3), Spared: at(4), CutShort: at(5), Unknown: at(9)}
+	if ns := at(statFirst); ns != 0 {
 		c.First = time.Now().Add(time.Duration(int64(ns) - Monotonic()))
 	}
 	if in.dice != nil {

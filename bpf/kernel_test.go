@@ -224,14 +224,17 @@ func TestConnectHurtsOnlyItsTarget(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := runIn(t, target, "dial", "tcp4", address); got != "map[ECONNREFUSED:200]" {
-		t.Errorf("the target saw %s", got)
-	}
 	if got := runIn(t, sibling, "dial", "tcp4", address); got != "map[ok:200]" {
 		t.Errorf("the sibling saw %s", got)
 	}
-	if c := in.Counters(); c.Injected != dials || c.Evaluated != dials || c.First.IsZero() {
-		t.Errorf("counted %+v", c)
+	if in.Harmed() {
+		t.Error("somebody was hurt before the target came")
+	}
+	if got := runIn(t, target, "dial", "tcp4", address); got != "map[ECONNREFUSED:200]" {
+		t.Errorf("the target saw %s", got)
+	}
+	if c := in.Counters(); c.Injected != dials || c.Evaluated != dials || c.First.IsZero() || !in.Harmed() {
+		t.Errorf("counted %+v, harmed %v", c, in.Harmed())
 	}
 	if err := in.Close(); err != nil {
 		t.Fatal(err)
@@ -239,8 +242,8 @@ func TestConnectHurtsOnlyItsTarget(t *testing.T) {
 	if got := runIn(t, target, "dial", "tcp4", address); got != "map[ok:200]" {
 		t.Errorf("after the fault the target saw %s", got)
 	}
-	if c := in.Counters(); c.Injected != dials {
-		t.Errorf("after the fault it counted %+v", c)
+	if c := in.Counters(); c.Injected != dials || !in.Harmed() {
+		t.Errorf("after the fault it counted %+v, harmed %v", c, in.Harmed())
 	}
 	if len(k.shared) != 0 {
 		t.Errorf("still attached: %v", k.shared)

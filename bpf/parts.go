@@ -39,6 +39,9 @@ func (p Parts) Counters() Counters {
 	return c
 }
 
+// Harmed is Installed.Harmed, of any; they share its counter.
+func (p Parts) Harmed() bool { return p[0].Harmed() }
+
 // Uncovered is Installed.Uncovered, of all.
 func (p Parts) Uncovered() (notes []string) {
 	for _, in := range p {

@@ -142,7 +142,7 @@ const lookFor32 = 50 * time.Millisecond
 func (in *Installed) awaitPrograms32(p part) {
 	ticker := time.NewTicker(lookFor32)
 	defer ticker.Stop()
-	for in.Counters().Arrived.Programs == 0 {
+	for in.programs32() == 0 {
 		select {
 		case <-in.over:
 			return

@@ -443,7 +443,7 @@ func (d *Daemon) tendFault(f *fault, now time.Time) {
 	if f.state == stateEnded || f.state == stateStopping {
 		return
 	}
-	if !f.harmed && !f.handle.Counters().First.IsZero() {
+	if !f.harmed && faults.Harmed(f.handle) {
 		f.harmed = true
 		d.events.send("first-harm", f.message(), "")
 	}

@@ -284,6 +284,13 @@ func (m *members) Counters() bpf.Counters {
 	return all
 }
 
+// Harmed implements faults.Watched.
+func (m *members) Harmed() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return !m.earlier.First.IsZero() || slices.ContainsFunc(m.list, func(one *member) bool { return faults.Harmed(one.handle) })
+}
+
 func sum(a, b bpf.Counters) bpf.Counters {
 	first := a.First
 	if first.IsZero() || !b.First.IsZero() && b.First.Before(first) {

@@ -55,6 +55,20 @@ type Quitter interface {
 	GaveUp() bool
 }
 
+// Watched is a handle that tells cheaply whether somebody was hurt yet, as the daemon asks ten times per second.
+type Watched interface {
+	// Harmed says what Counters().First would.
+	Harmed() bool
+}
+
+// Harmed says whether somebody was hurt yet.
+func Harmed(h Handle) bool {
+	if w, ok := h.(Watched); ok {
+		return w.Harmed()
+	}
+	return !h.Counters().First.IsZero()
+}
+
 // Env is what faults work with. The daemon owns all of it.
 type Env struct {
 	Kernel  *bpf.Kernel

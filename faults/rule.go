@@ -23,6 +23,7 @@ func kernelTarget(env Env, t cgroup.Target) bpf.Target {
 type installed interface {
 	Update(bpf.Rule) error
 	Counters() bpf.Counters
+	Harmed() bool
 	// Uncovered are notes on devices and network namespaces of the target that have come since and could not be had.
 	Uncovered() []string
 	Disarm() error
@@ -47,6 +48,7 @@ func (h *ruleHandle) Update(fault Fault, common Common) error {
 }
 
 func (h *ruleHandle) Counters() bpf.Counters { return h.installed.Counters() }
+func (h *ruleHandle) Harmed() bool           { return h.installed.Harmed() }
 func (h *ruleHandle) Mechanism() string      { return h.mechanism }
 func (h *ruleHandle) Disarm() error          { return h.installed.Disarm() }
 func (h *ruleHandle) Close() error           { return h.installed.Close() }
