@@ -245,7 +245,9 @@ func (in *Installed) Harmed() bool {
 }
 
 // programs32 is how many 32-bit programs were started in the target.
-func (in *Installed) programs32() uint64 { return in.kernel.stats.word(in.slot*statSize + statPrograms*8).Load() }
+func (in *Installed) programs32() uint64 {
+	return in.kernel.stats.word(in.slot*statSize + statPrograms*8).Load()
+}
 
 // Where they are in struct stat, in words.
 const (
