@@ -29,19 +29,20 @@ const (
 
 // httpGate hurts requests that come by, and passes the rest on.
 type httpGate struct {
-	gate    *bpf.Gate
-	ctx     context.Context
-	stop    context.CancelFunc
-	places  chan struct{}
-	arrived *arrivals
-	server  *http.Server
-	proxy   *httputil.ReverseProxy
-	served  sync.WaitGroup
+	gate     *bpf.Gate
+	ctx      context.Context
+	stop     context.CancelFunc
+	places   chan struct{}
+	arrived  *arrivals
+	server   *http.Server
+	proxy    *httputil.ReverseProxy
+	served   sync.WaitGroup
+	giveRoom func()
 }
 
 // serveHTTP begins to serve.
 func serveHTTP(gate *bpf.Gate) *httpGate {
-	g := &httpGate{gate: gate, places: make(chan struct{}, httpAtOnce)}
+	g := &httpGate{gate: gate, places: make(chan struct{}, httpAtOnce), giveRoom: room.more()}
 	g.arrived = &arrivals{connections: make(chan net.Conn), closed: make(chan struct{}), address: gate.Listeners[0].Addr()}
 	g.ctx, g.stop = context.WithCancel(context.Background())
 	g.proxy = g.newProxy()
@@ -98,6 +99,7 @@ func (g *httpGate) Close() error {
 	_ = g.server.Close()
 	g.stop()
 	g.served.Wait()
+	g.giveRoom()
 	return errors.Join(errs...)
 }
 
