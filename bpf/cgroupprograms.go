@@ -41,8 +41,7 @@ func (k *Kernel) useCgroupPrograms(p cgroupPrograms) ([]func() error, error) {
 
 // usePrograms loads programs of an object for their first user, and shares them under a name with the others.
 func (k *Kernel) usePrograms(name, object string, load func() (*ebpf.CollectionSpec, error), programs ...string) (loaded map[string]*ebpf.Program, unload func() error, err error) {
-	key := "programs/" + name
-	unload, err = k.acquire(key, func() (io.Closer, error) {
+	c, unload, err := k.useCollection(name, func() (*ebpf.Collection, error) {
 		spec, err := k.object(object, load, programs...)
 		if err != nil {
 			return nil, err
@@ -51,12 +50,28 @@ func (k *Kernel) usePrograms(name, object string, load func() (*ebpf.CollectionS
 		if err != nil {
 			return nil, fmt.Errorf("load object %s: %w", object, err)
 		}
+		return c, nil
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	return c.Programs, unload, nil
+}
+
+// useCollection loads what is loaded for its first user, and shares it under a name with the others. Call it, and unload, with k.mu held.
+func (k *Kernel) useCollection(name string, load func() (*ebpf.Collection, error)) (c *ebpf.Collection, unload func() error, err error) {
+	key := "programs/" + name
+	unload, err = k.acquire(key, func() (io.Closer, error) {
+		c, err := load()
+		if err != nil {
+			return nil, err
+		}
 		return collection{c}, nil
 	})
 	if err != nil {
 		return nil, nil, err
 	}
-	return k.shared[key].closer.(collection).Programs, unload, nil
+	return k.shared[key].closer.(collection).Collection, unload, nil
 }
 
 // collection closes without a result; io.Closer wants one.

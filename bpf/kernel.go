@@ -201,10 +201,8 @@ func (k *Kernel) loadWith(spec *ebpf.CollectionSpec, more map[string]*ebpf.Map) 
 		return nil, err
 	}
 	onlyUsedMaps(spec)
-	replacements := maps.Clone(more)
-	if replacements == nil {
-		replacements = map[string]*ebpf.Map{}
-	}
+	replacements := map[string]*ebpf.Map{}
+	maps.Copy(replacements, more)
 	for name := range spec.Maps {
 		if m := k.maps[name]; m != nil {
 			replacements[name] = m

@@ -166,7 +166,7 @@ static __always_inline long write_name(struct path_buffer *buffer, __u32 at, __u
 }
 
 /* One component, or the way out of one mount. */
-static __always_inline long path_step(struct path_walk *walk)
+static long path_step(__u64 turn, struct path_walk *walk)
 {
 	struct name name;
 
@@ -195,11 +195,6 @@ static __always_inline long path_step(struct path_walk *walk)
 	return 0;
 }
 
-static long path_turn(__u64 turn, struct path_walk *walk)
-{
-	return path_step(walk);
-}
-
 /* Finds the path of path->dentry. Pointers are in there, and not arguments, as the verifier wants those of global functions
  * to be numbers. */
 LOOP_BODY int path_find(struct path_text *path)
@@ -221,7 +216,7 @@ LOOP_BODY int path_find(struct path_text *path)
 	walk.root_dentry = (__u64)fs->root.dentry;
 	walk.root_mount = (__u64)fs->root.mnt;
 	walk.top = (__u64)read_field(struct vfsmount, walk.mount, mnt_root);
-	bpf_loop(PATH_DEPTH, path_turn, &walk, 0);
+	bpf_loop(PATH_DEPTH, path_step, &walk, 0);
 	if (walk.state)
 		path->state = walk.state;
 	if (walk.state == PATH_KNOWN && walk.at == PATH_SIZE) /* the root itself */

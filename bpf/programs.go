@@ -65,67 +65,6 @@ func (k *Kernel) own(spec *ebpf.CollectionSpec, s *syscallPrograms) (*ebpf.Colle
 	return c, nil
 }
 
-// ownBefore loads a program for a call alone, from which targets go on to another one that all calls share (targets_only.h). function is what
-// programs of this type are loaded for; "" for types that are loaded for none.
-func (k *Kernel) ownBefore(object string, load func() (*ebpf.CollectionSpec, error), program, target, function string, s *syscallPrograms) (*ebpf.Program, error) {
-	goOn, release, err := k.targetsOnly(object, load, target, function)
-	if err != nil {
-		return nil, err
-	}
-	s.links = append(s.links, closerFunc(release)) // closed after the links that follow it
-	spec, err := k.object(object, load, program)
-	if err != nil {
-		return nil, err
-	}
-	spec.Programs[program].AttachTo = function
-	c, err := k.loadWith(spec, map[string]*ebpf.Map{targetsOnlyMap: goOn})
-	if err != nil {
-		return nil, fmt.Errorf("load the program: %w", err)
-	}
-	s.take(c)
-	return c.Programs[program], nil
-}
-
-const targetsOnlyMap = "faultd_targets_only"
-
-// targetsOnly gives the array by which programs on calls go on to a program for targets. The kernel lets programs on functions of the same type do
-// that (bpf_prog_map_compatible, kernel/bpf/core.c): those of calls without arguments have another one.
-func (k *Kernel) targetsOnly(object string, load func() (*ebpf.CollectionSpec, error), target, function string) (*ebpf.Map, func() error, error) {
-	key := "programs/" + object + "/" + target
-	if function != "" {
-		id, _, err := k.prototype(function)
-		if err != nil {
-			return nil, nil, err
-		}
-		key += fmt.Sprintf("/%d", id)
-	}
-	release, err := k.acquire(key, func() (io.Closer, error) {
-		spec, err := k.object(object, load, target)
-		if err != nil {
-			return nil, err
-		}
-		if twice := spec.Variables["returns_twice"]; twice != nil { // in the new thread these return 0
-			if err := twice.Set(callBits([]string{"clone", "clone3", "fork", "vfork"})); err != nil {
-				return nil, fmt.Errorf("set up the program: %w", err)
-			}
-		}
-		spec.Programs[target].AttachTo = function
-		c, err := k.load(spec)
-		if err != nil {
-			return nil, fmt.Errorf("load the program: %w", err)
-		}
-		if err := c.Maps[targetsOnlyMap].Put(uint32(0), c.Programs[target]); err != nil {
-			c.Close()
-			return nil, fmt.Errorf("store the program: %w", err)
-		}
-		return collection{c}, nil
-	})
-	if err != nil {
-		return nil, nil, err
-	}
-	return k.shared[key].closer.(collection).Maps[targetsOnlyMap], release, nil
-}
-
 // take makes loaded programs the call's own.
 func (s *syscallPrograms) take(c *ebpf.Collection) {
 	s.owned = append(s.owned, c)
